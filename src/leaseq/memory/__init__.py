@@ -1,0 +1,5 @@
+"""The engine in this process."""
+
+from .queue import LeasedKeyQueue
+
+__all__ = ["LeasedKeyQueue"]
