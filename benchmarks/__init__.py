@@ -1,0 +1,1 @@
+"""What the queue costs, beside other queues: ``python -m benchmarks``."""

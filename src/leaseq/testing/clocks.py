@@ -1,0 +1,186 @@
+"""Virtual time: where everybody waits, the clock jumps to the next timer.
+
+A test of an hour's timeout then takes no time, and gives the same result each time. trio has
+`trio.testing.MockClock` for this; `VirtualEventLoop` is its counterpart for asyncio. In a
+`conftest.py`, for anyio's pytest plugin::
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(request):
+        return virtual_backend(request.param)
+
+What neither clock can see is the world outside: a jump does not wait for a socket or another
+process. Worker threads differ. `VirtualEventLoop` sees those of `anyio.to_thread`'s default
+limiter and of `loop.run_in_executor`, and while one of them works, its timers wait in real time.
+It does not see those under a limiter of their own, nor, where sniffio is installed, those that
+anyio starts on a loop that something else than anyio runs. `MockClock` sees no thread at all: test
+those on one without autojump.
+"""
+
+import asyncio
+import math
+import selectors
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack
+
+import anyio
+from anyio.lowlevel import current_token
+
+__all__ = ["VirtualEventLoop", "advance", "virtual_backend"]
+
+RESOLUTION = time.get_clock_info("monotonic").resolution
+"""How little early asyncio takes a timer to be due."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, object]]:
+    """Gives an anyio backend under virtual time, with a clock of its own.
+
+    Args:
+        name: ``"asyncio"`` or ``"trio"``. trio is imported for the latter only.
+
+    Returns:
+        The name and the backend options, as the ``anyio_backend`` fixture and `anyio.run` take
+        them.
+
+    Raises:
+        ValueError: The backend is another one.
+    """
+    if name == "asyncio":
+        return "asyncio", {"loop_factory": VirtualEventLoop}
+    if name == "trio":
+        from trio.testing import MockClock
+
+        return "trio", {"clock": MockClock(autojump_threshold=0)}
+    raise ValueError(f"no virtual time for the backend {name!r}: choose 'asyncio' or 'trio'")
+
+
+async def advance(seconds: float) -> None:
+    """Lets virtual time pass, and all that falls due in it happen.
+
+    On return every other task waits for something, also those that the last timers have woken.
+    ``advance(0)`` lets them come to rest without moving the clock.
+
+    If cancelled, a part of the time may have passed.
+
+    Args:
+        seconds: How far the clock moves.
+
+    Raises:
+        ValueError: The time is negative or not a number.
+        RuntimeError: The time that passes here is the real one.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"time cannot advance by {seconds!r} seconds: give zero or more")
+    loop = current_token().native_token
+    if isinstance(loop, VirtualEventLoop):
+        await anyio.sleep(seconds)
+        await loop.idle()
+        return
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        from trio.lowlevel import current_clock
+        from trio.testing import MockClock, wait_all_tasks_blocked
+
+        if isinstance(current_clock(), MockClock):
+            await anyio.sleep(seconds)
+            await wait_all_tasks_blocked()
+            return
+    raise RuntimeError(
+        "time is real here: run the test on a backend from leaseq.testing.virtual_backend()"
+    )
+
+
+class VirtualEventLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop that never sleeps: its clock jumps to the next timer.
+
+    The clock starts at zero, as `trio.testing.MockClock` does. With no timer to jump to, the loop
+    waits for real, as any other; so give what may hang a timeout, which costs nothing here.
+    """
+
+    def __init__(self) -> None:
+        self._selector_with_clock = _ClockSelector(self._threads_at_work)
+        self._executor_calls = 0
+        super().__init__(self._selector_with_clock)
+
+    def time(self) -> float:
+        """Gives the virtual time, in seconds since the loop was made."""
+        return self._selector_with_clock.now
+
+    async def idle(self) -> None:
+        """Waits until every other task waits, without moving the clock.
+
+        Like `trio.testing.wait_all_tasks_blocked`. If cancelled, nothing has happened.
+        """
+        waiter = self.create_future()
+        self._selector_with_clock.idlers.append(waiter)
+        await waiter
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Runs a function in a thread or process, as any loop does, and counts it as at work."""
+        future = super().run_in_executor(executor, func, *args)
+        self._executor_calls += 1
+        future.add_done_callback(self._executor_call_done)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Waits for the executor's threads for as long as they take: a timeout would jump."""
+        await super().shutdown_default_executor()
+
+    def _executor_call_done(self, future: asyncio.Future[Any]) -> None:
+        self._executor_calls -= 1
+
+    def _threads_at_work(self) -> bool:
+        if self._executor_calls:
+            return True
+        try:
+            return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
+        except anyio.NoEventLoopError:
+            return False
+
+
+class _ClockSelector(selectors.DefaultSelector):
+    """A selector with a clock, which it moves where it would have slept."""
+
+    def __init__(self, threads_at_work: Callable[[], bool]) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.idlers: list[asyncio.Future[None]] = []
+        self._threads_at_work = threads_at_work
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or timeout == 0:
+            return events
+        if self.idlers:
+            self._wake_idlers()
+        elif timeout is None:
+            return super().select()
+        elif self._threads_at_work():
+            return self._select_in_real_time(timeout)
+        else:
+            self._move_clock(timeout)
+        return events
+
+    def _wake_idlers(self) -> None:
+        for waiter in self.idlers:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.idlers.clear()
+
+    def _select_in_real_time(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
+        started = time.monotonic()
+        events = super().select(timeout)
+        self._move_clock(min(time.monotonic() - started, timeout))
+        return events
+
+    def _move_clock(self, seconds: float) -> None:
+        self.now += seconds
+        # After some months a float is too coarse for the resolution. asyncio then takes no timer
+        # to be due before the clock is past it.
+        if self.now + RESOLUTION == self.now:
+            self.now = math.nextafter(self.now, math.inf)
