@@ -1,0 +1,193 @@
+"""``leaseq demo``: the options, the progress bar, the table. Needs typer and rich."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import anyio
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from leaseq import Statistics
+
+from .files import find_files
+from .job import Options, Report, index
+
+__all__ = ["Backend", "demo"]
+
+_DEFAULTS = Options()
+_LINE_EVERY = 1.0
+_MOST_IMPORTED = 8
+
+Show = Callable[[Statistics], None]
+
+
+class Backend(StrEnum):
+    """The event loops that the queue runs on."""
+
+    ASYNCIO = "asyncio"
+    TRIO = "trio"
+
+
+def _installed(backend: Backend) -> Backend:
+    if importlib.util.find_spec(backend) is None:
+        raise typer.BadParameter(f"{backend} is not installed: pip install 'leaseq[{backend}]'")
+    return backend
+
+
+def demo(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True,
+            file_okay=False,
+            help="The folder to index.",
+            show_default="this Python's standard library",
+        ),
+    ] = None,
+    backend: Annotated[
+        Backend, typer.Option(callback=_installed, help="The event loop.")
+    ] = Backend.ASYNCIO,
+    workers: Annotated[
+        int, typer.Option(help="How many are at work at a time.")
+    ] = _DEFAULTS.workers,
+    crash_rate: Annotated[
+        float,
+        typer.Option(help="The part of the files, 0 to 1, that kill the first worker on them."),
+    ] = _DEFAULTS.crash_rate,
+    seed: Annotated[int, typer.Option(help="Decides which files those are.")] = _DEFAULTS.seed,
+    lease_timeout: Annotated[
+        float, typer.Option(help="Seconds until a dead worker's file goes to somebody else.")
+    ] = _DEFAULTS.lease_timeout,
+) -> None:
+    """Index Python files with workers that die, and check that no file is lost or in two hands.
+
+    Every file is an item in a queue. Some workers die with a file in their hands: its lease
+    expires, and somebody else does it. Some files are saved again while a worker has them, and come
+    back. Exits with 1 if a check fails.
+    """
+    root = path or Path(sysconfig.get_path("stdlib"))
+    try:
+        options = Options(
+            workers=workers, crash_rate=crash_rate, seed=seed, lease_timeout=lease_timeout
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    files = find_files(root)
+    if not files:
+        raise typer.BadParameter(f"there are no Python files in {root}", param_hint="path")
+
+    console = Console()
+    with _quiet(), _display(console) as show:
+        try:
+            report = anyio.run(index, files, options, show, backend=backend.value)
+        except BaseExceptionGroup as group:
+            # On trio, Ctrl-C comes out in the groups of the task groups that it went through.
+            if group.split(KeyboardInterrupt)[1] is None:
+                raise KeyboardInterrupt from None
+            raise
+
+    console.print(_table(root, report))
+    for failure in report.failures:
+        typer.echo(f"check failed: {failure}", err=True)
+    if report.failures:
+        raise typer.Exit(1)
+    typer.echo(
+        "checked: every file done, none in two hands at once, each recorded under its newest token"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep out of the display what is shown as a number, and what is wrong with others' files."""
+    logger = logging.getLogger("leaseq")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # not for every lease that expires
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not for what ast.parse finds
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Show]:
+    """Give the function that shows the progress: a bar on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (BarColumn(None), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task("")
+
+        def show(statistics: Statistics) -> None:
+            progress.update(
+                task,
+                completed=statistics.acked,
+                total=statistics.acked + _left(statistics),
+                description=_describe(statistics),
+            )
+
+        yield show
+
+
+def _lines() -> Show:
+    """Return a function that prints a line a second, and one when all is done."""
+    due = -math.inf
+
+    def show(statistics: Statistics) -> None:
+        nonlocal due
+        now = monotonic()
+        if now < due and _left(statistics):
+            return
+        due = now + _LINE_EVERY
+        typer.echo(_describe(statistics))
+
+    return show
+
+
+def _left(statistics: Statistics) -> int:
+    return statistics.ready + statistics.leased + statistics.buffered
+
+
+def _describe(statistics: Statistics) -> str:
+    return (
+        f"ready {statistics.ready:>5}  leased {statistics.leased:>4}  "
+        f"done {statistics.acked:>5}  expired {statistics.expired:>4}"
+    )
+
+
+def _table(root: Path, report: Report) -> Table:
+    table = Table(title=f"Index of {escape(str(root))}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    most_imported = Counter(report.imports).most_common(_MOST_IMPORTED)
+    rows = {
+        "files": f"{report.files:,}",
+        "  that do not parse": f"{report.unparsable:,}",
+        "functions and classes": f"{report.definitions:,}",
+        "most imported": "\n".join(f"{escape(name)} {count:,}" for name, count in most_imported),
+        "workers that died": f"{report.deaths:,}",
+        "leases that expired, and were redone": f"{report.expired:,}",
+        "files saved again meanwhile": f"{report.saved_again:,}",
+        "time": f"{report.seconds:.1f} s",
+        "throughput": f"{report.jobs / report.seconds:,.0f} files/s",
+    }
+    for row in rows.items():
+        table.add_row(*row)
+    return table
