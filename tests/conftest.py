@@ -6,6 +6,8 @@ import pytest
 
 from leaseq.testing import virtual_backend
 
+pytest.register_assert_rewrite("leaseq.testing.contract")
+
 Backend = tuple[str, dict[str, object]]
 
 REAL_TIME: dict[str, Callable[[], Backend]] = {
@@ -27,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses a backend on each; what also takes ``native`` once for each way to cancel."""
     if "anyio_backend" not in metafunc.fixturenames:
         return
     virtual = metafunc.definition.get_closest_marker("virtual_time")
@@ -36,7 +39,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in (VIRTUAL_TIME if virtual else REAL_TIME)
         if only is None or name.split("+")[0] in only.args
     ]
-    metafunc.parametrize("anyio_backend", names, indirect=True)
+    if "native" not in metafunc.fixturenames:
+        metafunc.parametrize("anyio_backend", names, indirect=True)
+        return
+    ways = [
+        pytest.param(name, native, id=f"{name}-{'native' if native else 'scope'}")
+        for name in names
+        for native in ([False] if name.startswith("trio") else [False, True])
+    ]
+    metafunc.parametrize(("anyio_backend", "native"), ways, indirect=["anyio_backend"])
 
 
 @pytest.fixture

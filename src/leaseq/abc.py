@@ -369,8 +369,8 @@ class LeaseContext(Generic[K, V]):
         exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
-        return await self._lease.__aexit__(exc_type, error, traceback)
+    ) -> None:
+        await self._lease.__aexit__(exc_type, error, traceback)
 
 
 class _Leases(Generic[K, V]):
@@ -385,8 +385,8 @@ class _Leases(Generic[K, V]):
     async def __anext__(self) -> Lease[K, V]:
         try:
             _, _, lease = await self._queue.get()
-        except QueueClosedError:
-            if self._queue.closed:
-                raise
-            raise StopAsyncIteration from None
+        except QueueClosedError as end:
+            if end.drained:
+                raise StopAsyncIteration from None
+            raise
         return lease

@@ -18,7 +18,15 @@ class LeaseqError(Exception):
 
 
 class QueueClosedError(LeaseqError):
-    """The queue is closed; or it is shut down, and what was asked for cannot come any more."""
+    """The queue is closed; or it is shut down, and what was asked for cannot come any more.
+
+    Attributes:
+        drained: Whether all is done: nothing was left in the queue.
+    """
+
+    def __init__(self, message: str = "", *, drained: bool = False) -> None:
+        super().__init__(message)
+        self.drained = drained
 
 
 class KeyAlreadyInFlightError(LeaseqError):

@@ -102,7 +102,7 @@ class Lease(Generic[K, V]):
         exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         scope = self._scope
         assert scope is not None
         try:
@@ -112,8 +112,8 @@ class Lease(Generic[K, V]):
             raise
         finally:
             self._scope = None
+        # The scope swallows the cancellation of a lost lease only, and then this raises.
         await self._leave(None if swallowed else error)
-        return swallowed
 
     async def _leave(self, error: BaseException | None) -> None:
         if self.ended == "lost":

@@ -55,14 +55,10 @@ class Deadlines(Generic[T]):
         heap = self._heap
         if heap[-1][2] is thing:  # the newest deadline is mostly the latest: a leaf, free to go
             heap.pop()
-            return
-        self._dead = dead = self._dead + 1
-        if dead > _LEAST and dead * 2 > len(heap):
-            # A thing that got its old deadline back may stand here twice: once is enough.
-            alive = {entry[2]: entry for entry in heap if entry[2] is not thing and _alive(entry)}
-            self._heap = list(alive.values())
-            heapify(self._heap)
-            self._dead = 0
+        else:
+            self._dead += 1
+        if self._dead > _LEAST and self._dead * 2 > len(heap):
+            self._sweep(thing)
 
     def next(self) -> float:
         """When to call `pop_due` again; `math.inf`: never, as things are. O(1) amortised."""
@@ -76,6 +72,17 @@ class Deadlines(Generic[T]):
         """Give what is due, the earliest first, each forgotten as it is given. O(log n) each."""
         while self.next() <= now:
             yield heappop(self._heap)[2]
+            if self._dead > _LEAST and self._dead * 2 > len(self._heap):
+                self._sweep()
+
+    def _sweep(self, dropped: T | None = None) -> None:
+        # A thing that got its old deadline back may stand here twice: once is enough.
+        alive = {
+            entry[2]: entry for entry in self._heap if entry[2] is not dropped and _alive(entry)
+        }
+        self._heap = list(alive.values())
+        heapify(self._heap)
+        self._dead = 0
 
 
 def _alive(entry: tuple[float, int, Due]) -> bool:

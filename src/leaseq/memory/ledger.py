@@ -185,8 +185,7 @@ class Ledger(Generic[K, V]):
             )
 
     def add(self, key: K, value: V) -> bool:
-        """Put a key that is absent, at the back of the line; False, and nothing done, if it is
-        not. O(1)."""
+        """Put a key that is absent, at the back of the line; False: it is not absent. O(1)."""
         try:
             if key in self.ready or key in self.leased:
                 return False
@@ -226,10 +225,14 @@ class Ledger(Generic[K, V]):
             if not ready:
                 return None
             key, item = ready.popitem(False)
-        elif (found := ready.pop(key, None)) is not None:
-            item = found
         else:
-            return None
+            try:
+                found = ready.pop(key, None)
+            except TypeError:
+                raise _unhashable(key) from None
+            if found is None:
+                return None
+            item = found
         self.leased[key] = item
         self._token = item.token = self._token + 1
         item.deliveries += 1

@@ -141,11 +141,17 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[Put]:
         """`put_many` without its checkpoint. Raises what `put_many` raises. O(items)."""
-        self._check_put()
+        if self._shut_down or self._waiters.total:
+            self._check_put()
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         for key, _ in pairs:
             self._ledger.check_put(key, **options)
-        return [self.put_nowait(key, value, **options) for key, value in pairs]
+        outcomes = [self._ledger.put(key, value, **options) for key, value in pairs]
+        # Only now: a key that comes twice must not be leased in between.
+        for (key, _), outcome in zip(pairs, outcomes, strict=True):
+            if outcome is Put.ADDED:
+                self._serve(key)
+        return outcomes
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
@@ -222,9 +228,12 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     def _claim_timed(self, key: K | AnyKey, lease_timeout: float) -> Item[K, V] | None:
         deadline = self._home.time() + lease_timeout
+        if deadline >= self._wake_at:
+            return self._ledger.claim(key, deadline)
+        self._home.check()
         item = self._ledger.claim(key, deadline)
-        if deadline < self._wake_at and item is not None:
-            self._ring()
+        if item is not None:
+            self._ring(deadline)
         return item
 
     # Waiting
@@ -240,15 +249,19 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 raise
             item = waiter.item
             if self._closed or item is None:
-                raise QueueClosedError(self._why_closed(waiter.key))
+                raise self._end(waiter.key)
             if item.ended is None:
                 if item.deadline > self._home.time():
                     return item
                 self._ledger.undo(item)
             # The lease ran out before its consumer could run: it was first in line, and still is.
-            item = self._claim(waiter.key, waiter.lease_timeout)
-            if item is not None:
-                return item
+            try:
+                again = self._claim(waiter.key, waiter.lease_timeout)
+            finally:
+                if item.key in self._ledger.ready:  # it is left for others
+                    self._serve(item.key)
+            if again is not None:
+                return again
             waiter.item = None
             waiter.event = Event()
             self._waiters.add(waiter, waiter.key, first=True)
@@ -278,8 +291,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         item: Item[K, V] = lease  # type: ignore[assignment]  # all leases of this queue are Items
         if lease.queue is not self or self._closed:
             raise self._not_mine(lease)
+        wakes = item.after is not None or self._ending
+        if wakes:
+            self._home.check()
         updated = self._ledger.ack(item, self._home.time() if item.deadline != inf else 0.0)
-        if item.after is not None or self._ending:
+        if wakes:
             self._after_end(lease.key)
         return updated
 
@@ -312,7 +328,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         now = self._home.time()
         self._ledger.extend(self._mine(lease), now, now + seconds)
         if lease.deadline < self._wake_at:
-            self._ring()
+            self._ring(lease.deadline)
 
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
         self.extend_nowait(lease, timeout)
@@ -321,6 +337,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """The lease as the ledger's item, if it is one of this queue's."""
         if lease.queue is not self or self._closed:
             raise self._not_mine(lease)
+        if self._waiters.total or self._alarm is not None:
+            self._home.check()
         return lease  # type: ignore[return-value]
 
     def _not_mine(self, lease: Lease[K, V]) -> LeaseqError:
@@ -382,8 +400,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     # The end
 
     async def shutdown(self) -> None:
+        self._home.check()
         self._shut_down = self._ending = True
-        for key in self._waiters.keys():
+        for key in self._waiters.waited_for():
             self._after_end(key)
         self._check_drained()
 
@@ -403,6 +422,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     async def close(self) -> None:
         if self._closed:
             return
+        self._home.check()
         self._shut_down = self._closed = True
         for item in self._ledger.close():
             item.cancel_body()
@@ -417,6 +437,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
         The items count as dropped. O(ready).
         """
+        if self._ending:
+            self._home.check()
         left = self._ledger.drain()
         self._check_drained()
         return left
@@ -442,12 +464,15 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 waiter.event.set()
             self._ring()
 
-    def _why_closed(self, key: K | AnyKey) -> str:
+    def _end(self, key: K | AnyKey) -> QueueClosedError:
+        drained = self._ledger.drained
         if self._closed:
-            return f"{self!r}"
-        if key is ANY_KEY or self._ledger.drained:
-            return f"{self!r} is drained: nothing more is coming"
-        return f"{self!r} takes nothing more, so that key {key!r} cannot come any more"
+            why = f"{self!r}"
+        elif key is ANY_KEY or drained:
+            why = f"{self!r} is drained: nothing more is coming"
+        else:
+            why = f"{self!r} takes nothing more, so that key {key!r} cannot come any more"
+        return QueueClosedError(why, drained=drained)
 
     def _check_put(self) -> None:
         if self._shut_down:
@@ -459,7 +484,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         ledger = self._ledger
         gone = key is not ANY_KEY and key not in ledger.ready and key not in ledger.leased
         if self._closed or ledger.drained or gone:
-            raise QueueClosedError(self._why_closed(key))
+            raise self._end(key)
 
     # The timekeeper
 
@@ -473,7 +498,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             while not self._closed and not (self._shut_down and self._ledger.drained):
                 self._sweep()
                 self._alarm = Event()
-                self._wake_at = self._ledger.next_deadline()
+                # It sleeps no longer than planned, even if that lease has ended by now. Else each
+                # of many short leases, one after the other, would wake it.
+                planned = self._wake_at if self._wake_at > self._home.time() else inf
+                self._wake_at = min(planned, self._ledger.next_deadline())
                 with CancelScope(deadline=self._wake_at):
                     await self._alarm.wait()
         finally:
@@ -490,15 +518,15 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             "or take leases without end: lease_timeout=None"
         )
 
-    def _ring(self) -> None:
-        """Have the timekeeper look again."""
+    def _ring(self, wake_at: float = -inf) -> None:
+        """Have the timekeeper look again: at once, and at the latest at a given time."""
         if self._alarm is not None:
+            self._wake_at = wake_at
             self._alarm.set()
 
     def _sweep(self) -> None:
         """End the leases that are past their deadlines, a slice of them at a time."""
-        expired = list(islice(self._ledger.expire(self._home.time()), _SLICE))
-        for item in expired:
+        for item in islice(self._ledger.expire(self._home.time()), _SLICE):
             logger.warning(
                 "queue %r: the lease on %r, token %d, expired", self.name, item.key, item.token
             )

@@ -67,7 +67,7 @@ class Waiters(Generic[K, W]):
         self.total = 0
         return everybody
 
-    def keys(self) -> list[K]:
+    def waited_for(self) -> list[K]:
         """The keys that are waited for. O(their number)."""
         return [key for key in self._lines if key is not ANY_KEY]
 

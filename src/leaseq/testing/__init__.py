@@ -1,5 +1,16 @@
-"""What the tests of a leased queue, and of the code that uses one, are made of."""
+"""What the tests of a leased queue, and of the code that uses one, are made of.
+
+The contract suite is in `leaseq.testing.contract`, which needs pytest.
+"""
 
 from leaseq.testing.clocks import VirtualEventLoop, advance, virtual_backend
+from leaseq.testing.sweep import Operation, Scenario, cancel_sweep
 
-__all__ = ["VirtualEventLoop", "advance", "virtual_backend"]
+__all__ = [
+    "Operation",
+    "Scenario",
+    "VirtualEventLoop",
+    "advance",
+    "cancel_sweep",
+    "virtual_backend",
+]

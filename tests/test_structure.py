@@ -1,0 +1,314 @@
+"""How the house is built: which file may know of which."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import leaseq
+
+ROOT = Path(leaseq.__file__).parent
+
+LAYERS = [
+    {"_loop", "errors", "values"},
+    {"lease"},
+    {"abc"},
+    {"memory", "valkey"},
+    {"batching", "pool"},
+    {"tasks"},
+    {"demo", "testing"},
+    {"cli"},
+    {"__main__"},
+]
+"""Files and folders of the package, the lowest first: each imports from lower ones only."""
+
+ENGINES = {"memory", "valkey"}
+MAY_NAME_ENGINES = {"leaseq", "leaseq.connect"}
+
+AROUND_THE_CORE = {"__main__", "cli", "demo", "testing"}
+"""What uses the package as its users do, and may need more than the package does."""
+
+SANS_IO = {f"leaseq.memory.{name}" for name in ("deadlines", "ledger", "schedule", "waiters")}
+IO = {
+    *("asyncio", "concurrent", "datetime", "queue", "sched", "select", "selectors", "signal"),
+    *("socket", "subprocess", "threading", "time"),
+}
+"""What waits or tells the time, of the standard library."""
+
+LONGEST = 450
+
+
+def module_name(path: Path) -> str:
+    """`leaseq.memory.ledger` for its file, `leaseq.memory` for that of the folder."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+@dataclass(frozen=True)
+class Import:
+    """That one module imports another when it runs."""
+
+    of: str
+    lazily: bool = False
+    """Only when a function is called."""
+
+
+def imports(name: str, tree: ast.Module) -> set[Import]:
+    """What a module imports at run time: what it imports for type checkers only is left out."""
+    is_package = FILES.get(name, Path()).name == "__init__.py"
+    package = name if is_package else name.rpartition(".")[0]
+    return {
+        Import(of, lazily)
+        for statement, lazily in import_statements(tree, lazily=False)
+        for of in imported_modules(statement, package)
+    }
+
+
+def import_statements(
+    node: ast.AST, *, lazily: bool
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, lazily
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for otherwise in child.orelse:
+                yield from import_statements(otherwise, lazily=lazily)
+        else:
+            in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from import_statements(child, lazily=lazily or in_function)
+
+
+def imported_modules(statement: ast.Import | ast.ImportFrom, package: str) -> set[str]:
+    if isinstance(statement, ast.Import):
+        return {alias.name for alias in statement.names}
+    base = statement.module or ""
+    if statement.level:
+        above = package.split(".")[: len(package.split(".")) - statement.level + 1]
+        base = ".".join([*above, base] if base else above)
+    members = {f"{base}.{alias.name}" for alias in statement.names}
+    return {member if member in FILES else base for member in members}
+
+
+IMPORTS = {name: imports(name, tree) for name, tree in TREES.items()}
+
+
+def part(name: str) -> str:
+    """The file or folder right in the package that a module is in; "leaseq" for the package."""
+    return name.split(".")[1] if "." in name else name
+
+
+def own_imports() -> Iterator[tuple[str, str]]:
+    """Which module of the package imports which."""
+    for name, found in IMPORTS.items():
+        for each in found:
+            if part(each.of) == "leaseq" or each.of.startswith("leaseq."):
+                yield name, each.of
+
+
+def test_the_imports_of_a_module_are_found_wherever_they_stand() -> None:
+    source = """
+import os.path, leaseq.errors
+from . import ledger
+from .item import Item
+from ..values import Put as Outcome
+from anyio import Event
+try:
+    import trio
+except ImportError:
+    pass
+if TYPE_CHECKING:
+    from ..abc import LeasedQueue
+else:
+    LeasedQueue = __import__
+def function():
+    import rich
+class Class:
+    async def method(self):
+        from .. import lease, Put
+"""
+    assert imports("leaseq.memory.queue", ast.parse(source)) == {
+        Import("os.path"),
+        Import("leaseq.errors"),
+        Import("leaseq.memory.ledger"),
+        Import("leaseq.memory.item"),
+        Import("leaseq.values"),
+        Import("anyio"),
+        Import("trio"),
+        Import("rich", lazily=True),
+        Import("leaseq.lease", lazily=True),
+        Import("leaseq", lazily=True),
+    }
+    assert imports("leaseq.memory", ast.parse("from .queue import LeasedKeyQueue")) == {
+        Import("leaseq.memory.queue")
+    }
+
+
+# The way of the imports
+
+
+def test_every_file_and_folder_has_its_layer() -> None:
+    placed = set[str]().union(*LAYERS)
+    new = {part(name) for name in FILES} - placed - {"leaseq"}
+    assert not new, "say in LAYERS what they may import"
+
+
+def test_imports_point_one_way() -> None:
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    wrong = [
+        f"{name} imports {of}"
+        for name, of in own_imports()
+        if "leaseq" not in {name, of}
+        and part(name) != part(of)
+        and layer[part(name)] <= layer[part(of)]
+    ]
+    assert wrong == []
+
+
+def test_no_two_modules_need_each_other() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in FILES}
+    for name, of in own_imports():
+        graph[name].add(of)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_package_itself_is_only_imported_by_what_is_around_the_core() -> None:
+    wrong = [
+        name for name, of in own_imports() if of == "leaseq" and part(name) not in AROUND_THE_CORE
+    ]
+    assert wrong == []
+
+
+def test_the_package_imports_nothing_that_is_around_the_core() -> None:
+    found = {part(of) for name, of in own_imports() if name == "leaseq"}
+    assert found.isdisjoint(AROUND_THE_CORE)
+
+
+def test_nothing_outside_an_engine_names_it() -> None:
+    wrong = [
+        f"{name} imports {of}"
+        for name, of in own_imports()
+        if part(of) in ENGINES and part(name) != part(of) and name not in MAY_NAME_ENGINES
+    ]
+    assert wrong == []
+
+
+def test_the_core_needs_anyio_alone() -> None:
+    allowed = sys.stdlib_module_names | {"anyio", "leaseq", "trio"}
+    wrong = [
+        f"{name} imports {each.of}"
+        for name, found in IMPORTS.items()
+        for each in found
+        if part(name) not in AROUND_THE_CORE | {"valkey"} and each.of.split(".")[0] not in allowed
+    ]
+    assert wrong == []
+
+
+def test_trio_is_imported_only_where_it_runs() -> None:
+    wrong = [
+        name
+        for name, found in IMPORTS.items()
+        for each in found
+        if each.of.split(".")[0] == "trio" and not each.lazily
+    ]
+    assert wrong == []
+
+
+def test_the_package_can_be_imported_with_nothing_but_anyio() -> None:
+    program = """
+import sys
+for absent in ("trio", "typer", "rich", "uvloop"):
+    sys.modules[absent] = None
+import leaseq
+print(*[name for name in sys.modules if name.startswith("leaseq.")])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert {part(name) for name in run.stdout.split()}.isdisjoint(AROUND_THE_CORE)
+
+
+# Sans-IO
+
+
+def sans_io_files() -> list[str]:
+    return sorted(SANS_IO & FILES.keys())
+
+
+def test_the_rules_of_the_memory_engine_are_sans_io() -> None:
+    assert {f"leaseq.memory.{name}" for name in ("deadlines", "ledger", "waiters")} <= FILES.keys()
+
+
+@pytest.mark.parametrize("name", sans_io_files())
+def test_sans_io_files_import_nothing_that_waits_or_tells_the_time(name: str) -> None:
+    allowed = (sys.stdlib_module_names - IO) | SANS_IO | {"leaseq.errors", "leaseq.values"}
+    found = {each.of if each.of in FILES else each.of.split(".")[0] for each in IMPORTS[name]}
+    assert found <= allowed
+
+
+@pytest.mark.parametrize("name", sans_io_files())
+def test_sans_io_files_never_wait(name: str) -> None:
+    waits = [
+        ast.unparse(node)
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncFunctionDef | ast.AsyncWith)
+        or (isinstance(node, ast.comprehension) and node.is_async)
+    ]
+    assert waits == []
+
+
+# What a reader finds
+
+
+def public_names(tree: ast.Module) -> list[str]:
+    """The `__all__` of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_modules_and_what_they_make_public_have_docstrings(name: str) -> None:
+    tree = TREES[name]
+    public = public_names(tree)
+    made_here = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name in public
+    ]
+    assert ast.get_docstring(tree)
+    assert [node.name for node in made_here if not ast.get_docstring(node)] == []
+
+
+@pytest.mark.parametrize("name", leaseq.__all__)
+def test_public_methods_have_docstrings_of_their_own_or_of_the_contract(name: str) -> None:
+    public = getattr(leaseq, name)
+    methods = {
+        each: getattr(public, each)
+        for base in public.__mro__
+        if base.__module__.startswith("leaseq")
+        for each, member in vars(base).items()
+        if not each.startswith("_") and callable(member)
+    }
+    assert [each for each, method in methods.items() if not inspect.getdoc(method)] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_can_be_read_in_one_sitting(name: str) -> None:
+    lines = FILES[name].read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST, "two modules"
