@@ -1,0 +1,85 @@
+"""What the contract says of the timekeeper."""
+
+from __future__ import annotations
+
+import pytest
+from anyio import BusyResourceError, CancelScope, create_task_group
+from anyio.lowlevel import checkpoint
+
+from .base import Engine, Part, Queue
+
+__all__ = ["Running"]
+
+
+class Running(Part):
+    """`run`, the timekeeper."""
+
+    async def test_a_queue_has_one_timekeeper(self, queue: Queue) -> None:
+        with pytest.raises(BusyResourceError):
+            await queue.run()
+
+    async def test_the_timekeeper_can_be_started_again_after_it_was_cancelled(
+        self, engine: Engine
+    ) -> None:
+        queue = await engine.queue()
+        await queue.put("a", 1)
+        for _ in range(2):
+            async with create_task_group() as tg:
+                await tg.start(queue.run)
+                _, _, lease = await queue.get(lease_timeout=3600)
+                await queue.release(lease)
+                tg.cancel_scope.cancel()
+
+    async def test_the_timekeeper_returns_when_the_queue_is_closed(self, engine: Engine) -> None:
+        queue = await engine.queue()
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.put("a", 1)
+            await queue.close()
+
+    async def test_the_timekeeper_returns_at_the_shutdown_of_an_empty_queue(
+        self, engine: Engine
+    ) -> None:
+        queue = await engine.queue()
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.shutdown()
+
+    async def test_the_timekeeper_returns_when_all_is_done_after_a_shutdown(
+        self, engine: Engine
+    ) -> None:
+        queue = await engine.queue()
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.put("a", 1)
+            await queue.shutdown()
+            _, _, lease = await queue.get(lease_timeout=3600)
+            await queue.ack(lease)
+
+    async def test_the_timekeeper_goes_on_until_all_is_done_after_a_shutdown(
+        self, engine: Engine
+    ) -> None:
+        queue = await engine.queue()
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.put("a", 1)
+            await queue.shutdown()
+            for _ in range(10):
+                await checkpoint()
+            with pytest.raises(BusyResourceError):
+                await queue.run()
+            tg.cancel_scope.cancel()
+
+    async def test_the_timekeeper_of_a_closed_queue_returns_at_once(self, engine: Engine) -> None:
+        queue = await engine.queue()
+        await queue.close()
+        await queue.run()
+
+    async def test_the_timekeeper_can_run_without_a_task_group_of_anyios(
+        self, engine: Engine
+    ) -> None:
+        queue = await engine.queue()
+        with CancelScope() as scope:
+            scope.cancel()
+            await queue.run()
+        assert scope.cancelled_caught

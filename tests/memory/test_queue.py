@@ -1,0 +1,408 @@
+"""What is particular to the queue in this process."""
+
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+import anyio
+import pytest
+from anyio import CancelScope, WouldBlock, create_task_group, from_thread, to_thread
+
+from leaseq import (
+    KeyAlreadyInFlightError,
+    LeasedKeyQueue,
+    Put,
+    QueueClosedError,
+    TimekeeperNotRunningError,
+)
+from leaseq.testing.contract.base import in_line, until
+
+pytestmark = pytest.mark.anyio
+
+Queue = LeasedKeyQueue[str, object]
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return LeasedKeyQueue(name="pages")
+
+
+@types.coroutine
+def suspensions(awaitable: Awaitable[object]) -> Generator[Any, Any, int]:
+    """Await something, and count how often it let other tasks run."""
+    steps = awaitable.__await__()
+    count = 0
+    answer = None
+    while True:
+        try:
+            trap = steps.send(answer)
+        except StopIteration:
+            return count
+        count += 1
+        answer = yield trap
+
+
+# Checkpoints
+
+
+async def test_what_need_not_wait_is_one_checkpoint(queue: Queue) -> None:
+    assert await suspensions(queue.put("a", 1)) == 1
+    assert await suspensions(queue.put_many({"b": 1, "c": 1})) == 1
+    assert await suspensions(queue.add(1)) == 1
+    assert await suspensions(queue.get()) == 1
+    assert await suspensions(queue.get(timeout=60)) == 1
+    assert await suspensions(queue.take("c")) == 1
+
+
+async def test_a_join_that_need_not_wait_is_one_checkpoint(queue: Queue) -> None:
+    assert await suspensions(queue.join()) == 1
+
+
+async def test_entering_a_lease_is_the_one_checkpoint_of_its_get(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    assert await suspensions(queue.lease().__aenter__()) == 1
+
+
+async def test_a_queue_in_a_hurry_has_no_checkpoint_where_it_need_not_wait() -> None:
+    queue: Queue = LeasedKeyQueue(fast_acquire=True)
+    assert await suspensions(queue.put("a", 1)) == 0
+    assert await suspensions(queue.put_many({"b": 1, "c": 1})) == 0
+    assert await suspensions(queue.add(1)) == 0
+    assert await suspensions(queue.get()) == 0
+    assert await suspensions(queue.take("c")) == 0
+
+
+async def test_a_queue_in_a_hurry_waits_where_it_has_to() -> None:
+    keys: list[str] = []
+    queue: Queue = LeasedKeyQueue(fast_acquire=True)
+
+    async def consume() -> None:
+        key, _, _ = await queue.get()
+        keys.append(key)
+
+    async with create_task_group() as tg:
+        tg.start_soon(consume)
+        await until(queue, getters=1)
+        await queue.put("a", 1)
+    assert keys == ["a"]
+
+
+async def test_a_queue_in_a_hurry_can_be_cancelled_where_it_waits() -> None:
+    queue: Queue = LeasedKeyQueue(fast_acquire=True)
+    with CancelScope() as scope:
+        scope.cancel()
+        await queue.get()
+    assert scope.cancelled_caught
+
+
+async def test_settling_a_lease_never_suspends(queue: Queue) -> None:
+    await queue.put_many(dict.fromkeys("abc", 1))
+    leases = [(await queue.get())[2] for _ in range(3)]
+    assert await suspensions(queue.extend(leases[0], None)) == 0
+    assert await suspensions(queue.ack(leases[0])) == 0
+    assert await suspensions(queue.release(leases[1])) == 0
+    assert await suspensions(queue.give_back(leases[2])) == 0
+
+
+async def test_looking_into_the_queue_never_suspends(queue: Queue) -> None:
+    for look in (
+        queue.peek("a"),
+        queue.contains("a"),
+        queue.available_keys(),
+        queue.inflight_keys(),
+        queue.qsize(),
+        queue.inflight_size(),
+        queue.statistics(),
+        queue.inflight(),
+    ):
+        assert await suspensions(look) == 0
+
+
+async def test_ending_the_queue_never_suspends(queue: Queue) -> None:
+    assert await suspensions(queue.shutdown()) == 0
+    assert await suspensions(queue.close()) == 0
+    assert await suspensions(queue.__aexit__(None, None, None)) == 0
+
+
+@pytest.mark.parametrize("error", [None, KeyError(), KeyboardInterrupt()])
+async def test_leaving_a_body_never_suspends(queue: Queue, error: BaseException | None) -> None:
+    queue.put_nowait("a", 1)
+    body = queue.lease()
+    await body.__aenter__()
+    leave = body.__aexit__(None if error is None else type(error), error, None)
+    assert await suspensions(leave) == 0
+
+
+async def test_work_that_is_done_is_acked_in_spite_of_a_cancellation(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    with CancelScope() as scope:
+        _, _, lease = await queue.get()
+        scope.cancel()
+        await queue.ack(lease)
+    assert lease.ended == "acked"
+
+
+@pytest.mark.parametrize("fast_acquire", [False, True])
+async def test_a_cancelled_consumer_finds_out_at_its_next_wait(fast_acquire: bool) -> None:
+    queue: Queue = LeasedKeyQueue(fast_acquire=fast_acquire)
+    queue.put_nowait("a", 1)
+    with CancelScope() as scope:
+        scope.cancel()
+        await queue.get()
+    assert scope.cancelled_caught is not fast_acquire
+    assert await in_line(queue) == ["a"] * (not fast_acquire)
+
+
+# Without waiting
+
+
+async def test_an_item_can_be_put_got_and_acked_without_waiting(queue: Queue) -> None:
+    assert queue.put_nowait("a", 1) is Put.ADDED
+    key, value, lease = queue.get_nowait()
+    assert (key, value, lease.key) == ("a", 1, "a")
+    assert queue.ack_nowait(lease) is False
+    assert not await queue.contains("a")
+
+
+async def test_many_items_can_be_put_without_waiting(queue: Queue) -> None:
+    assert queue.put_many_nowait({"a": 1, "b": 2}) == [Put.ADDED, Put.ADDED]
+    assert await in_line(queue) == ["a", "b"]
+
+
+async def test_one_key_can_be_taken_without_waiting(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 2})
+    key, value, _ = queue.take_nowait("b", lease_timeout=None)
+    assert (key, value) == ("b", 2)
+
+
+async def test_a_lease_can_be_released_and_extended_without_waiting(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 2})
+    _, _, lease = queue.get_nowait()
+    queue.extend_nowait(lease, None)
+    queue.release_nowait(lease, requeue_front=True, counted=False)
+    _, _, lease = queue.get_nowait()
+    assert (lease.key, lease.deliveries) == ("a", 1)
+
+
+async def test_what_would_have_to_wait_says_so(queue: Queue) -> None:
+    with pytest.raises(WouldBlock):
+        queue.get_nowait()
+    with pytest.raises(WouldBlock):
+        queue.take_nowait("a")
+    assert (await queue.statistics()).getters == 0
+
+
+async def test_putting_without_waiting_wakes_who_waits(queue: Queue) -> None:
+    values: list[object] = []
+
+    async def consume() -> None:
+        _, value, _ = await queue.get()
+        values.append(value)
+
+    async with create_task_group() as tg:
+        tg.start_soon(consume)
+        await until(queue, getters=1)
+        queue.put_nowait("a", 1)
+    assert values == [1]
+
+
+async def test_misuse_without_waiting_is_refused_too(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    with pytest.raises(ValueError, match="lease_timeout must be more than 0"):
+        queue.get_nowait(lease_timeout=0)
+    with pytest.raises(TimekeeperNotRunningError, match=r"lease of 60 s .*'pages'"):
+        queue.get_nowait(lease_timeout=60)
+    with pytest.raises(TimekeeperNotRunningError):
+        queue.take_nowait("a", lease_timeout=60)
+    _, _, lease = queue.get_nowait()
+    with pytest.raises(TimekeeperNotRunningError):
+        queue.extend_nowait(lease, 60)
+    with pytest.raises(KeyAlreadyInFlightError):
+        queue.put_nowait("a", 2, if_in_flight="reject")
+
+
+# The end
+
+
+async def test_what_is_left_in_a_closed_queue_can_be_drained_in_order(queue: Queue) -> None:
+    queue.put_many_nowait({key: key.upper() for key in "abcd"})
+    _, _, second = queue.take_nowait("b")
+    _, _, first = queue.take_nowait("a")
+    queue.put_nowait("a", "update")
+    await queue.close()
+    assert (first.ended, second.ended) == ("lost", "lost")
+    assert queue.drain_nowait() == [("b", "B"), ("a", "update"), ("c", "C"), ("d", "D")]
+    assert queue.drain_nowait() == []
+
+
+async def test_an_open_queue_can_be_drained_of_what_is_ready(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 2, "c": 3})
+    queue.get_nowait()
+    assert queue.drain_nowait() == [("b", 2), ("c", 3)]
+    statistics = await queue.statistics()
+    assert (statistics.ready, statistics.leased, statistics.dropped) == (0, 1, 2)
+
+
+async def test_draining_what_is_left_ends_a_join(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    async with create_task_group() as tg:
+        tg.start_soon(queue.join)
+        await anyio.wait_all_tasks_blocked()
+        queue.drain_nowait()
+
+
+async def test_a_closed_queue_that_was_drained_can_be_joined(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    await queue.close()
+    queue.drain_nowait()
+    await queue.join()
+
+
+async def test_a_closed_queue_can_be_looked_into(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 2})
+    queue.get_nowait()
+    await queue.close()
+    assert await queue.available_keys() == {"a", "b"}
+    assert await queue.peek("a") == 1
+    assert await queue.inflight_size() == 0
+
+
+async def test_an_error_of_a_closed_queue_tells_whether_all_was_done(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    await queue.close()
+    with pytest.raises(QueueClosedError) as left:
+        queue.get_nowait()
+    assert not left.value.drained
+    queue.drain_nowait()
+    with pytest.raises(QueueClosedError) as nothing_left:
+        queue.get_nowait()
+    assert nothing_left.value.drained
+
+
+async def test_a_queue_shows_its_name_and_state(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 1, "c": 1})
+    queue.get_nowait()
+    assert repr(queue) == "<LeasedKeyQueue 'pages' open: 2 ready, 1 leased>"
+    await queue.shutdown()
+    assert repr(queue) == "<LeasedKeyQueue 'pages' shut down: 2 ready, 1 leased>"
+    await queue.close()
+    assert repr(queue) == "<LeasedKeyQueue 'pages' closed: 3 ready, 0 leased>"
+
+
+# Threads
+
+
+async def test_a_thread_can_put_through_the_event_loop(queue: Queue) -> None:
+    values: list[object] = []
+
+    async def consume() -> None:
+        _, value, _ = await queue.get()
+        values.append(value)
+
+    def produce() -> None:
+        from_thread.run_sync(queue.put_nowait, "a", 1)
+
+    async with create_task_group() as tg:
+        tg.start_soon(consume)
+        await until(queue, getters=1)
+        await to_thread.run_sync(produce)
+    assert values == [1]
+
+
+async def in_a_thread(call: Callable[..., object], *args: object) -> None:
+    """Call from a thread what must not be, and see that it is refused."""
+    with pytest.raises(RuntimeError, match=r"from a thread, .* anyio\.from_thread\.run_sync"):
+        await to_thread.run_sync(call, *args)
+
+
+async def test_a_thread_cannot_put_past_the_event_loop(queue: Queue) -> None:
+    async with create_task_group() as tg:
+        tg.start_soon(queue.get)
+        await until(queue, getters=1)
+        await in_a_thread(queue.put_nowait, "a", 1)
+        await in_a_thread(queue.put_many_nowait, {"a": 1})
+        assert not await queue.contains("a")
+        tg.cancel_scope.cancel()
+
+
+async def test_a_thread_cannot_release_past_the_event_loop(queue: Queue) -> None:
+    queue.put_nowait("a", 1)
+    _, _, lease = queue.get_nowait()
+    async with create_task_group() as tg:
+        tg.start_soon(queue.get)
+        await until(queue, getters=1)
+        await in_a_thread(queue.release_nowait, lease)
+        assert lease.ended is None
+        tg.cancel_scope.cancel()
+
+
+async def test_a_thread_cannot_end_a_join_past_the_event_loop(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 1})
+    _, _, lease = queue.get_nowait()
+    async with create_task_group() as tg:
+        tg.start_soon(queue.join)
+        await anyio.wait_all_tasks_blocked()
+        await in_a_thread(queue.ack_nowait, lease)
+        await in_a_thread(queue.drain_nowait)
+        assert lease.ended is None
+        assert await queue.available_keys() == {"b"}
+        tg.cancel_scope.cancel()
+
+
+async def test_a_thread_cannot_hurry_the_timekeeper_past_the_event_loop(queue: Queue) -> None:
+    queue.put_many_nowait({"a": 1, "b": 1})
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        _, _, lease = queue.get_nowait()
+        await in_a_thread(queue.extend_nowait, lease, 60)
+        await in_a_thread(lambda: queue.get_nowait(lease_timeout=60))
+        assert await queue.available_keys() == {"b"}
+        tg.cancel_scope.cancel()
+
+
+# Other event loops
+
+
+def run(main: Callable[[], Awaitable[object]], backend: tuple[str, dict[str, Any]]) -> None:
+    """Run something in an event loop of its own."""
+    name, options = backend
+    anyio.run(main, backend=name, backend_options=options)
+
+
+def test_a_queue_can_be_made_and_filled_before_there_is_an_event_loop(
+    anyio_backend: tuple[str, dict[str, Any]],
+) -> None:
+    queue: Queue = LeasedKeyQueue()
+    queue.put_nowait("a", 1)
+    queue.put_many_nowait({"b": 1, "c": 1})
+
+    async def main() -> None:
+        assert await in_line(queue) == ["a", "b", "c"]
+
+    run(main, anyio_backend)
+
+
+def test_a_queue_belongs_to_one_event_loop(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    queue: Queue = LeasedKeyQueue()
+
+    async def first() -> None:
+        await queue.put("a", 1)
+
+    async def second() -> None:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: queue.put("b", 1),
+            lambda: queue.put_many({"b": 1}),
+            queue.get,
+            lambda: queue.take("a"),
+            queue.join,
+            queue.run,
+            queue.shutdown,
+            queue.close,
+        ]
+        for call in calls:
+            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+                await call()
+        assert await queue.available_keys() == {"a"}
+
+    run(first, anyio_backend)
+    run(second, anyio_backend)
