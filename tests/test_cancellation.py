@@ -23,7 +23,8 @@ class ForgetfulQueue(LeasedKeyQueue[str, int]):
     """A queue that does not take back what it has handed to a waiter that is cancelled."""
 
     def _withdraw(self, waiter: Any) -> None:
-        self._waiters.drop(waiter, waiter.key)
+        if waiter.item is None:
+            self._waiters.drop(waiter)
 
 
 # What consumers do

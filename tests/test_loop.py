@@ -6,7 +6,7 @@ import pytest
 from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
-from leaseq._loop import Home, is_cancellation
+from leaseq._loop import Home, is_failure
 
 pytestmark = pytest.mark.anyio
 
@@ -78,39 +78,51 @@ def test_a_home_is_in_one_event_loop_for_ever() -> None:
         home.check()
 
 
-# Whose cancellation it is
+# What is a failure
 
 
-async def test_an_error_is_no_cancellation() -> None:
-    assert not is_cancellation(KeyError())
+async def test_an_error_is_a_failure() -> None:
+    assert is_failure(KeyError())
 
 
-async def test_a_cancellation_by_scope_is_ones_own() -> None:
-    own = False
+async def test_a_group_with_an_error_in_it_is_a_failure() -> None:
+    assert is_failure(BaseExceptionGroup("both", [KeyboardInterrupt(), KeyError()]))
+
+
+async def test_a_group_without_an_error_in_it_is_no_failure() -> None:
+    assert not is_failure(BaseExceptionGroup("stopped", [KeyboardInterrupt()]))
+
+
+async def test_the_end_of_the_program_is_no_failure() -> None:
+    assert not is_failure(SystemExit())
+
+
+async def test_a_cancellation_by_scope_is_no_failure() -> None:
+    failed = True
     with CancelScope() as scope:
         scope.cancel()
         try:
             await checkpoint()
         except BaseException as error:
-            own = is_cancellation(error)
+            failed = is_failure(error)
             raise
-    assert own
+    assert not failed
 
 
 @pytest.mark.only("asyncio")
-async def test_a_native_cancellation_is_ones_own() -> None:
+async def test_a_native_cancellation_is_no_failure() -> None:
     async def wait() -> bool:
         try:
             await anyio.sleep_forever()
         except BaseException as error:
-            return is_cancellation(error)
+            return is_failure(error)
         raise AssertionError("it slept forever")
 
     task = asyncio.create_task(wait())
     await checkpoint()
     task.cancel()
-    assert await task
+    assert not await task
 
 
-async def test_a_cancellation_of_asyncios_that_nobody_asked_for_is_somebody_elses() -> None:
-    assert not is_cancellation(asyncio.CancelledError())
+async def test_a_cancellation_of_asyncios_that_nobody_asked_for_is_a_failure() -> None:
+    assert is_failure(asyncio.CancelledError())

@@ -1,6 +1,8 @@
 """A keyed, leased work queue for trio and asyncio, through anyio."""
 
-from .abc import LeasedQueue
+from .abc import Broker, LeasedQueue, Transaction
+from .batching import Batcher, BatcherStatistics
+from .connecting import connect
 from .errors import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
@@ -9,26 +11,71 @@ from .errors import (
     LeaseqError,
     QueueClosedError,
     TimekeeperNotRunningError,
+    TransactionError,
 )
 from .lease import Lease
-from .memory import LeasedKeyQueue
-from .values import GetOptions, InFlight, Put, PutOptions, Statistics, TakeOptions
+from .lease_batch import LeaseBatch
+from .memory import LeasedKeyQueue, MemoryBroker
+from .policies import Backoff, Priority, Retry, Tenant
+from .pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
+from .values import (
+    BrokerQueueOptions,
+    DeadLetter,
+    Done,
+    GetOptions,
+    InFlight,
+    InFlightPolicy,
+    MessageId,
+    Put,
+    PutOptions,
+    QueueInfo,
+    Redriven,
+    Statistics,
+    TakeOptions,
+    TenantStatistics,
+)
 
 __all__ = [
+    "Backoff",
+    "Batcher",
+    "BatcherStatistics",
+    "Broker",
+    "BrokerQueueOptions",
+    "DeadLetter",
+    "Done",
     "GetOptions",
     "InFlight",
+    "InFlightPolicy",
     "InvalidLeaseError",
     "KeyAlreadyInFlightError",
     "Lease",
     "LeaseAlreadyAcknowledgedError",
+    "LeaseBatch",
     "LeaseLostError",
     "LeasedKeyQueue",
     "LeasedQueue",
     "LeaseqError",
+    "MemoryBroker",
+    "MessageId",
+    "PoolOptions",
+    "Priority",
     "Put",
     "PutOptions",
     "QueueClosedError",
+    "QueueInfo",
+    "Redriven",
+    "Reject",
+    "Retry",
+    "ServeOptions",
     "Statistics",
     "TakeOptions",
+    "Tenant",
+    "TenantStatistics",
     "TimekeeperNotRunningError",
+    "Transaction",
+    "TransactionError",
+    "connect",
+    "serve",
+    "serve_batches",
+    "stop_on_signals",
 ]

@@ -11,7 +11,7 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Home", "is_cancellation"]
+__all__ = ["Home", "is_failure"]
 
 
 class Home:
@@ -43,7 +43,7 @@ class Home:
             return
         if self._token is not None:
             raise RuntimeError(
-                f"this queue belongs to another event loop, {self._token!r}: from a thread, call "
+                f"this belongs to another event loop, {self._token!r}: from a thread, call "
                 "it with anyio.from_thread.run_sync(queue.put_nowait, ...); "
                 "for another anyio.run(), make another queue"
             )
@@ -72,21 +72,28 @@ class Home:
         self._token = token
 
     def _settle_and_tell_time(self) -> float:
-        self._settle()
+        try:
+            self._settle()
+        except anyio.NoEventLoopError:  # not in one yet: no time has passed
+            return 0.0
         return self.time()
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Whether this error is the running task's own cancellation.
+def is_failure(error: BaseException) -> bool:
+    """Whether an error says that something failed, and not only that it was stopped.
 
-    On asyncio, a task that awaits another task which somebody cancelled gets that one's
-    `asyncio.CancelledError`. Nobody has cancelled *this* task then, natively or through a scope:
-    for it the error is a failure of what it awaited.
+    An `Exception` does, and a group with one in it. And on asyncio a task that awaits another one
+    which somebody cancelled gets that one's `asyncio.CancelledError`: if nobody has cancelled
+    *this* task, natively or through a scope, that is a failure of what it awaited.
     """
-    if not isinstance(error, anyio.get_cancelled_exc_class()):
-        return False
-    if not isinstance(error, asyncio.CancelledError):
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_failure, error.exceptions))
+    if isinstance(error, Exception):
         return True
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return True  # not asyncio's own: it has strayed here
     task = asyncio.current_task()
     natively = task is not None and task.cancelling() > 0
-    return natively or anyio.current_effective_deadline() == -math.inf
+    return not natively and anyio.current_effective_deadline() != -math.inf

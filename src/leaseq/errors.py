@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "InvalidLeaseError",
     "KeyAlreadyInFlightError",
@@ -10,6 +12,7 @@ __all__ = [
     "LeaseqError",
     "QueueClosedError",
     "TimekeeperNotRunningError",
+    "TransactionError",
 ]
 
 
@@ -47,3 +50,16 @@ class LeaseLostError(InvalidLeaseError):
 
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):
     """Something needs time to pass, and nothing lets it: ``queue.run`` was not started."""
+
+
+class TransactionError(LeaseqError):
+    """A transaction could not be done, and so nothing of it was.
+
+    Attributes:
+        failures: Why not: an error for each part that could not be done.
+    """
+
+    def __init__(self, failures: Sequence[Exception]) -> None:
+        self.failures = tuple(failures)
+        reasons = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
+        super().__init__(f"nothing was done, because of {len(failures)}: {reasons}")

@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
-from ._loop import is_cancellation
+from ._loop import is_failure
 from .errors import InvalidLeaseError, LeaseLostError
+from .policies import Priority
+from .receipt import write_receipt
 
 if TYPE_CHECKING:
     from .abc import LeasedQueue
     from .values import Ended
 
-__all__ = ["Lease"]
+__all__ = ["Body", "Cancellable", "Lease"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Lease(Generic[K, V]):
+class Cancellable(Protocol):
+    """What a body runs in."""
+
+    def cancel(self, reason: str | None = None, /) -> None:
+        """Cancel it."""
+
+
+class Body:
+    """Something that is entered for a body, which it may have to cancel: a lease, or many."""
+
+    __slots__ = ("_scope",)
+
+    _scope: Cancellable | None
+    _noun: ClassVar[str]
+
+    async def __aenter__(self) -> Self:
+        if self._scope is not None:
+            raise RuntimeError(f"{self!r} is entered already: one body for one {self._noun}")
+        self._scope = CancelScope()
+        self._scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scope = self._scope
+        assert isinstance(scope, CancelScope)
+        try:
+            swallowed = scope.__exit__(exc_type, error, traceback)
+        except BaseException as rest:  # a group, less the cancellations that were the scope's own
+            await self._leave(rest)
+            raise
+        finally:
+            self._scope = None
+        # The scope swallows nothing but the cancellation of what was lost, and then this raises.
+        await self._leave(None if swallowed else error)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Settle what was entered, now that its body has ended, with this error or without one."""
+        raise NotImplementedError
+
+
+class Lease(Body, Generic[K, V]):
     """The exclusive hold of one consumer on one item, until it is settled or lost.
 
     Made by a queue, never by hand. ``async with lease`` runs its body in a cancel scope:
@@ -42,22 +89,31 @@ class Lease(Generic[K, V]):
         queue: The queue that handed it out.
         key: The item's key.
         value: The item's value as it was handed out; a later put does not change it.
+        priority: The item's priority.
+        tenant: Whose work the item is; None: nobody's in particular.
         token: The fencing token: for each key it only grows, also across restarts.
         deadline: When the lease expires, in seconds of the event loop's clock
             (`anyio.current_time`); `math.inf`: never.
+        since: When it was handed out, on the same clock; None where no timekeeper runs.
         deliveries: Hand-outs of this item that count, this one included: 1 the first time.
         cancellations: Hand-outs in a row before this one that were cancelled, and so not counted.
+        pledge: For transactions: one that is open will settle the lease, and is told if its body
+            has ended before.
         ended: None while the lease holds its item, else how it ended.
     """
 
+    _noun = "lease"
     __slots__ = (
-        "_scope",
         "cancellations",
         "deadline",
         "deliveries",
         "ended",
         "key",
+        "pledge",
+        "priority",
         "queue",
+        "since",
+        "tenant",
         "token",
         "value",
     )
@@ -66,54 +122,53 @@ class Lease(Generic[K, V]):
         self.queue = queue
         self.key = key
         self.value = value
+        self.priority = int(Priority.NORMAL)
+        self.tenant: str | None = None
         self.token = 0
         self.deadline = math.inf
+        self.since: float | None = None
         self.deliveries = 0
         self.cancellations = 0
         self.ended: Ended | None = None
-        self._scope: CancelScope | None = None
+        self._scope = None
+        self.pledge: Callable[[Lease[K, V]], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Lease {self.key!r} token={self.token} {self.ended or 'held'}>"
+
+    @property
+    def receipt(self) -> str:
+        """The lease as a string, for somebody else to settle: `LeasedQueue.resume` takes it.
+
+        Raises:
+            TypeError: the key is none of `str`, `int` and `bytes`.
+        """
+        return write_receipt(self.queue.name, self.key, self.token)
 
     async def ack(self) -> bool:
         """The item is done: the same as `LeasedQueue.ack` with this lease."""
         return await self.queue.ack(self)
 
-    async def release(self, *, requeue_front: bool = False, counted: bool = True) -> None:
+    async def release(
+        self, *, requeue_front: bool = False, delay: float | None = None, counted: bool = True
+    ) -> None:
         """Let it be tried again: the same as `LeasedQueue.release` with this lease."""
-        await self.queue.release(self, requeue_front=requeue_front, counted=counted)
+        await self.queue.release(self, requeue_front=requeue_front, delay=delay, counted=counted)
+
+    async def reject(self, reason: str) -> None:
+        """Give it up: the same as `LeasedQueue.reject` with this lease."""
+        await self.queue.reject(self, reason)
 
     async def extend(self, timeout: float | None) -> None:
         """A new deadline, from now: the same as `LeasedQueue.extend` with this lease."""
         await self.queue.extend(self, timeout)
 
     async def __aenter__(self) -> Self:
-        if self._scope is not None:
-            raise RuntimeError(f"{self!r} is entered already: one body for one lease")
+        if self.ended == "lost":
+            raise LeaseLostError(f"{self!r} was lost before it was entered")
         if self.ended is not None:
             raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
-        self._scope = CancelScope()
-        self._scope.__enter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        scope = self._scope
-        assert scope is not None
-        try:
-            swallowed = scope.__exit__(exc_type, error, traceback)
-        except BaseException as rest:  # a group, less the cancellations that were the scope's own
-            await self._leave(rest)
-            raise
-        finally:
-            self._scope = None
-        # The scope swallows the cancellation of a lost lease only, and then this raises.
-        await self._leave(None if swallowed else error)
+        return await super().__aenter__()
 
     async def _leave(self, error: BaseException | None) -> None:
         if self.ended == "lost":
@@ -122,23 +177,26 @@ class Lease(Generic[K, V]):
         elif self.ended is not None:
             pass  # the body has settled it
         elif error is None:
-            await self.queue.ack(self)
+            await self.complete()
         else:
             with suppress(InvalidLeaseError):  # it ran out just now: the error says more
-                if _is_failure(error):
-                    await self.queue.release(self)
-                else:
-                    await self.queue.give_back(self)
+                await self.abandon(error)
+
+    async def complete(self) -> None:
+        """Do what the good end of a body does: ack, unless a transaction will settle it."""
+        if self.pledge is None:
+            await self.queue.ack(self)
+        else:
+            self.pledge(self)
+
+    async def abandon(self, error: BaseException) -> None:
+        """Do what a body's end with an error does: a failure, or back if it was only stopped."""
+        if is_failure(error):
+            await self.queue.fail(self, error)
+        else:
+            await self.queue.give_back(self)
 
     def cancel_body(self) -> None:
         """Cancel what runs under ``async with lease``. For engines: the lease is lost."""
         if self._scope is not None:
             self._scope.cancel("the lease was lost")
-
-
-def _is_failure(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_failure, error.exceptions))
-    if isinstance(error, Exception):
-        return True
-    return isinstance(error, asyncio.CancelledError) and not is_cancellation(error)

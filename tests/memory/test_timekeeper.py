@@ -25,9 +25,9 @@ class WatchedQueue(LeasedKeyQueue[str, int]):
         super().__init__(default_lease_timeout=default_lease_timeout)
         self.looks: list[float] = []
 
-    def _sweep(self) -> None:
+    def tick(self, now: float) -> float:
         self.looks.append(current_time())
-        super()._sweep()
+        return super().tick(now)
 
 
 # When it wakes

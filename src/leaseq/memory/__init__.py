@@ -1,5 +1,6 @@
 """The engine in this process."""
 
+from .broker import MemoryBroker
 from .queue import LeasedKeyQueue
 
-__all__ = ["LeasedKeyQueue"]
+__all__ = ["LeasedKeyQueue", "MemoryBroker"]

@@ -6,33 +6,43 @@ Theory of operation
 Each key is in exactly one state, and the state is where its item is kept::
 
     absent      nowhere
-    ready       `ready`, in the order of the line
+    delayed     `delayed`, until it falls due
+    ready       `ready`, in the order of arrival; and in the schedule, once there is one
     leased      `leased`, in the order of the hand-outs
 
 These are all the moves there are:
 
-    ========  ===========================  ========  =============================================
-    from      by                           to        and
-    ========  ===========================  ========  =============================================
-    absent    put                          ready     at the back of the line
-    ready     put                          ready     value replaced, place kept
-    ready     claim, claim_key             leased    a new token, one more delivery
-    ready     drain                        absent    dropped
-    leased    put, "update"                leased    the value is kept for a release or an expiry
-    leased    put, "buffer"                leased    a successor waits for the end of the lease
-    leased    put, "reject"                leased    refused
-    leased    ack                          absent    done; an update that came meanwhile is dropped
-    leased    release                      ready     at the front or the back
-    leased    expire, the first time       ready     at its old place
-    leased    expire, again                ready     at the back: it may be what kills its workers
-    leased    give_back, once              ready     at its old place, not counted as a delivery
-    leased    give_back, again in a row    ready     at the back, not counted as a delivery
-    leased    undo                         ready     at its old place, as if never handed out
-    leased    close                        ready     at its old place, its lease lost
-    ========  ===========================  ========  =============================================
+    ========  ============================  ========  ============================================
+    from      by                            to        and
+    ========  ============================  ========  ============================================
+    absent    put                           ready     at the back of its priority's line
+    absent    put with a delay              delayed
+    absent    put, acked lately             absent    a duplicate, if the queue looks out for them
+    waiting   put                           the same  value replaced, place kept; see `_replace`
+    delayed   tick, when it is due          ready     at the back
+    waiting   tick or claim, its time to    absent    a dead letter, "expired"
+              live being over
+    waiting   drain                         absent    dropped
+    ready     claim                         leased    a new token, one more delivery
+    leased    put, "update"                 leased    the value is kept for the item's return
+    leased    put, "buffer"                 leased    a successor waits for the end of the lease
+    leased    put, "reject"                 leased    refused
+    leased    ack                           absent    done; an update that came meanwhile is dropped
+    leased    release                       ready     at the front or the back; or delayed
+    leased    fail                          waiting   by the retry policy
+    leased    tick, lease expired           ready     at its old place, the first time; later by the
+                                                      retry policy: it may be what kills its workers
+    leased    any counted one of these, at  absent    a dead letter, "max_deliveries"
+              the last delivery
+    leased    reject                        absent    a dead letter
+    leased    give_back, once               ready     at its old place, not counted as a delivery
+    leased    give_back, again in a row     ready     at the back, not counted as a delivery
+    leased    undo                          ready     at its old place, as if never handed out
+    leased    close                         ready     at its old place, its lease lost
+    ========  ============================  ========  ============================================
 
-Where a successor was buffered, it takes the item's place in each of the moves out of *leased*: it
-becomes ready at the back of the line with fresh counts. After an ack that is a second item of the
+(*Waiting* is ready or delayed.) Where a successor was buffered, it takes the item's place in each
+of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
 key; otherwise the first one is *superseded*. One key is never in two hands.
 
 An `Item` object lives through one stay in the line and the lease that ends it. It is never put
@@ -42,77 +52,55 @@ itself, for ever and at no cost, how it ended, and there is no set of old leases
 The *token* is one counter for the whole queue, started at the wall clock's microseconds, so that
 it grows for each key, across re-puts and, at less than a million hand-outs a second, restarts.
 
-The *old place* of an item is in front of all that was not handed out, behind those that were handed
-out before it and have come back to their old places too: among these, tokens tell the order, and
-all others have the token 0.
+A lease past its deadline is lost at once, whether or not `tick` has come by yet; until then its
+item waits for it in `leased`. A dead letter is handed to `bury` within the move; if nobody takes
+it, the item is delayed instead, and dies again later: it is never lost.
 
-A lease past its deadline is lost at once, for `ack`, `release` and `extend`, whether or not
-`expire` has come by yet; until then its item waits for it in `leased`.
+As long as all items have one priority and no tenant, `ready` is the line, and there is no
+schedule to pay for.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Iterator, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import (
-    InvalidLeaseError,
-    KeyAlreadyInFlightError,
-    LeaseAlreadyAcknowledgedError,
-    LeaseLostError,
-)
-from ..values import ANY_KEY, AnyKey, Ended, InFlightPolicy, Put
-from .deadlines import Deadlines
+from ..policies import Retry, Tenant
+from ..values import Ended
+from .death import Bury
+from .holding import check_held
+from .line import Place
+from .stock import Stock, Successor
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
-    from ..lease import Lease
     from .item import Item
+    from .request import Request
 
-__all__ = ["PLAIN", "Extra", "Ledger", "Successor"]
+__all__ = ["Ledger"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Place = Literal["front", "back", "old"]
-
-_POLICIES = get_args(InFlightPolicy)
+_UNBURIED = 60.0  # seconds until an item that nobody buried is tried again, without a backoff
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """What few items have. Items that have the same share it."""
-
-    expiries: int = 0
-
-
-PLAIN = Extra()
-
-
-class Successor(Generic[V]):
-    """What was put while its key was leased: a buffered item, or an update of the leased one."""
-
-    __slots__ = ("buffered", "value")
-
-    def __init__(self, value: V, *, buffered: bool) -> None:
-        self.value = value
-        self.buffered = buffered
-
-
-class Ledger(Generic[K, V]):
+class Ledger(Stock[K, V]):
     """One queue's items and their states.
 
-    Every method takes effect wholly or, when it raises, not at all. ``now`` is in seconds, on
-    one monotonic clock.
+    Every method takes effect wholly or, when it raises, not at all. ``now`` is in seconds, on one
+    monotonic clock; where neither the item nor the call has to do with time it is not looked at.
 
     Args:
         make: Makes an item from its queue, its key and its value.
         queue: What the items name as their queue.
         first_token: The first lease's token less one.
+        retry: What becomes of items whose delivery failed.
+        bury: Takes a dead item, its newest value, the reason and the error, and says what became
+            of it: it is a dead letter, or dropped, or, None, neither could be done.
+        tenants: Weights and caps.
+        dedupe_for: How long the key of an acknowledged item is not taken again; None: not at all.
     """
 
     def __init__(
@@ -121,258 +109,342 @@ class Ledger(Generic[K, V]):
         queue: LeasedQueue[K, V],
         *,
         first_token: int,
+        retry: Retry = Retry(),  # noqa: B008 - a constant
+        bury: Bury[K, V],
+        tenants: Mapping[str, Tenant] | None = None,
+        dedupe_for: float | None = None,
     ) -> None:
-        self._make = make
-        self._queue = queue
-        self._first_token = first_token
-        self._token = first_token
-        self._deadlines: Deadlines[Item[K, V]] = Deadlines()
-        self.ready: OrderedDict[K, Item[K, V]] = OrderedDict()
-        self.leased: dict[K, Item[K, V]] = {}
-        self.buffered = 0
+        super().__init__(make, queue, tenants, dedupe_for)
+        self._first_token = self._token = first_token
+        self._retry = retry
+        self._bury = bury
         self.acked = 0
         self.released = 0
         self.expired = 0
         self.cancelled = 0
-        self.superseded = 0
+        self.dead = 0
         self.dropped = 0
+        self.superseded = 0
+        self.outlived = 0  # items whose time to live was over
         self._undone = 0
 
     # What is in there
 
     @property
     def drained(self) -> bool:
-        """Nothing is ready and nothing leased, and so nothing buffered."""
-        return not self.ready and not self.leased
+        """Nothing is ready, delayed or leased, and so nothing buffered."""
+        return not self.ready and not self.leased and not self.delayed
 
     @property
     def added(self) -> int:
-        """Items put so far: each one is still here, or left in one of three ways."""
-        here = len(self.ready) + len(self.leased) + self.buffered
-        return here + self.acked + self.superseded + self.dropped
+        """Items put so far: each one is still here, or left in one of four ways."""
+        here = self.waiting + len(self.leased) + self.buffered
+        return here + self.acked + self.dead + self.dropped + self.superseded
 
     @property
     def delivered(self) -> int:
         """Hand-outs that count."""
         return self._token - self._first_token - self._undone - self.cancelled
 
-    def peek(self, key: K) -> V | None:
-        """The newest value of a key, as the next consumer would get it; None: absent. O(1)."""
-        item = self.ready.get(key) or self.leased.get(key)
-        if item is None:
-            return None
-        return item.value if item.after is None else item.after.value
-
-    def next_deadline(self) -> float:
-        """When to call `expire` again; `inf`: not before something changes. O(1)."""
-        return self._deadlines.next()
-
-    # Putting
-
-    def check_put(self, key: K, *, if_in_flight: InFlightPolicy = "update") -> None:
-        """Raise what `put` would raise. O(1)."""
-        if if_in_flight not in _POLICIES:
-            choices = ", ".join(map(repr, _POLICIES))
-            raise ValueError(f"if_in_flight must be one of {choices}, not {if_in_flight!r}")
-        try:
-            held = key in self.leased
-        except TypeError:
-            raise _unhashable(key) from None
-        if held and if_in_flight == "reject":
-            raise KeyAlreadyInFlightError(
-                f"key {key!r} is leased: wait until it is settled, "
-                'or put it with if_in_flight="buffer"'
-            )
-
-    def add(self, key: K, value: V) -> bool:
-        """Put a key that is absent, at the back of the line; False: it is not absent. O(1)."""
-        try:
-            if key in self.ready or key in self.leased:
-                return False
-        except TypeError:
-            raise _unhashable(key) from None
-        self.ready[key] = self._make(self._queue, key, value)
-        return True
-
-    def put(self, key: K, value: V, *, if_in_flight: InFlightPolicy = "update") -> Put:
-        """Put a key, whatever state it is in. O(1)."""
-        self.check_put(key, if_in_flight=if_in_flight)
-        if self.add(key, value):
-            return Put.ADDED
-        item = self.ready.get(key)
-        if item is not None:
-            item.value = value
-            return Put.REPLACED
-        after = self.leased[key].after
-        if after is not None and after.buffered:
-            after.value = value
-            return Put.BUFFERED
-        self.leased[key].after = Successor(value, buffered=if_in_flight == "buffer")
-        if if_in_flight == "update":
-            return Put.UPDATED_IN_FLIGHT
-        self.buffered += 1
-        return Put.BUFFERED
-
     # Handing out
 
-    def claim(self, key: K | AnyKey = ANY_KEY, deadline: float = inf) -> Item[K, V] | None:
-        """Hand out the first item of the line, or the one of a key; None: it is not ready.
+    def claim_next(self, now: float | None = None, deadline: float = inf) -> Item[K, V] | None:
+        """The short way of `claim`, for any item; None: it has to go the long way. O(1).
 
-        O(1), with a deadline O(log leased).
+        ``now`` may be left out where no timekeeper runs, and the lease has no end.
         """
-        ready = self.ready
-        if key is ANY_KEY:
-            if not ready:
+        line = self.line
+        if line is None:
+            turn = self._take_turn()
+            if turn is None:
                 return None
-            key, item = ready.popitem(False)
+            item = turn
+            key = item.key
         else:
-            try:
-                found = ready.pop(key, None)
-            except TypeError:
-                raise _unhashable(key) from None
-            if found is None:
+            if line.special or not line.items:
                 return None
-            item = found
+            ready = line.items
+            key, item = ready.popitem(False)
+            if item.deadline != inf:  # it has a time to live
+                ready[key] = item
+                ready.move_to_end(key, last=False)
+                return None
         self.leased[key] = item
         self._token = item.token = self._token + 1
         item.deliveries += 1
+        item.since = now
         if deadline != inf:
             item.deadline = deadline
-            self._deadlines.add(item)
+            self._deadlines.add(deadline, item)
         return item
 
-    def undo(self, item: Item[K, V]) -> None:
-        """Take back a hand-out that its consumer never saw. O(1), as `_to_old_place` says."""
+    def _take_turn(self) -> Item[K, V] | None:
+        """Take the item out whose turn it is, unless it has a time to live. O(log tenants)."""
+        schedule = self.schedule
+        assert schedule is not None
+        item = schedule.next()
+        if item is None or item.deadline != inf:
+            return None
+        del self.ready[item.key]
+        schedule.hand_out(item, restricted=False)
+        return item
+
+    def claim(self, request: Request[K], now: float) -> Item[K, V] | None:
+        """Hand out what is asked for; None: it is not ready.
+
+        O(1), with a timeout or tenants O(log n), restricted to some tenants O(their number).
+        """
+        while True:
+            item = self._first(request)
+            if item is None:
+                return None
+            if item.deadline > now:
+                return self._hand_out(item, request, now)
+            self._take_out(item)
+            self._outlive(item, now)
+
+    def _hand_out(self, item: Item[K, V], request: Request[K], now: float) -> Item[K, V]:
+        key = item.key
+        if self.line is not None:
+            self.line.leave(item)
+        else:
+            assert self.schedule is not None
+            del self.ready[key]
+            self.schedule.hand_out(item, restricted=request.restricted)
+        self.leased[key] = item
+        self._token = item.token = self._token + 1
+        item.deliveries += 1
+        item.since = now
+        if item.deadline != inf:
+            self._deadlines.drop(item)
+            item.deadline = inf
+        if request.lease_timeout != inf:
+            item.deadline = now + request.lease_timeout
+            self._deadlines.add(item.deadline, item)
+        if request.consumer is not None:
+            self._extra(item).consumer = request.consumer
+        return item
+
+    def undo(self, item: Item[K, V], now: float) -> None:
+        """Take back a hand-out that its consumer never saw."""
         self._end(item, "released")
         self._undone += 1
-        self._return(item, "old", item.deliveries - 1, item.cancellations, item.extra)
+        expires = inf if item.extra is None else item.extra.expires
+        self._return(item, now, "old", item.deliveries - 1, item.cancellations, expires=expires)
 
     # Settling
-
-    def check_lease(self, lease: Lease[K, V], now: float) -> None:
-        """Raise what settling this lease would raise. O(1)."""
-        if lease.ended == "acked":
-            raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
-        if lease.ended == "lost":
-            raise LeaseLostError(f"{lease!r} was lost: its item is not held by it any more")
-        if lease.ended is not None:
-            raise InvalidLeaseError(f"{lease!r} was {lease.ended} before")
-        if lease.deadline <= now:
-            raise LeaseLostError(
-                f"{lease!r} expired {now - lease.deadline:.3g} s ago: "
-                "take a longer lease_timeout, or extend it in time"
-            )
 
     def ack(self, item: Item[K, V], now: float = 0.0) -> bool:
         """The item is done. True: an update came that its consumer never saw. O(1)."""
         if item.ended is not None or item.deadline <= now:
-            self.check_lease(item, now)
+            check_held(item, now)
         item.ended = "acked"
         del self.leased[item.key]
         if item.deadline != inf:
             self._deadlines.drop(item)
+        if self.schedule is not None:
+            self.schedule.end(item)
         self.acked += 1
+        self._remember(item.key, now)
         after = item.after
         if after is None:
             return False
         if after.buffered:
-            self._succeed(item.key, after)
+            self._succeed(item, after, now)
         return not after.buffered
 
     def release(
-        self, item: Item[K, V], now: float = 0.0, *, front: bool = False, counted: bool = True
+        self,
+        item: Item[K, V],
+        now: float,
+        *,
+        front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+        error: str | None = None,
     ) -> None:
-        """Let it be tried again: from the back of the line, or at once. O(1)."""
-        self.check_lease(item, now)
+        """Let it be tried again; or give it up, at a counted last delivery."""
+        check_held(item, now)
         self._end(item, "released")
         self.released += 1
-        self._undone += not counted
+        deliveries = item.deliveries
+        if not counted:
+            self._undone += 1
+            deliveries -= 1
+        elif self.is_last_delivery(item):
+            self._die(item, now, "max_deliveries", error)
+            return
+        if delay is None:
+            delay = self._retry.delay(deliveries) if counted and not front else 0.0
         place: Place = "front" if front else "back"
-        self._return(item, place, item.deliveries - (not counted), 0, item.extra)
+        self._return(item, now, place, deliveries, 0, delay=delay)
 
-    def give_back(self, item: Item[K, V], now: float = 0.0) -> None:
-        """Its consumer was cancelled: not counted. O(1), as `_to_old_place` says."""
-        self.check_lease(item, now)
+    def is_last_delivery(self, item: Item[K, V]) -> bool:
+        """Whether a lease is its item's last, if it counts."""
+        return self._retry.exhausted(item.deliveries)
+
+    def give_back(self, item: Item[K, V], now: float) -> None:
+        """Its consumer was cancelled: not counted."""
+        check_held(item, now)
         self._end(item, "released")
         self.cancelled += 1
         place: Place = "back" if item.cancellations else "old"
-        self._return(item, place, item.deliveries - 1, item.cancellations + 1, item.extra)
+        self._return(item, now, place, item.deliveries - 1, item.cancellations + 1)
+
+    def reject(self, item: Item[K, V], now: float, reason: str, error: str | None = None) -> None:
+        """Give it up."""
+        check_held(item, now)
+        self._end(item, "rejected")
+        self._die(item, now, reason, error)
 
     def extend(self, item: Item[K, V], now: float, deadline: float) -> None:
-        """A new deadline for a lease, earlier or later; `inf`: never. O(log n)."""
-        self.check_lease(item, now)
-        if item.deadline != inf:
-            self._deadlines.drop(item)
-        item.deadline = deadline
-        if deadline != inf:
-            self._deadlines.add(item)
+        """A new deadline for a lease, earlier or later; `math.inf`: never. O(log n)."""
+        check_held(item, now)
+        self._set_deadline(item, deadline)
 
-    # The ends that nobody asks for
+    # What happens by itself
 
-    def expire(self, now: float) -> Iterator[Item[K, V]]:
-        """End each lease that is past its deadline, and give it. O(log n) each."""
+    def tick(self, now: float) -> Iterator[Item[K, V]]:
+        """Do what is due, and give each item that it was done to. O(log n) each.
+
+        An item whose lease has run out has ``ended``; the others have fallen due, or are dead.
+        """
         for item in self._deadlines.pop_due(now):
-            self.expired += 1
-            self._end(item, "lost", forget=False)
-            extra = replace(item.extra, expiries=item.extra.expiries + 1)
-            place: Place = "back" if item.extra.expiries else "old"
-            self._return(item, place, item.deliveries, 0, extra)
+            if self.leased.get(item.key) is item:
+                self._expire(item, now)
+            else:
+                item.deadline = inf
+                self._take_out(item)
+                expires = self._extra(item).expires
+                if expires <= now:
+                    self._outlive(item, now)
+                else:
+                    self._place(item, now, due=-inf, expires=expires)
             yield item
 
-    def close(self) -> list[Item[K, V]]:
-        """End every lease; all that is left is ready, in its old order. O(leased)."""
-        lost = list(self.leased.values())
-        for item in reversed(lost):
+    def _expire(self, item: Item[K, V], now: float) -> None:
+        self.expired += 1
+        self._end(item, "lost", forget=False)
+        self._lose(item, now)
+
+    def revoke(self, consumer: str, now: float) -> list[Item[K, V]]:
+        """End all leases of a consumer that is gone, as if they had expired. O(leased)."""
+        leases = self.leased.values()
+        lost = [
+            item for item in leases if item.extra is not None and item.extra.consumer == consumer
+        ]
+        for item in lost:
+            self.released += 1
             self._end(item, "lost")
-            self._return(item, "old", item.deliveries, item.cancellations, item.extra)
+            self._lose(item, now)
         return lost
 
-    def drain(self) -> list[tuple[K, V]]:
-        """Drop all that is ready, and give it in the order of the line. O(ready)."""
-        left = [(key, item.value) for key, item in self.ready.items()]
+    def _lose(self, item: Item[K, V], now: float) -> None:
+        if self.is_last_delivery(item):
+            self._die(item, now, "max_deliveries", None)
+        elif item.extra is None or item.extra.expiries == 0:
+            self._return(item, now, "old", item.deliveries, 0, expiries=1)
+        else:
+            delay = self._retry.delay(item.deliveries)
+            self._return(
+                item, now, "back", item.deliveries, 0, expiries=item.extra.expiries + 1, delay=delay
+            )
+
+    def _outlive(self, item: Item[K, V], now: float) -> None:
+        self.outlived += 1
+        self._die(item, now, "expired", None)
+
+    def close(self, now: float) -> list[Item[K, V]]:
+        """End every lease; what was leased is back at its old place. O(leased)."""
+        lost = list(self.leased.values())
+        for item in lost:
+            self._end(item, "lost")
+            self._return(item, now, "old", item.deliveries, item.cancellations)
+        return lost
+
+    def drain(self) -> list[Item[K, V]]:
+        """Drop all that waits, and give it: what is ready in its order, then what is delayed."""
+        delayed = sorted(self.delayed.values(), key=lambda item: self._extra(item).due)
+        left = [*(self.line or self.ready.values()), *delayed]
+        for item in left:
+            self._take_out(item)
         self.dropped += len(left)
-        self.ready.clear()
         return left
 
-    # How an item leaves its lease
+    def take_out(self, key: K) -> Item[K, V]:
+        """Take a ready item out for good, as if it had been acknowledged. O(1)."""
+        item = self.ready[key]
+        self._take_out(item)
+        self.acked += 1
+        return item
+
+    # Moves
 
     def _end(self, item: Item[K, V], how: Ended, *, forget: bool = True) -> None:
         item.ended = how
         del self.leased[item.key]
         if forget and item.deadline != inf:
             self._deadlines.drop(item)
+        if self.schedule is not None:
+            self.schedule.end(item)
 
     def _return(
-        self, item: Item[K, V], place: Place, deliveries: int, cancellations: int, extra: Extra
+        self,
+        item: Item[K, V],
+        now: float,
+        place: Place,
+        deliveries: int,
+        cancellations: int,
+        *,
+        expiries: int | None = None,
+        delay: float = 0.0,
+        expires: float = inf,
     ) -> None:
+        """Put the item of an ended lease back in the line, or its successor in its stead."""
         after = item.after
         if after is not None and after.buffered:
             self.superseded += 1
-            self._succeed(item.key, after)
+            self._succeed(item, after, now)
             return
-        again = self._make(self._queue, item.key, item.value if after is None else after.value)
+        again = self._make(self._queue, item.key, item.value)
+        again.tenant = item.tenant
+        again.priority = item.priority
+        if after is not None:
+            again.value = after.value
+            again.priority = max(item.priority, after.priority)
         again.deliveries = deliveries
         again.cancellations = cancellations
-        again.extra = extra
-        self.ready[item.key] = again
+        if expiries is None and item.extra is not None:
+            expiries = item.extra.expiries
+        if expiries:
+            self._extra(again).expiries = expiries
+        if delay > 0:
+            self._extra(again).not_before = now + delay
         if place != "back":
             again.token = item.token
-            self.ready.move_to_end(item.key, last=False)
-        if place == "old":
-            self._to_old_place(again)
+        self._place(again, now, due=now + delay, expires=expires, place=place)
 
-    def _to_old_place(self, item: Item[K, V]) -> None:
-        """Let those that were handed out earlier, and are back too, go before. O(their number)."""
-        line = iter(self.ready.values())
-        next(line)
-        earlier = list(takewhile(lambda other: 0 < other.token < item.token, line))
-        for other in reversed(earlier):
-            self.ready.move_to_end(other.key, last=False)
-
-    def _succeed(self, key: K, after: Successor[V]) -> None:
+    def _succeed(self, item: Item[K, V], after: Successor[V], now: float) -> None:
         self.buffered -= 1
-        self.ready[key] = self._make(self._queue, key, after.value)
+        fresh = self._make(self._queue, item.key, after.value)
+        fresh.tenant = item.tenant
+        fresh.priority = after.priority
+        self._place(fresh, now, due=after.due, expires=after.expires)
 
-
-def _unhashable(key: object) -> TypeError:
-    return TypeError(f"a key must be hashable, and {type(key).__name__!r} is not: {key!r}")
+    def _die(self, item: Item[K, V], now: float, reason: str, error: str | None) -> None:
+        """Bury an item that is nowhere any more; if that cannot be done, it has to live on."""
+        after = item.after
+        succeeded = after is not None and after.buffered
+        value = item.value if after is None or succeeded else after.value
+        fate = self._bury(item, value, reason, error)
+        if fate == "dead":
+            self.dead += 1
+        elif fate == "dropped":
+            self.dropped += 1
+        else:
+            backoff = self._retry.backoff
+            delay = _UNBURIED if backoff is None else backoff.ceiling
+            self._return(item, now, "back", item.deliveries, 0, delay=delay)
+            return
+        if after is not None and after.buffered:
+            self._succeed(item, after, now)

@@ -3,83 +3,209 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from collections.abc import Collection, Iterator
+from itertools import count
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from ..values import ANY_KEY, AnyKey
+from ..values import ANY_KEY
+from .ledger import Ledger
+from .request import Request
 
-__all__ = ["Waiters"]
+if TYPE_CHECKING:
+    from .item import Item
+
+__all__ = ["Waiter", "Waiters"]
 
 K = TypeVar("K")
-W = TypeVar("W")
+V = TypeVar("V")
+
+Kind = Literal[
+    "key", "capped", "own", "any", "steal", "patient own", "patient any", "patient steal"
+]
+_Name = tuple[Kind, object]  # of a line: its kind; and the key or the tenant, or None for any
+
+_TURNS: tuple[tuple[Kind, ...], ...] = (
+    ("capped",),
+    ("own", "any"),
+    ("steal",),
+    ("patient own", "patient any"),
+    ("patient steal",),
+)
+"""The lines for what a tenant has, in the order in which they are served."""
 
 
-class Waiters(Generic[K, W]):
-    """Those who wait: a line for each key that is waited for, and one for those who take any.
+class Waiter(Generic[K, V]):
+    """A consumer that waits, and what it is given: an item, or, if that stays None, the end."""
 
-    First come, first served; for a key, those who want just that one come before the others.
+    __slots__ = ("item", "lines", "number", "request")
+
+    def __init__(self, request: Request[K], *, patient: bool = False) -> None:
+        self.request = request
+        self.item: Item[K, V] | None = None
+        self.number = -1  # who came first
+        self.lines: list[_Name]
+        if request.key is not ANY_KEY:
+            self.lines = [("key", request.key)]
+        elif request.tenants is None:
+            self.lines = [("patient any" if patient else "any", None)]
+        else:
+            own: Kind = "patient own" if patient else "own"
+            steal: Kind = "patient steal" if patient else "steal"
+            self.lines = [
+                *((own, name) for name in request.tenants),
+                *((steal, name) for name in request.steal_from),
+            ]
+
+
+class Waiters(Generic[K, V]):
+    """Those who wait for an item, and the hand-over to them.
+
+    There is a line for each key that is waited for, two for each tenant that some wait for in
+    particular (their own, or to steal from), and one for those who take anything; and one for each
+    tenant at its cap, for those whose key is ready otherwise. A waiter stands in each line that may
+    serve it. First come, first served; but those who want just the key that has become ready come
+    first, and those who would steal it last; and after all of these the patient, who have something
+    already and wait for more.
+
+    What can be claimed is never left lying while somebody waits who may have it: `serve` and
+    `serve_tenant` are called at each change that could make it so.
     """
 
-    __slots__ = ("_lines", "total")
+    __slots__ = ("_ledger", "_lines", "_numbers", "takers", "total")
 
-    def __init__(self) -> None:
-        self._lines: dict[K | AnyKey, OrderedDict[W, None]] = {}
+    def __init__(self, ledger: Ledger[K, V]) -> None:
+        self._ledger = ledger
+        self._lines: dict[_Name, OrderedDict[Waiter[K, V], None]] = {}
+        self._numbers = count()
         self.total = 0
+        self.takers = 0
 
-    @property
-    def getters(self) -> int:
-        """How many wait for any key. O(1)."""
-        return len(self._lines.get(ANY_KEY, ()))
-
-    @property
-    def takers(self) -> int:
-        """How many wait for one key. O(1)."""
-        return self.total - self.getters
-
-    def add(self, waiter: W, key: K | AnyKey, *, first: bool = False) -> None:
-        """Let somebody wait, last in line or first. O(1)."""
-        line = self._lines.setdefault(key, OrderedDict())
-        line[waiter] = None
-        if first:
-            line.move_to_end(waiter, last=False)
+    def add(self, waiter: Waiter[K, V]) -> None:
+        """Let somebody wait: last in line, or first if it has waited before. O(its lines)."""
+        again = waiter.number >= 0
+        if not again:
+            waiter.number = next(self._numbers)
+        waiter.item = None
+        for name in waiter.lines:
+            line = self._lines.setdefault(name, OrderedDict())
+            line[waiter] = None
+            if again:
+                line.move_to_end(waiter, last=False)
         self.total += 1
+        key = waiter.request.key
+        if key is not ANY_KEY:
+            self.takers += 1
+            self._line_up_for_cap(key)
 
-    def drop(self, waiter: W, key: K | AnyKey) -> None:
-        """Let somebody who waits go; nothing if nobody by that name does. O(1)."""
-        line = self._lines.get(key)
-        if line is not None and waiter in line:
-            del line[waiter]
-            self._take_out(key, line)
+    def drop(self, waiter: Waiter[K, V]) -> None:
+        """Let somebody who waits go. O(its lines)."""
+        self._leave_lines(waiter, waiter.lines)
+        if waiter.request.key is not ANY_KEY:
+            self.takers -= 1
+            del waiter.lines[1:]  # it may have stood in line for a cap
+        self.total -= 1
 
-    def pop(self, key: K) -> W | None:
-        """Take out whose turn it is now that a key is ready; None: nobody waits for it. O(1)."""
-        return self._pop_from(key) or self._pop_from(ANY_KEY)
+    def drop_all(self) -> list[Waiter[K, V]]:
+        """Let all go. O(waiters and their lines)."""
+        everybody = list({waiter: None for line in self._lines.values() for waiter in line})
+        for waiter in everybody:
+            self.drop(waiter)
+        return everybody
 
-    def pop_all(self, key: K) -> list[W]:
-        """Take out all who wait for just this key. O(their number)."""
-        line = self._lines.pop(key, OrderedDict())
-        self.total -= len(line)
-        return list(line)
+    def drop_takers(self, key: K) -> list[Waiter[K, V]]:
+        """Let all go who wait for just this key. O(their number)."""
+        takers = list(self._lines.get(("key", key), ()))
+        for waiter in takers:
+            self.drop(waiter)
+        return takers
 
-    def clear(self) -> list[W]:
-        """Take out all. O(waiters)."""
-        everybody = [waiter for line in self._lines.values() for waiter in line]
-        self._lines.clear()
-        self.total = 0
+    def drop_patient(self) -> list[Waiter[K, V]]:
+        """Let all go who wait for more. O(their number and the lines)."""
+        patient = [line for (kind, _), line in self._lines.items() if kind.startswith("patient")]
+        everybody = list({waiter: None for line in patient for waiter in line})
+        for waiter in everybody:
+            self.drop(waiter)
         return everybody
 
     def waited_for(self) -> list[K]:
-        """The keys that are waited for. O(their number)."""
-        return [key for key in self._lines if key is not ANY_KEY]
+        """The keys that are waited for. O(lines)."""
+        return [key for kind, key in self._lines if kind == "key"]  # type: ignore[misc]
 
-    def _pop_from(self, key: K | AnyKey) -> W | None:
-        line = self._lines.get(key)
-        if line is None:
-            return None
-        waiter, _ = line.popitem(last=False)
-        self._take_out(key, line)
-        return waiter
+    def serve(self, keys: Collection[K], now: float) -> Iterator[Waiter[K, V]]:
+        """Keys may have become ready: give who gets them, or what their tenants have next.
 
-    def _take_out(self, key: K | AnyKey, line: OrderedDict[W, None]) -> None:
-        self.total -= 1
-        if not line:
-            del self._lines[key]
+        O(log n) for each key.
+        """
+        for key in keys:
+            taker = self._first(("key", key))
+            if taker is None:
+                continue
+            if not self._ledger.claimable(key):
+                self._line_up_for_cap(key)
+            elif self._give(taker, now):
+                yield taker
+        ready = self._ledger.ready
+        tenants = {item.tenant: None for key in keys if (item := ready.get(key)) is not None}
+        yield from self._serve_tenants(tenants, now)
+
+    def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
+        """A tenant may have come under its cap: give who gets what it has next. O(log n) each."""
+        return self._serve_tenants((tenant,), now)
+
+    def _serve_tenants(self, tenants: Collection[str | None], now: float) -> Iterator[Waiter[K, V]]:
+        # What somebody is given may be another one's of these tenants, or another item of this
+        # one: so each is asked until it has nothing left, or nobody waits for it.
+        for kinds in _TURNS:
+            for tenant in tenants:
+                while self._claimable(tenant):
+                    waiter = self._next(kinds, tenant)
+                    if waiter is None:
+                        break
+                    if self._give(waiter, now):
+                        yield waiter
+
+    def _claimable(self, tenant: str | None) -> bool:
+        schedule = self._ledger.schedule
+        return bool(self._ledger.ready) if schedule is None else schedule.claimable(tenant)
+
+    def _leave_lines(self, waiter: Waiter[K, V], names: Collection[_Name]) -> None:
+        for name in names:
+            line = self._lines[name]
+            del line[waiter]
+            if not line:
+                del self._lines[name]
+
+    def _give(self, waiter: Waiter[K, V], now: float) -> bool:
+        """Hand over to a waiter; False: what there was is gone, and it waits on."""
+        self.drop(waiter)
+        item = self._ledger.claim(waiter.request, now)
+        if item is None:
+            self.add(waiter)
+            return False
+        waiter.item = item
+        return True
+
+    def _first(self, name: _Name) -> Waiter[K, V] | None:
+        line = self._lines.get(name)
+        return None if line is None else next(iter(line))
+
+    def _next(self, kinds: Collection[Kind], tenant: str | None) -> Waiter[K, V] | None:
+        """Who came first of those in these lines for a tenant."""
+        first: Waiter[K, V] | None = None
+        for kind in kinds:
+            waiter = self._first((kind, None if kind.endswith("any") else tenant))
+            if first is None or (waiter is not None and waiter.number < first.number):
+                first = waiter
+        return first
+
+    def _line_up_for_cap(self, key: K) -> None:
+        """Let those wait for a tenant's cap whom nothing else keeps from their key."""
+        item = self._ledger.ready.get(key)
+        if item is None or self._ledger.claimable(key):
+            return
+        name: _Name = ("capped", item.tenant)
+        for waiter in self._lines.get(("key", key), ()):
+            if name not in waiter.lines:
+                self._leave_lines(waiter, waiter.lines[1:])  # another tenant had the key before
+                waiter.lines[1:] = [name]
+                self._lines.setdefault(name, OrderedDict())[waiter] = None

@@ -32,7 +32,10 @@ takes the tests::
         pass
 
 An engine whose time cannot be made to pass takes `contract.Timeless`, the tests that need no
-`advance`. The suite uses strings as keys and what JSON knows as values, and leaves every queue as
+`advance`. What every broker has to do is in `contract.BrokerContract`, for an engine with
+``async def broker(self)`` in place of ``queue``.
+
+The suite uses strings as keys and what JSON knows as values, and leaves every queue as
 it is at the end of a test: the ``engine`` fixture cleans up. Name the suite to pytest to see the
 values in a failed assertion, in ``conftest.py``, before it is imported::
 
@@ -43,17 +46,47 @@ from __future__ import annotations
 
 from .base import Engine, QueueOptions
 from .bodies import Bodies, LosingBodies
+from .broker_base import BrokerEngine
+from .burying import Burying, BuryingInTime
 from .cancelling import Cancelling
+from .closing import Closing
 from .consuming import Consuming
+from .delaying import Delaying
 from .ending import Ending
 from .expiring import Expiring
+from .failing import FailingTransactions, LateTransactions
+from .handing_over import HandingOver
+from .holding import Holding, HoldingOn
 from .iterating import Iterating
-from .looking import Looking, Misusing
+from .keeping import ClosingBrokers, Keeping, KeepingTime
+from .limiting import Limiting, LimitingInTime
+from .looking import Ageing, Looking
+from .managing import Deleting, Outliving, Purging, Telling
+from .messaging import Forgetting, Messaging
+from .misusing import Misusing
+from .naming import Naming, Pairing
+from .perishing import Perishing
+from .prioritising import Prioritising
 from .putting import Putting
+from .redriving import Redriving
+from .retrying import Resting, Retrying
 from .running import Running
+from .serving import Serving
 from .settling import Settling
+from .sharing import Sharing
+from .transacting import Transacting, TransactingUnderLeases
 
-__all__ = ["Contract", "Engine", "QueueOptions", "Timed", "Timeless"]
+__all__ = [
+    "BrokerContract",
+    "BrokerEngine",
+    "Contract",
+    "Engine",
+    "QueueOptions",
+    "Timed",
+    "TimedBroker",
+    "Timeless",
+    "TimelessBroker",
+]
 
 
 class Timeless(
@@ -64,16 +97,59 @@ class Timeless(
     Cancelling,
     Iterating,
     Ending,
+    Closing,
     Running,
     Looking,
+    Prioritising,
+    Sharing,
+    Serving,
+    Retrying,
+    Burying,
+    Redriving,
+    Limiting,
     Misusing,
 ):
     """What holds without any time passing."""
 
 
-class Timed(Expiring, LosingBodies):
-    """What becomes of leases in the course of time."""
+class Timed(
+    Expiring,
+    LosingBodies,
+    Delaying,
+    Perishing,
+    Resting,
+    BuryingInTime,
+    LimitingInTime,
+    Ageing,
+):
+    """What becomes of items and leases in the course of time."""
 
 
 class Contract(Timeless, Timed):
     """All of it."""
+
+
+class TimelessBroker(
+    Naming,
+    Pairing,
+    Telling,
+    Deleting,
+    Purging,
+    Messaging,
+    Holding,
+    Transacting,
+    FailingTransactions,
+    TransactingUnderLeases,
+    HandingOver,
+    Keeping,
+    ClosingBrokers,
+):
+    """What holds of brokers without any time passing."""
+
+
+class TimedBroker(Outliving, Forgetting, HoldingOn, LateTransactions, KeepingTime):
+    """What becomes of a broker's queues in the course of time."""
+
+
+class BrokerContract(TimelessBroker, TimedBroker):
+    """All that a broker has to do."""

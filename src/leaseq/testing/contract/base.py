@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from typing import Protocol, TypedDict, TypeVar, Unpack
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 import pytest
 from anyio import create_task_group
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ...abc import LeasedQueue
+from ...policies import Retry, Tenant
+from ...values import DeadLetter, GetOptions, PutOptions
 
-__all__ = ["TIMEOUT", "Engine", "Part", "Queue", "QueueOptions", "Start", "in_line", "until"]
+__all__ = [
+    "TIMEOUT",
+    "Engine",
+    "Part",
+    "Queue",
+    "QueueOptions",
+    "Start",
+    "Waiting",
+    "in_line",
+    "letters_in",
+    "until",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -28,13 +42,24 @@ class QueueOptions(TypedDict, total=False):
     """What a queue is made with, on every engine."""
 
     default_lease_timeout: float | None
+    max_size: float
+    retry: Retry
+    dead_letters: Any  # of the engine's own type, or the engine would have to cast it
+    """A queue that the same engine made before; None: there is none."""
+    tenants: Mapping[str, Tenant] | None
+    history: int
+    name: str
+    """What the dead letters are to say; unlike that of any other queue of the same test."""
 
 
 class Engine(Protocol):
     """What the suite has to be given: an engine under test."""
 
     async def queue(self, **options: Unpack[QueueOptions]) -> Queue:
-        """A new and empty queue, whose `run` was not started."""
+        """A new and empty queue, whose `run` was not started.
+
+        Where queues live on, one of the same name in another test is another queue.
+        """
 
     async def advance(self, seconds: float) -> None:
         """Let time pass for queues and leases, and all that falls due in it happen."""
@@ -70,6 +95,58 @@ class Part:
     async def timed(self, start: Start) -> Queue:
         return await start(default_lease_timeout=TIMEOUT)
 
+    @pytest.fixture
+    async def letters(self, start: Start) -> Queue:
+        """A queue for dead letters."""
+        return await start(name="letters")
+
+    @pytest.fixture
+    async def pages(self, start: Start, letters: Queue) -> Queue:
+        """A queue whose dead letters go there."""
+        return await start(dead_letters=letters, name="pages")
+
+
+class Waiting:
+    """Consumers and producers that come one after the other, and what each of them got."""
+
+    def __init__(self, tg: TaskGroup, queue: Queue) -> None:
+        self.tg = tg
+        self.queue = queue
+        self.got: dict[str, str] = {}
+
+    async def get(self, name: str, **options: Unpack[GetOptions]) -> None:
+        """Let one come that gets an item, and wait until it waits."""
+
+        async def get() -> None:
+            key, _, _ = await self.queue.get(**options)
+            self.got[name] = key
+
+        before = (await self.queue.statistics()).getters
+        self.tg.start_soon(get)
+        await until(self.queue, getters=before + 1)
+
+    async def take(self, name: str, key: str) -> None:
+        """Let one come that takes a key, and wait until it waits."""
+
+        async def take() -> None:
+            await self.queue.take(key)
+            self.got[name] = key
+
+        before = (await self.queue.statistics()).takers
+        self.tg.start_soon(take)
+        await until(self.queue, takers=before + 1)
+
+    async def put(self, key: str, **options: Unpack[PutOptions]) -> None:
+        """Let a producer come that has to wait, and wait until it does."""
+
+        async def put() -> None:
+            await self.queue.put(key, 1, **options)
+            self.got[key] = "put"
+
+        before = (await self.queue.statistics()).putters
+        self.tg.start_soon(put)
+        await until(self.queue, putters=before + 1)
+
 
 async def until(queue: LeasedQueue[K, V], **counts: int) -> None:
     """Wait until the queue's statistics have these counts."""
@@ -90,3 +167,16 @@ async def in_line(queue: LeasedQueue[K, V]) -> list[K]:
         except TimeoutError:
             return keys
         keys.append(key)
+
+
+async def letters_in(letters: Queue) -> list[DeadLetter[str, object]]:
+    """Take all dead letters out, in the order in which they came."""
+    found: list[DeadLetter[str, object]] = []
+    while True:
+        try:
+            _, letter, lease = await letters.get(timeout=0, lease_timeout=None)
+        except TimeoutError:
+            return found
+        assert isinstance(letter, DeadLetter)
+        found.append(letter)
+        await lease.ack()

@@ -1,23 +1,20 @@
-"""What the contract says of looking into a queue, and of using it wrongly."""
+"""What the contract says of looking into a queue."""
 
 from __future__ import annotations
 
-import math
+import time
 
 import pytest
-from anyio import create_task_group
+from anyio import create_task_group, current_time
 
-from ...errors import TimekeeperNotRunningError
-from .base import Engine, Part, Queue, in_line
+from ...values import TenantStatistics
+from .base import Engine, Part, Queue, Start, Waiting, in_line
 
-__all__ = ["Looking", "Misusing"]
-
-timeouts = pytest.mark.parametrize("timeout", [-1, -0.001, math.nan])
-lease_timeouts = pytest.mark.parametrize("timeout", [0, -1, math.nan])
+__all__ = ["Ageing", "Looking"]
 
 
 class Looking(Part):
-    """`peek`, `contains`, the sets of keys, the counts, `statistics` and `inflight`."""
+    """`peek`, `contains`, the sets of keys, the counts, `statistics`, `inflight` and `history`."""
 
     async def test_a_peek_shows_the_value_of_a_key_in_line(self, queue: Queue) -> None:
         await queue.put("a", 1)
@@ -126,105 +123,154 @@ class Looking(Part):
         assert (one.key, one.token, one.deliveries) == ("a", lease.token, 2)
         assert one.deadline == pytest.approx(lease.deadline)
 
+    async def test_what_is_in_flight_is_told_with_who_has_it(self, queue: Queue) -> None:
+        await queue.put_many([("a", 1), ("b", 1), ("c", 1)], tenant="ann", priority=4)
+        await queue.get(consumer="worker-1")
+        await queue.take("c", consumer="worker-2")
+        await queue.get()
+        told = await queue.inflight()
+        assert [(one.key, one.consumer) for one in told] == [
+            ("a", "worker-1"),
+            ("c", "worker-2"),
+            ("b", None),
+        ]
+        assert {(one.tenant, one.priority) for one in told} == {("ann", 4)}
 
-class Misusing(Part):
-    """Errors that teach."""
-
-    async def test_a_timed_lease_needs_a_timekeeper(self, engine: Engine) -> None:
-        queue = await engine.queue()
+    async def test_who_had_an_item_before_is_forgotten(self, queue: Queue) -> None:
         await queue.put("a", 1)
-        with pytest.raises(TimekeeperNotRunningError, match=r"await tg\.start\(queue\.run\)"):
-            await queue.get(lease_timeout=60)
-        with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
-            await queue.take("a", lease_timeout=60)
-        assert await queue.available_keys() == {"a"}
+        _, _, lease = await queue.get(consumer="worker-1")
+        await queue.release(lease)
+        await queue.get()
+        [one] = await queue.inflight()
+        assert one.consumer is None
 
-    async def test_the_queues_own_timeout_needs_a_timekeeper(self, engine: Engine) -> None:
-        queue = await engine.queue(default_lease_timeout=60)
-        await queue.put("a", 1)
-        with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
-            await queue.get()
-        with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
-            async with queue.lease():
-                raise AssertionError("entered")
-        assert await queue.available_keys() == {"a"}
+    # Statistics
 
-    async def test_a_timekeeper_is_needed_before_there_is_anything_to_lease(
-        self, engine: Engine
-    ) -> None:
-        queue = await engine.queue(default_lease_timeout=60)
-        with pytest.raises(TimekeeperNotRunningError):
-            await queue.get()
-
-    async def test_a_timekeeper_that_was_cancelled_is_missed(self, engine: Engine) -> None:
-        queue = await engine.queue(default_lease_timeout=60)
+    async def test_statistics_count_those_who_wait(self, start: Start) -> None:
+        queue = await start(max_size=1)
         async with create_task_group() as tg:
-            await tg.start(queue.run)
-            await queue.put_many([("a", 1), ("b", 1)])
-            _, _, lease = await queue.get()
+            waiting = Waiting(tg, queue)
+            await waiting.take("taker", "z")
+            await waiting.get("tenant's getter", tenants=["ann"])
+            await queue.put("a", 1)
+            await waiting.put("b")
+            statistics = await queue.statistics()
+            assert (statistics.getters, statistics.takers, statistics.putters) == (1, 1, 1)
             tg.cancel_scope.cancel()
-        with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
-            await queue.get()
-        with pytest.raises(TimekeeperNotRunningError, match="a lease of 30"):
-            await queue.extend(lease, 30)
+        statistics = await queue.statistics()
+        assert (statistics.getters, statistics.takers, statistics.putters) == (0, 0, 0)
 
-    async def test_a_missing_timekeeper_is_a_runtime_error(self, engine: Engine) -> None:
-        queue = await engine.queue(default_lease_timeout=60)
-        with pytest.raises(RuntimeError):
-            await queue.get()
+    async def test_statistics_tell_of_tenants_if_asked(self, queue: Queue) -> None:
+        await queue.put_many([("a", 1), ("b", 1), ("c", 1)], tenant="ann")
+        await queue.put("d", 1, tenant="bob")
+        await queue.put("e", 1)
+        await queue.take("a")
+        await queue.take("d")
+        assert (await queue.statistics()).tenants is None
+        tenants = (await queue.statistics(tenants=True)).tenants
+        assert tenants is not None
+        assert tenants["ann"] == TenantStatistics(ready=2, leased=1)
+        assert tenants["bob"] == TenantStatistics(ready=0, leased=1)
+        assert tenants[None] == TenantStatistics(ready=1, leased=0)
 
-    @timeouts
-    async def test_a_wait_of_no_length_is_refused(self, queue: Queue, timeout: float) -> None:
+    async def test_without_tenants_all_is_of_nobody_in_particular(self, queue: Queue) -> None:
+        await queue.put_many([("a", 1), ("b", 1), ("c", 1)])
+        await queue.get()
+        tenants = (await queue.statistics(tenants=True)).tenants
+        assert tenants == {None: TenantStatistics(ready=2, leased=1)}
+
+    async def test_nothing_ready_has_no_age(self, queue: Queue) -> None:
+        assert (await queue.statistics()).oldest_ready_age is None
         await queue.put("a", 1)
-        with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
-            await queue.get(timeout)
-        with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
-            await queue.take("a", timeout)
-        assert await queue.available_keys() == {"a"}
+        await queue.get()
+        assert (await queue.statistics()).oldest_ready_age is None
 
-    @lease_timeouts
-    async def test_a_lease_of_no_length_is_refused(self, queue: Queue, timeout: float) -> None:
-        await queue.put("a", 1)
-        message = f"lease_timeout must be more than 0 seconds, or None for ever, not {timeout}"
-        with pytest.raises(ValueError, match=message):
-            await queue.get(lease_timeout=timeout)
-        with pytest.raises(ValueError, match=message):
-            await queue.take("a", lease_timeout=timeout)
-        assert await queue.available_keys() == {"a"}
+    # History
 
-    @lease_timeouts
-    async def test_an_extension_of_no_length_is_refused(self, queue: Queue, timeout: float) -> None:
+    async def test_a_queue_remembers_nothing_unless_it_is_told_to(self, queue: Queue) -> None:
         await queue.put("a", 1)
         _, _, lease = await queue.get()
-        with pytest.raises(ValueError, match=f"timeout must be more than 0 .*, not {timeout}"):
-            await queue.extend(lease, timeout)
-        assert lease.deadline == math.inf
+        await queue.ack(lease)
+        assert await queue.history() == []
 
-    @lease_timeouts
-    async def test_a_queue_whose_leases_have_no_length_is_refused(
-        self, engine: Engine, timeout: float
+    async def test_a_queue_remembers_the_last_items_that_were_done(self, start: Start) -> None:
+        queue = await start(history=2)
+        for key in ("a", "b", "c"):
+            await queue.put(key, key.upper())
+            async with queue.lease():
+                pass
+        done = await queue.history()
+        assert [(each.key, each.value) for each in done] == [("b", "B"), ("c", "C")]
+
+    async def test_an_item_that_was_done_is_remembered_with_its_lease(self, start: Start) -> None:
+        queue = await start(history=5)
+        before = time.time()
+        await queue.put("a", 1)
+        _, _, lease = await queue.get()
+        await queue.release(lease)
+        _, _, lease = await queue.get()
+        await queue.put("a", 2)
+        await queue.ack(lease)
+        [done] = await queue.history()
+        assert (done.value, done.token, done.deliveries) == (1, lease.token, 2)
+        assert before - 1 <= done.acked_at <= time.time() + 1
+
+    async def test_only_what_was_done_is_remembered(self, start: Start) -> None:
+        queue = await start(history=5)
+        await queue.put_many([("a", 1), ("b", 1)])
+        _, _, lease = await queue.get()
+        await queue.release(lease)
+        _, _, lease = await queue.take("b")
+        await queue.reject(lease, "unreadable")
+        assert await queue.history() == []
+
+    async def test_a_memory_of_less_than_nothing_is_refused(self, engine: Engine) -> None:
+        with pytest.raises(ValueError, match="history must be 0 or more items, not -1"):
+            await engine.queue(history=-1)
+
+
+class Ageing(Part):
+    """What the statistics say of time."""
+
+    async def test_the_oldest_ready_item_has_an_age(self, engine: Engine, queue: Queue) -> None:
+        await queue.put("a", 1)
+        await engine.advance(10)
+        await queue.put("b", 1)
+        await engine.advance(10)
+        assert (await queue.statistics()).oldest_ready_age == pytest.approx(20, abs=1)
+        await queue.get()
+        assert (await queue.statistics()).oldest_ready_age == pytest.approx(10, abs=1)
+
+    async def test_an_update_makes_no_item_younger(self, engine: Engine, queue: Queue) -> None:
+        await queue.put("a", 1)
+        await engine.advance(10)
+        await queue.put("a", 2)
+        assert (await queue.statistics()).oldest_ready_age == pytest.approx(10, abs=1)
+
+    async def test_a_delayed_item_ages_from_when_it_is_due(
+        self, engine: Engine, queue: Queue
     ) -> None:
-        with pytest.raises(
-            ValueError, match=f"default_lease_timeout must be more than 0 .*, not {timeout}"
-        ):
-            await engine.queue(default_lease_timeout=timeout)
+        await queue.put("a", 1, delay=10)
+        await engine.advance(5)
+        assert (await queue.statistics()).oldest_ready_age is None
+        await engine.advance(10)
+        assert (await queue.statistics()).oldest_ready_age == pytest.approx(5, abs=1)
 
-    async def test_an_unknown_policy_is_refused_with_the_choices(self, queue: Queue) -> None:
-        message = "if_in_flight must be one of 'update', 'reject', 'buffer', not 'drop'"
-        with pytest.raises(ValueError, match=message):
-            await queue.put("a", 1, if_in_flight="drop")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=message):
-            await queue.put_many([("a", 1)], if_in_flight="drop")  # type: ignore[arg-type]
-        assert await queue.qsize() == 0
+    async def test_an_item_that_is_back_ages_anew(self, engine: Engine, queue: Queue) -> None:
+        await queue.put("a", 1)
+        _, _, lease = await queue.get()
+        await engine.advance(10)
+        await queue.give_back(lease)
+        await engine.advance(5)
+        assert (await queue.statistics()).oldest_ready_age == pytest.approx(5, abs=1)
 
-    async def test_a_key_that_cannot_be_hashed_is_refused(self, queue: Queue) -> None:
-        key: str = ["a"]  # type: ignore[assignment]
-        with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
-            await queue.put(key, 1)
-        with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
-            await queue.put(key, 1, if_in_flight="buffer")
-        with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
-            await queue.put_many([("b", 1), (key, 1)])
-        with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
-            await queue.take(key)
-        assert await queue.qsize() == 0
+    async def test_what_is_in_flight_is_told_with_since_when(
+        self, engine: Engine, timed: Queue
+    ) -> None:
+        await timed.put("a", 1)
+        await engine.advance(10)
+        before = current_time()
+        await timed.get()
+        [one] = await timed.inflight()
+        assert one.since is not None
+        assert before - 1 <= one.since <= current_time() + 1

@@ -22,15 +22,21 @@ async def settle(lease: Lease[str, object], how: str) -> None:
         await lease.release()
     elif how == "extend":
         await lease.extend(None)
+    elif how == "reject":
+        await lease.reject("unreadable")
+    elif how == "fail":
+        await lease.queue.fail(lease, KeyError())
     else:
         await lease.queue.give_back(lease)
 
 
-each_way = pytest.mark.parametrize("how", ["ack", "release", "extend", "give back"])
+each_way = pytest.mark.parametrize(
+    "how", ["ack", "release", "extend", "reject", "fail", "give back"]
+)
 
 
 class Settling(Part):
-    """`ack`, `release`, `give_back` and `extend`, and their errors."""
+    """`ack`, `release`, `give_back` and `extend`, and the errors of all that settles a lease."""
 
     async def test_an_acked_item_has_left_the_queue(self, queue: Queue) -> None:
         await queue.put("a", 1)
@@ -199,6 +205,10 @@ class Settling(Part):
             await another.give_back(lease)
         with pytest.raises(InvalidLeaseError, match="another queue's"):
             await another.extend(lease, None)
+        with pytest.raises(InvalidLeaseError, match="another queue's"):
+            await another.reject(lease, "unreadable")
+        with pytest.raises(InvalidLeaseError, match="another queue's"):
+            await another.fail(lease, KeyError())
         assert await another.inflight_keys() == {"a"}
         assert lease.ended is None
 

@@ -1,9 +1,9 @@
-"""The contract: what a leased queue promises, on every engine."""
+"""The contract of a queue: what it promises, on every engine."""
 
 from __future__ import annotations
 
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, Unpack
@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar, Unpack
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from .errors import QueueClosedError
-from .values import ANY_KEY, AnyKey, GetOptions, InFlight, Put, PutOptions, Statistics, TakeOptions
+from ..errors import QueueClosedError
+from ..lease_batch import LeaseBatchContext
+from ..policies import Tenant
+from ..values import (
+    ANY_KEY,
+    AnyKey,
+    GetOptions,
+    MessageId,
+    Put,
+    PutOptions,
+    Redriven,
+    TakeOptions,
+)
+from .inspecting import Inspectable
+from .settling import Settling
 
 if TYPE_CHECKING:
-    from .lease import Lease
+    from ..lease import Lease
 
 __all__ = ["LeaseContext", "LeasedQueue"]
 
@@ -23,12 +36,12 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class LeasedQueue(ABC, Generic[K, V]):
+class LeasedQueue(Settling[K, V], Inspectable[K, V]):
     """A queue of keyed items that consumers take under leases.
 
-    Every key is in one state: ready, leased, or absent. Every operation is atomic with respect to
-    cancellation, by anyio's cancel scopes and by `asyncio.Task.cancel`: **if it raised, it did not
-    happen**. All times are seconds.
+    Every key is in one state: ready, delayed, leased, or absent. Every operation is atomic with
+    respect to cancellation, by anyio's cancel scopes and by `asyncio.Task.cancel`: **if it raised,
+    it did not happen**. All times are seconds.
 
     ``async with queue`` closes the queue when it is left.
     """
@@ -69,27 +82,42 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             KeyAlreadyInFlightError: the key is leased, and ``if_in_flight="reject"``.
             QueueClosedError: the queue is shut down or closed.
+            TimekeeperNotRunningError: there is a delay, and `run` was not started.
             TypeError: the key is not hashable.
-            ValueError: an option has a value that it cannot have.
+            ValueError: an option has a value that it cannot have; or the key is there for another
+                tenant.
 
-        If cancelled, nothing was put. O(1).
+        Waits while the queue is full; for a key that is there it never does. If cancelled, nothing
+        was put. O(1); with a tenant, a delay or a time to live O(log n).
         """
 
-    async def add(self: LeasedQueue[str, V], value: V, **options: Unpack[PutOptions]) -> str:
+    async def add(
+        self: LeasedQueue[str, V],
+        value: V,
+        *,
+        message_id: str | None = None,
+        **options: Unpack[PutOptions],
+    ) -> MessageId:
         """Put an item under a new key of the queue's making.
 
+        Args:
+            value: What its consumer gets.
+            message_id: The key to put it under; None: 32 hexadecimal digits, drawn at random. A
+                producer that may send twice gives one of its own: with the queue's ``dedupe_for``
+                it is taken once, and the second time its outcome is `Put.DUPLICATE`.
+            **options: As `PutOptions` has them.
+
         Returns:
-            The key: 32 hexadecimal digits, drawn at random.
+            The key, which also has the ``outcome``.
 
         Raises:
-            QueueClosedError: the queue is shut down or closed.
-            ValueError: an option has a value that it cannot have.
+            KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, ValueError: as
+                `put` does.
 
         If cancelled, nothing was put. O(1).
         """
-        key = uuid.uuid4().hex
-        await self.put(key, value, **options)
-        return key
+        key = uuid.uuid4().hex if message_id is None else message_id
+        return MessageId(key, await self.put(key, value, **options))
 
     @abstractmethod
     async def put_many(
@@ -105,10 +133,11 @@ class LeasedQueue(ABC, Generic[K, V]):
             What `put` would return, for each.
 
         Raises:
-            KeyAlreadyInFlightError, QueueClosedError, TypeError, ValueError: as `put` does, for
-                the first item that cannot be put; then none is.
+            KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, TypeError,
+                ValueError: as `put` does, for the first item that cannot be put; then none is.
+            ValueError: there are more items than the queue may ever hold.
 
-        If cancelled, nothing was put. O(items).
+        Waits until there is room for all of them. If cancelled, nothing was put. O(items).
         """
 
     # Consumers
@@ -130,18 +159,20 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             TimeoutError: nothing came in time.
             QueueClosedError: the queue is closed, or shut down and drained.
-            TimekeeperNotRunningError: the lease is timed, and `run` was not started.
-            ValueError: a timeout is negative or not a number.
+            TimekeeperNotRunningError: the lease is timed, or retries have a backoff, or something
+                delayed is to be waited for, and `run` was not started.
+            ValueError: an option has a value that it cannot have.
 
         If cancelled, nothing was taken: an item that was on its way goes back to the head of the
-        line, uncounted, and to the next consumer that waits. O(1), a timed lease O(log leased).
+        line, uncounted, and to the next consumer that waits. O(1); with a timeout or tenants
+        O(log n).
         """
 
     @abstractmethod
     async def take(
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
     ) -> tuple[K, V, Lease[K, V]]:
-        """Lease one key; wait while it is absent or leased.
+        """Lease one key; wait while it is absent, delayed or leased, or its tenant at its cap.
 
         A consumer that waits for a key comes before those that would take any.
 
@@ -157,12 +188,58 @@ class LeasedQueue(ABC, Generic[K, V]):
             TimeoutError: the key did not become ready in time.
             QueueClosedError: the queue is closed; or it is shut down and the key absent, so that
                 it cannot come any more.
-            TimekeeperNotRunningError: the lease is timed, and `run` was not started.
+            TimekeeperNotRunningError: as `get` does.
             TypeError: the key is not hashable.
-            ValueError: a timeout is negative or not a number.
+            ValueError: an option has a value that it cannot have.
 
-        If cancelled, nothing was taken, as with `get`. O(1), a timed lease O(log leased).
+        If cancelled, nothing was taken, as with `get`. O(1); with a timeout or tenants O(log n).
         """
+
+    @abstractmethod
+    async def get_batch(
+        self,
+        max_items: int,
+        *,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+        **options: Unpack[GetOptions],
+    ) -> list[Lease[K, V]]:
+        """Lease several items: one at least, and more as they come.
+
+        Args:
+            max_items: How many at most.
+            max_wait: Seconds to wait for more once there is one. Who waits for a single item comes
+                before those who wait for more.
+            timeout: Seconds to wait for the first, as in `get`.
+            **options: As `GetOptions` has them.
+
+        Returns:
+            The leases, in the order of the line. There are fewer than ``max_items`` when
+            ``max_wait`` is over, or when the queue is shut down and nothing waits any more.
+
+        Raises:
+            TimeoutError, QueueClosedError, TimekeeperNotRunningError: as `get` does.
+            ValueError: an option has a value that it cannot have; or ``max_wait`` is not less than
+                the timeout of the leases, so that the first could be lost before the last comes.
+
+        If cancelled, nothing was taken: all go back to their old places, uncounted. O(1) for each
+        item; with a timeout or tenants O(log n).
+        """
+
+    def lease_batch(
+        self,
+        max_items: int,
+        *,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+        **options: Unpack[GetOptions],
+    ) -> LeaseBatchContext[K, V]:
+        """Lease several items for one body: ``async with queue.lease_batch(100) as batch``.
+
+        It is `get_batch`, and then a `LeaseBatch` around the body: what its end does is said there.
+        Arguments and errors are those of `get_batch`.
+        """
+        return LeaseBatchContext(self, max_items, max_wait, timeout, options)
 
     def lease(
         self,
@@ -181,113 +258,45 @@ class LeasedQueue(ABC, Generic[K, V]):
     def __aiter__(self) -> AsyncIterator[Lease[K, V]]:
         """Leases as they come, each to be entered with ``async with lease``.
 
-        Ends when the queue is shut down and drained. If cancelled, nothing was taken.
+        Ends when the queue is drained, and shut down or closed. If cancelled, nothing was taken.
 
         Raises:
-            QueueClosedError: the queue was closed, with work left.
+            QueueClosedError: the queue was closed with work left.
         """
         return _Leases(self)
 
-    # Settling
+    # Dead letters and tenants
 
     @abstractmethod
-    async def ack(self, lease: Lease[K, V]) -> bool:
-        """The item is done: it leaves the queue.
+    async def redrive(
+        self, keys: Iterable[K] | None = None, limit: int | None = None
+    ) -> Redriven[K]:
+        """Bring dead letters of this queue back, with their tenants and priorities, to start anew.
+
+        Args:
+            keys: The keys of the items to bring back; None: of all.
+            limit: How many at most, the oldest first; None: all.
 
         Returns:
-            True if an update that this consumer never saw was dropped with it.
+            The keys that are back, and those whose letters stay because another item has the key.
+            Letters that somebody has leased are left alone.
 
         Raises:
-            LeaseAlreadyAcknowledgedError: it was acknowledged before.
-            LeaseLostError: it has expired; the item may be somebody else's by now.
-            InvalidLeaseError: it was released before, or is another queue's.
+            QueueClosedError: the queue is shut down or closed.
+            ValueError: the queue has no queue of dead letters, or the limit is less than 1.
+
+        Takes effect even if cancelled, each letter in one step. O(letters).
+        """
+
+    @abstractmethod
+    async def set_tenant(self, name: str, tenant: Tenant) -> None:
+        """Give a tenant another weight or cap, from its next hand-out on.
+
+        Raises:
             QueueClosedError: the queue is closed.
 
-        Takes effect even if cancelled: what is done is not undone. O(1).
+        Takes effect even if cancelled. O(log tenants).
         """
-
-    @abstractmethod
-    async def release(
-        self, lease: Lease[K, V], *, requeue_front: bool = False, counted: bool = True
-    ) -> None:
-        """Let the item be tried again.
-
-        Args:
-            lease: What holds it.
-            requeue_front: To the front of the line; else to the back.
-            counted: Whether this hand-out counts as a delivery.
-
-        Raises:
-            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
-                as `ack` does.
-
-        Takes effect even if cancelled. O(1).
-        """
-
-    @abstractmethod
-    async def give_back(self, lease: Lease[K, V]) -> None:
-        """Return an item whose consumer was cancelled, as ``async with lease`` does.
-
-        The hand-out is not counted. The item goes to its old place, but from the second time in a
-        row on to the back of the line.
-
-        Raises:
-            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
-                as `ack` does.
-
-        Takes effect even if cancelled. O(1).
-        """
-
-    @abstractmethod
-    async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
-        """Give a lease a new deadline.
-
-        Args:
-            lease: The lease.
-            timeout: Seconds from now, more or less than it had; None: it never expires.
-
-        Raises:
-            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
-                as `ack` does.
-            TimekeeperNotRunningError: `run` was not started.
-            ValueError: the timeout is negative or not a number.
-
-        Takes effect even if cancelled. O(log leased).
-        """
-
-    # What is in there
-
-    @abstractmethod
-    async def peek(self, key: K) -> V | None:
-        """The newest value put under a key, whoever holds it; None if it is absent. O(1)."""
-
-    @abstractmethod
-    async def contains(self, key: K) -> bool:
-        """Whether the key is ready or leased. O(1)."""
-
-    @abstractmethod
-    async def available_keys(self) -> set[K]:
-        """The keys that are ready. O(ready)."""
-
-    @abstractmethod
-    async def inflight_keys(self) -> set[K]:
-        """The keys that are leased. O(leased)."""
-
-    @abstractmethod
-    async def qsize(self) -> int:
-        """How many items wait: ready ones and buffered successors. O(1)."""
-
-    @abstractmethod
-    async def inflight_size(self) -> int:
-        """How many items are leased. O(1)."""
-
-    @abstractmethod
-    async def statistics(self) -> Statistics:
-        """Counts of what is in there and of what has happened. O(1)."""
-
-    @abstractmethod
-    async def inflight(self) -> list[InFlight[K]]:
-        """What is being worked on, in the order of the hand-outs. O(leased)."""
 
     # The end
 
@@ -303,7 +312,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def join(self) -> None:
-        """Wait until the queue is drained: nothing ready, leased or buffered.
+        """Wait until the queue is drained: nothing ready, delayed, leased or buffered.
 
         Raises:
             QueueClosedError: the queue was closed before.
@@ -325,6 +334,9 @@ class LeasedQueue(ABC, Generic[K, V]):
     @abstractmethod
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Let time pass for the queue: the timekeeper.
+
+        Leases expire, delayed items fall due, times to live run out; in the queue of dead letters
+        too, unless that has a `run` of its own.
 
         Start it in your own task group: ``await tg.start(queue.run)``. It returns when the queue is
         closed, or shut down and drained, and no event of an item or a lease ever raises out of it.
@@ -360,7 +372,8 @@ class LeaseContext(Generic[K, V]):
         if self._key is ANY_KEY:
             _, _, lease = await self._queue.get(self._timeout, **self._options)
         else:
-            _, _, lease = await self._queue.take(self._key, self._timeout, **self._options)
+            options: TakeOptions = self._options  # less may be said of one key: `take` refuses more
+            _, _, lease = await self._queue.take(self._key, self._timeout, **options)
         self._lease = await lease.__aenter__()
         return lease
 

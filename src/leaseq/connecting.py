@@ -1,0 +1,37 @@
+"""From a URL to a broker: the one place that knows which engines there are."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from .abc import Broker
+from .errors import LeaseqError
+from .memory import MemoryBroker
+
+__all__ = ["connect"]
+
+_REMOTE = ("valkey", "valkeys", "redis", "rediss")
+
+
+def connect(url: str) -> Broker:
+    """A broker: ``async with leaseq.connect("memory://") as broker``.
+
+    Args:
+        url: Where the queues live. ``memory://``: in this process, in this broker.
+
+    Raises:
+        ValueError: the URL is not one of a broker.
+        LeaseqError: the engine for it is not installed.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        if url.partition(":")[2].strip("/"):
+            raise ValueError("memory:// is in this process: it takes no host, path or options")
+        return MemoryBroker()
+    if parts.scheme in _REMOTE:
+        raise LeaseqError(
+            f"the engine for {parts.scheme}:// is not installed: "
+            "it comes with the extra leaseq[valkey]"
+        )
+    choices = ", ".join(f"{scheme}://" for scheme in ("memory", *_REMOTE))
+    raise ValueError(f"a broker's URL starts with one of {choices}, not {parts.scheme!r}")

@@ -1,0 +1,44 @@
+"""Receipts: a lease as a string, for somebody else to settle."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from .errors import InvalidLeaseError
+
+__all__ = ["read_receipt", "write_receipt"]
+
+
+def write_receipt(queue: str, key: object, token: int) -> str:
+    """Write down a queue's name, a key and a token.
+
+    Raises:
+        TypeError: the key is none of `str`, `int` and `bytes`.
+    """
+    if isinstance(key, bytes):
+        return json.dumps([queue, {"bytes": base64.b64encode(key).decode()}, token])
+    if isinstance(key, str) or type(key) is int:
+        return json.dumps([queue, key, token])
+    raise TypeError(f"a receipt can be written for a key that is str, int or bytes, not {key!r}")
+
+
+def read_receipt(receipt: str) -> tuple[str, object, int]:
+    """Read what `write_receipt` wrote.
+
+    Raises:
+        InvalidLeaseError: it is not a receipt.
+    """
+    try:
+        queue, key, token = json.loads(receipt)
+        if isinstance(key, dict):
+            key = base64.b64decode(key["bytes"], validate=True)
+    except (ValueError, TypeError, KeyError):
+        raise InvalidLeaseError(f"not a receipt: {receipt!r}") from None
+    if (
+        not isinstance(queue, str)
+        or not (isinstance(key, str | bytes) or type(key) is int)
+        or type(token) is not int
+    ):
+        raise InvalidLeaseError(f"not a receipt: {receipt!r}")
+    return queue, key, token

@@ -1,0 +1,216 @@
+"""What the contract says of looking after the queues of a broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import FrozenInstanceError
+
+import pytest
+from anyio import create_task_group
+
+from ...abc import Broker
+from ...errors import LeaseLostError, QueueClosedError
+from .base import in_line, until
+from .broker_base import BrokerEngine, BrokerPart, lease_of
+
+__all__ = ["Deleting", "Outliving", "Purging", "Telling"]
+
+
+async def closed(call: Callable[..., Awaitable[object]], *args: object) -> None:
+    """See that a call ends because the queue is closed."""
+    with pytest.raises(QueueClosedError):
+        await call(*args)
+
+
+class Telling(BrokerPart):
+    """`info` and `list_queues`."""
+
+    async def test_a_queue_tells_how_full_it_is(self, broker: Broker) -> None:
+        queue, _ = await broker.create_queue_pair("orders")
+        for key in "abc":
+            await queue.put(key, 1)
+        await queue.put("d", 1, delay=60)
+        await (await lease_of(queue, "e")).reject("no")
+        await queue.get()
+        info = await queue.info()
+        assert (info.name, info.ready, info.delayed) == ("orders", 2, 1)
+        assert (info.leased, info.dead) == (1, 1)
+
+    async def test_a_queue_tells_since_when_it_is_there(self, broker: Broker) -> None:
+        info = await (await broker.queue("orders")).info()
+        assert info.created_at == pytest.approx(time.time(), abs=60)
+
+    async def test_a_queue_tells_whose_dead_letters_it_has(self, broker: Broker) -> None:
+        orders = await broker.queue("orders", dead_letters="lost")
+        await broker.queue("invoices", dead_letters="lost")
+        assert (await orders.info()).dead_letters_of == ()
+        assert (await (await broker.queue("lost")).info()).dead_letters_of == ("orders", "invoices")
+
+    async def test_a_queue_counts_its_own_dead_letters_alone(self, broker: Broker) -> None:
+        orders = await broker.queue("orders", dead_letters="lost")
+        invoices = await broker.queue("invoices", dead_letters="lost")
+        lost = await broker.queue("lost")
+        for key in "ab":
+            await (await lease_of(orders, key)).reject("no")
+        await (await lease_of(invoices, "a")).reject("no")
+        await lost.put("by hand", "not a letter")
+        await lost.get()  # a letter in somebody's hands is one still
+        assert ((await orders.info()).dead, (await invoices.info()).dead) == (2, 1)
+
+    async def test_what_a_queue_tells_is_frozen(self, broker: Broker) -> None:
+        info = await (await broker.queue("orders")).info()
+        with pytest.raises(FrozenInstanceError):
+            info.ready = 1  # type: ignore[misc]
+
+    async def test_queues_are_listed_as_they_were_made(self, broker: Broker) -> None:
+        assert await broker.list_queues() == []
+        for name in ("b", "c", "a"):
+            await broker.queue(name)
+        await (await broker.queue("c")).put("key", 1)
+        queues = await broker.list_queues()
+        assert [(info.name, info.ready) for info in queues] == [("b", 0), ("c", 1), ("a", 0)]
+
+
+class Deleting(BrokerPart):
+    """`delete_queue`."""
+
+    async def test_a_deleted_queue_is_gone(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        await queue.put("a", 1)
+        await broker.delete_queue("orders")
+        assert await broker.list_queues() == []
+        assert queue.closed
+
+    async def test_its_name_is_free_for_a_new_one(self, broker: Broker) -> None:
+        await (await broker.queue("orders", history=3)).put("a", 1)
+        await broker.delete_queue("orders")
+        assert await in_line(await broker.queue("orders", history=4)) == []
+
+    async def test_those_who_wait_for_an_item_are_told(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        await lease_of(queue, "leased")
+        async with create_task_group() as tg:
+            tg.start_soon(closed, queue.get)
+            tg.start_soon(closed, queue.take, "leased")
+            tg.start_soon(closed, queue.join)
+            await until(queue, getters=1, takers=1)
+            await broker.delete_queue("orders")
+
+    async def test_those_who_wait_for_room_are_told(self, broker: Broker) -> None:
+        queue = await broker.queue("orders", max_size=1)
+        await queue.put("a", 1)
+        async with create_task_group() as tg:
+            tg.start_soon(closed, queue.put, "b", 1)
+            await until(queue, putters=1)
+            await broker.delete_queue("orders")
+
+    async def test_the_leases_of_a_deleted_queue_are_lost(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        lease = await lease_of(queue, "a")
+        await broker.delete_queue("orders")
+        assert lease.ended == "lost"
+        with pytest.raises(QueueClosedError):
+            await lease.ack()
+
+    async def test_a_body_under_one_of_its_leases_is_cancelled(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        lease = await lease_of(queue, "a")
+        with pytest.raises(LeaseLostError):
+            async with lease:
+                await broker.delete_queue("orders")
+                await (await broker.queue("invoices")).get()
+
+    async def test_its_dead_letters_are_gone_too(self, broker: Broker) -> None:
+        _, letters = await broker.create_queue_pair("orders")
+        await broker.delete_queue("orders")
+        assert letters.closed
+        assert await broker.list_queues() == []
+
+    async def test_its_dead_letters_can_be_kept(self, broker: Broker) -> None:
+        queue, letters = await broker.create_queue_pair("orders")
+        await (await lease_of(queue, "a")).reject("no")
+        await broker.delete_queue("orders", dead_letters=False)
+        [info] = await broker.list_queues()
+        assert (info.name, info.ready, info.dead_letters_of) == ("orders.dead", 1, ())
+        assert not letters.closed
+
+    async def test_shared_dead_letters_stay_until_the_last_queue_goes(self, broker: Broker) -> None:
+        await broker.queue("orders", dead_letters="lost")
+        await broker.queue("invoices", dead_letters="lost")
+        await broker.delete_queue("orders")
+        [info] = [each for each in await broker.list_queues() if each.name == "lost"]
+        assert info.dead_letters_of == ("invoices",)
+        await broker.delete_queue("invoices")
+        assert await broker.list_queues() == []
+
+    async def test_dead_letters_are_not_deleted_under_their_queue(self, broker: Broker) -> None:
+        _, letters = await broker.create_queue_pair("orders")
+        with pytest.raises(ValueError, match="has the dead letters of 'orders'"):
+            await broker.delete_queue("orders.dead")
+        assert not letters.closed
+
+    async def test_a_queue_that_there_is_not_cannot_be_deleted(self, broker: Broker) -> None:
+        with pytest.raises(LookupError, match="there is no queue 'orders'"):
+            await broker.delete_queue("orders")
+
+
+class Purging(BrokerPart):
+    """`purge`."""
+
+    async def test_a_purge_drops_what_waits_and_says_how_much(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        await queue.put_many([("a", 1), ("b", 1)])
+        await queue.put("c", 1, delay=60)
+        assert await broker.purge("orders") == 3
+        assert await queue.qsize() == 0
+        assert await broker.purge("orders") == 0
+
+    async def test_a_purge_leaves_alone_what_is_leased(self, broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        lease = await lease_of(queue, "a")
+        assert await broker.purge("orders") == 0
+        await lease.release()
+        assert await in_line(queue) == ["a"]
+
+    async def test_a_purge_makes_room(self, broker: Broker) -> None:
+        queue = await broker.queue("orders", max_size=1)
+        await queue.put("a", 1)
+        async with create_task_group() as tg:
+            tg.start_soon(queue.put, "b", 1)
+            await until(queue, putters=1)
+            await broker.purge("orders")
+        assert await in_line(queue) == ["b"]
+
+    async def test_a_queue_that_there_is_not_cannot_be_purged(self, broker: Broker) -> None:
+        with pytest.raises(LookupError, match="there is no queue 'orders'"):
+            await broker.purge("orders")
+
+
+class Outliving(BrokerPart):
+    """`process_expired`."""
+
+    async def test_what_has_outlived_its_time_is_buried_on_demand(
+        self, engine: BrokerEngine
+    ) -> None:
+        async with await engine.broker() as broker:  # and no timekeeper
+            orders, _ = await broker.create_queue_pair("orders")
+            invoices, _ = await broker.create_queue_pair("invoices")
+            await orders.put("a", 1, ttl=60)
+            await orders.put("b", 1, ttl=90)
+            await invoices.put("a", 1, ttl=60)
+            assert await broker.process_expired() == 0
+            await engine.advance(61)
+            assert await broker.process_expired() == 2
+            assert await broker.process_expired() == 0
+            assert await in_line(orders) == ["b"]
+            _, letter, _ = await (await broker.dead_letters("orders")).get()
+            assert (letter.key, letter.reason) == ("a", "expired")
+
+    async def test_a_closed_queue_is_left_as_it_is(self, engine: BrokerEngine) -> None:
+        async with await engine.broker() as broker:
+            queue = await broker.queue("orders")
+            await queue.put("a", 1, ttl=60)
+            await queue.close()
+            await engine.advance(61)
+            assert await broker.process_expired() == 0

@@ -1,0 +1,43 @@
+"""From a URL to a broker."""
+
+import pytest
+
+from leaseq import LeaseqError, MemoryBroker, connect
+
+
+@pytest.mark.parametrize("url", ["memory://", "memory:", "MEMORY://", "memory:///"])
+def test_memory_is_a_broker_in_this_process(url: str) -> None:
+    assert isinstance(connect(url), MemoryBroker)
+
+
+@pytest.mark.anyio
+async def test_each_memory_is_another_one() -> None:
+    async with connect("memory://") as one, connect("memory://") as another:
+        await one.queue("orders")
+        assert await another.list_queues() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://localhost", "memory:///a", "memory://?a=1", "memory://#a", "memory:a"]
+)
+def test_memory_has_no_address(url: str) -> None:
+    with pytest.raises(ValueError, match="takes no host, path or options"):
+        connect(url)
+
+
+@pytest.mark.parametrize("scheme", ["valkey", "valkeys", "redis", "rediss"])
+def test_an_engine_that_is_not_there_is_named_with_its_extra(scheme: str) -> None:
+    with pytest.raises(LeaseqError, match=rf"{scheme}://.*leaseq\[valkey\]") as caught:
+        connect(f"{scheme}://ada:secret@localhost:6379/0")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "amqp://ada:secret@localhost", "localhost:6379", "memory"])
+def test_any_other_url_is_refused_with_the_choices(url: str) -> None:
+    with pytest.raises(ValueError, match=r"memory://, valkey://, .* rediss://") as caught:
+        connect(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_broker_tells_what_it_is() -> None:
+    assert repr(connect("memory://")) == "<MemoryBroker open: 0 queues>"
