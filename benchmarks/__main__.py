@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import get_args
 
-from . import context, cycle, memory, timers, waiters
+from . import batcher, context, cycle, delays, memory, pool, timers, turns, waiters
 from .harness import Backend, Bench, Row, Section
 
 SECTIONS: Mapping[str, Section] = {
     "cycle": cycle.untimed_leases,
     "timed": cycle.timed_leases,
     "context": context.lease_contexts,
+    "pool": pool.pools,
+    "batcher": batcher.items_to_a_callback,
     "waiters": waiters.waiting_consumers,
+    "tenants": turns.tenants_and_priorities,
     "idle": timers.idle_queue,
     "expiry": timers.expiry,
+    "burst": timers.burst,
+    "delays": delays.delayed_items,
     "memory": memory.bytes_an_item,
 }
-PEERS = ("anyio", "trio", "leasedkeyq")
+PEERS = ("anyio", "trio", "leasedkeyq", "beque")
 
 LINE = "{:>11}  {:>7}  {:3}  {:42}{:>11}{:>12}"
 
@@ -27,7 +32,7 @@ LINE = "{:>11}  {:>7}  {:3}  {:42}{:>11}{:>12}"
 def arguments() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer items and rounds: some 20 s")
+    parser.add_argument("--quick", action="store_true", help="fewer items and rounds: some 40 s")
     parser.add_argument(
         "--only",
         nargs="+",

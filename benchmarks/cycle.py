@@ -11,7 +11,7 @@ import trio
 from leaseq import LeasedKeyQueue
 
 from .harness import Bench, Row, Stopwatch, at_least, at_most
-from .queues import KeyedQueue, Opening, leasedkeyq, leaseq
+from .queues import KeyedQueue, Opening, leasedkeyq, leaseq, timeless
 
 ITEMS = 5_000
 ROUNDS = 25
@@ -97,6 +97,7 @@ async def trio_channel_nowait(items: int) -> float:
 awaiting = partial(cycle, leaseq)
 fast = partial(cycle, partial(leaseq, fast_acquire=True))
 nowait = partial(nowait_cycle, leaseq)
+plain = partial(nowait_cycle, timeless)
 peer = partial(cycle, leasedkeyq)
 
 timed_awaiting = partial(cycle, partial(leaseq, LEASE_TIMEOUT))
@@ -107,7 +108,7 @@ timed_peer = partial(cycle, partial(leasedkeyq, LEASE_TIMEOUT))
 
 def untimed_leases(bench: Bench) -> Iterator[Row]:
     """put + get + ack of an item, leases without end."""
-    everywhere = (awaiting, fast, nowait, anyio_stream)
+    everywhere = (awaiting, fast, nowait, plain, anyio_stream)
     peers = (
         (peer, asyncio_queue, asyncio_queue_done)
         if bench.on_asyncio
@@ -115,13 +116,15 @@ def untimed_leases(bench: Bench) -> Iterator[Row]:
     )
     costs = bench.measure((*everywhere, *peers), items=bench.items(ITEMS), rounds=ROUNDS)
     if bench.on_asyncio:
-        yield costs.speed("nowait, as fast as leasedkeyq", nowait, peer, at_least(6))
+        yield costs.speed("nowait, as fast as leasedkeyq", plain, peer, at_least(6))
         yield costs.speed("fast_acquire, as fast as leasedkeyq", fast, peer, at_least(3.5))
         yield costs.speed("awaiting, as fast as leasedkeyq", awaiting, peer, at_least(0.9))
     yield costs.speed("awaiting, as fast as anyio's stream", awaiting, anyio_stream, at_least(0.8))
     if bench.on_asyncio:
-        yield costs.cost("nowait, to asyncio.Queue nowait", nowait, asyncio_queue, at_most(2.5))
-        yield costs.cost("nowait, to asyncio.Queue with task_done", nowait, asyncio_queue_done)
+        done = "to asyncio.Queue with task_done"
+        yield costs.cost(f"nowait, {done}", plain, asyncio_queue_done, at_most(2.5))
+        yield costs.cost("nowait, to asyncio.Queue without it", plain, asyncio_queue)
+        yield costs.cost(f"nowait, timekeeper running, {done}", nowait, asyncio_queue_done)
     else:
         yield costs.speed("awaiting, as fast as trio's channel", awaiting, trio_channel)
         yield costs.cost("nowait, to trio's channel nowait", nowait, trio_channel_nowait)

@@ -38,8 +38,8 @@ def bytes_an_item(bench: Bench) -> Iterator[Row]:
     peer_ready, peer_leased = (partial(held, leasedkeyq, leased=leased) for leased in (False, True))
     peers = (peer_ready, peer_leased) if bench.on_asyncio else ()
     costs = bench.measure((ready, leased, *peers), items=bench.items(ITEMS), rounds=1)
-    yield costs.amount(BYTES, "ready", ready, at_most(280))
-    yield costs.amount(BYTES, "leased", leased, at_most(340))
+    yield costs.amount(BYTES, "ready", ready, at_most(320))
+    yield costs.amount(BYTES, "leased", leased, at_most(400))
     if bench.on_asyncio:
         yield costs.amount(BYTES, "leasedkeyq: ready", peer_ready)
         yield costs.amount(BYTES, "leasedkeyq: leased", peer_leased)

@@ -40,6 +40,13 @@ async def leaseq(
 
 
 @asynccontextmanager
+async def timeless() -> AsyncIterator[LeasedKeyQueue[int, int]]:
+    """leaseq's queue for those who need no time to pass: no timekeeper runs."""
+    async with LeasedKeyQueue[int, int]() as queue:
+        yield queue
+
+
+@asynccontextmanager
 async def leasedkeyq(lease_timeout: float | None = None) -> AsyncIterator[KeyedQueue]:
     """leasedkeyq's queue, with its reaper running where leases are timed; asyncio only."""
     async with LeasedKeyQ(default_lease_timeout=lease_timeout) as queue:

@@ -1,4 +1,4 @@
-"""What timed leases cost while nothing happens, and how late they expire."""
+"""What timed leases cost while nothing happens, how late they expire, and how many at once."""
 
 import time
 from collections.abc import Iterator
@@ -6,8 +6,11 @@ from functools import partial
 from statistics import median
 
 import anyio
+from anyio.lowlevel import checkpoint
 
-from .harness import MILLISECONDS, PERCENT, Bench, Row, at_most
+from leaseq import LeasedKeyQueue
+
+from .harness import MILLISECONDS, PERCENT, Bench, Row, Stopwatch, at_most
 from .queues import KeyedQueue, Opening, leasedkeyq, leaseq
 
 IDLE_LEASES = 300_000
@@ -19,6 +22,10 @@ EXPIRING_LEASES = 400
 EXPIRY_ROUNDS = 5
 SHORTEST = 0.2
 SPREAD = 0.6
+
+BURST_LEASES = 100_000
+BURST_ROUNDS = 3
+BURST_SECONDS = 2.0
 
 
 async def idle(opening: Opening[KeyedQueue], items: int) -> float:
@@ -52,6 +59,25 @@ async def lateness(opening: Opening[KeyedQueue], items: int) -> float:
     return median(late)
 
 
+async def longest_turn(opening: Opening[LeasedKeyQueue[int, int]], items: int) -> float:
+    """The longest time for which nobody else runs while many leases expire in one tick.
+
+    Processor seconds; the garbage collector, which stops for all that a program holds, is off.
+    """
+    longest = 0.0
+    async with opening() as queue:
+        for key in range(items):
+            queue.put_nowait(key, key)
+        leases = [queue.get_nowait()[2] for _ in range(items)]
+        time.sleep(max(0.0, leases[-1].deadline - anyio.current_time()))  # noqa: ASYNC251 - so that all are due
+        with Stopwatch():
+            while await queue.inflight_size():
+                start = time.process_time()
+                await checkpoint()
+                longest = max(longest, time.process_time() - start)
+    return longest
+
+
 def idle_queue(bench: Bench) -> Iterator[Row]:
     """the processor time of a queue that only holds timed leases."""
     ours = partial(idle, partial(leaseq, LONG, fast_acquire=True))
@@ -74,3 +100,11 @@ def expiry(bench: Bench) -> Iterator[Row]:
     yield costs.amount(MILLISECONDS, "from deadline to the next consumer", ours, at_most(3))
     if bench.on_asyncio:
         yield costs.amount(MILLISECONDS, "leasedkeyq: the same", peer)
+
+
+def burst(bench: Bench) -> Iterator[Row]:
+    """how long others have to wait while many leases expire in one tick."""
+    ours = partial(longest_turn, partial(leaseq, BURST_SECONDS))
+    items = bench.items(BURST_LEASES)
+    costs = bench.measure((ours,), items=items, rounds=BURST_ROUNDS)
+    yield costs.amount(MILLISECONDS, f"the longest wait, {items:,} leases", ours, at_most(5))
