@@ -3,7 +3,7 @@
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, wait_all_tasks_blocked
 
-from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, Put, QueueClosedError
+from leaseq import DeadLetter, KeyAlreadyInFlightError, LeasedKeyQueue, Put, QueueClosedError
 from leaseq.testing.contract.base import Waiting, in_line, until
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +63,19 @@ async def test_draining_makes_room(full: Queue) -> None:
         await waiting.put("c")
         assert full.drain_nowait() == [("a", 1), ("b", 1)]
     assert await in_line(full) == ["c"]
+
+
+async def test_bringing_letters_back_makes_room_where_they_were() -> None:
+    letters: LeasedKeyQueue[str, DeadLetter[str, object]] = LeasedKeyQueue(max_size=1)
+    queue: Queue = LeasedKeyQueue(dead_letters=letters, name="pages")
+    queue.put_nowait("a", 1)
+    _, _, lease = queue.get_nowait()
+    queue.reject_nowait(lease, "unreadable")
+    async with create_task_group() as tg:
+        waiting = Waiting(tg, letters)
+        await waiting.put("by hand")
+        await queue.redrive()
+    assert waiting.got == {"by hand": "put"}
 
 
 async def test_a_queue_in_a_hurry_waits_for_room_and_for_nothing_else() -> None:

@@ -156,10 +156,11 @@ class Shell(Core[K, V]):
         if keeper is not None or self._waiters.total:
             self._home.check()
         item = self._ledger.claim(request, self._home.time())
-        if keeper is not None:
-            keeper.plan(self._ledger.next_deadline())
         self._admit()
-        if item is None:  # what was left may have outlived its time just now
+        if item is not None:
+            if keeper is not None:
+                keeper.plan(item.deadline)
+        else:  # what was left may have outlived its time just now
             self._check_drained()
             if self._shut_down:
                 self._check_can_come(request.key)

@@ -24,6 +24,7 @@ __all__ = [
     "Waiting",
     "in_line",
     "letters_in",
+    "others_run",
     "until",
 ]
 
@@ -156,6 +157,12 @@ async def until(queue: LeasedQueue[K, V], **counts: int) -> None:
             return
         await checkpoint()
     raise AssertionError(f"waited for {counts}, and there are {statistics}")
+
+
+async def others_run() -> None:
+    """Let those who have just been started come to wait."""
+    for _ in range(10):
+        await checkpoint()
 
 
 async def in_line(queue: LeasedQueue[K, V]) -> list[K]:

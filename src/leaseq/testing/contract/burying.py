@@ -7,12 +7,11 @@ from contextlib import suppress
 
 import pytest
 from anyio import create_task_group
-from anyio.lowlevel import checkpoint
 
 from ...errors import LeaseLostError
 from ...policies import Priority, Retry
 from ...values import DeadLetter
-from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, letters_in
+from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, letters_in, others_run
 
 __all__ = ["Burying", "BuryingInTime"]
 
@@ -140,7 +139,7 @@ class Burying(Part):
         _, _, lease = await mortal.get()
         async with create_task_group() as tg:
             tg.start_soon(mortal.join)
-            await checkpoint()
+            await others_run()
             await mortal.reject(lease, "unreadable")
 
     async def test_a_queue_of_dead_letters_that_is_shut_down_takes_them_still(

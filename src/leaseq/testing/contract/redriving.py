@@ -8,7 +8,7 @@ from anyio import create_task_group
 from ...errors import QueueClosedError
 from ...policies import Priority, Retry
 from ...values import Redriven
-from .base import Part, Queue, Start, Waiting, in_line, letters_in
+from .base import Part, Queue, Start, Waiting, in_line, letters_in, others_run
 
 __all__ = ["Redriving"]
 
@@ -129,6 +129,7 @@ class Redriving(Part):
         await reject(pages, "a")
         async with create_task_group() as tg:
             tg.start_soon(letters.join)
+            await others_run()
             await pages.redrive()
 
     # Misuse

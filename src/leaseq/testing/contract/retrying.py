@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
 from ...policies import Backoff, Retry
-from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, until
+from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, others_run, until
 
 __all__ = ["Resting", "Retrying"]
 
@@ -124,7 +124,7 @@ class Retrying(Part):
         _, _, lease = await queue.get()
         async with create_task_group() as tg:
             tg.start_soon(queue.join)
-            await checkpoint()
+            await others_run()
             await queue.release(lease)
 
     # Misuse
