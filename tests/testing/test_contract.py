@@ -1,5 +1,6 @@
 """The contract suite, in the hands of somebody with an engine of their own."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,8 @@ LOSING_ENGINE = """
 
 class ForgetfulQueue(LeasedKeyQueue):
     def _withdraw(self, waiter):
-        self._waiters.drop(waiter, waiter.key)
+        if waiter.item is None:
+            self._waiters.drop(waiter)
 
 
 class Forgetful(Memory):
@@ -30,7 +32,11 @@ def run(directory: Path, code: str, *options: str) -> str:
     """Run a test module in a pytest of its own, and give its last line."""
     (directory / "test_engine.py").write_text(code, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", *options]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    # What this run was told, to measure coverage for instance, is not for that one.
+    others = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    done = subprocess.run(
+        command, cwd=directory, env=others, capture_output=True, text=True, check=False
+    )
     return done.stdout.splitlines()[-1]
 
 
