@@ -13,6 +13,7 @@ from leaseq import (
     Lease,
     LeasedKeyQueue,
     LeasedQueue,
+    MessageId,
     Put,
     PutOptions,
     Statistics,
@@ -74,7 +75,7 @@ async def test_an_unknown_policy_is_a_type_error() -> None:
 
 async def test_keys_of_the_queue_s_making_are_strings() -> None:
     queue = filled()
-    assert_type(await queue.add(1), str)
+    assert_type(await queue.add(1), MessageId)
     numbered = LeasedKeyQueue[int, int]()
     await numbered.add(1)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
 
