@@ -279,7 +279,7 @@ class LeasedQueue(Settling[K, V], Inspectable[K, V]):
 
         Returns:
             The keys that are back, and those whose letters stay because another item has the key.
-            Letters that somebody has leased are left alone.
+            Letters that are leased or delayed in their own queue are left alone.
 
         Raises:
             QueueClosedError: the queue is shut down or closed.

@@ -43,7 +43,7 @@ class Heap(Generic[T]):
     def drop(self, thing: T) -> None:
         """Forget a thing that is here, and is about to have another number or none.
 
-        O(1), amortised.
+        O(1), amortised; for the first one O(log n).
         """
         entries = self._entries
         if entries[-1][2] is thing:  # the newest is mostly the last: a leaf, free to go

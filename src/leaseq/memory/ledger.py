@@ -363,7 +363,7 @@ class Ledger(Stock[K, V]):
         return lost
 
     def drain(self) -> list[Item[K, V]]:
-        """Drop all that waits, and give it: what is ready in its order, then what is delayed."""
+        """Drop all that waits, and give it: what is ready, then what is delayed, as it falls due."""
         delayed = sorted(self.delayed.values(), key=lambda item: self._extra(item).due)
         left = [*(self.line or self.ready.values()), *delayed]
         for item in left:

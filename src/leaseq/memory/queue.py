@@ -396,9 +396,13 @@ class LeasedKeyQueue(Inspecting[K, V]):
             self.timekeeper.ring()
 
     def drain_nowait(self) -> list[tuple[K, V]]:
-        """Take out all that waits: what is ready in its order, then what is delayed.
+        """Take out all that waits: what is ready, then what is delayed, as it falls due.
 
-        After `close` that is all there was. The items count as dropped. O(items).
+        What is ready comes in the order of the line; with tenants or priorities, as it became
+        ready. After `close` that is all there was. The items count as dropped. O(items log items).
+
+        Raises:
+            RuntimeError: somebody waits, and this is not their event loop.
         """
         self._check_home()
         left = [(item.key, item.value) for item in self._ledger.drain()]
