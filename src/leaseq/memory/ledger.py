@@ -363,7 +363,7 @@ class Ledger(Stock[K, V]):
         return lost
 
     def drain(self) -> list[Item[K, V]]:
-        """Drop all that waits, and give it: what is ready, then what is delayed, as it falls due."""
+        """Drop all that waits, and give it: what is ready, then what is delayed, by due time."""
         delayed = sorted(self.delayed.values(), key=lambda item: self._extra(item).due)
         left = [*(self.line or self.ready.values()), *delayed]
         for item in left:
