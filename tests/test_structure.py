@@ -21,6 +21,7 @@ LAYERS = [
     {"lease"},
     {"lease_batch"},
     {"abc"},
+    {"kit"},
     {"memory", "valkey"},
     {"connecting"},
     {"batches", "workers"},
@@ -40,13 +41,28 @@ AROUND_THE_CORE = {"__main__", "cli", "demo", "testing"}
 """What uses the package as its users do, and may need more than the package does."""
 
 RULES = {
-    *("death", "deadlines", "heap", "holding", "ledger", "line", "outlook", "request", "room"),
-    *("schedule", "stock", "terms", "waiters"),
+    "kit": {
+        *("deadlines", "heap", "holding", "options", "request", "terms", "timekeeping"),
+    },
+    "memory": {
+        *("death", "ledger", "line", "outlook", "room", "schedule", "stock", "waiters"),
+    },
 }
-SANS_IO = {f"leaseq.memory.{name}" for name in RULES} | {"leaseq.batches"}
-ENGINE = {"broker", "core", "inspecting", "item", "queue", "shell", "timekeeper", "transaction"}
-SHELL = {f"leaseq.memory.{name}" for name in ENGINE}
-"""What waits and tells the time in this engine, and the item, which is a lease too."""
+SHELL = {
+    "kit": {"transaction"},
+    "memory": {
+        *("broker", "core", "inspecting", "item", "queue", "shell", "timekeeper", "transaction"),
+    },
+}
+"""What waits and tells the time, and the item, which is a lease too."""
+
+
+def modules(folders: dict[str, set[str]]) -> set[str]:
+    """The full names of these modules, which are given by the folder that they are in."""
+    return {f"leaseq.{folder}.{name}" for folder, names in folders.items() for name in names}
+
+
+SANS_IO = modules(RULES) | {"leaseq.batches"}
 PLAIN = {f"leaseq.{name}" for name in ("errors", "policies", "values")}
 """What the rules may use of all that is there."""
 IO = {
@@ -257,9 +273,10 @@ print(*[name for name in sys.modules if name.startswith("leaseq.")])
 # Sans-IO
 
 
-def test_each_file_of_the_memory_engine_is_of_the_rules_or_of_the_shell() -> None:
-    files = {name for name in FILES if name.startswith("leaseq.memory.")}
-    assert files == {name for name in SANS_IO | SHELL if name.startswith("leaseq.memory.")}
+@pytest.mark.parametrize("folder", sorted(RULES))
+def test_each_file_is_of_the_rules_or_of_the_shell(folder: str) -> None:
+    files = {name for name in FILES if name.startswith(f"leaseq.{folder}.")}
+    assert files == modules({folder: RULES[folder] | SHELL[folder]})
 
 
 @pytest.mark.parametrize("name", sorted(SANS_IO))

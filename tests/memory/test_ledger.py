@@ -13,11 +13,11 @@ from leaseq import (
     Put,
     Retry,
 )
+from leaseq.kit.request import Request
+from leaseq.kit.terms import Terms
 from leaseq.memory.death import Bury, Fate
 from leaseq.memory.item import Item
 from leaseq.memory.ledger import Ledger
-from leaseq.memory.request import Request
-from leaseq.memory.terms import Terms
 from leaseq.values import ANY_KEY, AnyKey
 
 StrLedger = Ledger[str, str]

@@ -14,10 +14,10 @@ import pytest
 from leaseq import (
     LeasedKeyQueue,
 )
+from leaseq.kit.request import Request
+from leaseq.kit.terms import Terms
 from leaseq.memory.item import Item
 from leaseq.memory.ledger import Ledger
-from leaseq.memory.request import Request
-from leaseq.memory.terms import Terms
 from leaseq.values import ANY_KEY, AnyKey
 
 AnyLedger = Ledger[Any, Any]

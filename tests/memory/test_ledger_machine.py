@@ -31,11 +31,11 @@ from leaseq import (
     Retry,
     Tenant,
 )
+from leaseq.kit.request import Request
+from leaseq.kit.terms import Terms
 from leaseq.memory.death import Fate
 from leaseq.memory.item import Item
 from leaseq.memory.ledger import Ledger
-from leaseq.memory.request import Request
-from leaseq.memory.terms import Terms
 from leaseq.memory.waiters import Waiter, Waiters
 from leaseq.values import ANY_KEY
 

@@ -449,7 +449,7 @@ def test_a_schedule_of_ten_thousand_tenants_is_empty_in_the_end() -> None:
 @pytest.fixture
 def pushes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often something was put into a heap, or taken out, since the last call."""
-    from leaseq.memory import heap
+    from leaseq.kit import heap
 
     count = 0
     for name in ("heappush", "heappop"):

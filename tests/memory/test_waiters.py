@@ -3,10 +3,10 @@ from collections.abc import Collection
 import pytest
 
 from leaseq import LeasedKeyQueue, Tenant
+from leaseq.kit.request import Request
+from leaseq.kit.terms import Terms
 from leaseq.memory.item import Item
 from leaseq.memory.ledger import Ledger
-from leaseq.memory.request import Request
-from leaseq.memory.terms import Terms
 from leaseq.memory.waiters import Waiter, Waiters
 
 StrWaiter = Waiter[str, str]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from math import inf
 from typing import Any, Unpack
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError
@@ -12,7 +10,7 @@ from anyio.abc import TaskStatus
 from .._loop import Home
 from ..abc import Broker
 from ..errors import QueueClosedError
-from ..policies import Retry
+from ..kit.options import check_known, check_name, check_same
 from ..values import BrokerQueueOptions, DeadLetter, QueueInfo
 from .queue import LeasedKeyQueue
 from .shell import Shell
@@ -20,25 +18,6 @@ from .timekeeper import Timekeeper
 from .transaction import MemoryTransaction
 
 __all__ = ["MemoryBroker"]
-
-_USUAL = {
-    "default_lease_timeout": None,
-    "max_size": inf,
-    "retry": Retry(),
-    "dead_letters": None,
-    "tenants": None,
-    "history": 0,
-    "dedupe_for": None,
-}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            "a queue's name has 1 to 128 characters, letters, digits, and . _ - : after the "
-            f"first one; {name!r} is none"
-        )
 
 
 class MemoryBroker(Broker):
@@ -61,14 +40,10 @@ class MemoryBroker(Broker):
 
     def _queue(self, name: str, options: BrokerQueueOptions) -> LeasedKeyQueue[Any, Any]:
         self._check_open()
-        _check_name(name)
-        unknown = options.keys() - _USUAL.keys()
-        if unknown:
-            raise TypeError(
-                f"a queue has no option {', '.join(unknown)}: it has {', '.join(_USUAL)}"
-            )
+        check_name(name)
+        check_known(options)
         if name in self._queues:
-            self._check_options(name, options)
+            check_same(name, self._options[name], options)
             return self._queues[name]
         others = dict(options)
         letters_name = others.pop("dead_letters", None)
@@ -82,7 +57,7 @@ class MemoryBroker(Broker):
     def _letters_for(self, name: str, letters_name: str) -> LeasedKeyQueue[Any, Any]:
         if letters_name == name:
             raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
-        _check_name(letters_name)
+        check_name(letters_name)
         return self._queues.get(letters_name) or LeasedKeyQueue[Any, Any](name=letters_name)
 
     def _keep(self, queue: LeasedKeyQueue[Any, Any], options: BrokerQueueOptions) -> None:
@@ -90,15 +65,6 @@ class MemoryBroker(Broker):
         self._options[queue.name] = options
         if self._keeper is not None:
             queue.offer(self._keeper)
-
-    def _check_options(self, name: str, options: BrokerQueueOptions) -> None:
-        has: dict[str, object] = {**_USUAL, **self._options[name]}
-        for option, value in options.items():
-            if has[option] != value:
-                raise ValueError(
-                    f"queue {name!r} has {option}={has[option]!r}, and is asked for with "
-                    f"{option}={value!r}: leave it out to take the queue as it is"
-                )
 
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]

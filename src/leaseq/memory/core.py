@@ -16,7 +16,8 @@ from anyio.abc import TaskStatus
 
 from .._loop import Home
 from ..abc import LeasedQueue
-from ..errors import InvalidLeaseError, LeaseqError, QueueClosedError, TimekeeperNotRunningError
+from ..errors import InvalidLeaseError, LeaseqError, QueueClosedError
+from ..kit.request import Request
 from ..lease import Lease
 from ..policies import Retry, Tenant
 from ..values import (
@@ -30,7 +31,6 @@ from ..values import (
 from .death import Fate
 from .item import Item
 from .ledger import Ledger
-from .request import Request
 from .room import Room
 from .timekeeper import Timekeeper
 from .waiters import Waiter, Waiters
@@ -343,13 +343,3 @@ class Core(LeasedQueue[K, V]):
         if changed:
             self._after_return(*changed)
         return self._ledger.next_deadline()
-
-    def _no_timekeeper(self, what: str, would_never: str) -> TimekeeperNotRunningError:
-        return TimekeeperNotRunningError(
-            f"{what} needs a timekeeper, or it would never {would_never}, and none is running for "
-            f"{self!r}. Start it in your own task group:\n\n"
-            "    async with anyio.create_task_group() as tg, queue:\n"
-            "        await tg.start(queue.run)\n\n"
-            "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
-            "or do without time: lease_timeout=None, no delay, no backoff"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from ..kit.terms import Terms
 from ..values import (
     Done,
     InFlight,
@@ -13,7 +14,6 @@ from ..values import (
     TenantStatistics,
 )
 from .shell import Shell
-from .terms import Terms
 
 __all__ = ["Inspecting"]
 

@@ -66,17 +66,17 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
+from ..kit.holding import check_held
 from ..policies import Retry, Tenant
 from ..values import Ended
 from .death import Bury
-from .holding import check_held
 from .line import Place
 from .stock import Stock, Successor
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
+    from ..kit.request import Request
     from .item import Item
-    from .request import Request
 
 __all__ = ["Ledger"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from .heap import Heap
+from ..kit.heap import Heap
 
 if TYPE_CHECKING:
     from .item import Item

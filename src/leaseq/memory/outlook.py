@@ -14,9 +14,9 @@ from ..errors import InvalidLeaseError
 from .stock import check_put_on
 
 if TYPE_CHECKING:
+    from ..kit.terms import Terms
     from .item import Item
     from .ledger import Ledger
-    from .terms import Terms
 
 __all__ = ["Outlook"]
 

@@ -9,6 +9,9 @@ from typing import TypeVar, Unpack, cast
 from anyio import Event, WouldBlock
 
 from ..errors import InvalidLeaseError, LeaseLostError, QueueClosedError
+from ..kit.holding import check_held
+from ..kit.terms import Terms
+from ..kit.timekeeping import no_timekeeper
 from ..lease import Lease
 from ..policies import Tenant
 from ..receipt import read_receipt
@@ -23,10 +26,8 @@ from ..values import (
     lease_seconds,
     wait_seconds,
 )
-from .holding import check_held
 from .inspecting import Inspecting
 from .item import Item
-from .terms import Terms
 
 __all__ = ["LeasedKeyQueue"]
 
@@ -279,7 +280,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         item = self._mine(lease)
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and self.timekeeper is None:
-            raise self._no_timekeeper(f"a lease of {seconds} s", "expire")
+            raise no_timekeeper(self, f"a lease of {seconds} s", "expire")
         now = self._home.time()
         self._ledger.extend(item, now, now + seconds)
         if self.timekeeper is not None:

@@ -30,8 +30,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ..kit.heap import Heap
 from ..policies import Tenant
-from .heap import Heap
 from .line import Line, Place
 
 if TYPE_CHECKING:

@@ -10,6 +10,10 @@ from typing import TypeVar
 from anyio import CancelScope, Event, fail_after
 
 from ..errors import QueueClosedError
+from ..kit.holding import check_held
+from ..kit.request import Request
+from ..kit.terms import Terms
+from ..kit.timekeeping import check_release, no_timekeeper
 from ..lease import Lease
 from ..values import (
     AnyKey,
@@ -17,14 +21,10 @@ from ..values import (
     GetOptions,
     Put,
     TakeOptions,
-    wait_seconds,
 )
 from .core import Core, EventWaiter
-from .holding import check_held
 from .item import Item
 from .ledger import Ledger
-from .request import Request
-from .terms import Terms
 
 __all__ = ["Shell"]
 
@@ -64,7 +64,7 @@ class Shell(Core[K, V]):
         if self._shut_down:
             raise QueueClosedError(f"{self!r} takes nothing more")
         if terms.delay > 0 and self.timekeeper is None:
-            raise self._no_timekeeper(f"a delay of {terms.delay} s", "be ready")
+            raise no_timekeeper(self, f"a delay of {terms.delay} s", "be ready")
         self._check_home()
 
     def has_room(self, places: int) -> bool:
@@ -152,7 +152,7 @@ class Shell(Core[K, V]):
             self._check_can_come(request.key)
         if keeper is None and (request.timed or self._needs_time):
             what = f"a lease of {request.lease_timeout} s" if request.timed else "a backoff"
-            raise self._no_timekeeper(what, "expire" if request.timed else "end")
+            raise no_timekeeper(self, what, "expire" if request.timed else "end")
         if keeper is not None or self._waiters.total:
             self._home.check()
         item = self._ledger.claim(request, self._home.time())
@@ -171,7 +171,7 @@ class Shell(Core[K, V]):
     async def _wait(self, request: Request[K], timeout: float | None) -> Item[K, V]:
         self._home.check()
         if self.timekeeper is None and self._ledger.delayed:
-            raise self._no_timekeeper("an item that falls due later", "come")
+            raise no_timekeeper(self, "an item that falls due later", "come")
         if timeout is None:
             return await self._stand_in_line(EventWaiter(request))
         with fail_after(timeout):
@@ -250,9 +250,6 @@ class Shell(Core[K, V]):
 
     def check_release(self, requeue_front: bool, delay: float | None) -> None:
         """Raise if a lease cannot be released like that."""
-        if delay is None:
-            return
-        if wait_seconds("delay", delay) > 0 and self.timekeeper is None:
-            raise self._no_timekeeper(f"a delay of {delay} s", "end")
-        if delay > 0 and requeue_front:
-            raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
+        if delay is not None:
+            timed = self.timekeeper is not None
+            check_release(self, delay, requeue_front=requeue_front, timed=timed)

@@ -8,17 +8,17 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import KeyAlreadyInFlightError
+from ..kit.deadlines import Deadlines
 from ..policies import Priority, Tenant
 from ..values import ANY_KEY, Put, check_hashable
-from .deadlines import Deadlines
 from .line import Line, Place
 from .schedule import Schedule
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
+    from ..kit.request import Request
+    from ..kit.terms import Terms
     from .item import Item
-    from .request import Request
-    from .terms import Terms
 
 __all__ = ["Stock", "Successor", "check_put_on"]
 

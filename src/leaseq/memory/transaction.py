@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Hashable
-from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
-from ..abc import LeasedQueue, Transaction
-from ..errors import InvalidLeaseError, LeaseqError, TransactionError
+from ..abc import LeasedQueue
+from ..errors import LeaseqError, TransactionError
+from ..kit.terms import Terms
+from ..kit.transaction import PledgingTransaction
 from ..lease import Lease
 from ..values import PutOptions, check_hashable
 from .item import Item
 from .outlook import Outlook
 from .shell import Shell
-from .terms import Terms
 
 if TYPE_CHECKING:
     from .broker import MemoryBroker
@@ -112,7 +110,7 @@ class _Reject(_Settle):
         self.queue.ledger.reject(self.item, now, self._reason)
 
 
-class MemoryTransaction(Transaction):
+class MemoryTransaction(PledgingTransaction):
     """Steps that are kept until the block is left, then all planned, and then all done.
 
     Both happens between two steps of the event loop: nobody can see a part of it, and nothing can
@@ -120,54 +118,15 @@ class MemoryTransaction(Transaction):
     """
 
     def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__()
         self._broker = broker
-        self._state: Literal["new", "open", "over"] = "new"
         self._steps: list[_Step] = []
-        self._pledged: list[Lease[Any, Any]] = []
-        self._bodiless: list[Lease[Any, Any]] = []  # their bodies have ended, and left them to us
-
-    async def __aenter__(self) -> Self:
-        if self._state != "new":
-            raise RuntimeError("a transaction is for one block: make another one")
-        self._state = "open"
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._state = "over"
-        for lease in self._pledged:
-            if lease.pledge == self._take_over:
-                lease.pledge = None
-        if error is None:
-            try:
-                self._commit()
-            except Exception as failed:
-                await self._abandon(failed)
-                raise
-        else:
-            await self._abandon(error)
 
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
         check_hashable(key)
         self._ask(_Put(self._mine(queue), key, value, Terms(**options)))
-
-    def add(
-        self,
-        queue: LeasedQueue[str, V],
-        value: V,
-        *,
-        message_id: str | None = None,
-        **options: Unpack[PutOptions],
-    ) -> str:
-        key = uuid.uuid4().hex if message_id is None else message_id
-        self.put(queue, key, value, **options)
-        return key
 
     def ack(self, lease: Lease[K, V]) -> None:
         self._settle(_Ack(self._mine(lease.queue), lease), lease)
@@ -194,19 +153,14 @@ class MemoryTransaction(Transaction):
         return queue
 
     def _ask(self, step: _Step) -> None:
-        if self._state != "open":
-            raise RuntimeError("the transaction is not open: use it inside its async with")
+        self._check_open()
         self._steps.append(step)
 
     def _settle(self, step: _Step, lease: Lease[Any, Any]) -> None:
         self._ask(step)
-        self._pledged.append(lease)
-        lease.pledge = self._take_over
+        self._pledge(lease)
 
-    def _take_over(self, lease: Lease[Any, Any]) -> None:
-        self._bodiless.append(lease)
-
-    def _commit(self) -> None:
+    async def _commit(self) -> None:
         now = self._broker.time()
         outlooks: dict[Shell[Any, Any], Outlook] = {}
         failures: list[Exception] = []
@@ -230,9 +184,3 @@ class MemoryTransaction(Transaction):
             put = [step.key for step in mine if isinstance(step, _Put)]
             settled = [step.item for step in mine if isinstance(step, _Settle)]
             queue.after_transaction(put, settled, now)
-
-    async def _abandon(self, error: BaseException) -> None:
-        """Nothing was done: let those go back whose bodies have ended."""
-        for lease in self._bodiless:
-            with suppress(InvalidLeaseError):  # it has ended otherwise: the error says more
-                await lease.abandon(error)

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from ..kit.request import Request
 from ..values import ANY_KEY
 from .ledger import Ledger
-from .request import Request
 
 if TYPE_CHECKING:
     from .item import Item

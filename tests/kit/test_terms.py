@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from leaseq import Priority
-from leaseq.memory.terms import Terms
+from leaseq.kit.terms import Terms
 
 
 def test_a_put_without_options_is_not_timed() -> None:

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from leaseq.memory.deadlines import Deadlines
+from leaseq.kit.deadlines import Deadlines
 
 
 class Thing:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaseq.memory.heap import Heap
+from leaseq.kit.heap import Heap
 
 
 class Thing:

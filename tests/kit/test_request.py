@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from leaseq.memory.request import Request
+from leaseq.kit.request import Request
 from leaseq.values import ANY_KEY
 
 

@@ -1,0 +1,1 @@
+"""What engines are built from: the parts that are the same wherever the items live."""

@@ -1,0 +1,39 @@
+"""What needs time to pass, and is refused where nothing lets it. Sans-IO."""
+
+from __future__ import annotations
+
+from ..errors import TimekeeperNotRunningError
+from ..values import wait_seconds
+
+__all__ = ["check_release", "no_timekeeper"]
+
+
+def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRunningError:
+    """The error for what needs a timekeeper while none is running, which says how to start it."""
+    return TimekeeperNotRunningError(
+        f"{what} needs a timekeeper, or it would never {would_never}, and none is running for "
+        f"{queue!r}. Start it in your own task group:\n\n"
+        "    async with anyio.create_task_group() as tg, queue:\n"
+        "        await tg.start(queue.run)\n\n"
+        "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
+        "or do without time: lease_timeout=None, no delay, no backoff"
+    )
+
+
+def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> None:
+    """Raise if a lease cannot be released with this delay, in seconds.
+
+    Args:
+        queue: The lease's queue.
+        delay: Seconds until the item is ready again.
+        requeue_front: Whether it is to go to the front of its line, at once.
+        timed: Whether something lets time pass for the queue.
+
+    Raises:
+        TimekeeperNotRunningError: nothing does, and there is a delay.
+        ValueError: the delay is negative or not a number, or goes with ``requeue_front``.
+    """
+    if wait_seconds("delay", delay) > 0 and not timed:
+        raise no_timekeeper(queue, f"a delay of {delay} s", "end")
+    if delay > 0 and requeue_front:
+        raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
