@@ -2,8 +2,10 @@
 
 from .abc import Broker, LeasedQueue, Transaction
 from .batching import Batcher, BatcherStatistics
+from .codec import Codec, JsonCodec
 from .connecting import connect
 from .errors import (
+    CodecError,
     InvalidLeaseError,
     KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
@@ -41,12 +43,15 @@ __all__ = [
     "BatcherStatistics",
     "Broker",
     "BrokerQueueOptions",
+    "Codec",
+    "CodecError",
     "DeadLetter",
     "Done",
     "GetOptions",
     "InFlight",
     "InFlightPolicy",
     "InvalidLeaseError",
+    "JsonCodec",
     "KeyAlreadyInFlightError",
     "Lease",
     "LeaseAlreadyAcknowledgedError",

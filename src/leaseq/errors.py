@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "CodecError",
     "InvalidLeaseError",
     "KeyAlreadyInFlightError",
     "LeaseAlreadyAcknowledgedError",
@@ -63,3 +64,7 @@ class TransactionError(LeaseqError):
         self.failures = tuple(failures)
         reasons = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
         super().__init__(f"nothing was done, because of {len(failures)}: {reasons}")
+
+
+class CodecError(LeaseqError, ValueError):
+    """A value cannot be made bytes of; or bytes are not those of a value."""

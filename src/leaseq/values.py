@@ -6,9 +6,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar
 
 if TYPE_CHECKING:
+    from .codec import Codec
     from .policies import Retry, Tenant
 
 __all__ = [
@@ -111,7 +112,10 @@ class PutOptions(TypedDict, total=False):
 
 
 class BrokerQueueOptions(TypedDict, total=False):
-    """How a broker makes a queue; what is left out is as usual."""
+    """How a broker makes a queue; what is left out is as usual.
+
+    ``type`` and ``codec`` say how this broker reads and writes values: they are not the queue's.
+    """
 
     default_lease_timeout: float | None
     """Seconds until a lease expires, unless `get` or `take` say otherwise; None: never."""
@@ -127,6 +131,11 @@ class BrokerQueueOptions(TypedDict, total=False):
     """How many acknowledged items to remember."""
     dedupe_for: float | None
     """Seconds after the ack of an item for which its key is not taken again; None: at once."""
+    type: Any
+    """The type of the values, where they leave the process: they are decoded to it. Left out: what
+    JSON knows. In memory they are never encoded, and stay what they are."""
+    codec: Codec[Any] | None
+    """How values become bytes, where they leave the process, in place of JSON; None: as JSON."""
 
 
 class TakeOptions(TypedDict, total=False):

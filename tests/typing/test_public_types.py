@@ -7,9 +7,11 @@ import anyio
 import pytest
 
 from leaseq import (
+    Codec,
     GetOptions,
     InFlight,
     InvalidLeaseError,
+    JsonCodec,
     Lease,
     LeasedKeyQueue,
     LeasedQueue,
@@ -192,3 +194,13 @@ async def test_the_end() -> None:
         assert_type(await tg.start(queue.run), Any)
         assert_type(await queue.close(), None)
     assert_type(queue.drain_nowait(), list[tuple[str, int]])
+
+
+def test_a_codec_has_the_type_of_its_values() -> None:
+    whole = JsonCodec(int)
+    assert_type(whole, JsonCodec[int])
+    assert_type(whole.decode(whole.encode(1)), int)
+    assert_type(JsonCodec(list[str]).decode(b"[]"), list[str])
+    assert_type(JsonCodec(), JsonCodec[Any])
+    codec: Codec[int] = whole
+    codec.encode("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

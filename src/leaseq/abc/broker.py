@@ -46,13 +46,15 @@ class Broker(ABC):
         Args:
             name: The name.
             **options: As `BrokerQueueOptions` has them. Of a queue that is there none may differ;
-                those left out are as they are.
+                those left out are as they are. ``type`` and ``codec`` are this broker's alone,
+                which has them from its first call for the queue on.
 
         Raises:
             QueueClosedError: the broker is closed.
             TypeError: there is no such option.
             ValueError: the name is not one; an option differs from what the queue has, or has a
-                value that it cannot have.
+                value that it cannot have; there are both a type and a codec.
+            LeaseqError: the values need a codec that is not installed.
 
         If cancelled, nothing was made. O(1).
         """

@@ -10,7 +10,7 @@ from anyio.abc import TaskStatus
 from .._loop import Home
 from ..abc import Broker
 from ..errors import QueueClosedError
-from ..kit.options import check_known, check_name, check_same
+from ..kit.options import check_handle, check_known, check_name, check_same, options_of_queue
 from ..values import BrokerQueueOptions, DeadLetter, QueueInfo
 from .queue import LeasedKeyQueue
 from .shell import Shell
@@ -44,8 +44,9 @@ class MemoryBroker(Broker):
         check_known(options)
         if name in self._queues:
             check_same(name, self._options[name], options)
+            check_handle(name, self._options[name], options)
             return self._queues[name]
-        others = dict(options)
+        others = dict(options_of_queue(options))
         letters_name = others.pop("dead_letters", None)
         letters = None if letters_name is None else self._letters_for(name, str(letters_name))
         queue = LeasedKeyQueue[Any, Any](name=name, dead_letters=letters, **others)  # type: ignore[arg-type]

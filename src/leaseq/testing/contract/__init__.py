@@ -49,6 +49,7 @@ from .bodies import Bodies, LosingBodies
 from .broker_base import BrokerEngine
 from .burying import Burying, BuryingInTime
 from .cancelling import Cancelling
+from .carrying import Carrying
 from .closing import Closing
 from .consuming import Consuming
 from .delaying import Delaying
@@ -132,6 +133,7 @@ class Contract(Timeless, Timed):
 class TimelessBroker(
     Naming,
     Pairing,
+    Carrying,
     Telling,
     Deleting,
     Purging,

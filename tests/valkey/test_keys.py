@@ -1,0 +1,93 @@
+from enum import IntEnum, StrEnum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaseq import MessageId, Put
+from leaseq.valkey.keys import decode_key, decode_tenant, encode_key, encode_tenant
+
+ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
+KEYS = ANY_TEXT | st.integers() | st.binary()
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 5
+
+
+@given(KEYS)
+def test_a_key_comes_back_as_what_it_was(key: str | int | bytes) -> None:
+    decoded = decode_key(encode_key(key))
+    assert decoded == key
+    assert type(decoded) is type(key)
+
+
+@given(KEYS, KEYS)
+def test_different_keys_are_different_bytes(
+    one: str | int | bytes, other: str | int | bytes
+) -> None:
+    assert (encode_key(one) == encode_key(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("key", "encoded"),
+    [
+        ("a", b"sa"),
+        ("", b"s"),
+        ("7", b"s7"),
+        (7, b"i7"),
+        (-7, b"i-7"),
+        (b"7", b"b7"),
+        ("ä", b"s\xc3\xa4"),
+        (MessageId("a", Put.ADDED), b"sa"),
+        (Colour.RED, b"sred"),
+        (Level.HIGH, b"i5"),
+    ],
+)
+def test_a_key_is_its_kind_and_itself(key: object, encoded: bytes) -> None:
+    assert encode_key(key) == encoded
+
+
+@pytest.mark.parametrize("key", [True, None, 1.5, ("a", 1), frozenset[str]()])
+def test_other_keys_are_refused_with_the_choices(key: object) -> None:
+    kind = type(key).__name__
+    with pytest.raises(
+        TypeError, match=f"a key must be str, bytes or int .*, and '{kind}' is none"
+    ):
+        encode_key(key)
+
+
+def test_a_key_that_cannot_be_hashed_is_refused_as_in_any_queue() -> None:
+    with pytest.raises(TypeError, match=r"a key must be hashable, .* \['a'\]"):
+        encode_key(["a"])
+
+
+@pytest.mark.parametrize("encoded", [b"", b"x", b"7", b"i", b"iseven", b"s\xff"])
+def test_what_is_no_key_is_refused(encoded: bytes) -> None:
+    with pytest.raises(ValueError, match=r"key|int|decode"):
+        decode_key(encoded)
+
+
+@given(st.none() | ANY_TEXT)
+def test_a_tenant_comes_back_as_who_it_was(tenant: str | None) -> None:
+    assert decode_tenant(encode_tenant(tenant)) == tenant
+
+
+def test_nobody_in_particular_is_no_bytes() -> None:
+    assert encode_tenant(None) == b""
+    assert encode_tenant("") == b"="
+    assert encode_tenant("ann") == b"=ann"
+
+
+def test_a_tenant_is_a_name() -> None:
+    with pytest.raises(TypeError, match="a tenant must be a str or None on this engine, not 7"):
+        encode_tenant(7)  # type: ignore[arg-type]
+
+
+def test_what_is_no_tenant_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a tenant: b'ann'"):
+        decode_tenant(b"ann")
