@@ -10,6 +10,8 @@ __all__ = ["Codec", "JsonCodec"]
 
 V = TypeVar("V")
 
+_REFUSALS = (TypeError, ValueError, OverflowError, RecursionError)
+
 
 class Codec(Protocol[V]):
     """What makes bytes of values, and values of these bytes, for a queue on another machine.
@@ -45,7 +47,7 @@ class JsonCodec(Generic[V]):
         TypeError: it is not a type that msgspec knows what to do with.
     """
 
-    __slots__ = ("_decode", "_encode", "_type")
+    __slots__ = ("_decode", "_encode", "_refusals", "_type")
 
     @overload
     def __init__(self: JsonCodec[Any]) -> None: ...
@@ -55,12 +57,14 @@ class JsonCodec(Generic[V]):
     def __init__(self, type: Any) -> None: ...
     def __init__(self, type: Any = Any) -> None:
         try:
+            from msgspec import MsgspecError
             from msgspec.json import Decoder, Encoder
         except ImportError:
             raise LeaseqError(
                 "values become JSON by msgspec, which is not installed: "
                 "it comes with the extra leaseq[valkey]"
             ) from None
+        self._refusals = (*_REFUSALS, MsgspecError)
         self._type = type
         self._encode = Encoder().encode
         self._decode = Decoder(type).decode
@@ -82,7 +86,7 @@ class JsonCodec(Generic[V]):
         """
         try:
             return self._encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except self._refusals as error:
             raise CodecError(
                 f"a value of the type {type(value).__name__!r} cannot be put as JSON ({error}): "
                 "put what JSON knows, a dataclass or a msgspec.Struct, or give the queue a codec="
@@ -96,7 +100,7 @@ class JsonCodec(Generic[V]):
         """
         try:
             value: V = self._decode(body)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except self._refusals as error:
             wanted = "JSON" if self._type is Any else f"JSON of {self._type!r}"
             raise CodecError(f"{len(body)} bytes are not {wanted}: {error}") from error
         return value

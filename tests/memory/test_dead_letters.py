@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope, create_task_group, sleep
 from anyio.lowlevel import checkpoint
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, TimekeeperNotRunningError
@@ -267,6 +267,24 @@ async def test_an_item_that_is_dropped_is_logged(caplog: pytest.LogCaptureFixtur
     assert (record.name, record.levelno) == ("leaseq", logging.WARNING)
     assert record.getMessage() == (
         f"queue 'pages': 'page-1', token {lease.token}, is dead (unreadable) and dropped"
+    )
+
+
+@pytest.mark.virtual_time
+async def test_an_item_that_is_dropped_because_its_time_was_over_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue: Queue = LeasedKeyQueue(name="pages")
+    with caplog.at_level(logging.DEBUG, "leaseq"):
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.put("page-1", "secret", ttl=1.0)
+            await sleep(1.1)
+            tg.cancel_scope.cancel()
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("leaseq", logging.DEBUG)
+    assert record.getMessage() == (
+        "queue 'pages': 'page-1', not leased, is dead (expired) and dropped"
     )
 
 

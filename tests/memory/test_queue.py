@@ -406,3 +406,25 @@ def test_a_queue_belongs_to_one_event_loop(anyio_backend: tuple[str, dict[str, A
 
     run(first, anyio_backend)
     run(second, anyio_backend)
+
+
+async def test_options_that_are_given_again_are_the_ones_that_were_given(queue: Queue) -> None:
+    await queue.put_many({"a": 1, "b": 2}, tenant="x")
+    await queue.put_many({"c": 3, "d": 4}, tenant="y")
+    mine = ["x"]
+    assert (await queue.get(0, tenants=mine))[0] == "a"
+    mine[0] = "y"
+    assert (await queue.get(0, tenants=mine))[0] == "c"
+    for key in ("b", "d"):
+        tenants = ("x",) if key == "b" else ("y",)
+        _, _, lease = await queue.get(0, tenants=tenants, consumer=key)
+        assert lease.key == key
+    assert [flight.consumer for flight in await queue.inflight()] == [None, None, "b", "d"]
+
+
+async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) -> None:
+    for number in range(200):
+        await queue.put("a", number)
+        _, _, lease = await queue.get(consumer=str(number))
+        await queue.ack(lease)
+    assert len(queue._requests) <= 64

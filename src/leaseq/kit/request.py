@@ -6,9 +6,9 @@ from collections.abc import Collection
 from math import inf
 from typing import Generic, TypeVar
 
-from ..values import ANY_KEY, AnyKey, check_hashable, lease_seconds
+from ..values import ANY_KEY, AnyKey, check_hashable, lease_seconds, wait_seconds
 
-__all__ = ["Request"]
+__all__ = ["Request", "check_batch", "check_limit"]
 
 K = TypeVar("K")
 
@@ -66,3 +66,24 @@ class Request(Generic[K]):
     def serves(self, tenant: str | None) -> bool:
         """Whether an item of this tenant would do."""
         return self.tenants is None or tenant in self.tenants or tenant in self.steal_from
+
+
+def check_batch(
+    request: Request[K], max_items: int, max_wait: float, timeout: float | None
+) -> None:
+    """Raise `ValueError` if so many items cannot be asked for, or waited for so long."""
+    if not max_items >= 1:
+        raise ValueError(f"max_items must be 1 or more, not {max_items!r}")
+    if not wait_seconds("max_wait", max_wait) < request.lease_timeout:
+        raise ValueError(
+            f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout} s, "
+            "or the first is lost before the last comes"
+        )
+    if timeout is not None:
+        wait_seconds("timeout", timeout)
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise `ValueError` if that is no number of dead letters to bring back."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, or None for all, not {limit!r}")

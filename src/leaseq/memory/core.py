@@ -86,6 +86,7 @@ class Core(LeasedQueue[K, V]):
         lease_seconds("default_lease_timeout", default_lease_timeout)
         self._lease_timeout = default_lease_timeout
         self._any: Request[K] = Request(lease_timeout=default_lease_timeout)
+        self._requests: dict[frozenset[object], Request[K]] = {}  # that pools make again and again
         self._fast_acquire = fast_acquire
         self._needs_time = retry.backoff is not None
         self._ledger: Ledger[K, V] = Ledger(
@@ -202,7 +203,9 @@ class Core(LeasedQueue[K, V]):
         what = (self.name, item.key, held, reason)
         letters = self.dead_letters
         if letters is None:
-            logger.warning("queue %r: %r, %s, is dead (%s) and dropped", *what)
+            # A time to live without a queue of dead letters is for what nobody will miss.
+            level = logging.DEBUG if reason == "expired" else logging.WARNING
+            logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
             return "dropped"
         if letters.closed:
             logger.error(

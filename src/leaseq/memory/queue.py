@@ -10,6 +10,7 @@ from anyio import Event, WouldBlock
 
 from ..errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from ..kit.holding import check_held
+from ..kit.request import check_batch, check_limit
 from ..kit.terms import Terms
 from ..kit.timekeeping import no_timekeeper
 from ..lease import Lease
@@ -192,16 +193,8 @@ class LeasedKeyQueue(Inspecting[K, V]):
         timeout: float | None = None,
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
-        if not max_items >= 1:
-            raise ValueError(f"max_items must be 1 or more, not {max_items!r}")
         request = self._request(ANY_KEY, options) if options else self._any
-        if not wait_seconds("max_wait", max_wait) < request.lease_timeout:
-            raise ValueError(
-                f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout} s, "
-                "or the first is lost before the last comes"
-            )
-        if timeout is not None:
-            wait_seconds("timeout", timeout)
+        check_batch(request, max_items, max_wait, timeout)
         if not self._fast_acquire:
             await self._home.checkpoint()
         batch: list[Item[K, V]] = []
@@ -319,8 +312,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         letters = self.dead_letters
         if letters is None:
             raise ValueError(f"{self!r} has no queue of dead letters to bring items back from")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be 1 or more, or None for all, not {limit!r}")
+        check_limit(limit)
         if self._shut_down:
             raise QueueClosedError(f"{self!r} takes nothing more")
         wanted = None if keys is None else set(keys)

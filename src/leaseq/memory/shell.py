@@ -16,6 +16,7 @@ from ..kit.terms import Terms
 from ..kit.timekeeping import check_release, no_timekeeper
 from ..lease import Lease
 from ..values import (
+    ANY_KEY,
     AnyKey,
     Done,
     GetOptions,
@@ -30,6 +31,8 @@ __all__ = ["Shell"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+_MOST_REQUESTS = 64
 
 
 class Shell(Core[K, V]):
@@ -128,6 +131,20 @@ class Shell(Core[K, V]):
     # Consumers
 
     def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
+        if key is not ANY_KEY:
+            return self._new_request(key, options)
+        try:
+            known = frozenset(options.items())
+            request = self._requests.get(known)
+        except TypeError:  # a list of tenants, which may say something else the next time
+            return self._new_request(key, options)
+        if request is None:
+            if len(self._requests) == _MOST_REQUESTS:
+                self._requests.clear()
+            request = self._requests[known] = self._new_request(key, options)
+        return request
+
+    def _new_request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
         options = {"lease_timeout": self._lease_timeout, **options}
         return Request(key, **options)
 

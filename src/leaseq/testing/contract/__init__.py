@@ -35,6 +35,15 @@ An engine whose time cannot be made to pass takes `contract.Timeless`, the tests
 `advance`. What every broker has to do is in `contract.BrokerContract`, for an engine with
 ``async def broker(self)`` in place of ``queue``.
 
+Where queues outlive their handles, because others may have them too, in other processes, shutdown
+and close concern a handle alone: the queue lives on, the leases held through the handle go back,
+and `join` asks for the whole queue. Such an engine takes `contract.SharedContract`, and
+`contract.SharedBrokerContract`. These leave out `contract.Owned` and its kin, which hold only where
+nobody else can put or look; and they add what holds of two handles on one queue, for an engine with
+``async def handles(self, **options)`` beside ``queue``. That a put which was cancelled did not
+happen is one of the things left out, since a request that was sent cannot be called back: an
+engine that knows nevertheless adds `contract.CancelledPuts`.
+
 The suite uses strings as keys and what JSON knows as values, and leaves every queue as
 it is at the end of a test: the ``engine`` fixture cleans up. Name the suite to pytest to see the
 values in a failed assertion, in ``conftest.py``, before it is imported::
@@ -48,7 +57,7 @@ from .base import Engine, QueueOptions
 from .bodies import Bodies, LosingBodies
 from .broker_base import BrokerEngine
 from .burying import Burying, BuryingInTime
-from .cancelling import Cancelling
+from .cancelling import CancelledPuts, Cancelling
 from .carrying import Carrying
 from .closing import Closing
 from .consuming import Consuming
@@ -57,6 +66,7 @@ from .ending import Ending
 from .expiring import Expiring
 from .failing import FailingTransactions, LateTransactions
 from .handing_over import HandingOver
+from .handles import SharedEngine, SharingHandles
 from .holding import Holding, HoldingOn
 from .iterating import Iterating
 from .keeping import ClosingBrokers, Keeping, KeepingTime
@@ -66,6 +76,8 @@ from .managing import Deleting, Outliving, Purging, Telling
 from .messaging import Forgetting, Messaging
 from .misusing import Misusing
 from .naming import Naming, Pairing
+from .owning import Owned, OwnedBroker, OwnedTimed, OwnedTimedBroker
+from .parting import PartingHandles, SharingHandlesInTime
 from .perishing import Perishing
 from .prioritising import Prioritising
 from .putting import Putting
@@ -80,9 +92,24 @@ from .transacting import Transacting, TransactingUnderLeases
 __all__ = [
     "BrokerContract",
     "BrokerEngine",
+    "CancelledPuts",
     "Contract",
     "Engine",
+    "Owned",
+    "OwnedBroker",
+    "OwnedTimed",
+    "OwnedTimedBroker",
+    "PartingHandles",
     "QueueOptions",
+    "SharedBrokerContract",
+    "SharedContract",
+    "SharedEngine",
+    "SharedTimed",
+    "SharedTimedBroker",
+    "SharedTimeless",
+    "SharedTimelessBroker",
+    "SharingHandles",
+    "SharingHandlesInTime",
     "Timed",
     "TimedBroker",
     "Timeless",
@@ -90,7 +117,7 @@ __all__ = [
 ]
 
 
-class Timeless(
+class _Timeless(
     Putting,
     Consuming,
     Settling,
@@ -110,10 +137,10 @@ class Timeless(
     Limiting,
     Misusing,
 ):
-    """What holds without any time passing."""
+    """What holds without any time passing, whoever else has the queue."""
 
 
-class Timed(
+class _Timed(
     Expiring,
     LosingBodies,
     Delaying,
@@ -123,14 +150,34 @@ class Timed(
     LimitingInTime,
     Ageing,
 ):
+    """What becomes of items and leases in the course of time, whoever else has the queue."""
+
+
+class Timeless(_Timeless, Owned):
+    """What holds without any time passing."""
+
+
+class Timed(_Timed, OwnedTimed):
     """What becomes of items and leases in the course of time."""
 
 
 class Contract(Timeless, Timed):
-    """All of it."""
+    """All of it, for an engine whose queues end with their handle."""
 
 
-class TimelessBroker(
+class SharedTimeless(_Timeless, SharingHandles, PartingHandles):
+    """What holds without any time passing of a queue that others may have too."""
+
+
+class SharedTimed(_Timed, SharingHandlesInTime):
+    """What becomes of items and leases in the course of time where others have the queue too."""
+
+
+class SharedContract(SharedTimeless, SharedTimed):
+    """All of it, for an engine whose queues outlive their handles: give it a `SharedEngine`."""
+
+
+class SharedTimelessBroker(
     Naming,
     Pairing,
     Carrying,
@@ -146,12 +193,24 @@ class TimelessBroker(
     Keeping,
     ClosingBrokers,
 ):
+    """What holds without any time passing of brokers whose queues others may have too."""
+
+
+class SharedTimedBroker(Outliving, Forgetting, HoldingOn, LateTransactions, KeepingTime):
+    """What becomes of their queues in the course of time."""
+
+
+class SharedBrokerContract(SharedTimelessBroker, SharedTimedBroker):
+    """All that a broker has to do whose queues outlive it."""
+
+
+class TimelessBroker(SharedTimelessBroker, OwnedBroker):
     """What holds of brokers without any time passing."""
 
 
-class TimedBroker(Outliving, Forgetting, HoldingOn, LateTransactions, KeepingTime):
+class TimedBroker(SharedTimedBroker, OwnedTimedBroker):
     """What becomes of a broker's queues in the course of time."""
 
 
 class BrokerContract(TimelessBroker, TimedBroker):
-    """All that a broker has to do."""
+    """All that a broker has to do whose queues end with it."""

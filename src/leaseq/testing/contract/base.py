@@ -23,6 +23,7 @@ __all__ = [
     "Start",
     "Waiting",
     "in_line",
+    "left_in",
     "letters_in",
     "others_run",
     "until",
@@ -174,6 +175,12 @@ async def in_line(queue: LeasedQueue[K, V]) -> list[K]:
         except TimeoutError:
             return keys
         keys.append(key)
+
+
+async def left_in(queue: LeasedQueue[K, V]) -> list[K]:
+    """Wait until all leases have ended, for which no other task is needed, and then `in_line`."""
+    await until(queue, leased=0)
+    return await in_line(queue)
 
 
 async def letters_in(letters: Queue) -> list[DeadLetter[str, object]]:

@@ -234,9 +234,9 @@ class LosingBodies(Part):
     ) -> None:
         await timed.put("a", 1)
         async with create_task_group() as tg:
-            tg.start_soon(engine.advance, TIMEOUT + 1)
             with pytest.raises(LeaseLostError, match="lost while its body ran"):
                 async with timed.lease():
+                    tg.start_soon(engine.advance, TIMEOUT + 1)
                     await sleep_forever()
 
     async def test_a_body_that_has_not_noticed_has_lost_its_lease_too(

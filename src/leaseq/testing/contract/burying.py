@@ -11,20 +11,30 @@ from anyio import create_task_group
 from ...errors import LeaseLostError
 from ...policies import Priority, Retry
 from ...values import DeadLetter
-from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, letters_in, others_run
+from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, letters_in, others_run
 
-__all__ = ["Burying", "BuryingInTime"]
-
-UNBURIED = 3600.0
-"""Seconds after which an item that could not be buried is certainly tried again."""
+__all__ = ["Burying", "BuryingInTime", "Mortal"]
 
 
-class Burying(Part):
-    """`reject`, the last delivery, and the queue of dead letters."""
+class Mortal(Part):
+    """A part about items that die."""
 
     @pytest.fixture
     async def mortal(self, start: Start, letters: Queue) -> Queue:
         return await start(dead_letters=letters, retry=Retry(max_deliveries=2), name="pages")
+
+    @pytest.fixture
+    async def brief(self, start: Start, letters: Queue) -> Queue:
+        return await start(
+            dead_letters=letters,
+            retry=Retry(max_deliveries=1),
+            default_lease_timeout=TIMEOUT,
+            name="pages",
+        )
+
+
+class Burying(Mortal):
+    """`reject`, the last delivery, and the queue of dead letters."""
 
     async def test_a_rejected_item_is_a_dead_letter(self, mortal: Queue, letters: Queue) -> None:
         before = time.time()
@@ -162,17 +172,6 @@ class Burying(Part):
             await mortal.reject(lease, "unreadable")
         assert (await letters.statistics()).ready == 2
 
-    async def test_an_item_lives_on_if_its_queue_of_dead_letters_is_closed(
-        self, mortal: Queue, letters: Queue
-    ) -> None:
-        await mortal.put("a", 1)
-        _, _, lease = await mortal.get()
-        await letters.close()
-        await mortal.reject(lease, "unreadable")
-        statistics = await mortal.statistics()
-        assert (statistics.delayed, statistics.dead, statistics.dropped) == (1, 0, 0)
-        assert await mortal.peek("a") == 1
-
     async def test_a_letter_can_die_itself(self, start: Start) -> None:
         last = await start(name="last")
         letters = await start(dead_letters=last, name="letters")
@@ -188,17 +187,8 @@ class Burying(Part):
         assert letter.value.key == "a"
 
 
-class BuryingInTime(Part):
-    """Deaths by expiry, and what comes of those that could not be buried."""
-
-    @pytest.fixture
-    async def brief(self, start: Start, letters: Queue) -> Queue:
-        return await start(
-            dead_letters=letters,
-            retry=Retry(max_deliveries=1),
-            default_lease_timeout=TIMEOUT,
-            name="pages",
-        )
+class BuryingInTime(Mortal):
+    """Deaths by expiry."""
 
     async def test_an_expiry_at_the_last_delivery_is_a_dead_letter(
         self, engine: Engine, brief: Queue, letters: Queue
@@ -230,38 +220,3 @@ class BuryingInTime(Part):
         await letters.get(lease_timeout=10)
         await engine.advance(11)
         assert len(await letters_in(letters)) == 1
-
-    async def test_what_could_not_be_buried_is_tried_again(
-        self, engine: Engine, brief: Queue, letters: Queue
-    ) -> None:
-        await brief.put("a", 1)
-        _, _, lease = await brief.get()
-        await letters.close()
-        await brief.reject(lease, "unreadable")
-        assert await in_line(brief) == []
-        await engine.advance(UNBURIED)
-        _, value, lease = await brief.get(timeout=0)
-        assert (value, lease.deliveries) == (1, 2)
-        await brief.ack(lease)
-        assert not await brief.contains("a")
-
-    async def test_what_outlived_its_time_and_could_not_be_buried_is_tried_again(
-        self, engine: Engine, brief: Queue, letters: Queue
-    ) -> None:
-        await letters.close()
-        await brief.put("a", 1, ttl=10)
-        await engine.advance(11)
-        assert await brief.contains("a")
-        await engine.advance(UNBURIED)
-        assert await in_line(brief) == ["a"]
-
-    async def test_what_expired_and_could_not_be_buried_is_tried_again(
-        self, engine: Engine, brief: Queue, letters: Queue
-    ) -> None:
-        await letters.close()
-        await brief.put("a", 1)
-        await brief.get()
-        await engine.advance(TIMEOUT + 1)
-        assert await brief.contains("a")
-        await engine.advance(UNBURIED)
-        assert await in_line(brief) == ["a"]

@@ -7,7 +7,7 @@ from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
 from ...errors import QueueClosedError
-from .base import Part, Queue, in_line, until
+from .base import Part, Queue, in_line, others_run, until
 
 __all__ = ["Ending"]
 
@@ -95,38 +95,6 @@ class Ending(Part):
             assert (await queue.statistics()).getters == 1
             await queue.ack(lease)
 
-    async def test_a_taker_of_an_absent_key_fails_at_a_shutdown(self, queue: Queue) -> None:
-        await queue.put("b", 1)
-
-        async def consume() -> None:
-            with pytest.raises(QueueClosedError, match="'a' cannot come any more"):
-                await queue.take("a")
-
-        async with create_task_group() as tg:
-            tg.start_soon(consume)
-            await until(queue, takers=1)
-            await queue.shutdown()
-
-    async def test_a_taker_of_an_absent_key_fails_after_a_shutdown(self, queue: Queue) -> None:
-        await queue.put("b", 1)
-        await queue.shutdown()
-        with pytest.raises(QueueClosedError, match="'a' cannot come any more"):
-            await queue.take("a")
-
-    async def test_a_taker_fails_when_its_key_is_done_after_a_shutdown(self, queue: Queue) -> None:
-        await queue.put_many([("a", 1), ("b", 1)])
-        _, _, lease = await queue.get()
-        await queue.shutdown()
-
-        async def consume() -> None:
-            with pytest.raises(QueueClosedError, match="'a' cannot come any more"):
-                await queue.take("a")
-
-        async with create_task_group() as tg:
-            tg.start_soon(consume)
-            await until(queue, takers=1)
-            await queue.ack(lease)
-
     async def test_a_taker_gets_its_key_after_a_shutdown_if_it_is_released(
         self, queue: Queue
     ) -> None:
@@ -189,8 +157,7 @@ class Ending(Part):
 
         async with create_task_group() as tg:
             tg.start_soon(join)
-            for _ in range(10):
-                await checkpoint()
+            await others_run()
             await queue.release(lease)
             _, _, lease = await queue.get()
             assert not joined
@@ -266,8 +233,7 @@ class Ending(Part):
 
         async with create_task_group() as tg:
             tg.start_soon(join)
-            for _ in range(10):
-                await checkpoint()
+            await others_run()
             await queue.close()
 
     async def test_a_queue_closed_with_work_left_cannot_be_joined(self, queue: Queue) -> None:

@@ -119,13 +119,6 @@ class KeepingTime(BrokerPart):
         assert await letters.qsize() == 1
         assert await broker.process_expired() == 0
 
-    async def test_a_closed_queue_is_left_alone(self, engine: BrokerEngine, broker: Broker) -> None:
-        queue, letters = await broker.create_queue_pair("orders")
-        await queue.put("a", 1, ttl=TIMEOUT)
-        await queue.close()
-        await engine.advance(TIMEOUT + 1)
-        assert await letters.qsize() == 0
-
 
 class ClosingBrokers(BrokerPart):
     """`close`."""

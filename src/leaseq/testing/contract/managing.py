@@ -206,11 +206,3 @@ class Outliving(BrokerPart):
             assert await in_line(orders) == ["b"]
             _, letter, _ = await (await broker.dead_letters("orders")).get()
             assert (letter.key, letter.reason) == ("a", "expired")
-
-    async def test_a_closed_queue_is_left_as_it_is(self, engine: BrokerEngine) -> None:
-        async with await engine.broker() as broker:
-            queue = await broker.queue("orders")
-            await queue.put("a", 1, ttl=60)
-            await queue.close()
-            await engine.advance(61)
-            assert await broker.process_expired() == 0

@@ -87,19 +87,6 @@ class Misusing(Part):
         await queue.release(lease)
         assert lease.ended == "released"
 
-    async def test_waiting_for_what_falls_due_later_needs_a_timekeeper(
-        self, engine: Engine
-    ) -> None:
-        queue = await engine.queue()
-        async with create_task_group() as tg:
-            await tg.start(queue.run)
-            await queue.put("a", 1, delay=10)
-            tg.cancel_scope.cancel()
-        with pytest.raises(TimekeeperNotRunningError, match="falls due later"):
-            await queue.get()
-        with pytest.raises(TimekeeperNotRunningError, match="falls due later"):
-            await queue.take("a")
-
     async def test_a_missing_timekeeper_is_a_runtime_error(self, engine: Engine) -> None:
         queue = await engine.queue(default_lease_timeout=60)
         with pytest.raises(RuntimeError):

@@ -7,7 +7,7 @@ from anyio import create_task_group
 
 from ...policies import Priority
 from ...values import Put
-from .base import Part, Queue, Waiting, in_line
+from .base import Part, Queue, Waiting, in_line, until
 
 __all__ = ["Prioritising"]
 
@@ -131,5 +131,6 @@ class Prioritising(Part):
             await waiting.get("first")
             await waiting.get("second")
             await queue.put("a", 1, priority=Priority.LOW)
+            await until(queue, getters=1)
             await queue.put("b", 1, priority=Priority.HIGH)
         assert waiting.got == {"first": "a", "second": "b"}

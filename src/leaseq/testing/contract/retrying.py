@@ -305,8 +305,7 @@ class Resting(Part):
         with anyio.fail_after(3600):
             async with create_task_group() as tg:
                 tg.start_soon(consume)
-                await until(queue, delayed=1)
-                await engine.advance(11)
-                await until(queue, delayed=1)
-                await engine.advance(11)
+                for released in (1, 2):
+                    await until(queue, delayed=1, released=released)
+                    await engine.advance(11)
         assert deliveries == [1, 2, 3]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from anyio import BusyResourceError, CancelScope, create_task_group
-from anyio.lowlevel import checkpoint
 
-from .base import Engine, Part, Queue
+from .base import Engine, Part, Queue, others_run
 
 __all__ = ["Running"]
 
@@ -64,8 +63,7 @@ class Running(Part):
             await tg.start(queue.run)
             await queue.put("a", 1)
             await queue.shutdown()
-            for _ in range(10):
-                await checkpoint()
+            await others_run()
             with pytest.raises(BusyResourceError):
                 await queue.run()
             tg.cancel_scope.cancel()

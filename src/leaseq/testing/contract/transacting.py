@@ -112,7 +112,8 @@ class Transacting(TwoQueues):
 
         async def wait(queue: AnyQueue, other: AnyQueue) -> None:
             key, _, _ = await queue.get()
-            seen.append((key, await other.qsize() + await other.inflight_size()))
+            statistics = await other.statistics()
+            seen.append((key, statistics.ready + statistics.leased))
 
         async with create_task_group() as tg:
             tg.start_soon(wait, orders, invoices)

@@ -1,0 +1,359 @@
+"""A model of a queue's rules that is too simple to be wrong: it judges every engine.
+
+The model keeps plain lists, and looks at all of them for everything. Each put that makes an item
+gets a number, its ticket, by which the model knows at the end of each step where everything that
+was ever put has gone. Whose turn it is between tenants is not in the model: it only knows whose
+turn it may be, and the tests of the schedule know the rest.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from math import inf
+
+from leaseq import KeyAlreadyInFlightError, Put, Retry
+from leaseq.kit.request import Request
+from leaseq.kit.terms import Terms
+from leaseq.memory.death import Fate
+from leaseq.values import ANY_KEY
+
+KEYS = "abcdef"
+TENANTS = (None, "x", "y", "z")
+Order = tuple[int, int]
+
+
+@dataclass(eq=False)
+class Job:
+    """An item, wherever it is."""
+
+    ticket: int
+    key: str
+    value: int
+    tenant: str | None
+    priority: int = 3
+    deliveries: int = 0
+    cancellations: int = 0
+    expiries: int = 0
+    order: Order = (0, 0)
+    """Its place in line: 0 for those released to the front, 1 for those at their old place, 2 for
+    all others; and its place among these."""
+    ready_since: float = 0.0
+    due: float = -inf
+    rests_until: float = -inf
+    dies_at: float = inf
+
+    @property
+    def seen(self) -> tuple[object, ...]:
+        """What the ledger should show of it while it waits."""
+        counts = (self.deliveries, self.cancellations, self.expiries)
+        return self.key, self.value, self.tenant, self.priority, *counts
+
+
+@dataclass(eq=False)
+class Hold:
+    """A job in a consumer's hands."""
+
+    job: Job
+    token: int
+    deadline: float
+    priority: int
+    """That with which it returns."""
+    update: int | None = None
+    successor: Job | None = None
+
+    @property
+    def seen(self) -> tuple[object, ...]:
+        """What the ledger should show of its lease."""
+        job = self.job
+        counts = (job.deliveries, job.cancellations)
+        return job.key, job.value, self.token, self.deadline, job.tenant, job.priority, *counts
+
+
+@dataclass
+class Model:
+    """Where every job is: each is in one of these lists, and in one place of it."""
+
+    token: int
+    retry: Retry
+    caps: dict[str | None, int | None]
+    ready: list[Job] = field(default_factory=list)
+    delayed: list[Job] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    acked: list[Job] = field(default_factory=list)
+    dead: list[Job] = field(default_factory=list)
+    dropped: list[Job] = field(default_factory=list)
+    superseded: list[Job] = field(default_factory=list)
+    letters: list[tuple[object, ...]] = field(default_factory=list)
+    """What was to be buried, whether or not it was."""
+    fate: Fate | None = "dead"
+    unburied: float = 60.0
+    """How long an item rests that nobody buried, without a backoff."""
+    put_so_far: int = 0
+    placed: int = 0
+    events: list[str] = field(default_factory=list)
+    """Each hand-out, and each end of a lease that is not an ack."""
+
+    @property
+    def successors(self) -> list[Job]:
+        return [hold.successor for hold in self.holds if hold.successor is not None]
+
+    @property
+    def whereabouts(self) -> list[list[Job]]:
+        held = [hold.job for hold in self.holds]
+        gone = [self.acked, self.dead, self.dropped, self.superseded]
+        return [self.ready, self.delayed, held, self.successors, *gone]
+
+    @property
+    def deadlines(self) -> list[float]:
+        """All that are to be remembered."""
+        times = [
+            *(hold.deadline for hold in self.holds),
+            *(job.dies_at for job in self.ready),
+            *(min(job.due, job.dies_at) for job in self.delayed),
+        ]
+        return [time for time in times if time < inf]
+
+    def waiting(self, key: str) -> Job | None:
+        return next((job for job in self.ready + self.delayed if job.key == key), None)
+
+    def hold_on(self, key: str) -> Hold | None:
+        return next((hold for hold in self.holds if hold.job.key == key), None)
+
+    def newest_value(self, key: str) -> int | None:
+        if (job := self.waiting(key)) is not None:
+            return job.value
+        if (hold := self.hold_on(key)) is None:
+            return None
+        if hold.successor is not None:
+            return hold.successor.value
+        return hold.job.value if hold.update is None else hold.update
+
+    # Whose turn it may be
+
+    def in_flight(self, tenant: str | None) -> int:
+        return sum(hold.job.tenant == tenant for hold in self.holds)
+
+    def capped(self, tenant: str | None) -> bool:
+        cap = self.caps.get(tenant)
+        return cap is not None and self.in_flight(tenant) >= cap
+
+    def first_of(self, tenants: Collection[str | None]) -> list[Job]:
+        """The first item of each of these tenants that is under its cap."""
+        lines = [
+            [job for job in self.ready if job.tenant == tenant]
+            for tenant in tenants
+            if not self.capped(tenant)
+        ]
+        return [min(line, key=lambda job: (-job.priority, job.order)) for line in lines if line]
+
+    def may_be_next(self, request: Request[str]) -> list[Job]:
+        if request.key is not ANY_KEY:
+            wanted = [job for job in self.ready if job.key == request.key]
+            return [job for job in wanted if not self.capped(job.tenant)]
+        if request.tenants is None:
+            return self.first_of(TENANTS)
+        return self.first_of(request.tenants) or self.first_of(request.steal_from)
+
+    # The moves
+
+    def put(self, key: str, value: int, now: float, terms: Terms) -> Put | type[Exception]:
+        """What the put does, or is refused with."""
+        hold, job = self.hold_on(key), self.waiting(key)
+        if hold is not None and terms.if_in_flight == "reject":
+            return KeyAlreadyInFlightError
+        there = job or (hold.job if hold else None)
+        if there is not None and terms.tenant not in (None, there.tenant):
+            return ValueError
+        if job is not None:
+            self.replace(job, value, now, terms)
+            return Put.REPLACED
+        if hold is not None:
+            return self.put_in_flight(hold, value, now, terms)
+        job = self.new_job(key, value, terms.tenant)
+        if terms.priority is not None:
+            job.priority = terms.priority
+        job.dies_at = now + terms.ttl
+        self.wait(job, now, now + terms.delay)
+        return Put.ADDED
+
+    def new_job(self, key: str, value: int, tenant: str | None) -> Job:
+        self.put_so_far += 1
+        return Job(self.put_so_far, key, value, tenant)
+
+    def replace(self, job: Job, value: int, now: float, terms: Terms) -> None:
+        job.value = value
+        if terms.ttl < inf:
+            job.dies_at = now + terms.ttl
+        higher = terms.priority is not None and terms.priority > job.priority
+        if higher:
+            assert terms.priority is not None
+            job.priority = terms.priority
+        due = now + terms.delay
+        if job in self.delayed:
+            self.delayed.remove(job)
+            if terms.reschedule == "earliest":
+                due = min(due, job.due)
+            self.wait(job, now, max(due, job.rests_until))
+        elif higher or (terms.reschedule == "latest" and due > now):
+            self.ready.remove(job)
+            self.wait(job, now, due if terms.reschedule == "latest" else now)
+
+    def put_in_flight(self, hold: Hold, value: int, now: float, terms: Terms) -> Put:
+        if terms.priority is not None:
+            hold.priority = max(hold.priority, terms.priority)
+        due = now + terms.delay
+        successor = hold.successor
+        if successor is None:
+            if terms.if_in_flight == "update":
+                hold.update = value
+                return Put.UPDATED_IN_FLIGHT
+            successor = hold.successor = self.new_job(hold.job.key, value, hold.job.tenant)
+            successor.due = due
+        elif terms.reschedule == "latest":
+            successor.due = due
+        else:
+            successor.due = min(successor.due, due)
+        successor.value = value
+        if terms.ttl < inf:
+            successor.dies_at = now + terms.ttl
+        return Put.BUFFERED
+
+    def hand_out(self, job: Job, now: float, timeout: float) -> None:
+        self.ready.remove(job)
+        self.events.append("handed out")
+        self.token += 1
+        job.deliveries += 1
+        self.holds.append(Hold(job, self.token, now + timeout, job.priority))
+
+    def fall_due(self, job: Job, now: float) -> None:
+        """What a tick does to a job that waits."""
+        (self.ready if job in self.ready else self.delayed).remove(job)
+        if job.dies_at <= now:
+            self.die(job, None, now, "expired", None)
+        else:
+            self.wait(job, now, now)
+
+    def ack(self, hold: Hold, now: float) -> bool:
+        self.holds.remove(hold)
+        self.acked.append(hold.job)
+        if hold.successor is None:
+            return hold.update is not None
+        self.succeed(hold, hold.successor, now)
+        return False
+
+    def release(
+        self, hold: Hold, now: float, *, front: bool, delay: float | None, counted: bool
+    ) -> None:
+        job = hold.job
+        self.events.append("released")
+        if not counted:
+            self.uncount(hold)
+        elif self.retry.exhausted(job.deliveries):
+            self.die(job, hold, now, "max_deliveries", "broken")
+            return
+        if delay is None:
+            delay = self.retry.delay(job.deliveries) if counted and not front else 0.0
+        job.cancellations = 0
+        self.go_back(hold, now, self.front() if front else None, delay)
+
+    def give_back(self, hold: Hold, now: float) -> None:
+        self.events.append("cancelled")
+        self.uncount(hold)
+        hold.job.cancellations += 1
+        self.go_back(hold, now, (1, hold.token) if hold.job.cancellations == 1 else None)
+
+    def undo(self, hold: Hold, now: float) -> None:
+        dies_at = hold.job.dies_at
+        self.uncount(hold)
+        self.go_back(hold, now, (1, hold.token), dies_at=dies_at)
+
+    def expire(self, hold: Hold, now: float) -> None:
+        job = hold.job
+        self.events.append("expired")
+        job.cancellations = 0
+        if self.retry.exhausted(job.deliveries):
+            self.die(job, hold, now, "max_deliveries", None)
+            return
+        job.expiries += 1
+        if job.expiries == 1:
+            self.go_back(hold, now, (1, hold.token))
+        else:
+            self.go_back(hold, now, None, self.retry.delay(job.deliveries))
+
+    def reject(self, hold: Hold, now: float) -> None:
+        self.die(hold.job, hold, now, "bad", None)
+
+    def close(self, now: float) -> list[Hold]:
+        lost = self.holds.copy()
+        for hold in lost:
+            self.go_back(hold, now, (1, hold.token))
+        return lost
+
+    def drop_all(self) -> None:
+        self.dropped += self.ready + self.delayed
+        self.ready.clear()
+        self.delayed.clear()
+
+    # How a job comes to wait, and leaves its lease
+
+    def wait(self, job: Job, now: float, due: float, order: Order | None = None) -> None:
+        self.placed += 1
+        job.due = due
+        if due > now:
+            self.delayed.append(job)
+            return
+        job.order = (2, self.placed) if order is None else order
+        job.ready_since = now
+        self.ready.append(job)
+
+    def front(self) -> Order:
+        self.placed += 1
+        return 0, -self.placed
+
+    def uncount(self, hold: Hold) -> None:
+        self.events.remove("handed out")
+        hold.job.deliveries -= 1
+
+    def go_back(
+        self,
+        hold: Hold,
+        now: float,
+        order: Order | None,
+        delay: float = 0.0,
+        dies_at: float = inf,
+    ) -> None:
+        self.holds.remove(hold)
+        job = hold.job
+        if hold.successor is not None:
+            self.superseded.append(job)
+            self.succeed(hold, hold.successor, now)
+            return
+        if hold.update is not None:
+            job.value = hold.update
+        job.priority = hold.priority
+        job.dies_at = dies_at
+        job.rests_until = now + delay
+        self.wait(job, now, now + delay, order)
+
+    def succeed(self, hold: Hold, successor: Job, now: float) -> None:
+        successor.priority = hold.priority
+        self.wait(successor, now, successor.due)
+
+    def die(self, job: Job, hold: Hold | None, now: float, reason: str, error: str | None) -> None:
+        updated = hold is not None and hold.successor is None and hold.update is not None
+        value = hold.update if hold is not None and updated else job.value
+        self.letters.append((job.key, value, reason, error))
+        if self.fate is None:
+            job.cancellations = 0
+            delay = self.unburied if self.retry.backoff is None else self.retry.backoff.ceiling
+            if hold is not None:
+                self.go_back(hold, now, None, delay)
+            else:
+                job.dies_at = inf
+                job.rests_until = now + delay
+                self.wait(job, now, now + delay)
+            return
+        (self.dead if self.fate == "dead" else self.dropped).append(job)
+        if hold is not None:
+            self.holds.remove(hold)
+            if hold.successor is not None:
+                self.succeed(hold, hold.successor, now)
