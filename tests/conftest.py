@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tests.skipping import skipping_backend
 
 from leaseq.testing import virtual_backend
 
@@ -19,6 +20,10 @@ VIRTUAL_TIME: dict[str, Callable[[], Backend]] = {
     "asyncio+virtual": lambda: virtual_backend("asyncio"),
     "trio+virtual": lambda: virtual_backend("trio"),
 }
+SKIPPED_TIME: dict[str, Callable[[], Backend]] = {
+    "asyncio+skipping": lambda: skipping_backend("asyncio"),
+    "trio+skipping": lambda: skipping_backend("trio"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,31 +31,48 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "virtual_time: run where the clock jumps to the next timer, on both libraries"
     )
     config.addinivalue_line("markers", "only(library): run on asyncio alone, or on trio alone")
+    config.addinivalue_line(
+        "markers", "time_passes: too much of it to wait for where the clock does not jump or skip"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a backend on each; what also takes ``native`` once for each way to cancel."""
+    """Run what uses a backend on each.
+
+    What also takes ``native`` runs once for each way to cancel; what takes ``engine_name``, on each
+    engine, with a server in real time or without its idle parts.
+    """
     if "anyio_backend" not in metafunc.fixturenames:
         return
-    virtual = metafunc.definition.get_closest_marker("virtual_time")
-    only = metafunc.definition.get_closest_marker("only")
-    names = [
-        name
-        for name in (VIRTUAL_TIME if virtual else REAL_TIME)
-        if only is None or name.split("+")[0] in only.args
-    ]
-    if "native" not in metafunc.fixturenames:
-        metafunc.parametrize("anyio_backend", names, indirect=True)
-        return
-    ways = [
-        pytest.param(name, native, id=f"{name}-{'native' if native else 'scope'}")
-        for name in names
-        for native in ([False] if name.startswith("trio") else [False, True])
-    ]
-    metafunc.parametrize(("anyio_backend", "native"), ways, indirect=["anyio_backend"])
+    definition = metafunc.definition
+    virtual = definition.get_closest_marker("virtual_time") is not None
+    only = definition.get_closest_marker("only")
+    names = {None: [*(VIRTUAL_TIME if virtual else REAL_TIME)]}
+    if "engine_name" in metafunc.fixturenames:
+        on_server = [*REAL_TIME]
+        if virtual:
+            waits = definition.get_closest_marker("time_passes") is None
+            on_server = [*SKIPPED_TIME, *(["asyncio+uvloop"] if waits else [])]
+        names = {"memory": names[None], "valkey": on_server}
+    arguments = ["anyio_backend"]
+    arguments += [name for name in ("engine_name", "native") if name in metafunc.fixturenames]
+    ways = []
+    for engine, backends in names.items():
+        for name in backends:
+            if only is not None and name.split("+")[0] not in only.args:
+                continue
+            for native in (False,) if name.startswith("trio") else (False, True):
+                values = {"anyio_backend": name, "engine_name": engine, "native": native}
+                how = {"native": "native" if native else "scope"}
+                shown = [how.get(each, str(values[each])) for each in arguments]
+                if "native" in arguments or not native:
+                    ways.append(
+                        pytest.param(*(values[each] for each in arguments), id="-".join(shown))
+                    )
+    metafunc.parametrize(arguments, ways, indirect=[each for each in arguments if each != "native"])
 
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
-    make_backend = (REAL_TIME | VIRTUAL_TIME)[request.param]
+    make_backend = (REAL_TIME | VIRTUAL_TIME | SKIPPED_TIME)[request.param]
     return make_backend()

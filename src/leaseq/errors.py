@@ -12,8 +12,11 @@ __all__ = [
     "LeaseLostError",
     "LeaseqError",
     "QueueClosedError",
+    "ServerError",
+    "ServerUnavailableError",
     "TimekeeperNotRunningError",
     "TransactionError",
+    "UnusableServerError",
 ]
 
 
@@ -68,3 +71,35 @@ class TransactionError(LeaseqError):
 
 class CodecError(LeaseqError, ValueError):
     """A value cannot be made bytes of; or bytes are not those of a value."""
+
+
+class UnusableServerError(LeaseqError):
+    """There is no server to connect to, or none that can hold queues; the message says why."""
+
+
+class ServerUnavailableError(LeaseqError, ConnectionError):
+    """The server could not be reached, did not answer in time, or was not ready to.
+
+    The connection comes back by itself, once the server does.
+
+    Attributes:
+        in_doubt: Whether what was asked for may have been done, or may still be: the request was
+            on its way, and its answer was lost. Otherwise it certainly was not done.
+    """
+
+    def __init__(self, message: str = "", *, in_doubt: bool) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+
+
+class ServerError(LeaseqError):
+    """The server refused what it was asked for, with an error of its own.
+
+    Attributes:
+        code: The error's first word: ``"OOM"`` (the server is full), ``"NOPERM"`` (the user may
+            not), ``"ERR"`` (anything).
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,175 @@
+"""Where the server is and how to speak to it: what the URL of a broker says."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote
+
+__all__ = ["DEFAULT_PORT", "SCHEMES", "ValkeyUrl"]
+
+DEFAULT_PORT: Final = 6379
+
+SCHEMES: Final[Mapping[str, bool]] = {
+    "valkey": False,
+    "valkeys": True,
+    "redis": False,
+    "rediss": True,
+}
+"""The schemes of a URL, and whether the connection is by TLS."""
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_PARTS: Final = re.compile(r"([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+_ESCAPES: Final = "in a user's name or password, write : / ? # and @ as %3A %2F %3F %23 and %40"
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeyUrl:
+    """The parts of a URL: ``valkey://user:password@host:6379/0``; its text hides the password.
+
+    Several hosts, ``valkey://a:7000,b:7000,c``, are nodes of one cluster: the others are found
+    through any of them.
+
+    Attributes:
+        hosts: Name or address, and port, of each host in the URL.
+        tls: Whether the connection is by TLS.
+        username: Who speaks; None for the server's default user.
+        password: With what word; None if the server asks for none.
+        database: Number of the database on the server.
+        connect_timeout: How long the server may take to accept a connection, in seconds
+            (``?connect_timeout=5``).
+        request_timeout: How long the answer to a request may take, in seconds, which includes
+            the time until a lost connection is back (``?request_timeout=5``).
+        prefix: What all keys of the broker begin with, in braces (``?prefix=leaseq``): brokers
+            with different ones know nothing of each other.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    connect_timeout: float = 5.0
+    request_timeout: float = 5.0
+    prefix: str = "leaseq"
+
+    @classmethod
+    def parse(cls, url: str) -> ValkeyUrl:
+        """Read a URL.
+
+        Args:
+            url: As ``valkey://user:password@host:port/database?option=value``, of which all but
+                the host can be left out. ``valkeys`` and ``rediss`` are TLS.
+
+        Raises:
+            ValueError: it is not such a URL. The message never repeats what may be part of a
+                password.
+        """
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme.lower() not in SCHEMES:
+            choices = ", ".join(f"{each}://" for each in SCHEMES)
+            raise ValueError(f"the URL of a Valkey server starts with one of {choices}")
+        # urlsplit takes no list of hosts if one of them is in brackets.
+        location, path, query, fragment = _PARTS.fullmatch(rest).groups("")  # type: ignore[union-attr]
+        if "@" in path + query + fragment:
+            # What seems to be a host may be the beginning of a password.
+            raise ValueError(f"the URL has an @ after its host: {_ESCAPES}")
+        if fragment:
+            raise ValueError(f"the URL of a Valkey server has no #fragment: {_ESCAPES}")
+        user_info, _, hosts = location.rpartition("@")
+        username, _, password = user_info.partition(":")
+        return cls(
+            hosts=tuple(_hosts(hosts)),
+            tls=SCHEMES[scheme.lower()],
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            database=_database(path),
+            **_options(query),
+        )
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the URL names the nodes of a cluster."""
+        return len(self.hosts) > 1
+
+    @property
+    def address(self) -> str:
+        """The hosts and ports alone, for messages."""
+        return ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
+        )
+
+    def __str__(self) -> str:
+        user = quote(self.username or "", safe="")
+        if self.password is not None:
+            user += ":***"
+        scheme = "valkeys" if self.tls else "valkey"
+        return f"{scheme}://{user}{'@' if user else ''}{self.address}/{self.database}"
+
+
+def _hosts(text: str) -> Iterator[tuple[str, int]]:
+    for each in text.split(","):
+        if each.startswith("["):
+            host, bracket, after = each[1:].partition("]")
+            colon, port = after[:1], after[1:]
+            if not bracket or (after and colon != ":"):
+                raise ValueError(
+                    f"an IPv6 address in the URL is [address] or [address]:port; {_ESCAPES}"
+                )
+        else:
+            host, colon, port = each.partition(":")
+        if not host:
+            raise ValueError("the URL of a Valkey server names its host: valkey://localhost:6379/0")
+        yield host, _port(port) if colon else DEFAULT_PORT
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**16):
+        raise ValueError(f"the port in the URL is not a number from 1 to 65535; {_ESCAPES}")
+    return int(text)
+
+
+def _database(path: str) -> int:
+    text = path.removeprefix("/")
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"the path of the URL is the number of a database, as in /0; {_ESCAPES}")
+    return int(text)
+
+
+def _options(query: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "prefix":
+            options[name] = _prefix(value)
+        elif name in ("connect_timeout", "request_timeout"):
+            options[name] = _seconds(name, value)
+        else:
+            raise ValueError(
+                "unknown option in the URL: there are connect_timeout and request_timeout, both "
+                f"in seconds, and prefix; {_ESCAPES}"
+            )
+    return options
+
+
+def _prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise ValueError(
+            "prefix in the URL has 1 to 64 characters: letters, digits, and . _ - : after the "
+            "first one"
+        )
+    return text
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.001 <= seconds <= 86_400:
+        raise ValueError(f"{name} in the URL is not a number of seconds from 0.001 to 86400")
+    return seconds

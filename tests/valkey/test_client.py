@@ -1,0 +1,615 @@
+"""The client: what the engine builds on."""
+
+import asyncio
+import gc
+import math
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+from tests.servers import Server, free_port
+
+from leaseq import LeaseqError
+from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
+from leaseq.valkey.client import IN_FLIGHT, Client, Script, open_client
+from leaseq.valkey.probe import why_unusable
+from leaseq.valkey.url import ValkeyUrl
+
+from .conftest import MakeServer
+
+pytestmark = pytest.mark.anyio
+
+ECHO = Script("return {KEYS[1], ARGV[1]}")
+COUNT = Script("return redis.call('INCR', KEYS[1])")
+REFUSE = Script("return redis.error_reply(ARGV[1])")
+SECRET = "geheim"
+PATIENCE = 20
+
+
+@asynccontextmanager
+async def connected(
+    url: str, *, channel: str | None = None, on_message: Callable[[bytes], None] | None = None
+) -> AsyncIterator[Client]:
+    client = await open_client(ValkeyUrl.parse(url), channel=channel, on_message=on_message)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def counted(server: Server, key: str) -> int:
+    """How often COUNT ran on this key, by the server's word."""
+    async with connected(server.url) as other:
+        answer = await other.command("GET", key)
+    return int(answer) if isinstance(answer, bytes) else 0
+
+
+async def eventually(
+    is_so: Callable[[], bool] | Callable[[], Awaitable[bool]], *, within: float = PATIENCE
+) -> None:
+    """Wait for something that the server or another thread does."""
+    with anyio.fail_after(within):
+        while True:
+            answer = is_so()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await anyio.sleep(0.005)
+
+
+# Scripts
+
+
+async def test_a_script_is_given_keys_and_arguments_as_they_are(client: Client) -> None:
+    assert await client.script(ECHO, ["kéy"], [b"\x00\xff"]) == ["kéy".encode(), b"\x00\xff"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reply"),
+    [
+        ("return 1", 1),
+        ("return -2.9", -2),
+        ("return 'x'", b"x"),
+        ("return ''", b""),
+        ("return nil", None),
+        ("return false", None),
+        ("return true", 1),
+        ("return {}", []),
+        ("return {1, 'a', {2, false}}", [1, b"a", [2, None]]),
+        ("return {1, nil, 3}", [1]),
+    ],
+)
+async def test_what_a_script_returns(client: Client, source: str, reply: object) -> None:
+    assert await client.script(Script(source), [], []) == reply
+
+
+async def test_a_script_that_the_server_forgot_runs_all_the_same_and_once(
+    client: Client,
+) -> None:
+    assert await client.script(COUNT, ["n"], []) == 1
+    assert await client.script(COUNT, ["n"], []) == 2
+    await client.command("SCRIPT", "FLUSH")
+    assert await client.script(COUNT, ["n"], []) == 3
+    assert await client.script(COUNT, ["n"], []) == 4
+
+
+async def test_more_requests_than_may_be_in_flight_take_their_turns(client: Client) -> None:
+    replies = dict[int, object]()
+
+    async def ask(number: int) -> None:
+        replies[number] = await client.script(ECHO, ["k"], [str(number)])
+
+    async with anyio.create_task_group() as tg:
+        for number in range(3 * IN_FLIGHT):
+            tg.start_soon(ask, number)
+    assert replies == {n: [b"k", str(n).encode()] for n in range(3 * IN_FLIGHT)}
+
+
+# What the server refuses
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("LEASEQ it is so", "LEASEQ"),
+        ("ERR it is so", "ERR"),
+        ("OOM command not allowed", "OOM"),
+        ("NOPERM you may not", "NOPERM"),
+        ("EXECABORT no", "EXECABORT"),
+    ],
+)
+async def test_an_error_of_the_server_keeps_its_code_and_text(
+    client: Client, said: str, code: str
+) -> None:
+    with pytest.raises(ServerError) as caught:
+        await client.script(REFUSE, [], [said])
+    assert caught.value.code == code
+    assert str(caught.value) == said
+
+
+async def test_a_script_that_fails_says_where(client: Client) -> None:
+    with pytest.raises(ServerError, match=r"^ERR .*boom") as caught:
+        await client.script(Script("error('boom')"), [], [])
+    assert caught.value.code == "ERR"
+    with pytest.raises(ServerError, match=r"^ERR Error compiling script"):
+        await client.script(Script("it is not Lua"), [], [])
+
+
+@pytest.mark.parametrize("code", ["LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN"])
+async def test_a_server_that_is_not_ready_has_not_done_it(client: Client, code: str) -> None:
+    with pytest.raises(ServerUnavailableError, match=rf"not ready: {code} wait") as caught:
+        await client.script(REFUSE, [], [f"{code} wait"])
+    assert not caught.value.in_doubt
+
+
+async def test_a_full_server_says_so(own_server: Server) -> None:
+    async with connected(own_server.url) as client:
+        own_server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(ServerError) as caught:
+            await client.script(COUNT, ["n"], [])
+    assert caught.value.code == "OOM"
+
+
+# Connecting
+
+
+async def refused(url: str) -> str:
+    """Why there is no connection; the same without a word of the password."""
+    with pytest.raises(UnusableServerError) as caught:
+        await open_client(ValkeyUrl.parse(url), channel="mine", on_message=print)
+    chain: list[BaseException] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert all(SECRET not in str(each) + repr(each) for each in chain)
+    assert all(isinstance(each, LeaseqError) for each in chain)
+    return str(caught.value)
+
+
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[int]:
+    """Something that listens, and answers to whatever it is told; its port."""
+
+    async def talk(stream: SocketStream) -> None:
+        async with stream:
+            async for _ in stream:
+                if answer:
+                    await stream.send(answer)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tg:
+        tg.start_soon(listener.serve, talk)
+        yield listener.extra(SocketAttribute.local_port)
+        tg.cancel_scope.cancel()
+
+
+async def test_a_wrong_password_is_refused(make_server: MakeServer) -> None:
+    server = make_server("--requirepass", "right")
+    address = f"127.0.0.1:{server.port}"
+    reason = f"{address} does not know that user with that password"
+    assert await refused(f"valkey://:{SECRET}@{address}") == reason
+    assert await refused(f"valkey://ada:{SECRET}@{address}") == reason
+    assert "asks for a password" in await refused(f"valkey://{address}")
+    async with connected(f"valkey://:right@{address}") as client:
+        assert await client.script(ECHO, ["k"], ["v"]) == [b"k", b"v"]
+
+
+async def test_a_user_who_may_nothing_is_told_so(make_server: MakeServer) -> None:
+    server = make_server()
+    server.command("ACL", "SETUSER", "ada", "on", f">{SECRET}", "+hello", "+client")
+    reason = await refused(f"valkey://ada:{SECRET}@127.0.0.1:{server.port}")
+    assert "no permissions to run the 'info' command" in reason
+
+
+async def test_a_user_who_may_not_subscribe_is_told_so(make_server: MakeServer) -> None:
+    server = make_server()
+    server.command("ACL", "SETUSER", "ada", "on", f">{SECRET}", "+@all", "resetchannels")
+    times = "connect_timeout=0.2&request_timeout=0.2"
+    reason = await refused(f"valkey://ada:{SECRET}@127.0.0.1:{server.port}?{times}")
+    assert reason == f"127.0.0.1:{server.port} does not let this user subscribe to mine"
+
+
+async def test_where_nothing_listens_is_no_server() -> None:
+    port = free_port()
+    reason = await refused(f"valkey://:{SECRET}@127.0.0.1:{port}")
+    assert reason == f"no server at 127.0.0.1:{port}: Connection refused"
+
+
+async def test_a_host_that_is_not_there_is_no_server() -> None:
+    reason = await refused(f"valkey://:{SECRET}@no.such.host.invalid?connect_timeout=0.3")
+    assert "no server at no.such.host.invalid:6379" in reason
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["web", "mute"])
+async def test_what_is_not_a_valkey_is_said_to_be_none(answer: bytes) -> None:
+    async with listening(answer) as port:
+        reason = await refused(f"valkey://:{SECRET}@127.0.0.1:{port}?connect_timeout=0.2")
+    assert reason == f"what listens at 127.0.0.1:{port} is not a Valkey or Redis server"
+
+
+async def test_tls_where_there_is_none_is_said_to_be_that(server: Server) -> None:
+    address = f"127.0.0.1:{server.port}"
+    reason = await refused(f"valkeys://:{SECRET}@{address}?connect_timeout=0.2")
+    assert "does not speak TLS" in reason
+
+
+async def test_a_database_that_is_not_there_is_asked_for(server: Server) -> None:
+    address = f"127.0.0.1:{server.port}"
+    reason = await refused(f"valkey://{address}/999?connect_timeout=0.2")
+    assert "database 999: does it have one?" in reason
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_server_that_evicts_is_refused(make_server: MakeServer, policy: str) -> None:
+    server = make_server("--maxmemory-policy", policy)
+    reason = await refused(server.url)
+    assert f"maxmemory-policy is {policy}" in reason
+    assert "set maxmemory-policy to noeviction" in reason
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ("valkey_version:8.0.0", None),
+        ("redis_version:7.2.4\r\nvalkey_version:9.1.2", None),
+        ("redis_version:7.0.15", None),
+        ("redis_version:8.2.0\r\nmaxmemory_policy:noeviction", None),
+        ("redis_version:7.2.4\r\nvalkey_version:7.2.5", "Valkey 7.2.5: Valkey 8.0 or Redis 7.0"),
+        ("redis_version:6.2.14", "Redis 6.2.14: Valkey 8.0 or Redis 7.0"),
+        ("redis_version:255.255.255", None),
+        ("version:1.6.39", "not a Valkey or Redis server"),
+        ("", "not a Valkey or Redis server"),
+        ("valkey_version:8.1.0\r\nmaxmemory_policy:allkeys-lfu", "allkeys-lfu"),
+    ],
+)
+def test_what_a_server_must_be(info: str, reason: str | None) -> None:
+    found = why_unusable(f"# Server\r\n{info}\r\n")
+    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+async def test_connecting_does_not_hold_up_the_event_loop() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.sleep(0.01)
+            turns += 1
+
+    async with listening(b"") as port, anyio.create_task_group() as tg:
+        tg.start_soon(count_turns)
+        await refused(f"valkey://127.0.0.1:{port}?connect_timeout=0.2")
+        tg.cancel_scope.cancel()
+    assert turns > 10
+
+
+async def test_connecting_can_be_given_up() -> None:
+    async with listening(b"") as port:
+        with anyio.move_on_after(0.05) as scope:
+            await open_client(ValkeyUrl.parse(f"valkey://127.0.0.1:{port}"))
+        assert scope.cancelled_caught
+        gc.collect()  # a connection that was left open would complain
+
+
+# Lost connections, lost answers
+
+
+class Proxy:
+    """Passes on what it is sent, until it cuts a connection in the middle of a request."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.cut_at: float = math.inf
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        async with listener, anyio.create_task_group() as tg:
+            tg.start_soon(listener.serve, self._pass_on)
+            yield f"valkey://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            tg.cancel_scope.cancel()
+
+    async def _pass_on(self, client: SocketStream) -> None:
+        async with (
+            client,
+            await anyio.connect_tcp("127.0.0.1", self._server.port) as server,
+            anyio.create_task_group() as tg,
+        ):
+            tg.start_soon(self._answers, server, client, tg.cancel_scope)
+            tg.start_soon(self._requests, client, server, tg.cancel_scope)
+
+    async def _requests(
+        self, client: SocketStream, server: SocketStream, scope: anyio.CancelScope
+    ) -> None:
+        with anyio.CancelScope():
+            try:
+                async for data in client:
+                    if COUNT.sha.encode() in data and self.cut_at < 1:
+                        await server.send(data[: int(len(data) * self.cut_at)] or b"\n")
+                        self.cut_at = math.inf
+                        break
+                    await server.send(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass
+        scope.cancel()
+
+    async def _answers(
+        self, server: SocketStream, client: SocketStream, scope: anyio.CancelScope
+    ) -> None:
+        try:
+            async for data in server:
+                if self.cut_at == 1:
+                    self.cut_at = math.inf
+                    break
+                await client.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("cut_at", "done"), [(0, 0), (0.5, 0), (1, 1)], ids=["before", "amid", "after"]
+)
+async def test_a_request_whose_connection_is_cut_is_in_doubt_and_never_sent_again(
+    own_server: Server, cut_at: float, done: int
+) -> None:
+    proxy = Proxy(own_server)
+    async with proxy.listening() as url, connected(url) as client:
+        await client.script(COUNT, ["warm"], [])
+        proxy.cut_at = cut_at
+        with pytest.raises(ServerUnavailableError, match="lost before the answer") as caught:
+            await client.script(COUNT, ["n"], [])
+        assert caught.value.in_doubt
+        assert await client.script(COUNT, ["later"], []) == 1
+        assert await counted(own_server, "n") == done
+
+
+async def test_a_request_to_a_server_that_is_down_waits_for_it_to_come_back(
+    own_server: Server,
+) -> None:
+    async with connected(own_server.url) as client, anyio.create_task_group() as tg:
+        own_server.kill()
+        replies = list[object]()
+
+        async def ask() -> None:
+            replies.append(await client.script(COUNT, ["n"], []))
+
+        tg.start_soon(ask)
+        await anyio.sleep(0.1)
+        assert replies == []
+        own_server.start()
+        await eventually(lambda: replies == [1], within=3)
+
+
+async def test_a_request_that_is_not_answered_in_time_is_in_doubt(own_server: Server) -> None:
+    async with connected(f"{own_server.url}?request_timeout=0.2") as client:
+        await client.script(COUNT, ["n"], [])
+        late = pytest.raises(ServerUnavailableError, match=r"within 0\.2 s")
+        with own_server.frozen(), late as caught:
+            await client.script(COUNT, ["n"], [])
+        assert caught.value.in_doubt
+
+        async def was_done() -> bool:
+            return await counted(own_server, "n") == 2
+
+        await eventually(was_done)
+        assert await client.script(COUNT, ["n"], []) == 3
+
+
+async def test_a_request_in_flight_when_the_server_is_killed_is_in_doubt(
+    own_server: Server,
+) -> None:
+    failures = list[ServerUnavailableError]()
+    async with connected(own_server.url) as client:
+
+        async def ask() -> None:
+            with pytest.raises(ServerUnavailableError) as caught:
+                await client.script(COUNT, ["n"], [])
+            failures.append(caught.value)
+
+        async with anyio.create_task_group() as tg:
+            with own_server.frozen():
+                for _ in range(10):
+                    tg.start_soon(ask)
+                await anyio.sleep(0.1)
+                own_server.kill()
+                own_server.start()
+        assert [each.in_doubt for each in failures] == [True] * 10
+        assert await client.script(COUNT, ["n"], []) == 1
+
+
+# Cancellation
+
+
+async def give_up(
+    ask: Callable[[], Awaitable[object]], *, after: float, native: bool
+) -> object | None:
+    """What is answered within this time."""
+    if not native:
+        with anyio.move_on_after(after):
+            return await ask()
+        return None
+    task = asyncio.ensure_future(ask())
+    await asyncio.sleep(after)
+    task.cancel()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    return None if isinstance(outcome, asyncio.CancelledError) else outcome
+
+
+async def test_a_cancelled_request_is_done_and_its_answer_goes_to_nobody_else(
+    own_server: Server, native: bool
+) -> None:
+    answers = dict[int, object]()
+    script = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
+    async with connected(own_server.url) as client:
+        await client.script(script, ["warm"], ["0"])
+
+        async def ask(number: int) -> None:
+            run = partial(client.script, script, ["n"], [str(number)])
+            after = number % 7 * 0.0003
+            answers[number] = await give_up(run, after=after, native=native)
+
+        for start in range(0, 500, 50):
+            async with anyio.create_task_group() as tg:
+                for number in range(start, start + 50):
+                    tg.start_soon(ask, number)
+        sent = await client.command("GET", "n")
+    assert None in answers.values()
+    assert all(answer in (None, str(number).encode()) for number, answer in answers.items())
+    # One that was cancelled before its first step was not sent.
+    assert isinstance(sent, bytes)
+    assert len([each for each in answers.values() if each]) <= int(sent) <= 500
+
+
+# The subscription
+
+
+class Mailbox:
+    """Collects messages, and the threads they came in."""
+
+    def __init__(self) -> None:
+        self.messages = list[bytes]()
+        self.threads = set[int]()
+        self._came = anyio.Event()
+
+    def __call__(self, message: bytes) -> None:
+        self.messages.append(message)
+        self.threads.add(threading.get_ident())
+        self._came.set()
+
+    async def next(self) -> bytes:
+        with anyio.fail_after(PATIENCE):
+            while not self.messages:
+                await self._came.wait()
+                self._came = anyio.Event()
+        return self.messages.pop(0)
+
+
+async def test_what_is_published_arrives_in_the_event_loop(server: Server) -> None:
+    mail = Mailbox()
+    # Valkey 9.1.1 garbles a long message to the connection that publishes it.
+    async with (
+        connected(server.url) as client,
+        connected(server.url, channel="mine", on_message=mail),
+    ):
+        assert await client.command("PUBLISH", "mine", b"\x00\xff") == 1
+        assert await mail.next() == b"\x00\xff"
+        await client.command("PUBLISH", "another", b"no")
+        await client.command("PUBLISH", "mine", b"x" * 1_000_000)
+        assert await mail.next() == b"x" * 1_000_000
+    assert mail.threads == {threading.get_ident()}
+
+
+async def test_a_callback_that_fails_is_called_again(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    mail = Mailbox()
+
+    def fail(message: bytes) -> None:
+        mail(message)
+        raise ValueError("no good")
+
+    async with connected(server.url, channel="mine", on_message=fail) as client:
+        for message in (b"1", b"2"):
+            await client.command("PUBLISH", "mine", message)
+            assert await mail.next() == message
+    assert caplog.text.count("ValueError: no good") == 2
+
+
+@pytest.mark.parametrize("lost", ["server", "subscription"])
+async def test_the_subscription_comes_back_by_itself(own_server: Server, lost: str) -> None:
+    mail = Mailbox()
+    async with connected(own_server.url, channel="mine", on_message=mail) as client:
+        if lost == "server":
+            own_server.restart()
+        else:
+            await client.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+        async def was_heard() -> bool:
+            return await client.command("PUBLISH", "mine", "again") == 1
+
+        await eventually(was_heard, within=3)
+        assert await mail.next() == b"again"
+
+
+# Closing
+
+
+async def test_a_closed_client_does_nothing(server: Server) -> None:
+    client = await open_client(ValkeyUrl.parse(server.url))
+    await client.close()
+    await client.close()
+    with pytest.raises(ServerUnavailableError, match="closed") as caught:
+        await client.script(COUNT, ["n"], [])
+    assert not caught.value.in_doubt
+    assert await counted(server, "n") == 0
+
+
+async def test_requests_under_way_when_it_is_closed_are_in_doubt(own_server: Server) -> None:
+    client = await open_client(ValkeyUrl.parse(own_server.url))
+    async with anyio.create_task_group() as tg:
+
+        async def ask() -> None:
+            with pytest.raises(ServerUnavailableError, match="closed meanwhile") as caught:
+                await client.script(COUNT, ["n"], [])
+            assert caught.value.in_doubt
+
+        with own_server.frozen():
+            tg.start_soon(ask)
+            await anyio.sleep(0.05)
+            await client.close()
+
+
+async def test_closing_leaves_no_connection_thread_or_file_behind(own_server: Server) -> None:
+    async def open_and_close() -> None:
+        async with connected(own_server.url, channel="mine", on_message=print) as client:
+            await client.script(COUNT, ["n"], [])
+
+    def alone() -> bool:
+        return b"connected_clients:1\r" in own_server.command("INFO", "clients")
+
+    def left() -> list[int]:
+        return [len(list(Path("/proc/self", each).iterdir())) for each in ("task", "fd")]
+
+    await open_and_close()
+    await eventually(alone)
+    before = left()
+    for _ in range(10):
+        await open_and_close()
+    await eventually(alone)
+    await eventually(lambda: left() <= before)
+
+
+def test_event_loops_one_after_another_each_have_their_client(own_server: Server) -> None:
+    async def count(expected: int) -> None:
+        mail = Mailbox()
+        async with connected(own_server.url, channel="mine", on_message=mail) as client:
+            assert await client.script(COUNT, ["n"], []) == expected
+            await client.command("PUBLISH", "mine", "x")
+            assert await mail.next() == b"x"
+
+    for turn, backend in enumerate(["asyncio", "trio", "trio", "asyncio", "asyncio", "trio"], 1):
+        anyio.run(count, turn, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+def test_two_event_loops_at_once_are_refused(server: Server, backend: str, other: str) -> None:
+    async def connect() -> None:
+        async with connected(server.url):
+            pass
+
+    async def meanwhile() -> None:
+        await connect()
+        run = partial(anyio.run, connect, backend=other)
+        with pytest.raises(RuntimeError, match="there can be one at a time"):
+            await anyio.to_thread.run_sync(run)
+        await connect()
+
+    anyio.run(meanwhile, backend=backend)
+    anyio.run(connect, backend=other)

@@ -1,0 +1,85 @@
+"""What the URL of a server says."""
+
+import pytest
+
+from leaseq.valkey.url import ValkeyUrl
+
+SECRET = "geheim"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("valkey://localhost", ValkeyUrl((("localhost", 6379),))),
+        ("redis://localhost/", ValkeyUrl((("localhost", 6379),))),
+        ("VALKEY://localhost:7000/3", ValkeyUrl((("localhost", 7000),), database=3)),
+        ("valkeys://h", ValkeyUrl((("h", 6379),), tls=True)),
+        ("rediss://h", ValkeyUrl((("h", 6379),), tls=True)),
+        ("valkey://[::1]", ValkeyUrl((("::1", 6379),))),
+        ("valkey://[::1]:7000", ValkeyUrl((("::1", 7000),))),
+        ("valkey://a:1,b:2,c", ValkeyUrl((("a", 1), ("b", 2), ("c", 6379)))),
+        ("valkey://ada:pw@h", ValkeyUrl((("h", 6379),), username="ada", password="pw")),
+        ("valkey://:p[w@h", ValkeyUrl((("h", 6379),), password="p[w")),
+        ("valkey://a,[::1]:1", ValkeyUrl((("a", 6379), ("::1", 1)))),
+        ("valkey://:pw@h", ValkeyUrl((("h", 6379),), password="pw")),
+        ("valkey://:p%40%2F%3Aw@h", ValkeyUrl((("h", 6379),), password="p@/:w")),
+        ("valkey://:p@w:x@h", ValkeyUrl((("h", 6379),), password="p@w:x")),
+        (
+            "valkey://h?connect_timeout=0.5&request_timeout=10",
+            ValkeyUrl((("h", 6379),), connect_timeout=0.5, request_timeout=10.0),
+        ),
+    ],
+)
+def test_a_url_is_read(url: str, expected: ValkeyUrl) -> None:
+    assert ValkeyUrl.parse(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost:6379", "starts with one of valkey://, valkeys://"),
+        ("amqp://:geheim@h", "starts with one of valkey://, valkeys://"),
+        ("valkey:h", "starts with"),
+        ("valkey://", "names its host"),
+        ("valkey://:geheim@", "names its host"),
+        ("valkey://a,,b", "names its host"),
+        ("valkey://:geheim@h:port", "port .* from 1 to 65535"),
+        ("valkey://h:0", "port .* from 1 to 65535"),
+        ("valkey://h:65536", "port .* from 1 to 65535"),
+        ("valkey://h:", "port .* from 1 to 65535"),
+        ("valkey://h:²", "port .* from 1 to 65535"),
+        ("valkey://:geheim@[::1", "IPv6"),
+        ("valkey://a,[::1]7000", "IPv6"),
+        ("valkey://h/jobs", "number of a database"),
+        ("valkey://h/-1", "number of a database"),
+        ("valkey://h/0/1", "number of a database"),
+        ("valkey://h?timeout=1", "unknown option .* connect_timeout and request_timeout"),
+        ("valkey://h?connect_timeout=soon", "connect_timeout .* number of seconds"),
+        ("valkey://h?request_timeout=0", "request_timeout .* number of seconds"),
+        ("valkey://h?request_timeout=nan", "request_timeout .* number of seconds"),
+        ("valkey://h#geheim", "fragment"),
+        ("valkey://:gehe/im@h", "%2F"),
+        ("valkey://:geheim?@h", "%3F"),
+        ("valkey://:1#geheim@h", "%23"),
+        ("valkey://:geheim[@h:", "port"),
+    ],
+)
+def test_what_is_no_such_url_is_refused_without_a_word_of_the_password(
+    url: str, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        ValkeyUrl.parse(url)
+    assert SECRET not in str(caught.value)
+    assert "gehe" not in str(caught.value)
+
+
+def test_the_text_of_a_url_hides_the_password() -> None:
+    url = ValkeyUrl.parse(f"rediss://ada:{SECRET}@a,[::1]:7000/2")
+    assert str(url) == "valkeys://ada:***@a:6379,[::1]:7000/2"
+    assert SECRET not in repr(url)
+    assert str(ValkeyUrl.parse("valkey://h")) == "valkey://h:6379/0"
+
+
+def test_several_hosts_are_a_cluster() -> None:
+    assert ValkeyUrl.parse("valkey://a,b").is_cluster
+    assert not ValkeyUrl.parse("valkey://a").is_cluster
