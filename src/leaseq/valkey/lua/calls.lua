@@ -1,0 +1,86 @@
+-- Lost replies: what the last numbered call of a process did, so that its reply can be made again.
+--
+-- A process whose reply was lost sends the same call once more. Nothing is done then. What its
+-- operations said is kept as it was; of a claim only which leases it made is kept, and the items are
+-- read again: those that are held by those leases no more are left out.
+
+local FORGOTTEN = 3600000000 -- a process that has not called for so long is
+local number = tonumber(ARGV[4]) -- nil: not recorded
+
+local kept = {} -- the results to keep, by operation; false: as it is
+local operation = 0
+
+local function remember_claim(index, result)
+  if not number then
+    return
+  end
+  local record = { "claim", index, result[4] }
+  for at = 5, #result do
+    local leases = {}
+    for _, lease in ipairs(result[at]) do
+      leases[#leases + 1] = lease[1]
+      leases[#leases + 1] = lease[3]
+    end
+    record[at - 1] = leases
+  end
+  kept[operation] = record
+end
+
+local function remember_call(results)
+  for at = 4, #results do
+    kept[at - 3] = kept[at - 3] or results[at]
+  end
+  call("HSET", KEYS[1], process, pack(number, wall) .. pack(events, kept))
+end
+
+local function claim_again(record)
+  local q = queue_at(record[2])
+  if not q then
+    return GONE
+  end
+  local result = { "ok", q.n_ready > 0 and 1 or 0, total(q), record[3] }
+  for at = 4, #record do
+    local leases = {}
+    for n = 1, #record[at], 2 do
+      local key = record[at][n]
+      local item = find_held(q, key, record[at][n + 1])
+      if item then
+        leases[#leases + 1] = lease_of(key, item)
+      end
+    end
+    result[at + 1] = leases
+  end
+  return result
+end
+
+-- The results of this very call, if it was done before; nil, and whether a later one was.
+local function results_again()
+  local record = number and call("HGET", KEYS[1], process)
+  if not record then
+    return nil
+  end
+  local at, last = cmsgpack.unpack_limit(record, 2)
+  if last ~= number then
+    return nil, last > number
+  end
+  local then_events, then_kept = cmsgpack.unpack(sub(record, at + 1))
+  events = then_events
+  local results = {}
+  for n, each in ipairs(then_kept) do
+    results[n] = each[1] == "claim" and claim_again(each) or each
+  end
+  return results
+end
+
+-- The process is there; forget some that have not been heard of for long.
+local function remember_process()
+  for _, whom in ipairs(call("HRANDFIELD", KEYS[1], 2) or {}) do
+    local _, _, heard = cmsgpack.unpack_limit(call("HGET", KEYS[1], whom), 2)
+    if heard < wall - FORGOTTEN then
+      call("HDEL", KEYS[1], whom)
+    end
+  end
+  if call("HEXISTS", KEYS[1], process) == 0 then
+    call("HSET", KEYS[1], process, pack(-1, wall))
+  end
+end

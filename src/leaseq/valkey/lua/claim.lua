@@ -1,0 +1,235 @@
+-- Claims: handing out leases, and letting those wait for whom there are not enough.
+
+local claiming = lazily(function()
+  local SWEPT = 64 -- what of time's doing a claim does first
+  local BURIED = 1000 -- items that had outlived their time to live a claim buries on its way
+
+  local function take_names()
+    local names = {}
+    for n = 1, take_number() do
+      names[n] = take()
+    end
+    return names
+  end
+
+  local function take_request()
+    local request = {
+      count = take_number(), lease = take_span(), consumer = take(), patient = take() == "1",
+      kind = take(),
+    }
+    if request.kind == "key" then
+      request.key = take()
+    elseif request.kind == "tenants" then
+      request.own, request.steal = take_names(), take_names()
+    end
+    request.restricted = request.kind ~= "any"
+    return request
+  end
+
+  local function has(names, name)
+    for _, each in ipairs(names) do
+      if each == name then
+        return true
+      end
+    end
+    return false
+  end
+
+  -- The key of the item that a request gets next, and the item if it was read; nil: none is ready.
+  local function first_for(q, request)
+    if request.key then
+      local item = read_item(q, request.key)
+      if item and item.state == READY and claimable(q, item.tenant) then
+        return request.key, item
+      end
+      return nil
+    end
+    if not request.own then
+      return (next_item(q))
+    end
+    if q.n_ready == 0 then
+      return nil
+    end
+    if not q.fair then
+      return (has(request.own, "") or has(request.steal, "")) and head(q) or nil
+    end
+    local tenant = schedule.next_of(q, request.own) or schedule.next_of(q, request.steal)
+    return tenant and head(q, tenant)
+  end
+
+  -- Make a lease of an item that is out of the line; it and the lease's end are written by who calls.
+  local function make_lease(q, item, request)
+    q.changed = true
+    q.token = max(q.token + 1, wall)
+    q.handed_out = q.handed_out + 1
+    q.n_leased = q.n_leased + 1
+    item.state, item.rank, item.since = LEASED, q.token, now
+    item.deliveries = item.deliveries + 1
+    item.process, item.consumer = process, request.consumer
+  end
+
+  local function hand_out(q, key, item, request)
+    call("ZREM", q.ready, member_of(key, item))
+    q.n_ready = q.n_ready - 1
+    if item.expires < NEVER then
+      call("ZREM", q.timers, key)
+    end
+    if q.fair then
+      schedule.hand_out(q, item.tenant, request.restricted)
+    end
+    make_lease(q, item, request)
+    write_item(q, key, item)
+    call("ZADD", q.leased, now + request.lease, key)
+    return lease_of(key, item)
+  end
+
+  -- Hand out one item; nil: none is ready. Those that have outlived their time are buried, up to a
+  -- limit; whoever parks then is woken at once, if there is more.
+  local function claim_one(q, request)
+    for _ = 1, BURIED do
+      local key, item = first_for(q, request)
+      if not key then
+        return nil
+      end
+      item = item or read_item(q, key)
+      if item.expires > now then
+        return hand_out(q, key, item, request)
+      end
+      take_out(q, key, item)
+      moves.outlive(q, key, item)
+    end
+  end
+
+  -- Hand out the first items of a queue without tenants, several with a few commands.
+  local function claim_lot(q, request, leases, count)
+    local popped = call("ZPOPMIN", q.ready, count)
+    local keys = {}
+    for n = 1, #popped, 2 do
+      keys[#keys + 1] = key_of(popped[n])
+    end
+    local raw = call("HMGET", q.items, unpack(keys))
+    local deadline = now + request.lease
+    local items, ends = {}, {}
+    for n, key in ipairs(keys) do
+      local item = unpack_item(raw[n])
+      q.n_ready = q.n_ready - 1
+      if item.expires < NEVER then
+        call("ZREM", q.timers, key)
+      end
+      if item.expires > now then
+        make_lease(q, item, request)
+        items[#items + 1] = key
+        items[#items + 1] = pack_item(item)
+        ends[#ends + 1] = deadline
+        ends[#ends + 1] = key
+        leases[#leases + 1] = lease_of(key, item)
+      else
+        moves.outlive(q, key, item)
+      end
+    end
+    if items[1] then
+      call("HSET", q.items, unpack(items))
+      call("ZADD", q.leased, unpack(ends))
+    end
+  end
+
+  -- Serve a request as far as there is something for it.
+  local function serve(q, request)
+    local leases = {}
+    local anything = not request.restricted and not q.fair
+    for _ = 1, BURIED do
+      local lacks = request.count - #leases
+      if lacks <= 0 then
+        return leases
+      end
+      if anything then
+        if q.n_ready == 0 then
+          return leases
+        end
+        claim_lot(q, request, leases, min(lacks, q.n_ready, LOT))
+      else
+        local lease = claim_one(q, request)
+        if not lease then
+          return leases
+        end
+        leases[#leases + 1] = lease
+      end
+    end
+    return leases
+  end
+
+  -- What a request that was not served waits for.
+  local function wants_of(q, request)
+    if request.key then
+      local item = read_item(q, request.key)
+      if item and item.state == READY then
+        return { "k" .. request.key, "c" .. item.tenant }
+      end
+      return { "k" .. request.key }
+    end
+    if not request.own then
+      return { request.patient and "A" or "a" }
+    end
+    local wants = {}
+    for _, tenant in ipairs(request.own) do
+      wants[#wants + 1] = (request.patient and "T" or "t") .. tenant
+    end
+    for _, tenant in ipairs(request.steal) do
+      wants[#wants + 1] = (request.patient and "S" or "s") .. tenant
+    end
+    return wants
+  end
+
+  -- Let the process wait for what a request lacks, unless it waits for that by now.
+  local function wait_for(q, request, held, parks, waits)
+    for _, want in ipairs(wants_of(q, request)) do
+      if not waits[want] then
+        waits[want] = true
+        local stamp = held[want]
+        local made = not (stamp and waking.is_parked(q, want, stamp)) and waking.park(q, want)
+        if made then
+          parks[#parks + 1] = want
+          parks[#parks + 1] = made
+        end
+      end
+    end
+  end
+
+  local function claim()
+    local index = take_number()
+    local q = queue_at(index)
+    local parks_too = take() == "1"
+    local held, requests = {}, {}
+    for _ = 1, take_number() do
+      local want = take()
+      held[want] = take()
+    end
+    for n = 1, take_number() do
+      requests[n] = take_request()
+    end
+    if not q then
+      return GONE
+    end
+    if first_over(q.leased) or first_over(q.timers) then
+      moves.sweep(q, SWEPT)
+    end
+    local parks, waits = {}, {}
+    local result = { "ok", 0, 0, parks }
+    for n, request in ipairs(requests) do
+      local leases = serve(q, request)
+      result[n + 4] = leases
+      if #leases < request.count and parks_too then
+        wait_for(q, request, held, parks, waits)
+      end
+    end
+    result[2] = q.n_ready > 0 and 1 or 0
+    result[3] = total(q)
+    q.wakes_next = q.n_ready > 0 -- who was woken for it may have been this one, in vain
+    remember_claim(index, result)
+    return result
+  end
+
+  return {
+    claim = claim,
+  }
+end)

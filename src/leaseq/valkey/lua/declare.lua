@@ -1,0 +1,104 @@
+-- Making queues, naming them, and doing away with them.
+--
+-- The hash of queues has, under a queue's name, when it was made and as which, its options as they
+-- were given, and the name of its queue of dead letters; under "", how many were ever made.
+
+local declaring = lazily(function()
+  local function entry_of(raw)
+    local created, number, options, letters = cmsgpack.unpack(raw)
+    return { created = created, number = number, options = options, letters = letters }
+  end
+
+  local function make_state(index, name, settings)
+    local q = new_queue(
+      index, 2 + (index - 1) * 12, name, settings.max_size, settings.max_deliveries,
+      settings.base, settings.factor, settings.ceiling, settings.history_size, settings.dedupe_for,
+      0, 0, 0, 0, 0, wall - 1, wall, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+    )
+    q.changed = true
+    for _, each in ipairs(settings.tenants) do
+      if not q.fair then
+        schedule.begin(q)
+      end
+      schedule.set_tenant(q, each.name, each.weight, each.cap)
+    end
+    queues[index] = q
+  end
+
+  -- Make a queue, unless it is there.
+  local function declare()
+    local index, name, options, letters = take_number(), take(), take(), take()
+    local settings = {
+      max_size = take_span(), max_deliveries = take_span(),
+      base = take_number(), factor = take_number(), ceiling = take_number(),
+      history_size = take_number(), dedupe_for = take_number(), tenants = {},
+    }
+    for n = 1, take_number() do
+      settings.tenants[n] = { name = take(), weight = take_number(), cap = take_number() }
+    end
+    local raw = call("HGET", KEYS[2], name)
+    if not queue_at(index) then
+      make_state(index, name, settings)
+    end
+    if raw then
+      local entry = entry_of(raw)
+      return { "ok", 0, entry.options, entry.letters }
+    end
+    local made = call("HINCRBY", KEYS[2], "", 1)
+    call("HSET", KEYS[2], name, pack(wall, made, options, letters))
+    return { "ok", 1, options, letters }
+  end
+
+  local function list()
+    take() -- a queue, as all operations name one
+    local all = call("HGETALL", KEYS[2])
+    local entries = {}
+    for n = 1, #all, 2 do
+      if all[n] ~= "" then
+        local entry = entry_of(all[n + 1])
+        entry.name = all[n]
+        entries[#entries + 1] = entry
+      end
+    end
+    table.sort(entries, function(one, other)
+      return one.number < other.number
+    end)
+    local result = { "ok" }
+    for _, entry in ipairs(entries) do
+      result[#result + 1] = entry.name
+      result[#result + 1] = entry.options
+      result[#result + 1] = entry.letters
+    end
+    return result
+  end
+
+  -- Do away with a queue; all who wait at it are told.
+  local function delete()
+    local q = take_queue()
+    if not q then
+      return GONE
+    end
+    local told = {}
+    for _, member in ipairs(call("ZRANGE", q.parked, 0, -1)) do
+      local whom = sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
+      if not told[whom] then
+        told[whom] = true
+        waking.tell(whom, q.name .. "\0x")
+      end
+    end
+    call("UNLINK", q.state, q.items, q.ready, q.leased, q.timers, q.parked, q.accounts)
+    call("UNLINK", q.eligible, q.early, q.idle, q.done, q.history)
+    call("HDEL", KEYS[2], q.name)
+    queues[q.index] = false
+    return OK
+  end
+
+  local function hello()
+    remember_process()
+    return OK
+  end
+
+  return {
+    declare = declare, queues = list, delete = delete, hello = hello,
+  }
+end)

@@ -1,0 +1,269 @@
+-- Whose turn it is between tenants: WF2Q+, as schedule.py has it and explains it.
+--
+-- Each tenant has an account, in the queue's hash under its name: what it has ready and leased, its
+-- start, and whether it competes. Those that compete are in `eligible`, by their finish, if the
+-- virtual time has reached their start, else in `early`, by it. Those with nothing ready and
+-- nothing leased are in `idle`, by their start, until a new account would be as good. Weights and
+-- caps that were asked for are kept beside the accounts, in the field "%" .. tenant.
+--
+-- Virtual times are whole numbers in doubles: one item of a tenant of weight 1 is 2^24, so that a
+-- weight may be anything from a millionth to a million. They are moved back by what they have in
+-- common before they get too large to be exact.
+--
+-- Accounts are read once in a call, and written at its end. A queue without tenants has none.
+
+local schedule = lazily(function()
+  local SHARE = 1048576 -- the weight 1, as an integer
+  local ITEM = 17592186044416 -- 2^44: the cost of one item at a weight of one 2^20th
+  local REMEMBERED = 1024 -- idle tenants ahead of the virtual time that are kept
+  local TOO_LATE = 2251799813685248 -- 2^51
+
+  local function shares_of(weight)
+    return max(1, floor(weight * SHARE + 0.5))
+  end
+
+  local function cost(account)
+    return max(1, floor(ITEM / account.shares))
+  end
+
+  local function finish(account)
+    return account.start + cost(account)
+  end
+
+  local function may_compete(account)
+    local capped = account.cap >= 0 and account.in_flight >= account.cap
+    return account.ready > 0 and not capped
+  end
+
+  local function find(q, tenant)
+    q.cached = q.cached or {}
+    local account = q.cached[tenant]
+    if account == nil then
+      local raw = call("HGET", q.accounts, tenant)
+      if not raw then
+        return nil
+      end
+      local ready, in_flight, start, competing, eligible, idle, shares, cap = cmsgpack.unpack(raw)
+      account = {
+        ready = ready, in_flight = in_flight, start = start, competing = competing == 1,
+        eligible = eligible == 1, idle = idle == 1, shares = shares, cap = cap,
+      }
+      q.cached[tenant] = account
+    end
+    return account or nil
+  end
+
+  local function account_of(q, tenant)
+    local account = find(q, tenant)
+    if account == nil then
+      local declared = call("HGET", q.accounts, "%" .. tenant)
+      local shares, cap = SHARE, -1
+      if declared then
+        shares, cap = cmsgpack.unpack(declared)
+      end
+      account = {
+        ready = 0, in_flight = 0, start = 0, competing = false, eligible = false, idle = false,
+        shares = shares, cap = cap,
+      }
+      q.cached[tenant] = account
+    elseif account.idle then
+      call("ZREM", q.idle, tenant)
+      account.idle = false
+    end
+    account.changed = true
+    return account
+  end
+
+  local function file(q, tenant, account)
+    account.eligible = account.start <= q.virtual
+    if account.eligible then
+      call("ZADD", q.eligible, finish(account), tenant)
+    else
+      call("ZADD", q.early, account.start, tenant)
+    end
+  end
+
+  local function compete(q, tenant, account)
+    if not account.competing and may_compete(account) then
+      account.competing = true
+      account.start = max(account.start, q.virtual)
+      q.shares = q.shares + account.shares
+      file(q, tenant, account)
+    end
+  end
+
+  local function withdraw(q, tenant, account)
+    if account.competing then
+      call("ZREM", account.eligible and q.eligible or q.early, tenant)
+      account.competing, account.eligible = false, false
+      q.shares = q.shares - account.shares
+    end
+  end
+
+  -- Let an account idle that has nothing ready and nothing leased, and forget what may be.
+  local function rest(q, tenant, account)
+    if account.ready == 0 and account.in_flight == 0 and not account.idle then
+      account.idle = true
+      call("ZADD", q.idle, account.start, tenant)
+    end
+    while true do
+      local first = call("ZRANGE", q.idle, 0, 0, "WITHSCORES")
+      if not first[1] then
+        return
+      end
+      if tonumber(first[2]) > q.virtual and call("ZCARD", q.idle) <= REMEMBERED then
+        return
+      end
+      call("ZREM", q.idle, first[1])
+      call("HDEL", q.accounts, first[1])
+      q.cached[first[1]] = false
+    end
+  end
+
+  local function flush(q)
+    for tenant, account in pairs(q.cached or {}) do
+      if account and account.changed then
+        account.changed = false
+        call("HSET", q.accounts, tenant, pack(
+          account.ready, account.in_flight, account.start, account.competing and 1 or 0,
+          account.eligible and 1 or 0, account.idle and 1 or 0, account.shares, account.cap
+        ))
+      end
+    end
+  end
+
+  -- Move all virtual times back by what they have in common. O(tenants), once in many hand-outs.
+  local function rebase(q)
+    local by = q.virtual
+    flush(q)
+    local names = call("HKEYS", q.accounts)
+    call("DEL", q.eligible, q.early, q.idle)
+    q.virtual = 0
+    for _, tenant in ipairs(names) do
+      if byte(tenant) ~= 37 then
+        local account = find(q, tenant)
+        account.start = account.start - by
+        account.changed = true
+        if account.competing then
+          file(q, tenant, account)
+        elseif account.idle then
+          call("ZADD", q.idle, account.start, tenant)
+        end
+      end
+    end
+  end
+
+  local function push(q, tenant)
+    local account = account_of(q, tenant)
+    account.ready = account.ready + 1
+    compete(q, tenant, account)
+  end
+
+  -- An item is not ready any more, but not handed out either.
+  local function remove(q, tenant)
+    local account = account_of(q, tenant)
+    account.ready = account.ready - 1
+    if account.ready == 0 then
+      withdraw(q, tenant, account)
+      rest(q, tenant, account)
+    end
+  end
+
+  -- A ready item of a tenant that competes is leased; `restricted`: it was asked for by its tenant
+  -- or its key.
+  local function hand_out(q, tenant, restricted)
+    local account = account_of(q, tenant)
+    if not restricted then
+      q.virtual = q.virtual + math.ceil(ITEM / q.shares)
+    end
+    account.ready = account.ready - 1
+    account.in_flight = account.in_flight + 1
+    call("ZREM", account.eligible and q.eligible or q.early, tenant)
+    account.start = account.start + cost(account)
+    if may_compete(account) then
+      file(q, tenant, account)
+    else
+      account.competing, account.eligible = false, false
+      q.shares = q.shares - account.shares
+    end
+    if q.virtual > TOO_LATE then
+      rebase(q)
+    end
+  end
+
+  -- The lease on an item of a tenant has ended; whether the tenant has a cap.
+  local function ended(q, tenant)
+    local account = account_of(q, tenant)
+    account.in_flight = account.in_flight - 1
+    compete(q, tenant, account)
+    rest(q, tenant, account)
+    return account.cap >= 0
+  end
+
+  local function claimable(q, tenant)
+    local account = find(q, tenant)
+    return account ~= nil and account.competing
+  end
+
+  -- The tenant whose turn it is; nil: nobody competes.
+  local function next_turn(q)
+    q.changed = true -- the virtual time may leap
+    while true do
+      local turn = call("ZRANGE", q.eligible, 0, 0)[1]
+      local first = call("ZRANGE", q.early, 0, 0, "WITHSCORES")
+      if not first[1] then
+        return turn
+      end
+      local start = tonumber(first[2])
+      if not turn then
+        q.virtual = max(q.virtual, start)
+      end
+      if start > q.virtual then
+        return turn
+      end
+      call("ZREM", q.early, first[1])
+      local account = find(q, first[1])
+      account.eligible, account.changed = true, true
+      call("ZADD", q.eligible, finish(account), first[1])
+    end
+  end
+
+  -- The tenant whose turn it is among some; nil: none competes.
+  local function next_of(q, tenants)
+    local first, earliest
+    for _, tenant in ipairs(tenants) do
+      local account = find(q, tenant)
+      if account and account.competing and (not first or finish(account) < earliest) then
+        first, earliest = tenant, finish(account)
+      end
+    end
+    return first
+  end
+
+  -- From now on there are tenants: what is there so far is nobody's in particular.
+  local function begin(q)
+    q.fair, q.virtual, q.shares = true, 0, 0
+    if q.n_ready + q.n_leased > 0 then
+      local account = account_of(q, "")
+      account.ready, account.in_flight = q.n_ready, q.n_leased
+      compete(q, "", account)
+    end
+  end
+
+  local function set_tenant(q, tenant, weight, cap)
+    local shares = shares_of(weight)
+    call("HSET", q.accounts, "%" .. tenant, pack(shares, cap))
+    local account = find(q, tenant)
+    if account then
+      withdraw(q, tenant, account)
+      account.shares, account.cap, account.changed = shares, cap, true
+      compete(q, tenant, account)
+    end
+  end
+
+  return {
+    push = push, remove = remove, hand_out = hand_out, ended = ended, claimable = claimable,
+    next_turn = next_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
+    flush = flush, find = find, withdraw = withdraw, rest = rest,
+  }
+end)

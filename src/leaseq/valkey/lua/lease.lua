@@ -1,0 +1,38 @@
+-- Leases: whether one holds its item, and its end.
+
+-- The item that a lease holds, past its deadline or not; nil: it holds nothing any more.
+local function find_leased(q, key, token)
+  local item = read_item(q, key)
+  if item and item.state == LEASED and digits(item.rank) == token then
+    return item
+  end
+end
+
+-- The item that a lease holds. One past its deadline is lost, whether or not it was swept.
+local function find_held(q, key, token)
+  local item = find_leased(q, key, token)
+  if item and tonumber(call("ZSCORE", q.leased, key)) > now then
+    return item
+  end
+end
+
+-- Its time to live has ended with its first lease.
+local function end_lease(q, key, item)
+  q.changed = true
+  item.expires = NEVER
+  call("ZREM", q.leased, key)
+  q.n_leased = q.n_leased - 1
+  if q.fair and schedule.ended(q, item.tenant) then
+    q.freed = q.freed or {}
+    q.freed[#q.freed + 1] = item.tenant
+  end
+end
+
+-- Which of those with a deadline is the first whose deadline has passed, and when; nil: none.
+local function first_over(line)
+  local first = call("ZRANGE", line, 0, 0, "WITHSCORES")
+  local deadline = tonumber(first[2]) or NEVER
+  if deadline <= now then
+    return first[1], deadline
+  end
+end

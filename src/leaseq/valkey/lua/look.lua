@@ -1,0 +1,215 @@
+-- Looking into a queue. Nothing is written here, and nothing done that time has brought.
+
+number = nil -- nothing is kept of a look: it may just be taken again
+
+local looks = lazily(function()
+  local function looking(look)
+    return function()
+      local q = take_queue()
+      local arguments = { look.takes and look.takes() }
+      if not q then
+        return GONE
+      end
+      return look.see(q, unpack(arguments))
+    end
+  end
+
+  local peek = looking({
+    takes = take,
+    see = function(q, key)
+      local item = read_item(q, key)
+      if not item then
+        return { "absent" }
+      end
+      local newest = item.after == 0 and item or moves.read_after(q, key)
+      return { "ok", read_body(newest.body, newest.letter), newest.letter }
+    end,
+  })
+
+  local contains = looking({
+    takes = take,
+    see = function(q, key)
+      return { "ok", call("HEXISTS", q.items, key) }
+    end,
+  })
+
+  local ready = looking({
+    see = function(q)
+      local result = { "ok" }
+      for n, member in ipairs(call("ZRANGE", q.ready, 0, -1)) do
+        result[n + 1] = key_of(member)
+      end
+      return result
+    end,
+  })
+
+  local leased = looking({
+    see = function(q)
+      local result = call("ZRANGE", q.leased, 0, -1)
+      table.insert(result, 1, "ok")
+      return result
+    end,
+  })
+
+  local LOOKED_AT = 1000 -- items, to find the one that has been ready for longest
+
+  -- How long the item has been ready that has been so for longest; -1: none is. Of those at the back
+  -- of one line the first has been; those before them may have come in any order.
+  local function oldest_age(q)
+    local oldest, from = NEVER, "-"
+    for _ = 1, LOOKED_AT do
+      local member = call("ZRANGE", q.ready, from, "+", "BYLEX", "LIMIT", 0, 1)[1]
+      if not member then
+        break
+      end
+      local item = read_item(q, key_of(member))
+      oldest = min(oldest, item.since)
+      local line = sub(member, 1, place_at(member) + 4)
+      from = item.rank < 0 and "(" .. member or "(" .. line .. "\255"
+    end
+    return oldest == NEVER and -1 or max(0, now - oldest)
+  end
+
+  local function add_tenants(q, result)
+    if not q.fair then
+      result[#result + 1] = ""
+      result[#result + 1] = q.n_ready
+      result[#result + 1] = q.n_leased
+      return
+    end
+    for _, tenant in ipairs(call("HKEYS", q.accounts)) do
+      if byte(tenant) ~= 37 then
+        local account = schedule.find(q, tenant)
+        result[#result + 1] = tenant
+        result[#result + 1] = account.ready
+        result[#result + 1] = account.in_flight
+      end
+    end
+  end
+
+  local counts = looking({
+    takes = take,
+    see = function(q, tenants)
+      local left = q.acked + q.dead + q.dropped + q.superseded
+      local result = {
+        "ok", q.n_ready, q.n_delayed, q.n_leased, q.n_buffered, total(q) + left,
+        q.handed_out - q.undone - q.cancelled, q.acked, q.released, q.expired, q.cancelled, q.dead,
+        q.dropped, q.superseded, oldest_age(q),
+      }
+      if tenants == "1" then
+        add_tenants(q, result)
+      end
+      return result
+    end,
+  })
+
+  local inflight = looking({
+    see = function(q)
+      local leases = {}
+      local members = call("ZRANGE", q.leased, 0, -1, "WITHSCORES")
+      for n = 1, #members, 2 do
+        local key, deadline = members[n], tonumber(members[n + 1])
+        local item = read_item(q, key)
+        local left = deadline == NEVER and -1 or max(0, deadline - now)
+        leases[#leases + 1] = {
+          token = item.rank,
+          seen = {
+            key, digits(item.rank), item.consumer, now - item.since, left, item.deliveries,
+            item.tenant, item.priority,
+          },
+        }
+      end
+      table.sort(leases, function(one, other)
+        return one.token < other.token
+      end)
+      local result = { "ok" }
+      for n, lease in ipairs(leases) do
+        result[n + 1] = lease.seen
+      end
+      return result
+    end,
+  })
+
+  -- How many of the letters in a queue are another one's. O(items)
+  local function count_letters(letters, name)
+    local count, at = 0, "0"
+    repeat
+      local found = call("HSCAN", letters.items, at, "COUNT", LOOKED_AT)
+      at = found[1]
+      for n = 2, #found[2], 2 do
+        if byte(found[2][n - 1]) ~= 43 then
+          local item = unpack_item(found[2][n])
+          if item.letter == 1 and cmsgpack.unpack(item.body)[1] == name then
+            count = count + 1
+          end
+        end
+      end
+    until at == "0"
+    return count
+  end
+
+  local info = looking({
+    see = function(q)
+      local letters = q.letters_index > 0 and queue_at(q.letters_index)
+      local dead = letters and count_letters(letters, q.name) or 0
+      local created, senders = "0", {}
+      local all = call("HGETALL", KEYS[2])
+      for n = 1, #all, 2 do
+        if all[n] ~= "" then
+          local at, made, _, letters_name = cmsgpack.unpack(all[n + 1])
+          if all[n] == q.name then
+            created = digits(at)
+          elseif letters_name == q.name then
+            senders[#senders + 1] = { name = all[n], made = made }
+          end
+        end
+      end
+      table.sort(senders, function(one, other)
+        return one.made < other.made
+      end)
+      local result = { "ok", q.n_ready, q.n_delayed, q.n_leased, dead, created }
+      for n, sender in ipairs(senders) do
+        result[n + 6] = sender.name
+      end
+      return result
+    end,
+  })
+
+  local history = looking({
+    see = function(q)
+      local result = { "ok" }
+      for n, raw in ipairs(call("LRANGE", q.history, 0, -1)) do
+        local key, body, letter, token, deliveries, acked_at = cmsgpack.unpack(raw)
+        result[n + 1] = { key, read_body(body, letter), token, deliveries, acked_at, letter }
+      end
+      return result
+    end,
+  })
+
+  local function resume()
+    local q, key, token = take_queue(), take(), take()
+    if not q then
+      return GONE
+    end
+    local item = find_held(q, key, token)
+    if not item then
+      return { "no" }
+    end
+    local result = lease_of(key, item)
+    table.insert(result, 1, "ok")
+    local deadline = tonumber(call("ZSCORE", q.leased, key))
+    result[10] = deadline == NEVER and -1 or deadline - now
+    result[11] = item.consumer
+    return result
+  end
+
+  return {
+    peek = peek, contains = contains, ready = ready, leased = leased, counts = counts, inflight
+    = inflight, info = info, history = history, resume = resume,
+  }
+end)
+
+local ops = {
+  peek = looks, contains = looks, ready = looks, leased = looks, counts = looks, inflight = looks,
+  info = looks, history = looks, resume = looks,
+}

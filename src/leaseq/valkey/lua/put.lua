@@ -1,0 +1,211 @@
+-- Putting items: what a put is refused for, and what it does in each state of its key.
+
+local putting = lazily(function()
+  local OUTCOMES = { added = "a", replaced = "r", updated = "u", duplicate = "d", buffered = "b" }
+
+  local function take_terms()
+    local terms = {
+      if_in_flight = take(),
+      priority = take_number(), -- nil: none
+      tenant = take(),
+      delay = take_number(),
+      ttl = take_span(),
+      reschedule = take(),
+    }
+    return terms
+  end
+
+  -- Why an item that is there cannot be put on; nil: it can.
+  local function refusal(tenant, leased, terms, index)
+    if leased and terms.if_in_flight == "reject" then
+      return { "error", "in_flight", index }
+    end
+    if terms.tenant ~= "" and terms.tenant ~= tenant then
+      return { "error", "tenant", index, tenant }
+    end
+  end
+
+  -- Whether a key that is absent was done so lately that it is not taken again.
+  local function is_duplicate(q, key)
+    if q.dedupe_for <= 0 then
+      return false
+    end
+    local taken_again = call("ZSCORE", q.done, key)
+    return taken_again and tonumber(taken_again) > now
+  end
+
+  -- A put on an item that waits: the value is replaced, the place kept, unless it has to move.
+  local function replace(q, key, item, body, terms)
+    local delayed = item.state == DELAYED
+    local due = delayed and item.due or -NEVER
+    if terms.reschedule == "latest" then
+      due = now + terms.delay
+    elseif delayed then
+      due = min(due, now + terms.delay)
+    end
+    due = max(due, item.rest)
+    local higher = terms.priority and terms.priority > item.priority
+    if delayed or higher or due > now then
+      take_out(q, key, item)
+      item.body, item.letter = body, 0
+      item.priority = higher and terms.priority or item.priority
+      item.expires = terms.ttl < NEVER and now + terms.ttl or item.expires
+      let_wait(q, key, item, due, "back")
+      return
+    end
+    item.body, item.letter = body, 0
+    if terms.ttl < NEVER then
+      item.expires = now + terms.ttl
+      call("ZADD", q.timers, item.expires, key)
+    end
+    write_item(q, key, item)
+  end
+
+  local function put_in_flight(q, key, item, body, terms)
+    local after
+    if item.after == 0 then
+      after = { buffered = false, priority = item.priority, due = 0, expires = NEVER }
+    else
+      after = moves.read_after(q, key)
+    end
+    after.body, after.letter = body, 0
+    after.priority = max(after.priority, terms.priority or after.priority)
+    local outcome = OUTCOMES.updated
+    if terms.if_in_flight ~= "update" or after.buffered then
+      outcome = OUTCOMES.buffered
+      local due = now + terms.delay
+      if not after.buffered then
+        after.buffered = true
+        after.due = due
+        q.n_buffered = q.n_buffered + 1
+      else
+        after.due = terms.reschedule == "latest" and due or min(after.due, due)
+      end
+      if terms.ttl < NEVER then
+        after.expires = now + terms.ttl
+      end
+    end
+    moves.write_after(q, key, after)
+    local kind = after.buffered and BUFFERED or UPDATE
+    if item.after ~= kind then
+      item.after = kind
+      write_item(q, key, item)
+    end
+    return outcome
+  end
+
+  local function new_put(body, terms)
+    return new_item(body, terms.tenant, terms.priority or NORMAL, now + terms.ttl)
+  end
+
+  -- Put a key, whatever state it is in; nothing may be against it. `item` is what is there, if it has
+  -- been read.
+  local function put_item(q, key, body, terms, item)
+    q.changed, q.has_put = true, true
+    item = item or read_item(q, key)
+    if not item then
+      if is_duplicate(q, key) then
+        return OUTCOMES.duplicate
+      end
+      let_wait(q, key, new_put(body, terms), now + terms.delay, "back")
+      return OUTCOMES.added
+    end
+    if item.state == LEASED then
+      return put_in_flight(q, key, item, body, terms)
+    end
+    replace(q, key, item, body, terms)
+    return OUTCOMES.replaced
+  end
+
+  -- Put keys that are absent and come once, all at once: two commands for all of them.
+  local function put_fresh(q, keys, bodies, terms)
+    q.changed, q.has_put = true, true
+    local items, members = {}, {}
+    for n, key in ipairs(keys) do
+      local item = new_put(bodies[n], terms)
+      join(q, key, item, now + terms.delay, "back")
+      if item.state == READY then
+        members[#members + 1] = 0
+        members[#members + 1] = member_of(key, item)
+      end
+      items[#items + 1] = key
+      items[#items + 1] = pack_item(item)
+    end
+    call("HSET", q.items, unpack(items))
+    if members[1] then
+      call("ZADD", q.ready, unpack(members))
+    end
+  end
+
+  -- What there is of some keys, by key; nil: absent.
+  local function read_lot(q, keys)
+    local found = {}
+    for from = 1, #keys, LOT do
+      local lot = { unpack(keys, from, min(from + LOT - 1, #keys)) }
+      local raw = call("HMGET", q.items, unpack(lot))
+      for n, key in ipairs(lot) do
+        found[key] = raw[n] and unpack_item(raw[n]) or nil
+      end
+    end
+    return found
+  end
+
+  local function put()
+    local q = take_queue()
+    local terms = take_terms()
+    local behind = take() == "1"
+    local keys, bodies = {}, {}
+    for n = 1, take_number() do
+      keys[n], bodies[n] = take(), take()
+    end
+    if not q then
+      return GONE
+    end
+    local there = read_lot(q, keys)
+    local places, seen, plain = 0, {}, true
+    for n, key in ipairs(keys) do
+      local item = there[key]
+      if item then
+        local refused = refusal(item.tenant, item.state == LEASED, terms, n)
+        if refused then
+          return refused
+        end
+      end
+      local fresh = not item and not seen[key] and not is_duplicate(q, key)
+      places = fresh and places + 1 or places
+      plain = plain and fresh
+      seen[key] = true
+    end
+    if places > q.max_size then
+      return { "never" }
+    end
+    local waiting = q.n_ready + q.n_delayed
+    if places > 0 and waiting + places > q.max_size then
+      return behind and { "full" } or { "full", waking.park(q, "r") }
+    end
+    if places > 0 and behind and q.max_size < NEVER then
+      return { "full" }
+    end
+    local result = { "ok" }
+    if plain then
+      for from = 1, #keys, LOT do
+        local to = min(from + LOT - 1, #keys)
+        put_fresh(q, { unpack(keys, from, to) }, { unpack(bodies, from, to) }, terms)
+      end
+      for n = 1, #keys do
+        result[n + 1] = OUTCOMES.added
+      end
+    else
+      for n, key in ipairs(keys) do
+        result[n + 1] = put_item(q, key, bodies[n], terms, there[key])
+        there[key] = nil -- it may come again
+      end
+    end
+    return result
+  end
+
+  return {
+    take_terms = take_terms, refusal = refusal, is_duplicate = is_duplicate, put_item =
+    put_item, put = put,
+  }
+end)

@@ -1,0 +1,163 @@
+-- The ends of leases, and what else is done with one. Each is safe to send twice: a token that does
+-- not hold its item any more is refused, and changes nothing.
+
+local settling = lazily(function()
+  local NO = { "no" }
+
+  -- A key is done: for a while it is not taken again.
+  local function remember_done(q, key)
+    call("ZADD", q.done, now + q.dedupe_for, key)
+    local over = call("ZRANGE", q.done, "-inf", now, "BYSCORE", "LIMIT", 0, 16)
+    if over[1] then
+      call("ZREM", q.done, unpack(over))
+    end
+  end
+
+  local function remember_item(q, key, item)
+    local record = pack(key, item.body, item.letter, digits(item.rank), item.deliveries, digits(wall))
+    call("RPUSH", q.history, record)
+    call("LTRIM", q.history, -q.history_size, -1)
+  end
+
+  -- The item is done; whether an update came that its consumer never saw.
+  local function ack_item(q, key, item)
+    end_lease(q, key, item)
+    q.acked = q.acked + 1
+    if q.dedupe_for > 0 then
+      remember_done(q, key)
+    end
+    if q.history_size > 0 then
+      remember_item(q, key, item)
+    end
+    local after = item.after ~= 0 and moves.take_after(q, key, item)
+    if after and after.buffered then
+      moves.succeed(q, key, item, after)
+      return false
+    end
+    call("HDEL", q.items, key)
+    return after ~= false
+  end
+
+  local function take_release()
+    return {
+      front = take() == "1", delay = take_number(), counted = take() == "1",
+      has_error = take() == "1", err = take(),
+    }
+  end
+
+  local function release_item(q, key, item, how)
+    end_lease(q, key, item)
+    q.released = q.released + 1
+    item.cancellations = 0
+    if not how.counted then
+      q.undone = q.undone + 1
+      item.deliveries = item.deliveries - 1
+    elseif moves.is_last_delivery(q, item) then
+      moves.die(q, key, item, "max_deliveries", how.has_error and how.err or "")
+      return
+    end
+    local delay = how.delay
+    if delay < 0 then
+      delay = how.counted and not how.front and moves.backoff(q, item.deliveries) or 0
+    end
+    moves.return_item(q, key, item, how.front and "front" or "back", delay)
+  end
+
+  local function take_reject()
+    return { reason = take(), has_error = take() == "1", err = take() }
+  end
+
+  local function reject_item(q, key, item, how)
+    end_lease(q, key, item)
+    moves.die(q, key, item, how.reason, how.has_error and how.err or "")
+  end
+
+  -- Its consumer was cancelled.
+  local function give_back_item(q, key, item)
+    end_lease(q, key, item)
+    q.cancelled = q.cancelled + 1
+    local place = item.cancellations > 0 and "back" or "old"
+    item.cancellations = item.cancellations + 1
+    item.deliveries = item.deliveries - 1
+    moves.return_item(q, key, item, place, 0)
+  end
+
+  -- Its consumer never saw it.
+  local function undo_item(q, key, item)
+    local expires = item.expires
+    end_lease(q, key, item)
+    item.expires = expires
+    q.undone = q.undone + 1
+    item.deliveries = item.deliveries - 1
+    moves.return_item(q, key, item, "old", 0)
+  end
+
+  -- Do something with an item, if the token holds it.
+  local function settle(find, take_how, act)
+    return function()
+      local q, key, token = take_queue(), take(), take()
+      local how = take_how and take_how()
+      if not q then
+        return GONE
+      end
+      local item = find(q, key, token)
+      if not item then
+        return NO
+      end
+      act(q, key, item, how)
+      return OK
+    end
+  end
+
+  local function ack()
+    local q, key, token = take_queue(), take(), take()
+    if not q then
+      return GONE
+    end
+    local item = find_held(q, key, token)
+    if not item then
+      return NO
+    end
+    return { "ok", ack_item(q, key, item) and 1 or 0 }
+  end
+
+  local release = settle(find_held, take_release, release_item)
+  local reject = settle(find_held, take_reject, reject_item)
+  local give_back = settle(find_held, nil, give_back_item)
+  local undo = settle(find_leased, nil, undo_item)
+  -- A server that is full refuses a script's first write if it could take memory. This one takes none,
+  -- and leases must be kept; so another write comes first.
+  local extend = settle(find_held, take_span, function(q, key, _, span)
+    call("ZREM", q.leased, "")
+    call("ZADD", q.leased, now + span, key)
+  end)
+
+  -- Give leases back to their old places, uncounted, for somebody who leaves.
+  local function close()
+    local q = take_queue()
+    local leases = {}
+    for n = 1, take_number() do
+      leases[n] = { take(), take() }
+    end
+    if not q then
+      return GONE
+    end
+    for _, lease in ipairs(leases) do
+      local key = lease[1]
+      local item = find_leased(q, key, lease[2])
+      if item then
+        end_lease(q, key, item)
+        q.undone = q.undone + 1
+        item.deliveries = item.deliveries - 1
+        moves.return_item(q, key, item, "old", 0)
+      end
+    end
+    return { "ok", total(q) }
+  end
+
+  return {
+    take_release = take_release, take_reject = take_reject, ack_item = ack_item, release_item =
+    release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
+    give_back = give_back, undo = undo, extend = extend, close = close,
+  }
+end)

@@ -1,0 +1,83 @@
+-- What waits: for the time to come, for a wake-up, for the end.
+
+local waiting = lazily(function()
+  local function sweep()
+    local q = take_queue()
+    local most = take_number()
+    if not q then
+      return GONE
+    end
+    local outlived = q.outlived
+    local done = moves.sweep(q, most)
+    return { "ok", done, done == most and 1 or 0, q.outlived - outlived }
+  end
+
+  -- Pass a wake-up on that nobody wants any more where it went.
+  local function wake()
+    local q = take_queue()
+    local want = take()
+    if not q then
+      return GONE
+    end
+    local kind, name = sub(want, 1, 1), sub(want, 2)
+    if n_parked(q) == 0 then
+      return OK
+    elseif kind == "a" or kind == "A" then
+      waking.wake_next(q)
+    elseif kind == "k" then
+      local item = read_item(q, name)
+      if item and item.state == READY then
+        waking.wake_for(q, name, item.tenant)
+      end
+    elseif kind == "r" then
+      waking.wake_for_room(q)
+    elseif kind == "c" or kind == "t" or kind == "T" or kind == "s" or kind == "S" then
+      waking.wake_for_slot(q, name)
+    end
+    return OK
+  end
+
+  local function unpark()
+    local q = take_queue()
+    local members = {}
+    for n = 1, take_number() do
+      members[n] = waking.parked_member(take(), take())
+    end
+    if not q then
+      return GONE
+    end
+    for _, member in ipairs(members) do
+      waking.unpark_member(q, member)
+    end
+    return OK
+  end
+
+  -- Of these parks of the process, those that are not there any more: somebody was to be woken.
+  local function parked()
+    local q = take_queue()
+    local gone = { "ok" }
+    for _ = 1, take_number() do
+      local want, stamp = take(), take()
+      if q and not waking.is_parked(q, want, stamp) then
+        gone[#gone + 1] = want
+      end
+    end
+    return q and gone or GONE
+  end
+
+  local function join()
+    local q = take_queue()
+    local stamp = take() -- of the park that the process has already; "0": none
+    if not q then
+      return GONE
+    end
+    if total(q) > 0 and not waking.is_parked(q, "j", stamp) then
+      stamp = waking.park(q, "j") or 0
+    end
+    return { "ok", total(q), tonumber(stamp) }
+  end
+
+  return {
+    sweep = sweep, wake = wake, unpark = unpark, parked = parked, join = join,
+  }
+end)

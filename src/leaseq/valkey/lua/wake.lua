@@ -1,0 +1,206 @@
+-- Who waits, and who is woken.
+--
+-- A process that finds nothing parks under what it wants, and is told on a channel of its own when
+-- it may be there: one item that has become ready wakes one process. A wake-up carries no item, it
+-- takes the park away, and is sent to the next one if nobody listens any more. What a process wants
+-- is a letter and a name:
+--
+--     k key      this key                        a          any item
+--     c tenant   a key, when the tenant is       t tenant   any item of a tenant
+--                under its cap                   s tenant   the same, if it has nothing of its own
+--     A T S      what a t s want, for those      r          room
+--                who have something already      j          an empty queue
+--
+-- All are in one sorted set of one score, whose members are the want, with its length before it, the
+-- stamp, and the process. So the oldest of a want is the first of a range.
+--
+-- Operations only note what they have done: `came`, `freed`, and the counters. Who is to be woken
+-- for it is found at the end of each operation.
+
+local waking = lazily(function()
+  local LOOKED_AT = 100 -- wants, for one that can be served
+  local STALE = 60000000 -- a process that has not been heard of for so long does not wait
+  local CHANNEL = sub(KEYS[1], 1, -6) .. "p:"
+
+  local function want_prefix(want)
+    return struct.pack(">I2", #want) .. want
+  end
+
+  local function unpark_member(q, member)
+    local gone = call("ZREM", q.parked, member)
+    q.n_parked = n_parked(q) - gone
+    return gone == 1
+  end
+
+  -- Tell a process something; false: nobody listens. A process of a cluster has an id that begins
+  -- with "!": it listens on the shard.
+  local function tell(whom, message)
+    local how = byte(whom) == 33 and "SPUBLISH" or "PUBLISH"
+    return call(how, CHANNEL .. whom, message) > 0
+  end
+
+  -- The oldest park under a want, and its stamp.
+  local function oldest(q, want)
+    local prefix = want_prefix(want)
+    local first = call("ZRANGE", q.parked, "[" .. prefix, "(" .. prefix .. "\255", "BYLEX", "LIMIT", 0, 1)
+    local member = first[1]
+    if member then
+      return member, sub(member, #prefix + 1, #prefix + 8)
+    end
+  end
+
+  -- Wake one; false: nobody is there who would hear it.
+  local function wake_one(q, want, also)
+    while n_parked(q) > 0 do
+      local member, stamp = oldest(q, want)
+      local chosen = want
+      if also then
+        local other, other_stamp = oldest(q, also)
+        if other and (not member or other_stamp < stamp) then
+          member, chosen = other, also
+        end
+      end
+      if not member then
+        return false
+      end
+      unpark_member(q, member)
+      if tell(sub(member, #chosen + 11), q.name .. "\0" .. chosen) then
+        return true
+      end
+    end
+    return false
+  end
+
+  -- Wake who may have the next of a tenant. It need not be the item that came.
+  local function wake_for_tenant(q, tenant)
+    return wake_one(q, "a", "t" .. tenant)
+      or wake_one(q, "s" .. tenant)
+      or wake_one(q, "A", "T" .. tenant)
+      or wake_one(q, "S" .. tenant)
+  end
+
+  -- Wake who may have an item that is ready.
+  local function wake_for(q, key, tenant)
+    if n_parked(q) == 0 then
+      return false
+    end
+    return wake_one(q, "k" .. key) or (claimable(q, tenant) and wake_for_tenant(q, tenant))
+  end
+
+  -- A tenant may have come under its cap.
+  local function wake_for_slot(q, tenant)
+    if n_parked(q) == 0 or not claimable(q, tenant) then
+      return false
+    end
+    return wake_one(q, "c" .. tenant) or wake_for(q, head(q, tenant), tenant)
+  end
+
+  -- Wake one of those who wait for some tenants, if one of these has something.
+  local function wake_for_some(q)
+    local from = "-"
+    for _ = 1, LOOKED_AT do
+      local member = call("ZRANGE", q.parked, from, "+", "BYLEX", "LIMIT", 0, 1)[1]
+      if not member then
+        return
+      end
+      local want = sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
+      local kind, tenant = sub(want, 1, 1), sub(want, 2)
+      local named = kind == "t" or kind == "s" or kind == "T" or kind == "S"
+      if named and claimable(q, tenant) and wake_for_tenant(q, tenant) then
+        return
+      end
+      from = "(" .. want_prefix(want) .. "\255"
+    end
+  end
+
+  -- Wake somebody for what is left. Who was woken for an item may have been given another tenant's:
+  -- so if nobody waits for what is next, somebody may for another item.
+  local function wake_next(q)
+    if n_parked(q) > 0 then
+      local key, tenant = next_item(q)
+      if key and not wake_for(q, key, tenant) and q.fair then
+        wake_for_some(q)
+      end
+    end
+  end
+
+  local function wake_for_room(q)
+    if q.n_ready + q.n_delayed < q.max_size then
+      wake_one(q, "r")
+    end
+  end
+
+  -- Wake all who are to be woken for what an operation has done to a queue.
+  local function wake_all(q, waiting)
+    local came, freed = q.came or {}, q.freed
+    for at = 1, #came, 2 do
+      if n_parked(q) == 0 then
+        break
+      end
+      wake_for(q, came[at], came[at + 1])
+    end
+    if freed then
+      local served = {} -- those for whose items somebody was woken above
+      for at = 2, #came, 2 do
+        served[came[at]] = true
+      end
+      for _, tenant in ipairs(freed) do
+        if not served[tenant] or oldest(q, "c" .. tenant) then
+          wake_for_slot(q, tenant)
+        end
+      end
+    end
+    if q.max_size < NEVER and (waiting < q.had_waiting or q.has_put) then
+      wake_for_room(q)
+    end
+    local items = waiting + q.n_leased
+    if items == 0 and q.had_items > 0 then
+      while n_parked(q) > 0 and wake_one(q, "j") do end
+    end
+    if q.wakes_next then
+      wake_next(q)
+    end
+  end
+
+  -- Forget two parks, drawn at random, if those who parked are gone.
+  local function drop_stale(q)
+    for _, member in ipairs(call("ZRANDMEMBER", q.parked, 2)) do
+      local whom = sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
+      if whom ~= process then
+        local record = call("HGET", KEYS[1], whom)
+        local heard = record and select(3, cmsgpack.unpack_limit(record, 2)) or 0
+        if heard < wall - STALE then
+          unpark_member(q, member)
+        end
+      end
+    end
+  end
+
+  -- Let this process wait; the stamp says which of its waits it is. nil: the server has no memory for
+  -- that, and whoever asks has to ask again.
+  local function park(q, want)
+    drop_stale(q)
+    local stamp = max(q.stamp + 1, wall)
+    local member = want_prefix(want) .. struct.pack(">I8", stamp) .. process
+    if redis.pcall("ZADD", q.parked, 0, member) ~= 1 then
+      return nil
+    end
+    q.stamp, q.changed = stamp, true
+    q.n_parked = n_parked(q) + 1
+    return stamp
+  end
+
+  local function parked_member(want, stamp)
+    return want_prefix(want) .. struct.pack(">I8", tonumber(stamp)) .. process
+  end
+
+  local function is_parked(q, want, stamp)
+    return n_parked(q) > 0 and call("ZSCORE", q.parked, parked_member(want, stamp))
+  end
+
+  return {
+    tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
+    wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
+    parked_member = parked_member, unpark_member = unpark_member,
+  }
+end)

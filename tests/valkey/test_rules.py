@@ -1,0 +1,498 @@
+"""What the scripts do that the machine against the model does not reach."""
+
+from collections.abc import Iterator
+
+import pytest
+from script_calls import Caller, Ear, Operation, Result, claim, declare, put, request
+from script_dump import dump
+
+from leaseq.valkey import scripts
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def caller(address: tuple[str, int]) -> Iterator[Caller]:
+    caller = Caller(address)
+    caller.client.flushdb()
+    for process in ("p", "p1", "p2", "p3"):
+        caller.manage("hello", process=process)
+    yield caller
+    caller.client.close()
+
+
+@pytest.fixture
+def ear(caller: Caller) -> Iterator[Ear]:
+    ear = Ear(caller)
+    yield ear
+    ear.close()
+
+
+def make(caller: Caller, **options: object) -> None:
+    caller.call("manage", declare(1, "q", letters="d", **options), declare(2, "d"))  # type: ignore[arg-type]
+
+
+def leases(result: Result, of: int = 0) -> list[list[bytes]]:
+    assert result[0] == b"ok"
+    found: list[list[bytes]] = result[4 + of]
+    return found
+
+
+def keys_of(result: Result) -> list[bytes]:
+    return [lease[0] for lease in leases(result)]
+
+
+def get(caller: Caller, *requests: Operation, process: str = "p", park: bool = False) -> Result:
+    return caller.turn(claim(1, *requests, park=park), process=process).results[0]
+
+
+# Waking
+
+
+def test_one_item_wakes_one_process_the_first_that_came(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    for process in ("p1", "p2"):
+        get(caller, process=process, park=True)
+    caller.turn(put(1, ("a", 1)))
+    assert ear.heard() == [("p1", b"a")]
+    caller.turn(put(1, ("b", 1), ("c", 1)))
+    assert ear.heard() == [("p2", b"a")]
+
+
+def test_a_put_of_several_wakes_as_many_as_there_are(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    for process in ("p1", "p2", "p3"):
+        get(caller, process=process, park=True)
+    caller.turn(put(1, ("a", 1), ("b", 1)))
+    assert ear.heard() == [("p1", b"a"), ("p2", b"a")]
+
+
+def test_who_wants_just_this_key_comes_first(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    get(caller, process="p1", park=True)
+    get(caller, request("key", "a"), process="p2", park=True)
+    caller.turn(put(1, ("a", 1)))
+    assert ear.heard() == [("p2", b"ksa")]
+
+
+def test_who_steals_comes_last_but_for_the_patient(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    get(caller, request(patient=True), process="p1", park=True)
+    get(caller, request("tenants", own=["y"], steal=["x"]), process="p2", park=True)
+    get(caller, request("tenants", own=["x"]), process="p3", park=True)
+    for key in "abc":
+        caller.turn(put(1, (key, 1), tenant="x"))
+    assert ear.heard() == [("p3", b"t=x"), ("p2", b"s=x"), ("p1", b"A")]
+
+
+def test_who_listens_no_more_is_passed_over(caller: Caller) -> None:
+    make(caller)
+    for process in ("p1", "p2"):
+        get(caller, process=process, park=True)
+    sub = caller.client.pubsub()
+    sub.subscribe(scripts.channel("t", "p2"))
+    assert sub.get_message(timeout=5.0)
+    caller.turn(put(1, ("a", 1)))
+    message = sub.get_message(timeout=5.0)
+    assert message
+    assert message["data"] == b"q\0a"
+    sub.close()
+    assert caller.client.zcard(scripts.queue_keys("t", "q")[5]) == 0
+
+
+def test_a_park_that_stands_is_not_made_again(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    want, stamp = get(caller, park=True)[3]
+    again = caller.turn(claim(1, park=True, held={want: stamp})).results[0]
+    assert again[3] == []
+    caller.turn(put(1, ("a", 1)))
+    assert ear.heard() == [("p", b"a")]
+    again = caller.turn(claim(1, request("key", "b"), park=True, held={want: stamp})).results[0]
+    assert again[3][0] == b"ksb"
+
+
+def test_parks_of_the_dead_go(caller: Caller) -> None:
+    make(caller)
+    get(caller, process="unknown", park=True)
+    for n in range(5):
+        get(caller, request("key", str(n)), process="p1", park=True)
+    parked = caller.client.zrange(scripts.queue_keys("t", "q")[5], 0, -1)
+    assert len(parked) == 5
+    assert all(member.endswith(b"p1") for member in parked)
+
+
+def test_who_fills_up_wakes_the_next_if_something_is_left(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    for process in ("p1", "p2"):
+        get(caller, process=process, park=True)
+    caller.turn(put(1, ("a", 1)))
+    assert ear.heard() == [("p1", b"a")]
+    caller.turn(["unpark", 1, 0])
+    caller.turn(put(1, ("b", 1)), process="p")
+    assert ear.heard() == [("p2", b"a")]
+    get(caller, process="p3", park=False)
+    assert ear.heard() == []
+    get(caller, request("key", "z"), process="p3", park=True)
+    caller.one("wake", 1, "a")
+    assert ear.heard() == []
+
+
+def test_a_wake_up_that_is_not_wanted_is_passed_on(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    for process in ("p1", "p2"):
+        get(caller, process=process, park=True)
+    caller.turn(put(1, ("a", 1)))
+    assert ear.heard() == [("p1", b"a")]
+    assert caller.one("wake", 1, "a", process="p1") == [b"ok"]
+    assert ear.heard() == [("p2", b"a")]
+
+
+def test_who_takes_a_key_is_woken_when_its_tenant_comes_under_its_cap(
+    caller: Caller, ear: Ear
+) -> None:
+    make(caller, tenants={"x": (1, 1)})
+    caller.turn(put(1, ("a", 1), ("b", 1), tenant="x"))
+    (held,) = leases(get(caller, request("key", "a")))
+    parks = get(caller, request("key", "b"), process="p1", park=True)[3]
+    assert parks[::2] == [b"ksb", b"c=x"]
+    caller.one("ack", 1, held[0], held[2])
+    assert ear.heard() == [("p1", b"c=x")]
+
+
+def test_more_room_wakes_producers_one_after_the_other(caller: Caller, ear: Ear) -> None:
+    make(caller, max_size=2)
+    assert caller.turn(put(1, ("a", 1), ("b", 1), ("c", 1))).results == [[b"never"]]
+    caller.turn(put(1, ("a", 1), ("b", 1)))
+    for process in ("p1", "p2"):
+        assert caller.turn(put(1, ("c", 1)), process=process).results[0][0] == b"full"
+    assert caller.turn(put(1, ("a", 2))).results == [[b"ok", b"r"]]
+    assert ear.heard() == []
+    get(caller, request(count=2))
+    assert ear.heard() == [("p1", b"r")]
+    caller.turn(put(1, ("c", 1)), process="p1")
+    assert ear.heard() == [("p2", b"r")]
+    assert caller.turn(put(1, ("d", 1), behind=True)).results == [[b"full"]]
+
+
+def test_who_joins_is_told_when_the_queue_is_drained(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    assert caller.one("join", 1, 0) == [b"ok", 0, 0]
+    caller.turn(put(1, ("a", 1)))
+    for process in ("p1", "p2"):
+        assert caller.one("join", 1, 0, process=process)[:2] == [b"ok", 1]
+    (held,) = leases(get(caller))
+    assert ear.heard() == []
+    caller.one("ack", 1, held[0], held[2])
+    assert ear.heard() == [("p1", b"j"), ("p2", b"j")]
+
+
+def test_a_letter_wakes_who_waits_for_letters(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    caller.turn(claim(2, park=True), process="p1")
+    caller.turn(put(1, ("a", 1)))
+    (held,) = leases(get(caller))
+    caller.one("reject", 1, held[0], held[2], "bad", 1, "Error: no")
+    assert ear.heard() == [("p1", b"d\0a")]
+
+
+def test_who_waits_at_a_queue_that_is_deleted_is_told_once(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    get(caller, request("tenants", own=["x", "y"]), process="p1", park=True)
+    assert caller.manage("delete", 1) == [b"ok"]
+    assert ear.heard() == [("p1", b"x")]
+    assert caller.turn(put(1, ("a", 1)), claim(1)).results == [[b"gone"], [b"gone"]]
+    assert caller.client.keys("*:q:q:*") == []
+
+
+# Replies that were lost
+
+
+def test_a_call_that_is_repeated_is_not_done_again(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1), ("b", 2), ("c", 3)), number="1")
+    operations = [put(1, ("d", 4)), claim(1, request(count=2), park=True)]
+    first = caller.turn(*operations, number="2").results
+    before = dump(caller)
+    assert caller.turn(*operations, number="2").results == first
+    assert dump(caller) == before
+    held = leases(first[1])[0]
+    caller.one("ack", 1, held[0], held[2])
+    again = caller.turn(*operations, number="2").results
+    assert leases(again[1]) == leases(first[1])[1:]
+    assert again[0] == [b"ok", b"a"]
+
+
+def test_a_letter_is_in_the_reply_that_is_made_again(caller: Caller) -> None:
+    make(caller, max_deliveries=1)
+    caller.turn(put(1, ("a", "body")))
+    (held,) = leases(get(caller))
+    release = ["release", 1, held[0], held[2], 0, -1, 1, 1, "Error: no"]
+    first = caller.turn(release, claim(2), number="5")
+    again = caller.turn(release, claim(2), number="5")
+    assert again.results == first.results
+    assert again.events == first.events
+    letter = leases(first.results[1])[0][1]
+    assert letter[:8] == [b"q", b"sa", b"body", 0, held[2], b"max_deliveries", b"Error: no", 1]
+
+
+def test_a_call_that_arrives_after_a_later_one_is_not_done(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1)), number="10")
+    keys = [*scripts.broker_keys("t"), *scripts.queue_keys("t", "q")]
+    arguments = [0, 1, "p", "9", 1, 0, 1, *put(1, ("b", 1))]
+    assert caller.client.eval(scripts.TURN, len(keys), *keys, *arguments) == [b"old"]
+    assert [*dump(caller).items] == ["a"]
+
+
+# Time
+
+
+def test_a_claim_does_so_much_of_what_time_has_brought(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, *((str(n), 1) for n in range(100))))
+    get(caller, request(count=100, lease=SECOND))
+    caller.offset += 2 * SECOND
+    assert len(leases(get(caller, request(count=100)))) == 64
+    assert dump(caller).counts["leased"] == 100
+    assert caller.one("sweep", 1, 30) == [b"ok", 30, 1, 0]
+    assert caller.one("sweep", 1, 30) == [b"ok", 6, 0, 0]
+
+
+def test_a_claim_passes_over_any_number_that_outlived_their_time(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    caller.turn(put(1, *((str(n), 1) for n in range(1500)), ttl=SECOND))
+    caller.turn(put(1, ("last", 1)))
+    caller.offset += 2 * SECOND
+    results = [keys_of(get(caller, request("tenants", own=[None]), park=True))]
+    assert results == [[]]
+    assert ear.heard() == [("p", b"t")]
+    assert keys_of(get(caller, request("tenants", own=[None]))) == [b"slast"]
+
+
+def test_a_large_claim_passes_over_those_too(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, *((str(n), 1) for n in range(1500)), ttl=SECOND))
+    caller.turn(put(1, ("last", 1)))
+    caller.offset += 2 * SECOND
+    assert keys_of(get(caller, request(count=3000))) == [b"slast"]
+    assert caller.look("counts", 1, 0)[11] == 1500
+    assert len(caller.look("ready", 2)) == 1501
+
+
+def test_the_reply_says_how_long_until_something_happens(caller: Caller) -> None:
+    make(caller)
+    assert caller.turn().left == [-1, -1, -1]
+    assert caller.turn(put(1, ("a", 1), delay=5 * SECOND)).left[0] == 5 * SECOND
+    caller.offset += 6 * SECOND
+    assert caller.turn().left[0] == 0
+    assert caller.turn(claim(1, request(lease=7 * SECOND))).left[0] == 7 * SECOND
+
+
+def test_a_key_that_is_done_is_not_taken_again_for_a_while(caller: Caller) -> None:
+    make(caller, dedupe_for=10 * SECOND)
+    caller.turn(put(1, ("a", 1)))
+    (held,) = leases(get(caller))
+    assert caller.turn(put(1, ("a", 2))).results == [[b"ok", b"u"]]
+    assert caller.one("ack", 1, held[0], held[2]) == [b"ok", 1]
+    assert caller.turn(put(1, ("a", 2), ("b", 1))).results == [[b"ok", b"d", b"a"]]
+    caller.offset += 11 * SECOND
+    assert caller.turn(put(1, ("a", 2))).results == [[b"ok", b"a"]]
+
+
+def test_the_history_has_the_last(caller: Caller) -> None:
+    make(caller, history=2)
+    for key in "abc":
+        caller.turn(put(1, (key, key * 3)))
+        (held,) = leases(get(caller))
+        caller.one("ack", 1, held[0], held[2])
+    word, *done = caller.look("history", 1)
+    assert word == b"ok"
+    assert [one[:2] for one in done] == [[b"sb", b"bbb"], [b"sc", b"ccc"]]
+
+
+# Dead letters
+
+
+def test_letters_come_back_and_those_whose_key_is_there_stay(caller: Caller) -> None:
+    make(caller)
+    for key in "abc":
+        caller.turn(put(1, (key, key), tenant="x", priority=5))
+        (held,) = leases(get(caller))
+        caller.one("reject", 1, held[0], held[2], "bad", 0, "")
+    caller.turn(put(1, ("b", "new"), tenant="y"))
+    assert caller.manage("redrive", 1, 0, 1, "sc", -1) == [b"ok", [b"sc"], []]
+    assert caller.manage("redrive", 1, 1, 0, 1) == [b"ok", [b"sa"], []]
+    assert caller.manage("redrive", 1, 1, 0, -1) == [b"ok", [], [b"sb"]]
+    items = dump(caller).items
+    assert (items["a"].tenant, items["a"].priority, items["a"].deliveries) == ("x", 5, 0)
+    word, *numbers = caller.look("info", 1)
+    assert (word, numbers[:4]) == (b"ok", [3, 0, 0, 1])
+    assert caller.look("info", 2)[6:] == [b"q"]
+
+
+def test_a_letter_that_dies_is_a_letter_in_a_letter(caller: Caller) -> None:
+    make(caller)
+    caller.call("manage", declare(3, "x", letters="q"))
+    caller.turn(put(1, ("a", "body")))
+    (held,) = leases(get(caller))
+    caller.one("reject", 1, held[0], held[2], "bad", 0, "")
+    (held,) = leases(caller.turn(claim(2)).results[0])
+    keys = [*scripts.broker_keys("t")]
+    for queue in ("d", "x"):
+        keys += scripts.queue_keys("t", queue)
+    arguments = [0, 1, "p", "", 2, 2, 0, 1, "reject", 1, held[0], held[2], "worse", 0, ""]
+    caller.client.eval(scripts.TURN, len(keys), *keys, *arguments)
+    (held,) = leases(caller.turn(claim(3)).results[0])
+    letter = held[1]
+    assert (letter[0], letter[3], letter[5]) == (b"d", 1, b"worse")
+    inner: list[bytes] = letter[2]  # type: ignore[assignment]
+    assert inner[:3] == [b"q", b"sa", b"body"]
+
+
+def test_what_cannot_be_decoded_is_not_dropped(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1)))
+    (held,) = leases(get(caller))
+    reply = caller.turn(["reject", 1, held[0], held[2], "undecodable", 1, "no"], letters=0)
+    assert reply.events == [[1, b"dead", b"sa", int(held[2]), b"undecodable", b"kept"]]
+    assert dump(caller).items["a"].state == "delayed"
+
+
+# Looking
+
+
+def test_a_lease_can_be_taken_up_by_its_token(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", "body"), tenant="x"))
+    (held,) = leases(get(caller, request(lease=9 * SECOND, consumer="me")))
+    word, *seen, left, consumer = caller.look("resume", 1, held[0], held[2])
+    assert (word, seen, consumer) == (b"ok", held, b"me")
+    assert 8 * SECOND < left <= 9 * SECOND
+    assert caller.look("resume", 1, held[0], 1) == [b"no"]
+    ((key, token, who, since, until, *rest),) = caller.look("inflight", 1)[1:]
+    assert (key, token, who, rest) == (b"sa", held[2], b"me", [1, b"=x", 3])
+    assert since >= 0
+    assert until <= 9 * SECOND
+
+
+def test_queues_are_named_in_the_order_in_which_they_were_made(caller: Caller) -> None:
+    make(caller)
+    assert caller.manage(*declare(1, "q")) == [b"ok", 0, b"{}", b"d"]
+    assert caller.manage("queues", 1) == [b"ok", b"q", b"{}", b"d", b"d", b"{}", b""]
+
+
+def test_nothing_is_made_for_tenants_while_there_are_none(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1), ("b", 1), priority=5), put(1, ("c", 1)), claim(1))
+    parts = {key.rpartition(b":")[2] for key in caller.client.keys("*:q:q:*")}
+    assert parts == {b"state", b"items", b"ready", b"leased"}
+
+
+# Whose turn it is
+
+
+def test_tenants_have_turns_by_their_weights(caller: Caller) -> None:
+    weights = {"x": 4.0, "y": 2.0, "z": 1.0, None: 1.0}
+    make(caller, tenants={name: (weight, -1) for name, weight in weights.items()})
+    for tenant in weights:
+        caller.turn(put(1, *((f"{tenant}{n}", 1) for n in range(200)), tenant=tenant))
+    given = [lease[4] for lease in leases(get(caller, request(count=160)))]
+    for at in range(1, len(given) + 1):
+        for tenant, weight in weights.items():
+            share = at * weight / 8
+            turns = given[:at].count(f"={tenant}".encode() if tenant else b"")
+            assert share - 1 <= turns <= share + 1
+    dump(caller)
+
+
+def test_virtual_time_is_moved_back_before_it_is_inexact(caller: Caller) -> None:
+    light = 2.0**-20
+    make(caller, tenants={"x": (2 * light, -1), "y": (light, -1)})
+    for tenant in "xy":
+        caller.turn(put(1, *((f"{tenant}{n}", 1) for n in range(1200)), tenant=tenant))
+    given = []
+    for _ in range(15):
+        given += [lease[4] for lease in leases(get(caller, request(count=100)))]
+        dump(caller)
+    for at in range(1, len(given) + 1):
+        assert abs(given[:at].count(b"=x") - at * 2 / 3) <= 1
+
+
+def test_idle_tenants_are_forgotten(caller: Caller) -> None:
+    make(caller)
+    for n in range(3000):
+        tenant = f"t{n}"
+        caller.turn(put(1, (tenant, 1), tenant=tenant))
+        (held,) = leases(get(caller, request("key", tenant)))
+        caller.one("ack", 1, held[0], held[2])
+    assert len(dump(caller).tenants) <= 1025
+
+
+# What the server refuses
+
+
+def test_an_operation_that_is_refused_leaves_the_others_alone(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1)))
+    (held,) = leases(get(caller))
+    caller.client.set(scripts.queue_keys("t", "d")[1], "not a hash")
+    reply = caller.turn(
+        put(1, ("b", 1)), put(2, ("c", 1)), ["ack", 1, held[0], held[2]], put(1, ("d", 1))
+    )
+    assert [result[0] for result in reply.results] == [b"ok", b"raised", b"ok", b"ok"]
+    assert reply.results[1][1].startswith(b"WRONGTYPE")
+    assert dump(caller).line == ["b", "d"]
+
+
+def test_an_operation_that_nobody_knows_ends_a_call(caller: Caller) -> None:
+    make(caller)
+    reply = caller.turn(put(1, ("a", 1)), ["what", 1], put(1, ("b", 1)))
+    assert [result[0] for result in reply.results] == [b"ok", b"raised", b"raised"]
+    assert dump(caller).line == ["a"]
+
+
+def test_a_server_that_is_full_hands_out_what_it_has_and_takes_nothing(caller: Caller) -> None:
+    make(caller, tenants={"x": (1, 1)})
+    caller.turn(put(1, ("a", 1), tenant="x"), put(1, ("b", 1)))
+    before = dump(caller)
+    caller.client.config_set("maxmemory", 1)
+    try:
+        for number in ("1", "2"):
+            reply = caller.turn(put(1, ("c", 1), ("d", 1), tenant="y", ttl=SECOND), number=number)
+            assert reply.results[0][0] == b"raised"
+            assert b"OOM" in reply.results[0][1]
+        assert dump(caller) == before
+        result = get(caller, request("key", "z"), park=True)
+        assert result[:4] == [b"ok", 1, 2, []]
+        assert caller.look("contains", 1, "sa") == [b"ok", 1]
+        reply = caller.turn(put(1, ("c", 1)), claim(1, request(count=2)), number="3")
+        assert reply.results[0][0] == b"raised"
+        held = leases(reply.results[1])
+        key, _, token, *_ = held[0]
+        assert caller.turn(["extend", 1, key, token, SECOND]).results == [[b"ok"]]
+        acks: list[Operation] = [["ack", 1, key, token] for key, _, token, *_ in held]
+        assert caller.turn(*acks, number="4").results == [[b"ok", 0], [b"ok", 0]]
+        assert dump(caller).items == {}
+    finally:
+        caller.client.config_set("maxmemory", 0)
+
+
+def test_nothing_is_kept_of_a_look(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, ("a", 1)), number="1")
+    keys = scripts.broker_keys("t")
+    before = caller.client.hgetall(keys[0])
+    caller.call("look", ["ready", 1], number="2")
+    assert caller.client.hgetall(keys[0]) == before
+    assert caller.call("look", ["ready", 1], number="0").results == [[b"ok", b"sa"]]
+
+
+def test_a_process_is_told_which_of_its_parks_are_gone(caller: Caller, ear: Ear) -> None:
+    make(caller)
+    answer = caller.turn(claim(1, park=True), process="p1").results[0]
+    want, stamp = answer[3]
+    assert caller.one("parked", 1, 1, want, stamp, process="p1") == [b"ok"]
+    assert caller.one("parked", 1, 1, want, stamp, process="p2") == [b"ok", want]
+    caller.turn(put(1, ("a", 1)))
+    assert caller.one("parked", 1, 1, want, stamp, process="p1") == [b"ok", want]
+    assert ear.heard() == [("p1", want)]
