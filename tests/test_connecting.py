@@ -1,5 +1,7 @@
 """From a URL to a broker."""
 
+import sys
+
 import pytest
 
 from leaseq import LeaseqError, MemoryBroker, connect
@@ -26,10 +28,24 @@ def test_memory_has_no_address(url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["valkey", "valkeys", "redis", "rediss"])
-def test_an_engine_that_is_not_there_is_named_with_its_extra(scheme: str) -> None:
+def test_an_engine_that_is_not_there_is_named_with_its_extra(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("leaseq.valkey")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "glide", None)
     with pytest.raises(LeaseqError, match=rf"{scheme}://.*leaseq\[valkey\]") as caught:
         connect(f"{scheme}://ada:secret@localhost:6379/0")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["valkey", "valkeys", "redis", "rediss"])
+def test_an_engine_on_a_server_connects_when_it_is_entered(scheme: str) -> None:
+    broker = connect(f"{scheme}://ada:secret@localhost:1/0")
+    assert repr(broker) == (
+        f"<ValkeyBroker valkey{'s' * (scheme in ('valkeys', 'rediss'))}://ada:***@localhost:1/0 "
+        "open: 0 queues here>"
+    )
 
 
 @pytest.mark.parametrize("url", ["", "amqp://ada:secret@localhost", "localhost:6379", "memory"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import leaseq
+import leaseq.tasks
 
 ROOT = Path(leaseq.__file__).parent
 
@@ -28,7 +29,7 @@ LAYERS = [
     {"sink"},
     {"batching", "pool"},
     {"tasks"},
-    {"demo", "testing"},
+    {"demo", "operating", "testing"},
     {"cli"},
     {"__main__"},
 ]
@@ -37,10 +38,10 @@ LAYERS = [
 ENGINES = {"memory", "valkey"}
 MAY_NAME_ENGINES = {"leaseq", "leaseq.connecting"}
 
-AROUND_THE_CORE = {"__main__", "cli", "demo", "testing"}
+AROUND_THE_CORE = {"__main__", "cli", "demo", "operating", "testing"}
 """What uses the package as its users do, and may need more than the package does."""
 
-BY_AN_EXTRA = {("leaseq.codec", "msgspec.json")}
+BY_AN_EXTRA = {("leaseq.codec", "msgspec"), ("leaseq.codec", "msgspec.json")}
 """What the core uses of an extra's, when it is asked to and not before."""
 
 RULES = {
@@ -240,7 +241,7 @@ def test_nothing_outside_an_engine_names_it() -> None:
 
 def test_the_core_needs_anyio_alone() -> None:
     allowed = sys.stdlib_module_names | {"anyio", "leaseq", "trio"}
-    others = AROUND_THE_CORE | {"valkey"}
+    others = AROUND_THE_CORE | {"tasks", "valkey"}
     wrong = [
         f"{name} imports {each.of}"
         for name, found in IMPORTS.items()
@@ -249,6 +250,24 @@ def test_the_core_needs_anyio_alone() -> None:
         if not (each.lazily and (name, each.of) in BY_AN_EXTRA)
     ]
     assert wrong == []
+
+
+def test_tasks_need_msgspec_and_their_command_typer() -> None:
+    allowed = sys.stdlib_module_names | {"anyio", "leaseq", "msgspec"}
+    wrong = [
+        f"{name} imports {each.of}"
+        for name, found in IMPORTS.items()
+        for each in found
+        if part(name) == "tasks"
+        and each.of.split(".")[0] not in allowed
+        and (name, each.of) != ("leaseq.tasks.command", "typer")
+    ]
+    assert wrong == []
+
+
+def test_the_package_itself_does_not_import_tasks() -> None:
+    wrong = [name for name, of in own_imports() if part(of) == "tasks" and part(name) != "tasks"]
+    assert wrong == ["leaseq.cli"]
 
 
 def test_trio_is_imported_only_where_it_runs() -> None:
@@ -264,7 +283,7 @@ def test_trio_is_imported_only_where_it_runs() -> None:
 def test_the_package_can_be_imported_with_nothing_but_anyio() -> None:
     program = """
 import sys
-for absent in ("msgspec", "trio", "typer", "rich", "uvloop"):
+for absent in ("trio", "typer", "rich", "uvloop", "msgspec", "yaml", "glide"):
     sys.modules[absent] = None
 import leaseq
 print(*[name for name in sys.modules if name.startswith("leaseq.")])
@@ -329,12 +348,16 @@ def test_modules_and_what_they_make_public_have_docstrings(name: str) -> None:
     assert [node.name for node in made_here if not ast.get_docstring(node)] == []
 
 
-PUBLIC_CLASSES = [name for name in leaseq.__all__ if isinstance(getattr(leaseq, name), type)]
+PUBLIC_CLASSES = [
+    getattr(package, name)
+    for package in (leaseq, leaseq.tasks)
+    for name in package.__all__
+    if isinstance(getattr(package, name), type)
+]
 
 
-@pytest.mark.parametrize("name", PUBLIC_CLASSES)
-def test_public_methods_have_docstrings_of_their_own_or_of_the_contract(name: str) -> None:
-    public = getattr(leaseq, name)
+@pytest.mark.parametrize("public", PUBLIC_CLASSES, ids=lambda public: public.__name__)
+def test_public_methods_have_docstrings_of_their_own_or_of_the_contract(public: type) -> None:
     methods = {
         each: getattr(public, each)
         for base in public.__mro__

@@ -12,8 +12,11 @@ from .errors import (
     LeaseLostError,
     LeaseqError,
     QueueClosedError,
+    ServerError,
+    ServerUnavailableError,
     TimekeeperNotRunningError,
     TransactionError,
+    UnusableServerError,
 )
 from .lease import Lease
 from .lease_batch import LeaseBatch
@@ -72,6 +75,8 @@ __all__ = [
     "Reject",
     "Retry",
     "ServeOptions",
+    "ServerError",
+    "ServerUnavailableError",
     "Statistics",
     "TakeOptions",
     "Tenant",
@@ -79,6 +84,7 @@ __all__ = [
     "TimekeeperNotRunningError",
     "Transaction",
     "TransactionError",
+    "UnusableServerError",
     "connect",
     "serve",
     "serve_batches",

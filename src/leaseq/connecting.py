@@ -18,6 +18,8 @@ def connect(url: str) -> Broker:
 
     Args:
         url: Where the queues live. ``memory://``: in this process, in this broker.
+            ``valkey://user:password@host:6379/0``: on a Valkey or Redis server, where other
+            processes have the same ones; `leaseq.valkey.ValkeyUrl` has all that it may say.
 
     Raises:
         ValueError: the URL is not one of a broker.
@@ -29,9 +31,17 @@ def connect(url: str) -> Broker:
             raise ValueError("memory:// is in this process: it takes no host, path or options")
         return MemoryBroker()
     if parts.scheme in _REMOTE:
-        raise LeaseqError(
-            f"the engine for {parts.scheme}:// is not installed: "
-            "it comes with the extra leaseq[valkey]"
-        )
+        return _connect_to_server(url, parts.scheme)
     choices = ", ".join(f"{scheme}://" for scheme in ("memory", *_REMOTE))
     raise ValueError(f"a broker's URL starts with one of {choices}, not {parts.scheme!r}")
+
+
+def _connect_to_server(url: str, scheme: str) -> Broker:
+    try:
+        from .valkey import ValkeyBroker, ValkeyUrl
+    except ImportError as error:
+        raise LeaseqError(
+            f"the engine for {scheme}:// is not installed: it comes with the extra leaseq[valkey] "
+            f"({error})"
+        ) from None
+    return ValkeyBroker(ValkeyUrl.parse(url))

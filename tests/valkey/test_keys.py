@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaseq import MessageId, Put
-from leaseq.valkey.keys import decode_key, decode_tenant, encode_key, encode_tenant
+from leaseq.valkey.keys import decode_key, decode_name, encode_key, encode_name
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
 KEYS = ANY_TEXT | st.integers() | st.binary()
@@ -74,20 +74,20 @@ def test_what_is_no_key_is_refused(encoded: bytes) -> None:
 
 @given(st.none() | ANY_TEXT)
 def test_a_tenant_comes_back_as_who_it_was(tenant: str | None) -> None:
-    assert decode_tenant(encode_tenant(tenant)) == tenant
+    assert decode_name(encode_name(tenant)) == tenant
 
 
 def test_nobody_in_particular_is_no_bytes() -> None:
-    assert encode_tenant(None) == b""
-    assert encode_tenant("") == b"="
-    assert encode_tenant("ann") == b"=ann"
+    assert encode_name(None) == b""
+    assert encode_name("") == b"="
+    assert encode_name("ann") == b"=ann"
 
 
 def test_a_tenant_is_a_name() -> None:
-    with pytest.raises(TypeError, match="a tenant must be a str or None on this engine, not 7"):
-        encode_tenant(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a str or None on this engine, not 7"):
+        encode_name(7)  # type: ignore[arg-type]
 
 
 def test_what_is_no_tenant_is_refused() -> None:
     with pytest.raises(ValueError, match="not a tenant: b'ann'"):
-        decode_tenant(b"ann")
+        decode_name(b"ann")

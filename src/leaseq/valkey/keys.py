@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..values import check_hashable
 
-__all__ = ["decode_key", "decode_tenant", "encode_key", "encode_tenant"]
+__all__ = ["decode_key", "decode_name", "encode_key", "encode_name", "encoded"]
 
 # Names that are no Unicode, such as those of some files, pass through.
 _SURROGATES = "surrogatepass"
@@ -45,21 +45,23 @@ def decode_key(encoded: bytes) -> str | int | bytes:
     raise ValueError(f"not a key: {encoded!r}")
 
 
-def encode_tenant(tenant: str | None) -> bytes:
-    """A tenant's name as bytes; for None there are none.
+def encode_name(name: str | None) -> bytes:
+    """A name, a tenant's or a consumer's, as bytes; for None there are none.
 
     Raises:
         TypeError: it is not a `str`.
     """
-    if tenant is None:
+    if name is None:
         return b""
-    if not isinstance(tenant, str):
-        raise TypeError(f"a tenant must be a str or None on this engine, not {tenant!r}")
-    return b"=" + tenant.encode("utf-8", _SURROGATES)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"a tenant or a consumer must be a str or None on this engine, not {name!r}"
+        )
+    return b"=" + name.encode("utf-8", _SURROGATES)
 
 
-def decode_tenant(encoded: bytes) -> str | None:
-    """The tenant that `encode_tenant` made these bytes of.
+def decode_name(encoded: bytes) -> str | None:
+    """The tenant that `encode_name` made these bytes of.
 
     Raises:
         ValueError: it did not.
@@ -69,3 +71,8 @@ def decode_tenant(encoded: bytes) -> str | None:
     if encoded[:1] != b"=":
         raise ValueError(f"not a tenant: {encoded!r}")
     return encoded[1:].decode("utf-8", _SURROGATES)
+
+
+def encoded(text: str) -> bytes:
+    """A text for people as bytes, whatever is in it."""
+    return text.encode("utf-8", "backslashreplace")

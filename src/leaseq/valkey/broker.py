@@ -1,0 +1,437 @@
+"""Queues by name, on a Valkey or Redis server."""
+
+from __future__ import annotations
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import inf
+from typing import Any, Self, Unpack
+
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Lock, move_on_after
+from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from .._loop import Home
+from ..abc import Broker
+from ..codec import Codec, JsonCodec
+from ..errors import LeaseqError, QueueClosedError
+from ..kit.deadlines import Deadlines
+from ..kit.heap import Heap
+from ..kit.options import (
+    check_handle,
+    check_known,
+    check_name,
+    check_same,
+    codec_for,
+    options_of_queue,
+)
+from ..values import BrokerQueueOptions, DeadLetter, QueueInfo
+from .asking import Answer, Ask, Site, Trip
+from .claiming import Claiming
+from .client import open_client
+from .core import Core, raised
+from .courier import Courier
+from .inspecting import read_info
+from .keys import decode_key, decode_name
+from .lease import ValkeyLease
+from .options import declare_words, read_options
+from .queue import ValkeyQueue
+from .scripts import channel
+from .transaction import ValkeyTransaction
+from .url import ValkeyUrl
+
+__all__ = ["ValkeyBroker"]
+
+logger = logging.getLogger("leaseq")
+
+_BEAT = (1.0, 2.0)  # seconds after which those who wait ask anew, a wake-up may have been lost
+_CLOSING = 2.0  # seconds for which handles that are closed try to give their leases back
+_SLACK = 0.001  # seconds after which something is due on the server that one looks
+_UNDECODABLE = b"undecodable"
+
+
+class ValkeyBroker(Broker):
+    """A broker whose queues live on a server: ``connect("valkey://host:6379/0")``.
+
+    Args:
+        url: Where the server is.
+        patience: Seconds for which a call tries to reach the server where no `run` runs.
+    """
+
+    def __init__(self, url: ValkeyUrl, *, patience: float = 10.0) -> None:
+        self._url = url
+        self._prefix = url.prefix
+        self._patience = patience
+        # Of a cluster's nodes, only the keys' own publishes to those that subscribe to it.
+        self._process = "!" * url.is_cluster + uuid.uuid4().hex
+        self._queues: dict[str, ValkeyQueue[Any, Any]] = {}
+        self._sites: dict[str, Site] = {}
+        self._courier: Courier | None = None
+        self._opening: Lock | None = None
+        self._runs = False
+        self._closed = False
+        self._beat_at = inf
+        self._awaited: dict[Claiming[Any, Any], None] = {}  # where somebody waits, or did lately
+        self._due: Heap[ValkeyQueue[Any, Any]] = Heap(lambda when, queue: queue.next_due == when)
+        self.home = Home()
+        self.deadlines: Deadlines[ValkeyLease[Any, Any]] = Deadlines()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<ValkeyBroker {self._url} {state}: {len(self._queues)} queues here>"
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def _open(self) -> Courier:
+        """Connect, unless that was done."""
+        if self._closed:
+            raise QueueClosedError(f"{self!r}")
+        self.home.check()
+        if self._courier is not None:
+            return self._courier
+        if self._opening is None:
+            self._opening = Lock()
+        async with self._opening:
+            if self._courier is None:
+                name = channel(self._prefix, self._process)
+                client = await open_client(self._url, channel=name, on_message=self._hear)
+                self._courier = courier = Courier(
+                    self._prefix,
+                    self._process,
+                    client,
+                    self.home,
+                    self,
+                    patience=self._patience,
+                )
+                try:
+                    await courier.ask(Ask("manage", "hello"))  # a full server refuses: no matter
+                except BaseException:
+                    self._courier = None
+                    await courier.close()
+                    raise
+            return self._courier
+
+    @property
+    def courier(self) -> Courier:
+        """The way to the server. There is one as soon as there is a queue."""
+        if self._courier is None:
+            raise RuntimeError(f"{self!r} is not connected: enter it, or make a queue")
+        return self._courier
+
+    async def _ask(self, ask: Ask) -> Answer:
+        await checkpoint_if_cancelled()  # or a loop of these could not be cancelled
+        answer = await self.courier.ask(ask)
+        if answer[0] == b"raised":
+            raise raised(answer)
+        return answer
+
+    # Queues
+
+    async def queue(
+        self, name: str, **options: Unpack[BrokerQueueOptions]
+    ) -> ValkeyQueue[Any, Any]:
+        await self._open()
+        check_name(name)
+        check_known(options)
+        there = self._queues.get(name)
+        if there is None or there.closed:
+            return await self._declare(name, options)
+        check_same(name, there.made_with, options)
+        check_handle(name, there.handled_with, options)
+        return there
+
+    async def _declare(self, name: str, handled_with: BrokerQueueOptions) -> ValkeyQueue[Any, Any]:
+        codec = codec_for(handled_with)
+        options = options_of_queue(handled_with)
+        letters_name = options.get("dead_letters")
+        if letters_name is not None:
+            if letters_name == name:
+                raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+            check_name(letters_name)
+        words = declare_words(name, options)
+        site = self._site(name)
+        answer = await self._ask(Ask("manage", "declare", site, *words))
+        made_with = read_options(answer[2])
+        check_same(name, made_with, options)
+        stored = answer[3].decode()
+        if stored:
+            site.letters = (await self.queue(stored)).site
+        there = self._queues.get(name)
+        if there is not None and not there.closed:  # another task was faster
+            return there
+        queue = ValkeyQueue[Any, Any](self, site, codec, made_with, handled_with)
+        self._queues[name] = queue
+        return queue
+
+    async def create_queue_pair(
+        self, name: str, **options: Unpack[BrokerQueueOptions]
+    ) -> tuple[ValkeyQueue[Any, Any], ValkeyQueue[str, DeadLetter[Any, Any]]]:
+        if "dead_letters" in options and options["dead_letters"] is None:
+            raise ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+        await self._open()
+        check_name(name)
+        if (await self._stored()).get(name, "") == "":
+            options = {"dead_letters": f"{name}.dead", **options}
+        queue = await self.queue(name, **options)
+        return queue, await self.dead_letters(name)
+
+    async def _stored(self) -> dict[str, str]:
+        """The names of all queues on the server, and of their queues of dead letters or ""."""
+        answer = await self._ask(Ask("manage", "queues"))
+        return {
+            answer[index].decode(): answer[index + 2].decode() for index in range(1, len(answer), 3)
+        }
+
+    async def _existing(self, name: str) -> tuple[Site, dict[str, str]]:
+        """Where a queue is that must be there, and all that are."""
+        await self._open()
+        stored = await self._stored()
+        if name not in stored:
+            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+        return self._site(name, stored[name]), stored
+
+    def _site(self, name: str, letters: str = "") -> Site:
+        """Where a queue is: one object for each name, or a call could have it twice."""
+        site = self._sites.get(name)
+        if site is None:
+            site = self._sites[name] = Site(self._prefix, name)
+        if letters and site.letters is None:
+            site.letters = self._site(letters)
+        return site
+
+    async def dead_letters(self, name: str) -> ValkeyQueue[str, DeadLetter[Any, Any]]:
+        _, stored = await self._existing(name)
+        if not stored[name]:
+            raise LookupError(f"queue {name!r} has no queue of dead letters")
+        return await self.queue(stored[name])
+
+    async def list_queues(self) -> list[QueueInfo]:
+        courier = await self._open()
+        stored = await self._stored()
+        asks = [Ask("look", "info", self._site(*each)) for each in stored.items()]
+        for ask in asks:
+            courier.post(ask)
+        answers = [await courier.answer(ask) for ask in asks]
+        return [
+            read_info(name, answer)
+            for name, answer in zip(stored, answers, strict=True)
+            if answer[0] == b"ok"  # or it was deleted meanwhile
+        ]
+
+    async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        _, stored = await self._existing(name)
+        users = [other for other, letters in stored.items() if letters == name]
+        if users:
+            raise ValueError(
+                f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: "
+                "delete these first"
+            )
+        await self._delete(name)
+        letters = stored.pop(name)
+        if dead_letters and letters and letters not in stored.values():
+            await self._delete(letters)
+
+    async def _delete(self, name: str) -> None:
+        await self._ask(Ask("manage", "delete", self._site(name)))
+        self._sites.pop(name, None)
+        queue = self._queues.pop(name, None)
+        if queue is not None:
+            queue.vanish()
+
+    async def purge(self, name: str) -> int:
+        site, _ = await self._existing(name)
+        answer = await self._ask(Ask("manage", "purge", site))
+        if answer[0] != b"ok":
+            raise LookupError(f"there is no queue {name!r}: it was deleted just now")
+        return int(answer[1])
+
+    async def process_expired(self) -> int:
+        await self._open()
+        stored = await self._stored()
+        outlived = 0
+        for name, letters in stored.items():
+            queue = self._queues.get(name)
+            if queue is not None and queue.closed:
+                continue
+            more = True
+            while more:
+                answer = await self._ask(Ask("turn", "sweep", self._site(name, letters), "64"))
+                if answer[0] != b"ok":
+                    break
+                _, _, more, count = answer
+                outlived += count
+        return outlived
+
+    def transaction(self) -> ValkeyTransaction:
+        return ValkeyTransaction(self)
+
+    # The end
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        asks = [queue.begin_to_close() for queue in self._queues.values() if not queue.closed]
+        if self._courier is None:
+            return
+        with CancelScope(shield=True):
+            self._courier.hurry()
+            await self.wait_for_close(asks)
+            await self._courier.close()
+
+    async def wait_for_close(self, asks: Iterable[Ask]) -> None:
+        """Give the server a moment to take the leases of closed handles back."""
+        with move_on_after(_CLOSING), suppress(LeaseqError):
+            for ask in asks:
+                await self.courier.answer(ask, patience=_CLOSING)
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        if self._runs:
+            raise BusyResourceError("letting time pass for")
+        self._runs = True
+        try:
+            await self.drive(lambda: self._closed, task_status)
+        finally:
+            self._runs = False
+
+    async def drive(self, over: Callable[[], bool], task_status: TaskStatus[None]) -> None:
+        """Let time pass until it is over. For `run`, a queue's and the broker's own."""
+        if over():
+            task_status.started()
+            return
+        courier = await self._open()
+        await courier.run(over, task_status)
+
+    # For the queues
+
+    def keeps(self, queue: Core[Any, Any]) -> bool:
+        """Whether some `run` lets time pass for a queue: the broker's, or one that drives it."""
+        if self._runs or queue.runs:
+            return True
+        return any(
+            other.site.letters is queue.site and self.keeps(other)
+            for other in self._queues.values()
+        )
+
+    def forget(self, queue: Core[Any, Any]) -> None:
+        """A queue was deleted: its name is free for another one."""
+        if self._queues.get(queue.name) is queue:
+            del self._queues[queue.name]
+            self._sites.pop(queue.name, None)
+
+    def owns(self, queue: ValkeyQueue[Any, Any]) -> bool:
+        """Whether a queue is one of this broker's."""
+        return self._queues.get(queue.name) is queue
+
+    def read_letter(self, fields: Answer) -> DeadLetter[Any, Any]:
+        """A dead letter, as the server has it."""
+        name, wire_key, body, letter, token, reason, error, *rest = fields
+        deliveries, tenant, priority, died_at = rest
+        queue = name.decode()
+        return DeadLetter(
+            queue=queue,
+            key=decode_key(wire_key),
+            value=self._read_body(queue, body, letter=letter, reason=reason),
+            token=int(token) if token else None,
+            reason=reason.decode(),
+            error=error.decode() or None,
+            deliveries=int(deliveries),
+            tenant=decode_name(tenant),
+            priority=int(priority),
+            died_at=int(died_at) / 1e6,
+        )
+
+    def _read_body(self, queue: str, body: Any, *, letter: int, reason: bytes) -> Any:
+        """What died; its bytes as they are, if they cannot be read."""
+        if letter:
+            return self.read_letter(body)
+        there = self._queues.get(queue)
+        codec: Codec[Any] = JsonCodec() if there is None else there.codec
+        try:
+            return codec.decode(body)
+        except Exception:
+            if reason != _UNDECODABLE:
+                logger.warning("a dead letter of queue %r cannot be read here", queue)
+            return body
+
+    def _hear(self, message: bytes) -> None:
+        if self._courier is not None:  # before that, nobody waits for anything
+            self._courier.hear(message)
+
+    # For the courier
+
+    def expire(self, now: float) -> float:
+        """End the leases here that have run out, and say when the next one does."""
+        for lease in self.deadlines.pop_due(now):
+            lease.handle.expire(lease)
+        return self.deadlines.next()
+
+    def do(self, now: float) -> float:
+        """Do what else is due, and say when there is more."""
+        while (first := self._due.first()) is not None and first[0] <= now:
+            self._due.pop().sweep()
+        if self._beat_at <= now:
+            self._beat_at = inf
+            for queue in [*self._awaited]:
+                if queue.awaited and not queue.closed:
+                    queue.look_again()
+                else:
+                    del self._awaited[queue]
+        if self._awaited and self._beat_at == inf:
+            self._beat_at = now + random.uniform(*_BEAT)
+        first = self._due.first()
+        return min(self._beat_at, inf if first is None else first[0])
+
+    def waits(self, queue: Claiming[Any, Any]) -> None:
+        """Somebody waits for something of a queue here."""
+        if queue not in self._awaited:
+            self._awaited[queue] = None
+            self.courier.nudge()
+
+    def claims(self) -> list[Ask]:
+        """What is to be asked for those who wait."""
+        return [claim for queue in self._awaited if not queue.closed for claim in queue.claims()]
+
+    def heard(self, trip: Trip, next_due: list[float], events: list[Answer]) -> None:
+        """What the server said besides the answers."""
+        sites = list(trip.sites)
+        for site, when in zip(sites, next_due, strict=True):
+            queue = self._queues.get(site.name)
+            if queue is not None and when + _SLACK != queue.next_due:
+                if queue.next_due != inf:
+                    self._due.drop(queue)
+                queue.next_due = when + _SLACK
+                if when != inf:
+                    self._due.add(queue.next_due, queue)
+        for index, what, wire_key, token, *rest in events:
+            self._happened(sites[index - 1].name, what, wire_key, int(token), rest)
+
+    def _happened(
+        self, name: str, what: bytes, wire_key: bytes, token: int, rest: list[bytes]
+    ) -> None:
+        if what == b"dead":
+            reason, fate = (each.decode(errors="replace") for each in rest)
+            logger.warning(
+                "queue %r: %r, token %d, is dead (%s): %s", name, wire_key, token, reason, fate
+            )
+        elif (queue := self._queues.get(name)) is not None:
+            queue.lost(token)
+
+    def told(self, message: bytes) -> None:
+        """What somebody has published to this process."""
+        name, _, want = message.partition(b"\0")
+        queue = self._queues.get(name.decode())
+        if queue is not None and not queue.closed:
+            queue.woken(want)
+        elif want[:1] not in (b"l", b"x", b"j"):
+            self._pass_on(name.decode(), want)
+
+    def _pass_on(self, name: str, want: bytes) -> None:
+        """A wake-up for a handle that is closed is for somebody else."""
+        if self._courier is not None:
+            self._courier.post(Ask("turn", "wake", self._site(name), want))

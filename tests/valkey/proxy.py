@@ -1,0 +1,186 @@
+"""What goes wrong between a process and its server: a proxy, and calls whose replies are late."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+from unittest.mock import patch
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+from tests.servers import Server
+
+from leaseq.errors import ServerUnavailableError
+from leaseq.valkey import ValkeyBroker
+
+Call = Callable[..., Awaitable[Any]]
+
+
+class Proxy:
+    """A way to a server that can be stalled: connections stay open, and nothing comes through."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._flows = anyio.Event()
+        self._flows.set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Serve, and give the URL."""
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = cast(int, listener.extra(SocketAttribute.local_port))
+        async with listener, anyio.create_task_group() as tg:
+            tg.start_soon(listener.serve, self._serve)
+            try:
+                yield f"valkey://127.0.0.1:{port}/0"
+            finally:
+                tg.cancel_scope.cancel()
+
+    def stall(self) -> None:
+        """Let nothing through from now on, in either direction."""
+        self._flows = anyio.Event()
+
+    def resume(self) -> None:
+        """Let everything through, what was held up first."""
+        self._flows.set()
+
+    async def _serve(self, client: SocketStream) -> None:
+        async with (
+            client,
+            await anyio.connect_tcp("127.0.0.1", self._server.port) as server,
+            anyio.create_task_group() as tg,
+        ):
+            tg.start_soon(self._pump, client, server, tg.cancel_scope)
+            tg.start_soon(self._pump, server, client, tg.cancel_scope)
+
+    async def _pump(
+        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope
+    ) -> None:
+        try:
+            async for data in source:
+                await self._flows.wait()
+                await sink.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+async def eventually(is_so: Callable[[], bool], *, within: float = 20.0) -> None:
+    """Wait for something that others bring about."""
+    with anyio.fail_after(within):
+        while True:
+            if is_so():
+                return
+            await anyio.sleep(0.002)
+
+
+@contextmanager
+def calls_go_through(broker: ValkeyBroker, way: Callable[[Call], Call]) -> Iterator[None]:
+    """Have a broker's calls of scripts go some other way."""
+    client = broker.courier._client
+    with patch.object(client, "script", way(client.script)):
+        yield
+
+
+class Gate:
+    """Holds up a broker's calls, before they are sent, or else their replies.
+
+    Attributes:
+        reached: Set once a call is held up.
+    """
+
+    def __init__(self, broker: ValkeyBroker, *, replies: bool = False) -> None:
+        self._broker = broker
+        self._replies = replies
+        self._opened = anyio.Event()
+        self.reached = anyio.Event()
+
+    def open(self) -> None:
+        """Let everything through."""
+        self._opened.set()
+
+    @contextmanager
+    def closed(self) -> Iterator[Gate]:
+        """Hold up what comes, until it is opened; opened at the end at the latest."""
+
+        def way(call: Call) -> Call:
+            async def held_up(*args: Any) -> Any:
+                if not self._replies:
+                    self.reached.set()
+                    await self._opened.wait()
+                reply = await call(*args)
+                if self._replies:
+                    self.reached.set()
+                    await self._opened.wait()
+                return reply
+
+            return held_up
+
+        try:
+            with calls_go_through(self._broker, way):
+                yield self
+        finally:
+            self.open()
+
+
+@contextmanager
+def slow(broker: ValkeyBroker, seconds: float) -> Iterator[None]:
+    """Each call takes longer, on its way there."""
+
+    def way(call: Call) -> Call:
+        async def late(*args: Any) -> Any:
+            await anyio.sleep(seconds)
+            return await call(*args)
+
+        return late
+
+    with calls_go_through(broker, way):
+        yield
+
+
+@contextmanager
+def replies_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[object]]:
+    """Calls are done and their replies lost, as long as these say so; then never done, if the last.
+
+    Args:
+        broker: Whose calls.
+        fates: For each call in turn, whether it is done before its reply is lost. Those after it go
+            through.
+
+    Gives the list of the replies that were lost.
+    """
+    lost: list[object] = []
+    left = iter(fates)
+
+    def way(call: Call) -> Call:
+        async def lossy(*args: Any) -> Any:
+            is_done = next(left, None)
+            if is_done is None:
+                return await call(*args)
+            lost.append(await call(*args) if is_done else None)
+            raise ServerUnavailableError("the connection was lost", in_doubt=True)
+
+        return lossy
+
+    with calls_go_through(broker, way):
+        yield lost
+
+
+@contextmanager
+def cut_off(broker: ValkeyBroker, *, first_is_done: bool = True) -> Iterator[None]:
+    """No call has a reply; the first is done on the server all the same."""
+    is_first = True
+
+    def way(call: Call) -> Call:
+        async def lost(*args: Any) -> Any:
+            nonlocal is_first
+            if is_first and first_is_done:
+                is_first = False
+                await call(*args)
+            raise ServerUnavailableError("the connection was lost", in_doubt=True)
+
+        return lost
+
+    with calls_go_through(broker, way):
+        yield

@@ -1,0 +1,276 @@
+"""Handles on queues: what they say of the queue is so, and what they are told they see to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import anyio
+import pytest
+from anyio import create_task_group, fail_after, move_on_after
+from tests.servers import Server
+from tests.valkey.engine import Valkey
+from tests.valkey.proxy import Gate, eventually
+
+from leaseq import Put, QueueClosedError, Tenant
+from leaseq.errors import LeaseqError
+from leaseq.testing.contract.base import in_line, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def engine(anyio_backend: object, shared_server: Server) -> AsyncIterator[Valkey]:
+    made = Valkey(shared_server.url)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("how", ["join", "get"])
+async def test_a_queue_that_was_empty_once_is_not_drained_when_it_is_shut_down(
+    engine: Valkey, how: str
+) -> None:
+    queue = await engine.queue()
+    got: list[str] = []
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            if how == "join":
+                await queue.put("first", 0)
+                _, _, first = await queue.get()
+                async with create_task_group() as joining:
+                    joining.start_soon(queue.join)
+                    await eventually(lambda: bool(queue._joiners))
+                    await queue.ack(first)
+            else:
+                with pytest.raises(TimeoutError):
+                    await queue.get(timeout=0)
+            await queue.put_many([("a", 1), ("b", 2)])
+            await queue.shutdown()
+            async for lease in queue:
+                async with lease:
+                    got.append(lease.key)
+            assert got == ["a", "b"]
+            tg.cancel_scope.cancel()
+
+
+async def test_two_brokers_that_see_to_one_queue_of_dead_letters_agree_on_what_is_there(
+    engine: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = await engine.broker()
+    operator = await engine.another_broker()
+    queue = await broker.queue("work", dead_letters="dead")
+    dead = await operator.queue("dead")
+    with fail_after(20), caplog.at_level(logging.CRITICAL):
+        for turn in range(5):
+            await queue.put_many([(f"{turn}-{number}", 1) for number in range(3)], ttl=0.005)
+            await anyio.sleep(0.01)
+            async with create_task_group() as tg:
+                tg.start_soon(operator.process_expired)
+                for number in range(6):
+                    tg.start_soon(dead.put, f"n-{turn}-{number}", 1)
+        await operator.process_expired()
+        assert (await dead.statistics()).ready == 5 * (3 + 6)
+
+
+@pytest.mark.parametrize("end", ["shutdown", "close"])
+async def test_a_put_that_raises_because_of_the_end_is_not_done(engine: Valkey, end: str) -> None:
+    queue = await engine.queue(max_size=1)
+    other = await (await engine.another_broker()).queue(queue.name)
+    await queue.put("full", 1)
+    outcomes: list[object] = []
+
+    async def put() -> None:
+        try:
+            outcomes.append(await queue.put("late", 2))
+        except QueueClosedError as error:
+            outcomes.append(error)
+
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            tg.start_soon(put)
+            await eventually(lambda: bool(queue._putters))
+            with Gate(queue._broker, replies=True).closed() as gate:
+                _, _, lease = await other.get()  # so there is room
+                await gate.reached.wait()
+                async with create_task_group() as ending:
+                    ending.start_soon(getattr(queue, end))
+                    await anyio.sleep(0.01)
+                    gate.open()
+            await eventually(lambda: bool(outcomes))
+            await other.ack(lease)
+            assert await other.contains("late") is (outcomes[0] is Put.ADDED)
+            assert not queue._putters
+            tg.cancel_scope.cancel()
+
+
+async def test_a_put_that_found_no_room_before_the_end_is_not_done_later(engine: Valkey) -> None:
+    queue = await engine.queue(max_size=1)
+    other = await (await engine.another_broker()).queue(queue.name)
+    await queue.put("full", 1)
+    errors: list[QueueClosedError] = []
+
+    async def put() -> None:
+        with pytest.raises(QueueClosedError) as caught:
+            await queue.put("late", 2)
+        errors.append(caught.value)
+
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            tg.start_soon(put)
+            await eventually(lambda: bool(queue._putters))
+            with Gate(queue._broker, replies=True).closed() as gate:
+                queue.look_again()
+                await gate.reached.wait()
+                async with create_task_group() as ending:
+                    ending.start_soon(queue.shutdown)
+                    await anyio.sleep(0.01)
+                    gate.open()
+            await eventually(lambda: bool(errors))
+            assert not queue._putters
+            _, _, lease = await other.get()
+            await other.ack(lease)
+            await queue.qsize()
+            assert not await other.contains("late")
+            tg.cancel_scope.cancel()
+
+
+async def test_a_queue_that_another_broker_deleted_can_be_made_again(engine: Valkey) -> None:
+    broker = await engine.broker()
+    other = await engine.another_broker()
+    queue = await broker.queue("work")
+    with fail_after(20):
+        await other.delete_queue("work")
+        with suppress(LeaseqError):
+            await queue.put("a", 1)
+        again = await broker.queue("work")
+        assert await again.put("a", 1) is Put.ADDED
+        await again.close()
+        assert await in_line(await broker.queue("work")) == ["a"]
+
+
+async def test_what_cannot_be_read_keeps_nobody_from_what_can(
+    engine: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = await engine.broker()
+    other = await (await engine.another_broker()).queue("work", dead_letters="dead")
+    queue = await broker.queue("work", type=int)
+    with fail_after(20), caplog.at_level(logging.CRITICAL):
+        await other.put_many([("bad", "x"), ("good", 1)])
+        key, _, _ = await queue.get(timeout=0)
+        assert key == "good"
+        await other.put_many([("bad", "x"), ("good", 1), ("better", 2)], if_in_flight="buffer")
+        [lease] = await queue.get_batch(5)
+        assert lease.key == "better"
+        await other.put("bad", "x")
+        with pytest.raises(TimeoutError):
+            await queue.get(timeout=0)
+        assert await other.inflight_keys() == {"good", "better"}
+
+
+async def test_a_batch_that_nobody_completes_is_what_there_is(engine: Valkey) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+    with fail_after(20):
+        [lease] = await queue.get_batch(2, max_wait=0.05)
+        await queue.ack(lease)
+        assert (await queue.statistics()).leased == 0
+
+
+async def test_a_batch_that_is_cancelled_goes_back_though_no_run_runs(engine: Valkey) -> None:
+    queue = await engine.queue()
+    other = await (await engine.another_broker()).queue(queue.name)
+    await queue.put("a", 1)
+    with fail_after(20):
+        with move_on_after(0.05):
+            await queue.get_batch(2, max_wait=3600)
+        await queue.qsize()
+        assert await in_line(other) == ["a"]
+
+
+async def test_a_lease_that_is_over_is_given_to_nobody(engine: Valkey) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            with Gate(queue._broker, replies=True).closed() as gate:
+
+                async def get() -> None:
+                    with pytest.raises(TimeoutError):
+                        await queue.get(timeout=0, lease_timeout=0.05)
+
+                async with create_task_group() as getting:
+                    getting.start_soon(get)
+                    await gate.reached.wait()
+                    await anyio.sleep(0.06)
+                    gate.open()
+            await until(queue, leased=0)
+            assert await in_line(queue) == ["a"]
+            tg.cancel_scope.cancel()
+
+
+async def test_nothing_is_left_of_those_who_waited_for_a_tenant(engine: Valkey) -> None:
+    queue = await engine.queue()
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            for number in range(20):
+                with suppress(TimeoutError):
+                    await queue.get(timeout=0.005, tenants=[f"tenant-{number}"])
+            await eventually(lambda: not queue._waiters.parked)
+            tg.cancel_scope.cancel()
+
+
+async def test_room_is_not_kept_from_one_broker_by_a_cancelled_put_of_another(
+    engine: Valkey,
+) -> None:
+    one = await engine.queue(max_size=1)
+    broker = await engine.another_broker()
+    other = await broker.queue(one.name)
+    await one.put("full", 1)
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(one._broker.run)
+            await tg.start(broker.run)
+            with move_on_after(0.03):
+                await one.put("never", 1)
+            tg.start_soon(other.put, "late", 1)
+            await eventually(lambda: bool(other._putters))
+            broker._beat_at = one._broker._beat_at = float("inf")  # by a wake-up, or never
+            _, _, lease = await one.get()
+            await one.ack(lease)
+            await eventually(lambda: not other._putters)
+            assert await one.contains("late")
+            tg.cancel_scope.cancel()
+
+
+async def test_a_slot_of_a_tenant_is_not_kept_from_one_broker_by_takers_of_another(
+    engine: Valkey,
+) -> None:
+    one = await engine.queue(tenants={"t": Tenant(max_in_flight=1)})
+    broker = await engine.another_broker()
+    other = await broker.queue(one.name)
+    got: list[str] = []
+
+    async def take() -> None:
+        got.append((await other.take("y"))[0])
+
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(one._broker.run)
+            await tg.start(broker.run)
+            tg.start_soon(one.take, "absent")
+            await one.put_many([("x", 1), ("y", 1)], tenant="t")
+            _, _, lease = await one.take("x")
+            with move_on_after(0.03):
+                await one.take("y")
+            tg.start_soon(take)
+            await eventually(lambda: bool(other._waiters.parked))
+            broker._beat_at = one._broker._beat_at = float("inf")
+            await one.ack(lease)
+            await eventually(lambda: got == ["y"])
+            tg.cancel_scope.cancel()
