@@ -637,6 +637,38 @@ async def test_a_heartbeat_leaves_a_longer_lease_alone(queue: Queue) -> None:
 
 
 @virtual_time
+@pytest.mark.parametrize("length", [2, 100])
+async def test_a_heartbeat_keeps_a_lease_at_the_length_that_on_start_gave_it(
+    queue: Queue, length: int
+) -> None:
+    left: list[float] = []
+
+    async def on_start(lease: Lease[str, int]) -> None:
+        await lease.extend(length)
+
+    async def handle(lease: Lease[str, int]) -> None:
+        await sleep(length * 5)
+        left.append(lease.deadline - current_time())
+
+    async with timekeeper(queue):
+        await queue.shutdown()
+        await serve(queue, handle, 2, on_start=on_start, lease_timeout=10, heartbeat=True)
+    assert all(length * 0.6 < each <= length + 0.1 for each in left)
+    assert (await queue.statistics()).expired == 0
+
+
+async def test_what_on_start_raises_is_a_failure_of_the_item(queue: Queue) -> None:
+    async def on_start(lease: Lease[str, int]) -> None:
+        if lease.key == "b" and lease.deliveries == 1:
+            raise KeyError(lease.key)
+
+    await queue.shutdown()
+    await serve(queue, nothing, on_start=on_start)
+    statistics = await queue.statistics()
+    assert (statistics.acked, statistics.released) == (3, 1)
+
+
+@virtual_time
 async def test_a_heartbeat_leaves_leases_without_an_end_alone(queue: Queue) -> None:
     async def handle(lease: Lease[str, int]) -> None:
         await sleep(1000)

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import typer
 
 __all__ = ["main", "make_app"]
@@ -40,12 +42,42 @@ def make_app() -> typer.Typer:
     import typer
 
     from .demo.command import demo
+    from .operating.commands import COMMANDS
 
-    app = typer.Typer(name="leaseq", no_args_is_help=True, add_completion=False)
+    app = typer.Typer(
+        name="leaseq",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_show_locals=False,  # which may be secrets
+    )
 
     @app.callback()
     def leaseq() -> None:
         """A keyed, leased work queue for trio and asyncio."""
 
     app.command()(demo)
+    app.command()(_worker())
+    for command in COMMANDS:
+        app.command()(command)
     return app
+
+
+def _worker() -> Callable[..., None]:
+    """``leaseq worker``; without the extra that it needs, a command that says so."""
+    try:
+        from .tasks.command import worker
+    except ModuleNotFoundError as error:
+        if error.name != "msgspec":
+            raise
+    else:
+        return worker
+
+    def worker_is_missing() -> None:
+        """Do the tasks of a module. Needs leaseq[tasks]."""
+        sys.exit(
+            "the workers of leaseq need msgspec, which is not installed: "
+            "pip install 'leaseq[tasks]'"
+        )
+
+    worker_is_missing.__name__ = "worker"
+    return worker_is_missing

@@ -68,6 +68,7 @@ async def serve(
     handler: Callable[[Lease[K, V]], Awaitable[R]],
     limit: int = 1,
     *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
@@ -81,6 +82,7 @@ async def serve(
     handler: Callable[[Lease[K, V]], R],
     limit: int = 1,
     *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
@@ -93,6 +95,7 @@ async def serve(
     handler: Callable[[Lease[K, V]], Awaitable[R]] | Callable[[Lease[K, V]], R],
     limit: int = 1,
     *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
@@ -117,6 +120,8 @@ async def serve(
             Nothing can stop a thread: if its lease is lost, or the pool is cancelled, it runs to
             its end all the same, and the pool waits for that.
         limit: How many workers.
+        on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
+            then keeps it at that length. What it raises is as if the handler did.
         on_success: Called with the lease and what the handler returned, once the item is done.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
             in its own way; if it does not, the retry policy decides.
@@ -144,6 +149,9 @@ async def serve(
         try:
             async with lease:
                 try:
+                    if on_start is not None:
+                        await on_start(lease)
+                        pool.replan(leases)
                     result = await handle(lease)
                 except BaseException as error:
                     if not is_mere_failure(error):

@@ -58,6 +58,7 @@ class Worker:
         """Have leases extended, if they have an end: a third after the hand-out of the first."""
         first = min(leases, key=lambda lease: lease.deadline)
         if first.deadline == inf:
+            self.beat_at = inf
             return
         now = current_time()
         self._length = first.deadline - (now if first.since is None else first.since)
@@ -139,6 +140,14 @@ class Pool:
             raise self._error
         if self._error is not None:  # as itself it would pass for the cancellation of this task
             raise RuntimeError("what a callback awaited was cancelled") from self._error
+
+    def replan(self, leases: _Leases) -> None:
+        """Beat for leases by the length that they have by now. O(workers)."""
+        if self._heartbeat:
+            for worker in self._workers:
+                if worker.leases is leases:
+                    worker.plan(leases, self._max_runtime)
+                    self._wake_at(worker.beat_at)
 
     async def _work(
         self,

@@ -1,0 +1,41 @@
+"""Tasks: functions as work, fair between users. Needs the extra ``leaseq[tasks]``."""
+
+try:
+    import msgspec as _msgspec  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "leaseq.tasks needs msgspec, which is not installed: pip install 'leaseq[tasks]'",
+        name="msgspec",
+    ) from error
+
+from .config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
+from .context import current_task, xcom_pull, xcom_pull_sync, xcom_push
+from .errors import TaskDataError, TaskFailedError, ValueTooLargeError
+from .function import TaskDecorator, TaskFunction
+from .handler import TaskHandler
+from .place import TaskQueueOptions
+from .queue import TaskQueue
+from .task import Task
+from .worker import TaskWorker, WorkerHealth
+
+__all__ = [
+    "QueueSettings",
+    "RedisSettings",
+    "Task",
+    "TaskDataError",
+    "TaskDecorator",
+    "TaskFailedError",
+    "TaskFunction",
+    "TaskHandler",
+    "TaskQueue",
+    "TaskQueueOptions",
+    "TaskWorker",
+    "ValueTooLargeError",
+    "WorkerConfig",
+    "WorkerHealth",
+    "WorkerSettings",
+    "current_task",
+    "xcom_pull",
+    "xcom_pull_sync",
+    "xcom_push",
+]

@@ -1,0 +1,81 @@
+"""Fair between users, from the push to the function."""
+
+from collections import Counter
+
+import pytest
+from anyio import create_task_group, sleep
+
+from leaseq.tasks import TaskQueue, TaskWorker, current_task
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+time_passes = pytest.mark.time_passes
+
+TASKS = {"busy": 10_000, "middle": 100, "small": 1}
+
+
+@pytest.fixture
+def done(tasks: TaskQueue) -> list[str | None]:
+    """Whose tasks were done, in this order."""
+    done: list[str | None] = []
+
+    @tasks.task
+    async def work() -> None:
+        done.append(current_task().tenant)
+        await sleep(0.01)
+
+    return done
+
+
+async def push(tasks: TaskQueue, numbers: dict[str, int]) -> None:
+    work = tasks.functions["work"]
+    for tenant, number in numbers.items():
+        await tasks.push_many([work.task() for _ in range(number)], tenant=tenant)
+
+
+@time_passes
+async def test_a_single_task_is_done_within_the_first_handful(
+    tasks: TaskQueue, done: list[str | None]
+) -> None:
+    await push(tasks, TASKS)
+    first = TaskWorker(tasks, id="1", tenants=["busy", "small"], steal_from=["middle"])
+    second = TaskWorker(tasks, id="2", tenants=["middle"], steal_from=["busy", "small"])
+    async with create_task_group() as tg:
+        await tg.start(first.run)
+        await tg.start(second.run)
+        await tasks.join()
+        tg.cancel_scope.cancel()
+    assert "small" in done[:10]  # so many begin at once, in whatever order
+    assert Counter(done[:200])["middle"] >= 90
+    assert Counter(done) == TASKS
+    assert (await tasks.stats()).expired == 0
+
+
+@time_passes
+async def test_tasks_that_only_a_dead_worker_did_are_stolen(
+    tasks: TaskQueue, done: list[str | None]
+) -> None:
+    await push(tasks, {"dead worker's": 50, "own": 50})
+    queue = await tasks.open()
+    for _ in range(3):  # what the dead worker had in its hands
+        await queue.get(tenants=["dead worker's"], consumer="dead")
+    worker = TaskWorker(tasks, tenants=["own"], steal_from=["dead worker's"], concurrency=1)
+    async with create_task_group() as tg:
+        await tg.start(worker.run)
+        await tasks.join()
+        tg.cancel_scope.cancel()
+    assert done[:50] == ["own"] * 50
+    assert Counter(done) == {"own": 50, "dead worker's": 50}
+
+
+async def test_two_workers_of_the_same_users_share_their_tasks(
+    tasks: TaskQueue, done: list[str | None]
+) -> None:
+    await push(tasks, {"a": 30, "b": 30})
+    async with create_task_group() as tg:
+        for number in range(2):
+            worker = TaskWorker(tasks, id=str(number), tenants=["a", "b"], concurrency=2)
+            await tg.start(worker.run)
+        await tasks.join()
+        tg.cancel_scope.cancel()
+    for part in (done[:20], done[20:40], done[40:]):
+        assert abs(Counter(part)["a"] - 10) <= 2

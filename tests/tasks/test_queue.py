@@ -1,0 +1,394 @@
+"""Queues of tasks: pushing, taking by hand, results, and where they are."""
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from anyio import create_task_group, sleep
+from anyio.lowlevel import checkpoint
+
+from leaseq import Broker, LeasedKeyQueue, Priority, Tenant, TransactionError, connect
+from leaseq.tasks import Task, TaskDataError, TaskFailedError, TaskQueue
+from leaseq.testing import Operation, cancel_sweep
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+time_passes = pytest.mark.time_passes
+
+Any_ = Callable[..., Any]
+
+
+def register(tasks: TaskQueue) -> Any:
+    @tasks.task(result_ttl=60.0)
+    async def double(number: int) -> int:
+        return number * 2
+
+    return double
+
+
+# Pushing
+
+
+async def test_a_pushed_task_can_be_looked_at(tasks: TaskQueue) -> None:
+    double = register(tasks)
+    pushed = await tasks.push(double.task(4), tenant="user:1", priority=Priority.CRITICAL)
+    assert (pushed.tenant, pushed.priority, pushed.workflow) == ("user:1", 6, pushed.id)
+    assert await tasks.get(pushed.id) == pushed
+    assert await tasks.get("nobody") is None
+
+
+async def test_a_task_that_is_pushed_again_is_still_one(tasks: TaskQueue) -> None:
+    task = register(tasks).task(4)
+    await tasks.push(task)
+    await tasks.push(task)
+    assert (await tasks.stats()).ready == 1
+
+
+@time_passes
+async def test_a_task_can_be_pushed_for_later(tasks: TaskQueue, advance: Any_) -> None:
+    await tasks.push(register(tasks).task(4), delay=10.0)
+    assert await tasks.pop() is None
+    await advance(10.1)
+    assert await tasks.pop() is not None
+
+
+@time_passes
+async def test_a_task_that_is_not_started_in_its_time_is_a_dead_letter(
+    tasks: TaskQueue, letter: Any_, advance: Any_
+) -> None:
+    @tasks.task(ttl=5.0)
+    async def nothing() -> None: ...
+
+    await tasks.push(nothing.task(), ttl=10.0)
+    await tasks.push(nothing.task())
+    await advance(5.1)
+    assert (await letter()).reason == "expired"
+    await advance(5.1)
+    assert (await letter()).reason == "expired"
+
+
+async def test_tasks_are_pushed_in_one_step(tasks: TaskQueue) -> None:
+    double = register(tasks)
+    alike = await tasks.push_many([double.task(1), double.task(2)], tenant="user:1")
+    mixed = await tasks.push_many(
+        [Task.create("user:2", payload=3), Task.create("user:3", Priority.HIGH, 4)]
+    )
+    assert await tasks.push_many([]) == []
+    assert (await tasks.stats()).ready == 4
+    for task in (*alike, *mixed):
+        assert await tasks.get(task.id) == task
+
+
+async def test_tasks_that_do_not_all_fit_are_not_pushed() -> None:
+    tasks = TaskQueue(LeasedKeyQueue(max_size=2))
+    tasks_of_one = [Task.create("user:1", payload=number) for number in range(3)]
+    with pytest.raises(ValueError, match="3 items at once never fit"):
+        await tasks.push_many(tasks_of_one)
+    assert (await tasks.stats()).ready == 0
+
+
+async def test_a_task_of_another_queue_is_refused(tasks: TaskQueue) -> None:
+    others = TaskQueue()
+    with pytest.raises(ValueError, match="is not of a function of <TaskQueue 'tasks'"):
+        await tasks.push(register(others).task(1))
+    register(tasks)
+    with pytest.raises(ValueError, match="push it to the TaskQueue that its function was"):
+        await tasks.push_many([register(TaskQueue()).task(1)])
+
+
+async def test_what_is_not_a_task_is_refused(tasks: TaskQueue) -> None:
+    task = Task.create(payload=1)
+    with pytest.raises(TypeError, match="tenant must be a string or None, not 5"):
+        await tasks.push(task, tenant=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="priority must be a Priority or another int, not 'high'"):
+        await tasks.push(task, priority="high")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a task is made by function.task\(...\).*: 5 is none"):
+        await tasks.push(5)  # type: ignore[arg-type]
+
+
+# Taking by hand
+
+
+async def test_a_task_is_popped_and_then_deleted(tasks: TaskQueue) -> None:
+    await tasks.push(Task.create("user:1", Priority.HIGH, {"action": "process_data"}))
+    task = await tasks.pop()
+    assert task is not None
+    assert (task.tenant, task.payload) == ("user:1", {"action": "process_data"})
+    assert (await tasks.stats()).leased == 1
+    assert await tasks.delete(task)
+    assert not await tasks.delete(task.id)
+    assert (await tasks.stats()).acked == 1
+
+
+@time_passes
+async def test_a_task_that_was_popped_and_not_deleted_comes_back(
+    tasks: TaskQueue, advance: Any_
+) -> None:
+    pushed = await tasks.push(Task.create(payload=1))
+    assert await tasks.pop() == pushed
+    await advance(30.1)
+    assert await tasks.pop(timeout=1.0) == pushed
+    assert await tasks.delete(pushed.id)
+
+
+async def test_a_waiting_task_is_deleted_and_one_in_other_hands_is_not(tasks: TaskQueue) -> None:
+    first = await tasks.push(Task.create(payload=1))
+    second = await tasks.push(Task.create(payload=2))
+    queue = await tasks.open()
+    await queue.take(first.id)
+    assert await tasks.delete(second)
+    assert not await tasks.delete(first)
+
+
+async def test_tasks_are_popped_for_some_tenants(tasks: TaskQueue) -> None:
+    for tenant in ("user:1", "user:2"):
+        await tasks.push(Task.create(tenant, payload=tenant))
+    first = await tasks.pop(tenants=["user:2"])
+    stolen = await tasks.pop(tenants=["user:2"], steal_from=["user:1"])
+    assert first is not None
+    assert stolen is not None
+    assert (first.payload, stolen.payload) == ("user:2", "user:1")
+
+
+async def test_what_is_popped_and_is_no_task_is_a_dead_letter(
+    tasks: TaskQueue, letter: Any_
+) -> None:
+    queue = await tasks.open()
+    await queue.put("strange", [1, 2])
+    assert await tasks.pop() is None
+    assert "is not a task: Expected `object`, got `array`" in (await letter()).reason
+
+
+async def test_counts_are_told_for_each_tenant(tasks: TaskQueue) -> None:
+    await tasks.push(Task.create("user:1", payload=1))
+    statistics = await tasks.stats(tenants=True)
+    assert statistics.tenants is not None
+    assert statistics.tenants["user:1"].ready == 1
+
+
+# Results
+
+
+@time_passes
+async def test_a_result_is_waited_for_and_typed(tasks: TaskQueue, working: Any_) -> None:
+    @tasks.task(result_ttl=60.0)
+    async def collect(number: int) -> set[int]:
+        await sleep(5.0)
+        return {number}
+
+    async with working(tasks):
+        task = await tasks.push(collect.task(4))
+        assert await tasks.result(task) == {4}
+        assert await tasks.result(task.id) == [4]
+
+
+@time_passes
+async def test_everybody_who_waits_for_a_result_gets_it(tasks: TaskQueue, working: Any_) -> None:
+    task = await tasks.push(register(tasks).task(4), delay=3.0)
+    results: list[int] = []
+
+    async def wait() -> None:
+        results.append(await tasks.result(task))
+
+    async with working(tasks), create_task_group() as tg:
+        for _ in range(5):
+            tg.start_soon(wait)
+    assert results == [8] * 5
+    assert await tasks.result(task, timeout=0) == 8
+
+
+@time_passes
+async def test_a_result_is_kept_for_its_time_and_no_longer(
+    tasks: TaskQueue, do_all: Any_, advance: Any_
+) -> None:
+    task = await tasks.push(register(tasks).task(4))
+    await do_all(tasks)
+    await advance(59.0)
+    assert await tasks.result(task) == 8
+    await advance(1.1)
+    with pytest.raises(TimeoutError, match=f"no result of task '{task.id}' within 0 s"):
+        await tasks.result(task, timeout=0)
+
+
+@time_passes
+async def test_a_result_that_was_waited_for_is_kept_no_longer_either(
+    tasks: TaskQueue, working: Any_, broker: Broker, advance: Any_
+) -> None:
+    async with working(tasks):
+        task = await tasks.push(register(tasks).task(4), delay=1.0)
+        assert await tasks.result(task) == 8
+    await advance(60.1)
+    with pytest.raises(TimeoutError):
+        await tasks.result(task, timeout=1.0)
+    left = await broker.queue("tasks.results")
+    assert (await left.qsize(), await left.inflight_size()) == (0, 0)
+
+
+@time_passes
+async def test_a_result_that_does_not_come_in_time_may_come_later(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    task = await tasks.push(register(tasks).task(4), delay=5.0)
+    async with working(tasks):
+        with pytest.raises(TimeoutError, match=r"within 2 s"):
+            await tasks.result(task, timeout=2)
+        assert await tasks.result(task, timeout=4.0) == 8
+
+
+async def test_who_asks_for_the_result_of_a_dead_task_is_told_why(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    @tasks.task(result_ttl=60.0, max_retries=0)
+    async def fail() -> int:
+        raise KeyError("nothing there")
+
+    task = await tasks.push(fail.task())
+    await do_all(tasks)
+    with pytest.raises(
+        TaskFailedError, match=r"was given up: failed at delivery 1.*KeyError"
+    ) as it:
+        await tasks.result(task)
+    assert it.value.task_id == task.id
+    assert "Traceback" in it.value.reason
+
+
+async def test_a_result_that_is_not_kept_cannot_be_asked_for(tasks: TaskQueue) -> None:
+    @tasks.task
+    async def nothing() -> None: ...
+
+    task = await tasks.push(nothing.task())
+    with pytest.raises(ValueError, match="does not keep its result: decorate its function with"):
+        await tasks.result(task)
+
+
+async def test_a_wait_that_cannot_be_is_refused_at_once(tasks: TaskQueue) -> None:
+    with pytest.raises(ValueError, match="timeout must be 0 seconds or more, not -1"):
+        await tasks.result("nobody", timeout=-1)
+
+
+@time_passes
+async def test_a_result_can_be_kept_for_ever(tasks: TaskQueue, do_all: Any_, advance: Any_) -> None:
+    @tasks.task(result_ttl=math.inf)
+    async def nothing() -> None: ...
+
+    task = await tasks.push(nothing.task())
+    await do_all(tasks)
+    await advance(1e6)
+    await tasks.result(task, timeout=0)
+
+
+async def test_a_result_of_nothing_is_a_result(tasks: TaskQueue, do_all: Any_) -> None:
+    @tasks.task(result_ttl=60.0)
+    async def nothing() -> None: ...
+
+    task = await tasks.push(nothing.task())
+    await do_all(tasks)
+    result: object = await tasks.result(task)
+    assert result is None
+
+
+async def test_a_cancelled_wait_leaves_the_result_to_others(url: str, native: bool) -> None:
+    @asynccontextmanager
+    async def scenario() -> AsyncIterator[Operation]:
+        async with create_task_group() as tg, connect(url) as broker:
+            await tg.start(broker.run)
+            tasks = TaskQueue(broker)
+            double = register(tasks)
+            task = await tasks.push(double.task(4))
+            store = await tasks.place.store("results", "the result")
+            results: list[int] = []
+
+            async def wait() -> None:
+                results.append(await tasks.result(task))
+
+            async def produce() -> None:
+                for _ in range(8):
+                    await checkpoint()
+                async with broker.transaction() as transaction:
+                    store.stage(transaction, task.id, {"result": 8}, 60.0)
+
+            async with create_task_group() as waiting:
+                waiting.start_soon(wait)
+                waiting.start_soon(produce)
+                yield wait
+                waiting.start_soon(wait)
+            assert results in ([8, 8], [8, 8, 8])
+            tg.cancel_scope.cancel()
+
+    assert await cancel_sweep(scenario, native=native) > 3
+
+
+# Where the tasks are
+
+
+async def test_a_queue_alone_does_tasks_but_keeps_nothing(do_all: Any_) -> None:
+    done: list[int] = []
+    tasks = TaskQueue(LeasedKeyQueue(name="alone"))
+
+    @tasks.task
+    async def note(number: int) -> None:
+        done.append(number)
+
+    task = await tasks.push(note.task(4))
+    await do_all(tasks)
+    assert done == [4]
+    with pytest.raises(ValueError, match=f"the result of '{task.id}' needs a broker, and there is"):
+        await tasks.result(task.id)
+    with pytest.raises(ValueError, match="what task 'double' returns needs a broker"):
+        register(tasks)
+    with pytest.raises(ValueError, match="with different tenants or priorities in one step needs"):
+        await tasks.push_many([Task.create("user:1"), Task.create("user:2")])
+
+
+async def test_a_queue_of_tasks_is_bound_for_a_block(broker: Broker) -> None:
+    tasks = TaskQueue()
+    double = register(tasks)
+    assert not tasks.bound
+    with pytest.raises(RuntimeError, match="has no broker yet: write TaskQueue"):
+        await tasks.push(double.task(1))
+    with tasks.bind(broker):
+        assert tasks.bound
+        await tasks.push(double.task(1))
+        with pytest.raises(RuntimeError, match="has a place for its tasks already"):
+            tasks.bind(broker).__enter__()
+    assert not tasks.bound
+    with pytest.raises(ValueError, match="needs a broker"), tasks.bind(LeasedKeyQueue()):
+        pass
+    assert not tasks.bound
+
+
+async def test_options_are_those_of_the_queue_that_is_made(broker: Broker) -> None:
+    tasks = TaskQueue(broker, name="mail", tenants={"user:1": Tenant(max_in_flight=1)})
+    for number in range(2):
+        await tasks.push(Task.create("user:1", payload=number))
+    assert await tasks.pop() is not None
+    assert await tasks.pop() is None
+    assert {info.name for info in await broker.list_queues()} == {"mail", "mail.dead"}
+
+
+async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> None:
+    with pytest.raises(TypeError, match="tasks go into a broker or a LeasedQueue, not 'str'"):
+        TaskQueue("memory://")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="has no option colour: it has backoff, lease_timeout"):
+        TaskQueue(colour="red")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"lease_timeout: .* is made already"):
+        TaskQueue(LeasedKeyQueue(), lease_timeout=1.0)
+    with pytest.raises(ValueError, match="lease_timeout must be more than 0 seconds"):
+        TaskQueue(broker, lease_timeout=0)
+    with pytest.raises(ValueError, match="xcom_ttl must be more than 0 seconds"):
+        TaskQueue(broker, xcom_ttl=-1)
+    with pytest.raises(ValueError, match="value_limit must be 1 byte or more, not 0"):
+        TaskQueue(broker, value_limit=0)
+
+
+async def test_pushing_ends_with_a_shutdown(tasks: TaskQueue, do_all: Any_) -> None:
+    await tasks.push(Task.create(payload=1))
+    await tasks.shutdown()
+    with pytest.raises(Exception, match=r"shut down|nothing more"):
+        await tasks.push(Task.create(payload=2))
+
+
+def test_what_does_not_fit_is_a_kind_of_value_error() -> None:
+    assert issubclass(TaskDataError, ValueError)
+    assert not issubclass(TransactionError, ValueError)

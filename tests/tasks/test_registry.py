@@ -1,0 +1,70 @@
+"""Which functions are tasks."""
+
+from typing import Any
+
+import pytest
+
+from leaseq.tasks import Task, TaskQueue
+
+
+@pytest.fixture
+def tasks() -> TaskQueue:
+    """No broker: what is tested here needs none."""
+    return TaskQueue()
+
+
+def test_a_name_is_taken_once(tasks: TaskQueue) -> None:
+    def nothing() -> None: ...
+
+    tasks.task(nothing)
+    with pytest.raises(ValueError, match=r"there is a task 'nothing' already, .*with name="):
+        tasks.task(nothing)
+    tasks.task(name="other")(nothing)
+    assert list(tasks.functions) == ["nothing", "other"]
+
+
+def test_two_queues_know_their_own_functions() -> None:
+    tasks, others = TaskQueue(), TaskQueue()
+
+    @tasks.task
+    def nothing() -> None: ...
+
+    assert "nothing" in tasks.functions
+    assert not others.functions
+
+
+def test_what_is_not_a_function_cannot_be_registered(tasks: TaskQueue) -> None:
+    class Nameless:
+        def __call__(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"a task is a function, not 'nothing': write @tasks.task"):
+        tasks.task("nothing")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="has no name of its own"):
+        tasks.task(Nameless())
+    with pytest.raises(TypeError, match="task 'numbers' cannot be a generator"):
+
+        @tasks.task
+        def numbers() -> Any:
+            yield 1
+
+
+@pytest.mark.parametrize("option", ["lease_timeout", "ttl", "result_ttl"])
+def test_a_time_that_cannot_be_is_refused_by_the_decorator(tasks: TaskQueue, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be more than 0 seconds.* not 0"):
+        tasks.task(**{option: 0})  # type: ignore[call-overload]
+
+
+def test_what_is_no_name_or_priority_is_refused_by_the_decorator(tasks: TaskQueue) -> None:
+    with pytest.raises(TypeError, match="priority must be a Priority or another int, not 'high'"):
+        tasks.task(priority="high")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a task's name is a string, not 5"):
+        tasks.task(name=5)(print)  # type: ignore[call-overload]
+
+
+def test_retries_cannot_be_negative(tasks: TaskQueue) -> None:
+    with pytest.raises(ValueError, match="max_retries must be 0 or more, not -1"):
+        tasks.task(max_retries=-1)
+    with pytest.raises(ValueError, match="max_retries must be 0 or more, not -1"):
+        TaskQueue(max_retries=-1)
+    with pytest.raises(ValueError, match="max_retries must be 0 or more, not -1"):
+        Task.create("user:1", max_retries=-1)

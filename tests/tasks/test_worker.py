@@ -1,0 +1,608 @@
+"""Workers: what becomes of tasks that succeed, fail, hang, or cannot be done."""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BusyResourceError, Event, create_task_group, sleep, sleep_forever
+
+from leaseq import Backoff, Broker, LeasedKeyQueue, Priority, Reject, connect
+from leaseq.tasks import (
+    Task,
+    TaskDataError,
+    TaskFailedError,
+    TaskHandler,
+    TaskQueue,
+    TaskWorker,
+    WorkerConfig,
+    WorkerHealth,
+    xcom_push,
+)
+from leaseq.testing import Operation, cancel_sweep
+
+pytestmark = pytest.mark.anyio
+virtual_time = pytest.mark.virtual_time
+time_passes = pytest.mark.time_passes
+
+Any_ = Callable[..., Any]
+
+
+class Diary(TaskHandler):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[object] = []
+
+    def on_task_start(self, task: Task[Any]) -> None:
+        self.notes.append(("start", task.name))
+
+    async def on_task_success(self, task: Task[Any], duration: float) -> None:
+        self.notes.append(("success", task.name, round(duration)))
+
+    def on_task_failure(self, task: Task[Any], error: BaseException, duration: float) -> None:
+        self.notes.append(("failure", task.name, repr(error), round(duration)))
+
+
+# Success and failure
+
+
+async def test_functions_are_done_in_the_event_loop_or_in_threads(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    done: set[tuple[str, int, bool]] = set()
+
+    @tasks.task
+    async def here(number: int) -> None:
+        done.add(("here", number, threading.current_thread() is threading.main_thread()))
+
+    @tasks.task
+    def there(number: int) -> None:
+        done.add(("there", number, threading.current_thread() is threading.main_thread()))
+
+    await tasks.push_many([function.task(4) for function in (here, there)])
+    await do_all(tasks)
+    assert done == {("here", 4, True), ("there", 4, False)}
+    assert (await tasks.stats()).acked == 2
+
+
+@time_passes
+@virtual_time
+async def test_a_task_that_fails_is_tried_again_as_often_as_it_says(
+    broker: Broker, do_all: Any_, letter: Any_
+) -> None:
+    tasks = TaskQueue(broker, backoff=Backoff(10.0, factor=1.0, seed=1))
+    started: list[float] = []
+
+    @tasks.task(max_retries=2)
+    async def fail() -> None:
+        started.append(anyio.current_time())
+        raise KeyError("nothing there")
+
+    task = await tasks.push(fail.task(), tenant="user:1")
+    await do_all(tasks)
+    assert len(started) == 3
+    assert all(later > earlier for earlier, later in pairwise(started))
+    dead = await letter()
+    assert (dead.key, dead.tenant, dead.deliveries) == (task.id, "user:1", 3)
+    first, *_, last = dead.reason.strip().splitlines()
+    assert first == "failed at delivery 3, its last: KeyError: 'nothing there'"
+    assert "in fail\n    raise KeyError" in dead.reason
+    assert last == "KeyError: 'nothing there'"
+
+
+@virtual_time
+async def test_a_dead_task_can_be_brought_back_and_starts_anew(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    broken = True
+
+    @tasks.task(max_retries=0, result_ttl=60.0)
+    async def work() -> int:
+        if broken:
+            raise ValueError
+        return 4
+
+    task = await tasks.push(work.task())
+    await do_all(tasks)
+    broken = False
+    queue = await tasks.open()
+    assert (await queue.redrive()).keys == (task.id,)
+    await do_all(tasks)
+    assert await tasks.result(task) == 4
+
+
+@virtual_time
+async def test_a_very_long_traceback_is_cut(tasks: TaskQueue, do_all: Any_, letter: Any_) -> None:
+    @tasks.task(max_retries=0)
+    async def fail() -> None:
+        raise ValueError("x" * 50_000)
+
+    await tasks.push(fail.task())
+    await do_all(tasks)
+    assert len((await letter()).reason) < 70_000
+
+
+@virtual_time
+async def test_a_task_that_is_rejected_is_not_tried_again(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    @tasks.task(result_ttl=60.0)
+    async def refuse() -> None:
+        raise Reject("no such customer")
+
+    task = await tasks.push(refuse.task())
+    await do_all(tasks)
+    dead = await letter()
+    assert (dead.reason, dead.deliveries) == ("no such customer", 1)
+    with pytest.raises(TaskFailedError, match="no such customer"):
+        await tasks.result(task)
+
+
+@virtual_time
+async def test_an_unknown_function_is_a_dead_letter_that_says_so(
+    tasks: TaskQueue, broker: Broker, do_all: Any_, letter: Any_
+) -> None:
+    others = TaskQueue(broker, lease_timeout=30.0, backoff=Backoff(0.0))
+
+    @others.task
+    async def elsewhere() -> None: ...
+
+    await others.push(elsewhere.task())
+    await do_all(tasks)
+    assert (await letter()).reason.startswith("unknown task 'elsewhere': <TaskQueue 'tasks'")
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("wire", "reason"),
+    [
+        ({"made_at": 1.0, "name": "work", "arguments": {"order": ["x"]}}, "at `$.order[0]`"),
+        ({"made_at": 1.0, "name": "work", "arguments": {}}, "missing required field `order`"),
+        ({"made_at": 1.0, "name": 5}, "Expected `str | null`, got `int` - at `$.name`"),
+        ({"made_at": 1.0}, "the task has a payload and no function"),
+        ("nonsense", "Expected `object`, got `str`"),
+    ],
+)
+async def test_what_does_not_fit_is_a_dead_letter_with_the_path(
+    tasks: TaskQueue, do_all: Any_, letter: Any_, wire: object, reason: str
+) -> None:
+    @tasks.task
+    async def work(order: list[int]) -> None: ...
+
+    queue = await tasks.open()
+    await queue.put("key", wire)
+    await do_all(tasks)
+    dead = await letter()
+    assert reason in dead.reason
+    assert dead.deliveries == 1
+
+
+@virtual_time
+async def test_a_result_of_another_type_is_a_dead_letter_with_the_path(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    @tasks.task(result_ttl=60.0)
+    async def work() -> list[int]:
+        return ["x"]  # type: ignore[list-item]
+
+    await tasks.push(work.task())
+    await do_all(tasks)
+    assert (await letter()).reason == (
+        "task 'work': its result: Expected `int`, got `str` - at `$[0]`"
+    )
+
+
+# Workers that die, and tasks that hang
+
+
+@time_passes
+@virtual_time
+async def test_a_task_that_kills_its_worker_each_time_is_given_up_and_others_go_on(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    done: list[int] = []
+
+    @tasks.task(max_retries=2, result_ttl=60.0)
+    async def note(number: int) -> None:
+        done.append(number)
+
+    deadly = await tasks.push(note.task(1))
+    await tasks.push(note.task(2))
+    queue = await tasks.open()
+    for delivery in (1, 2, 3):
+        _, _, lease = await queue.take(deadly.id)  # by a worker that dies with it
+        assert lease.deliveries == delivery
+        await sleep(30.1)
+    await do_all(tasks)
+    assert done == [2]
+    assert (await letter()).reason.startswith("its lease was lost at delivery 3, its last: the ")
+    with pytest.raises(TaskFailedError, match="its lease was lost at delivery 3"):
+        await tasks.result(deadly)
+
+
+@time_passes
+@virtual_time
+async def test_a_task_that_takes_longer_than_its_lease_is_not_disturbed(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    started: list[float] = []
+
+    @tasks.task
+    async def slow() -> None:
+        started.append(anyio.current_time())
+        await sleep(200.0)
+
+    await tasks.push(slow.task())
+    await do_all(tasks)
+    assert len(started) == 1
+    assert (await tasks.stats()).expired == 0
+
+
+@time_passes
+@virtual_time
+async def test_a_task_that_hangs_is_cancelled_and_given_up_in_the_end(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    ended: list[float] = []
+
+    @tasks.task(max_retries=1)
+    async def hang() -> None:
+        started = anyio.current_time()
+        try:
+            await sleep_forever()
+        finally:
+            ended.append(anyio.current_time() - started)
+
+    await tasks.push(hang.task())
+    await do_all(tasks, max_runtime=5.0)
+    assert ended == pytest.approx(
+        [5.0, 5.0], abs=0.3
+    )  # a server's lease ends a little earlier here
+    assert "its lease was lost at delivery 2" in (await letter()).reason
+
+
+@time_passes
+@virtual_time
+@pytest.mark.parametrize("length", [3.0, 300.0])
+async def test_a_task_can_have_a_lease_of_its_own_length(
+    tasks: TaskQueue, working: Any_, length: float
+) -> None:
+    ends: list[float] = []
+
+    @tasks.task(lease_timeout=length)
+    async def work() -> None:
+        await sleep(length * 2)
+        queue = await tasks.open()
+        (flight,) = await queue.inflight()
+        ends.append(flight.deadline - anyio.current_time())
+
+    await tasks.push(work.task())
+    async with working(tasks):
+        await tasks.join()
+    assert 0 < ends[0] <= length + 0.1
+    assert (await tasks.stats()).expired == 0
+
+
+# Whose turn
+
+
+@virtual_time
+async def test_critical_tasks_of_a_tenant_come_before_its_normal_ones(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    done: list[str] = []
+
+    @tasks.task
+    async def note(what: str) -> None:
+        done.append(what)
+
+    for priority in (Priority.NORMAL, Priority.CRITICAL, Priority.VERY_LOW):
+        await tasks.push(note.task(priority.name), tenant="user:1", priority=priority)
+    await do_all(tasks, tenants=["user:1"], concurrency=1)
+    assert done == ["CRITICAL", "NORMAL", "VERY_LOW"]
+
+
+@virtual_time
+async def test_a_worker_does_its_own_tenants_tasks_then_those_it_may_steal_and_no_others(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    done: list[str | None] = []
+
+    class Noting(TaskHandler):
+        async def process_task(self, task: Task[Any]) -> None:
+            done.append(task.tenant)
+
+    for number in range(2):
+        for tenant in ("stolen", "others", "b", "a"):
+            await tasks.push(Task.create(tenant, payload=number))
+    async with working(tasks, Noting(), tenants=["a", "b"], steal_from=["stolen"], concurrency=1):
+        await sleep(1.0)
+    assert sorted(map(str, done[:2])) == sorted(map(str, done[2:4])) == ["a", "b"]
+    assert done[4:] == ["stolen", "stolen"]
+    assert (await tasks.stats()).ready == 2
+
+
+# Handlers
+
+
+@time_passes
+@virtual_time
+async def test_hooks_are_told_what_happens(tasks: TaskQueue, do_all: Any_) -> None:
+    diary = Diary()
+
+    @tasks.task(max_retries=1)
+    async def work(*, fail: bool) -> None:
+        await sleep(3.0)
+        if fail:
+            raise ValueError("no")
+
+    await tasks.push(work.task(fail=False))
+    await do_all(tasks, diary)
+    assert diary.notes == [("start", "work"), ("success", "work", 3)]
+    diary.notes.clear()
+    await tasks.push(work.task(fail=True))
+    await do_all(tasks, diary)
+    assert diary.notes == [("start", "work"), ("failure", "work", "ValueError('no')", 3)] * 2
+
+
+@virtual_time
+async def test_what_a_hook_raises_is_logged_and_changes_nothing(
+    tasks: TaskQueue, do_all: Any_, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clumsy(TaskHandler):
+        def on_task_start(self, task: Task[Any]) -> None:
+            raise ValueError("dropped it")
+
+        async def on_task_success(self, task: Task[Any], duration: float) -> None:
+            raise ValueError("dropped it again")
+
+    @tasks.task
+    async def work() -> None: ...
+
+    await tasks.push(work.task())
+    with caplog.at_level(logging.ERROR, "leaseq"):
+        await do_all(tasks, Clumsy())
+    assert (await tasks.stats()).acked == 1
+    assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
+        "the hook on_task_start failed",
+        "the hook on_task_success failed",
+    ]
+
+
+@virtual_time
+async def test_a_handler_does_payloads_and_leaves_functions_to_its_parent(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    done: list[object] = []
+
+    class MyHandler(TaskHandler):
+        async def process_task(self, task: Task[Any]) -> object:
+            if task.payload is not None and task.payload.get("action") == "custom":
+                done.append(task.payload)
+                return None
+            return await super().process_task(task)
+
+    @tasks.task(result_ttl=60.0)
+    async def double(number: int) -> int:
+        return number * 2
+
+    await tasks.push(Task.create("user:1", payload={"action": "custom"}))
+    task = await tasks.push(double.task(4))
+    await do_all(tasks, MyHandler())
+    assert done == [{"action": "custom"}]
+    assert await tasks.result(task) == 8
+    await tasks.push(Task.create("user:1", payload={"action": "other"}))
+    await do_all(tasks, MyHandler())
+    assert "give the worker a TaskHandler whose process_task does it" in (await letter()).reason
+
+
+async def test_handlers_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> None:
+    class Blocking(TaskHandler):
+        def process_task(self, task: Task[Any]) -> object:  # type: ignore[override]
+            return None
+
+    with pytest.raises(TypeError, match="handler must be a TaskHandler, not <class"):
+        TaskWorker(tasks, TaskHandler)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Blocking.process_task must be an async def"):
+        TaskWorker(tasks, Blocking())
+
+
+async def test_options_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> None:
+    with pytest.raises(TypeError, match="lists of names, not one name"):
+        TaskWorker(tasks, tenants="user:1")
+    with pytest.raises(ValueError, match=r"steal_from=\['b'\] is for a worker with tenants of"):
+        TaskWorker(tasks, steal_from=["b"])
+    with pytest.raises(ValueError, match="tenants must name one at least"):
+        TaskWorker(tasks, tenants=[])
+    with pytest.raises(ValueError, match="concurrency must be 1 task or more, not 0"):
+        TaskWorker(tasks, concurrency=0)
+    with pytest.raises(ValueError, match="max_runtime must be more than 0 seconds"):
+        TaskWorker(tasks, max_runtime=0.0)
+    with pytest.raises(ValueError, match="grace must be 0 seconds or more"):
+        TaskWorker(tasks, grace=-1.0)
+    assert repr(TaskWorker(tasks, id="one")) == "<TaskWorker 'one' of 'tasks'>"
+
+
+# The end
+
+
+@time_passes
+@virtual_time
+async def test_a_worker_that_is_stopped_finishes_what_it_does(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    done: list[int] = []
+
+    @tasks.task
+    async def work(number: int) -> None:
+        await sleep(5.0)
+        done.append(number)
+
+    await tasks.push_many([work.task(number) for number in range(4)])
+    async with working(tasks, concurrency=2) as worker:
+        await sleep(1.0)
+        worker.stop()
+    assert sorted(done) == [0, 1]
+    assert (await tasks.stats()).ready == 2
+
+
+@time_passes
+@virtual_time
+async def test_grace_bounds_how_long_a_stopped_worker_goes_on(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    stop = Event()
+
+    @tasks.task
+    async def work() -> None:
+        await sleep(50.0)
+
+    await tasks.push(work.task())
+    started = anyio.current_time()
+    async with working(tasks, stop=stop, grace=2.0):
+        await sleep(1.0)
+        stop.set()
+    assert anyio.current_time() - started == pytest.approx(3.0, abs=0.1)
+    assert (await tasks.stats()).ready == 1
+    again = await tasks.pop()
+    assert again is not None
+
+
+@virtual_time
+async def test_a_worker_ends_when_its_queue_is_shut_down_and_drained(tasks: TaskQueue) -> None:
+    @tasks.task
+    async def work() -> None:
+        await sleep(1.0)
+
+    await tasks.push(work.task())
+    await tasks.shutdown()
+    await TaskWorker(tasks).run()
+    assert (await tasks.stats()).acked == 1
+
+
+@virtual_time
+async def test_a_worker_that_was_stopped_before_it_ran_does_nothing(tasks: TaskQueue) -> None:
+    worker = TaskWorker(tasks)
+    worker.stop()
+    await tasks.push(Task.create(payload=1))
+    await worker.run()
+    assert (await tasks.stats()).ready == 1
+
+
+@virtual_time
+async def test_a_worker_runs_once_at_a_time(tasks: TaskQueue, working: Any_) -> None:
+    async with working(tasks) as worker:
+        with pytest.raises(BusyResourceError):
+            await worker.run()
+
+
+@time_passes
+@virtual_time
+async def test_a_worker_says_how_it_is(tasks: TaskQueue, working: Any_) -> None:
+    @tasks.task
+    async def work() -> None:
+        await sleep(100.0)
+
+    worker = TaskWorker(tasks, id="one")
+    assert worker.health() == WorkerHealth("one", False, None, 0, None)
+    async with working(tasks, id="two") as busy:
+        await tasks.push(work.task())
+        await sleep(10.0)
+        await tasks.push(work.task())
+        await sleep(5.0)
+        health = busy.health()
+        assert (health.running, health.tasks) == (True, 2)
+        assert health.last_claim == pytest.approx(5.0, abs=0.1)
+        assert health.oldest == pytest.approx(15.0, abs=0.1)
+    assert busy.health().tasks == 0
+    assert not busy.health().running
+
+
+@virtual_time
+async def test_a_worker_needs_annotations_that_can_be_resolved(tasks: TaskQueue) -> None:
+    @tasks.task
+    async def work(order: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TaskDataError, match="task 'work': an annotation cannot be resolved"):
+        await TaskWorker(tasks).run()
+
+
+async def test_a_worker_is_made_of_a_configuration(tasks: TaskQueue) -> None:
+    config = WorkerConfig.from_dict(
+        {
+            "workers": [{"id": "one", "assigned_users": ["a"], "steal_targets": ["b"]}],
+            "queue": {"default_max_retries": 7, "xcom_ttl_seconds": 60},
+        }
+    )
+    worker = TaskWorker.from_config(tasks, config)
+    assert (worker.id, worker.concurrency) == ("one", 10)
+    assert (tasks.max_retries, tasks.xcom_ttl) == (7, 60.0)
+
+
+@virtual_time
+async def test_a_cancelled_worker_has_stored_all_of_a_task_or_nothing(
+    url: str, native: bool
+) -> None:
+    @asynccontextmanager
+    async def scenario() -> Any:
+        async with create_task_group() as tg, connect(url) as broker:
+            await tg.start(broker.run)
+            tasks = TaskQueue(broker, backoff=None)
+
+            @tasks.task(result_ttl=60.0, xcom_key="result")
+            async def work(number: int) -> int:
+                xcom_push("number", number)
+                await sleep(number / 100)
+                return number
+
+            pushed = await tasks.push_many([work.task(number) for number in range(2)])
+            await tasks.shutdown()
+            operation: Operation = TaskWorker(tasks, concurrency=1).run
+            yield operation
+            xcom = await tasks.place.store("xcom", "")
+            for task in pushed:
+                is_left = await tasks.get(task.id) is not None
+                kept = [
+                    bool(await xcom.read(f"{task.id}/result")),
+                    bool(await xcom.read(f"{task.id}/number")),
+                ]
+                try:
+                    await tasks.result(task, timeout=0)
+                    kept.append(True)
+                except TimeoutError:
+                    kept.append(False)
+                assert kept == [not is_left] * 3
+            assert (await tasks.stats()).leased == 0
+            tg.cancel_scope.cancel()
+
+    assert await cancel_sweep(scenario, native=native) > 5
+
+
+@virtual_time
+async def test_a_worker_that_is_cancelled_gives_its_tasks_back(native: bool) -> None:
+    @asynccontextmanager
+    async def scenario() -> Any:
+        done: list[int] = []
+        queue = LeasedKeyQueue[str, Any](name="alone")
+        tasks = TaskQueue(queue)
+
+        @tasks.task
+        async def work(number: int) -> None:
+            await sleep(number)
+            done.append(number)
+
+        for number in range(4):
+            await tasks.push(work.task(number))
+        await tasks.shutdown()
+        operation: Operation = TaskWorker(tasks, concurrency=2).run
+        async with create_task_group():
+            yield operation
+        left = [value["arguments"]["number"] for _, value in queue.drain_nowait()]
+        assert sorted(left) == sorted({0, 1, 2, 3} - set(done))
+
+    assert await cancel_sweep(scenario, native=native) > 5
