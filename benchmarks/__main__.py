@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import get_args
 
-from . import batcher, context, cycle, delays, memory, pool, timers, turns, waiters
-from .harness import Backend, Bench, Row, Section
+from . import batcher, context, cycle, delays, memory, pool, tasks, timers, turns, waiters
+from .harness import LINE, Backend, Bench, Section, show
 
 SECTIONS: Mapping[str, Section] = {
     "cycle": cycle.untimed_leases,
     "timed": cycle.timed_leases,
     "context": context.lease_contexts,
     "pool": pool.pools,
+    "tasks": tasks.tasks_in_a_pool,
     "batcher": batcher.items_to_a_callback,
     "waiters": waiters.waiting_consumers,
     "tenants": turns.tenants_and_priorities,
@@ -25,8 +26,6 @@ SECTIONS: Mapping[str, Section] = {
     "memory": memory.bytes_an_item,
 }
 PEERS = ("anyio", "trio", "leasedkeyq", "beque")
-
-LINE = "{:>11}  {:>7}  {:3}  {:42}{:>11}{:>12}"
 
 
 def arguments() -> argparse.Namespace:
@@ -45,13 +44,6 @@ def arguments() -> argparse.Namespace:
         "--backend", nargs="+", choices=get_args(Backend), default=get_args(Backend)
     )
     return parser.parse_args()
-
-
-def show(row: Row) -> str:
-    """The row as a line of the table."""
-    met = {True: "yes", False: "NO", None: ""}[row.met]
-    figure = f"{row.figure:.2f} {row.unit}"
-    return LINE.format(figure, str(row.target or ""), met, row.what, row.cost, row.beside).rstrip()
 
 
 def main() -> None:

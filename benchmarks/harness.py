@@ -114,6 +114,16 @@ class Row:
         return None if self.target is None else self.target.met(self.figure)
 
 
+LINE = "{:>11}  {:>7}  {:3}  {:42}{:>11}{:>12}"
+
+
+def show(row: Row) -> str:
+    """The row as a line of the table."""
+    met = {True: "yes", False: "NO", None: ""}[row.met]
+    figure = f"{row.figure:.2f} {row.unit}".rstrip()
+    return LINE.format(figure, str(row.target or ""), met, row.what, row.cost, row.beside).rstrip()
+
+
 class Costs:
     """What each subject cost in each round."""
 

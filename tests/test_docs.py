@@ -3,7 +3,8 @@
 A page is run from top to bottom, on asyncio and on trio, in virtual time; its blocks share one
 namespace. A block that defines ``main`` and does not run it has it run here. A block that imports
 asyncio or trio is for that library alone. What a block prints has to be what the ``text`` block
-right under it says.
+right under it says. Blocks that need a server, and examples that do, are run where there is one:
+`tests.valkey.test_docs`.
 """
 
 import ast
@@ -19,32 +20,22 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from pages import BLOCK, PAGES, ROOT, blocks, execute, needs_server, relative
 from trio.testing import MockClock
 
 import leaseq
 import leaseq.testing
 from leaseq.testing import VirtualEventLoop, virtual_backend
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "src" / "leaseq"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PACKAGE = ROOT / "src" / "leaseq"
 
-BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
-    re.MULTILINE | re.DOTALL,
-)
 FENCE = re.compile(r"^ *(?:```|~~~)(.*)$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 LITERAL_BLOCK = re.compile(r"::\n\n((?:(?: {4}.*)?\n)+)")
-LIBRARY = re.compile(r"^(?:import|from) (asyncio|trio)\b", re.MULTILINE)
 
 Main = Callable[..., Awaitable[Any]]
-
-
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -80,32 +71,17 @@ def runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return runs
 
 
-def execute(code: str, filename: str, namespace: dict[str, Any], runs: list[object]) -> None:
-    """Run some code and, unless it does so itself, the ``main`` and the tests that it defines."""
-    before = dict(namespace)
-    runs.clear()
-    exec(compile(code, filename, "exec"), namespace)
-    if runs:
-        return
-    for name, thing in list(namespace.items()):
-        if thing is not before.get(name) and (name == "main" or name.startswith("test_")):
-            anyio.run(thing)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_block_of_the_page_runs(
     page: Path, library: str, runs: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = page.read_text()
     namespace: dict[str, Any] = {"__name__": "docs"}
-    for block in BLOCK.finditer(text):
-        libraries = LIBRARY.findall(block["code"])
-        if libraries and library not in libraries:
+    for code, said in blocks(page, library):
+        if needs_server(code):
             continue
-        line = text.count("\n", 0, block.start("code"))  # so that a traceback names the page's line
-        execute("\n" * line + block["code"], str(page), namespace, runs)
+        execute(code, str(page), namespace, runs)
         printed = capsys.readouterr().out
-        assert block["printed"] in (None, printed)
+        assert said in (None, printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -1,0 +1,29 @@
+"""What a server says of itself."""
+
+import re
+
+from tests.servers import Server
+
+
+def number(server: Server, *words: str) -> int:
+    """A command's answer, which is a number."""
+    return int(server.command(*words).lstrip(b":"))
+
+
+def calls_of(server: Server, command: str) -> tuple[int, int]:
+    """How often a command was called since the last reset, and the microseconds it took in all."""
+    info = server.command("INFO", "commandstats").decode()
+    found = re.search(rf"cmdstat_{command}:calls=(\d+),usec=(\d+)", info)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def memory_of(server: Server) -> int:
+    """The bytes that it uses."""
+    found = re.search(r"used_memory:(\d+)", server.command("INFO", "memory").decode())
+    assert found is not None
+    return int(found[1])
+
+
+def reset(server: Server) -> None:
+    """Count from here."""
+    server.command("CONFIG", "RESETSTAT")

@@ -1,0 +1,238 @@
+"""``leaseq put``, ``purge`` and ``redrive``: they change what is in a queue."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from ..abc import Broker
+from ..errors import KeyAlreadyInFlightError
+from ..values import InFlightPolicy, Put, PutOptions, QueueInfo
+from .looking import find
+from .opening import NotDone, consult
+from .parameters import Json, Key, Name, Url, Yes, confirm, to_key
+from .wording import LegibleCodec, as_json, counted, printable, read_value, write_key
+
+__all__ = ["purge", "put", "redrive"]
+
+_SLICE = 1000
+"""Letters that are brought back in one step: with more, a server would do nothing else for long."""
+
+
+# Putting
+
+
+def put(
+    name: Name,
+    key: Key,
+    value: Annotated[str, typer.Argument(help="JSON; or @FILE; or - for stdin.", metavar="VALUE")],
+    *,
+    url: Url,
+    priority: Annotated[
+        int | None, typer.Option(help="The higher the sooner; 3 is usual.", metavar="N")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose work it is.", metavar="NAME")] = None,
+    delay: Annotated[
+        float, typer.Option(min=0, help="Seconds until it is ready.", metavar="SECONDS")
+    ] = 0.0,
+    ttl: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds in which it must have been leased.", metavar="SECONDS"),
+    ] = None,
+    if_in_flight: Annotated[
+        InFlightPolicy,
+        typer.Option(
+            help="If the key is leased: update what a release puts back and an ack drops, reject, "
+            "or buffer it until the lease has ended."
+        ),
+    ] = "update",
+    timeout: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for room in a full queue.", metavar="SECONDS"),
+    ] = 5.0,
+    create: Annotated[bool, typer.Option("--create", help="Make the queue if need be.")] = False,
+    json: Json = False,
+) -> None:
+    """Put an item, or replace the value of one that is there.
+
+    The value is put as JSON: consumers that have a codec of their own may not be able to read it.
+    """
+    wanted, document = to_key(key), _read(value)
+    options: PutOptions = {"delay": delay, "ttl": ttl, "priority": priority, "tenant": tenant}
+    options["if_in_flight"] = if_in_flight
+
+    async def command(broker: Broker) -> Put:
+        if not create:
+            await _find_or_hint(broker, name)
+        async with anyio.create_task_group() as tg:
+            if delay:
+                await tg.start(broker.run)  # without it a delay is refused
+            outcome = await _put(broker, name, wanted, document, options, timeout)
+            tg.cancel_scope.cancel()
+        return outcome
+
+    outcome = consult(url, command, changes=True)
+    if json:
+        said = {"queue": name, "key": write_key(wanted), "outcome": outcome.value}
+        typer.echo(as_json(said))
+    else:
+        typer.echo(outcome.value)
+    if outcome is Put.DUPLICATE:
+        typer.echo("leaseq: the key was acked lately, so that nothing was put", err=True)
+        raise typer.Exit(1)
+
+
+async def _find_or_hint(broker: Broker, name: str) -> None:
+    try:
+        await find(broker, name)
+    except NotDone as error:
+        raise NotDone(f"{error} (--create makes one of this name)") from None
+
+
+def _read(value: str) -> Any:
+    try:
+        if value == "-":
+            return read_value(sys.stdin.buffer.read())
+        if value.startswith("@"):
+            return read_value(Path(value[1:]).read_bytes())
+        return read_value(value)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="VALUE") from None
+
+
+async def _put(
+    broker: Broker, name: str, key: Any, value: Any, options: PutOptions, timeout: float
+) -> Put:
+    try:
+        queue = await broker.queue(name, codec=LegibleCodec())
+        with anyio.fail_after(timeout):
+            return await queue.put(key, value, **options)
+    except TimeoutError:
+        raise NotDone(f"queue {name!r} had no room for {timeout:g} s: nothing was put") from None
+    except (KeyAlreadyInFlightError, TypeError, ValueError) as error:
+        raise NotDone(str(error)) from None
+
+
+# Purging
+
+
+def purge(name: Name, *, url: Url, yes: Yes = False, json: Json = False) -> None:
+    """Drop all that waits in a queue, for good. What is leased stays."""
+    if not yes:
+        info = consult(url, lambda broker: find(broker, name))
+        if info.ready or info.delayed:
+            confirm(_what_is_dropped(info))
+    dropped = consult(url, lambda broker: _purge(broker, name), changes=True)
+    if json:
+        typer.echo(as_json({"queue": name, "dropped": dropped}))
+    else:
+        typer.echo(f"dropped {counted(dropped, 'item')}")
+
+
+def _what_is_dropped(info: QueueInfo) -> str:
+    what = f"drop {info.ready} ready and {info.delayed} delayed items of {info.name!r}"
+    if info.dead_letters_of:
+        what += f", the dead letters of {', '.join(map(repr, info.dead_letters_of))}"
+    stays = f" ({info.leased} leased ones stay)" if info.leased else ""
+    return f"{what}, for good{stays}?"
+
+
+async def _purge(broker: Broker, name: str) -> int:
+    await find(broker, name)
+    return await broker.purge(name)
+
+
+# Bringing back
+
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """What became of dead letters, by the keys of their items."""
+
+    back: list[Any]
+    conflicts: list[Any]
+    missing: list[Any]
+
+
+def redrive(
+    name: Name,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(help="Those of the items to bring back; none: of all.", metavar="KEY"),
+    ] = None,
+    *,
+    url: Url,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="How many at most, the oldest first.", metavar="N")
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Bring dead letters back into their queue, to start anew. Asks, unless it is told which.
+
+    Exits with 1 if a letter had to stay: its key is in the queue again, or it is not there.
+    """
+    wanted = [to_key(each) for each in keys or ()]
+    if not (yes or wanted):
+        there = consult(url, lambda broker: _find_sender(broker, name))
+        if there.dead:
+            count = there.dead if limit is None else min(limit, there.dead)
+            confirm(f"bring {counted(count, 'dead letter')} back into {name!r}?")
+    found = consult(url, lambda broker: _redrive(broker, name, wanted, limit), changes=True)
+    back, conflicts, missing = (
+        [write_key(each) for each in some] for some in (found.back, found.conflicts, found.missing)
+    )
+    if json:
+        said = {"queue": name, "back": back, "conflicts": conflicts, "missing": missing}
+        typer.echo(as_json(said))
+    else:
+        typer.echo(f"brought back {counted(len(back), 'item')}")
+        for each in conflicts:
+            typer.echo(f"leaseq: {printable(each)} stays dead: its key is there again", err=True)
+        for each in missing:
+            typer.echo(f"leaseq: {printable(each)} has no dead letter to bring back", err=True)
+    if conflicts or missing:
+        raise typer.Exit(1)
+
+
+async def _find_sender(broker: Broker, name: str) -> QueueInfo:
+    """The queue, if it has a queue of dead letters."""
+    info = await find(broker, name)
+    try:
+        await broker.dead_letters(name)
+    except LookupError:
+        if info.dead_letters_of:
+            senders = ", ".join(map(repr, info.dead_letters_of))
+            raise NotDone(
+                f"queue {name!r} has the dead letters of {senders}: name the queue that they are "
+                "to be brought back into"
+            ) from None
+        raise NotDone(f"queue {name!r} has no queue of dead letters") from None
+    return info
+
+
+async def _redrive(broker: Broker, name: str, keys: list[Any], limit: int | None) -> _Back:
+    info = await _find_sender(broker, name)
+    queue = await broker.queue(name)
+    if keys:
+        done = await queue.redrive(keys, limit)
+        seen = {*done.keys, *done.conflicts}
+        missing = [] if limit is not None else [key for key in keys if key not in seen]
+        return _Back([*done.keys], [*done.conflicts], missing)
+    back: list[Any] = []
+    conflicts: dict[Any, None] = {}
+    left = info.dead if limit is None else min(limit, info.dead)  # what dies meanwhile stays
+    while left > 0:
+        part = min(left, _SLICE)
+        done = await queue.redrive(limit=part)
+        back += done.keys
+        conflicts |= dict.fromkeys(done.conflicts)
+        left -= len(done.keys)
+        if len(done.keys) < part:
+            break
+    return _Back(back, [*conflicts], [])
