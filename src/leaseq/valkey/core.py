@@ -224,6 +224,8 @@ class Core(LeasedQueue[K, V]):
         self._putters.clear()
 
     def _shut_down_error(self) -> QueueClosedError:
+        if self._deleted:
+            return self._closed_error()
         how = "closed" if self._closed else "shut down"
         return QueueClosedError(f"{self!r} takes nothing more: it is {how}")
 
