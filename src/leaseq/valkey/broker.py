@@ -402,12 +402,12 @@ class ValkeyBroker(Broker):
         sites = list(trip.sites)
         for site, when in zip(sites, next_due, strict=True):
             queue = self._queues.get(site.name)
-            if queue is not None and when + _SLACK != queue.next_due:
+            # One that turns out to be later costs one look; always later, it would never come.
+            if queue is not None and when + _SLACK < queue.next_due:
                 if queue.next_due != inf:
                     self._due.drop(queue)
                 queue.next_due = when + _SLACK
-                if when != inf:
-                    self._due.add(queue.next_due, queue)
+                self._due.add(queue.next_due, queue)
         for index, what, wire_key, token, *rest in events:
             self._happened(sites[index - 1].name, what, wire_key, int(token), rest)
 
