@@ -183,7 +183,8 @@ class Claiming(Core[K, V]):
             return
         _, _, left, parks, *batches = answer
         for index in range(0, len(parks), 2):
-            self._waiters.parked[parks[index]] = b"%d" % parks[index + 1]
+            self._waiters.park(parks[index], b"%d" % parks[index + 1])
+        self._courier.nudge()  # some of these may not be wanted any more
         for group, batch in zip(groups, batches, strict=True):
             leases = self._received(batch, group.request)
             self._undo(self._waiters.give(group, leases))

@@ -173,6 +173,13 @@ class Waiters(Generic[K, V]):
             for want in [want for want in self.parked if want[:1] == b"c"]:
                 self._unpark(want)
 
+    def park(self, want: bytes, stamp: bytes) -> None:
+        """The process is parked now under a want, which nobody here may have any more. O(1)."""
+        self.parked[want] = stamp
+        wanted = want in self._by_want or (want[:1] == b"c" and self.takers)
+        if want not in (b"a", b"A") and not wanted:
+            self._unpark(want)
+
     def _unpark(self, want: bytes) -> None:
         if want in self.parked:
             self._stale.append((want, self.parked.pop(want)))
