@@ -3,7 +3,6 @@
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from tests import children
@@ -66,7 +65,6 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(
             await each.say_more()
         for _ in range(2):
             server.kill()
-            await anyio.sleep(0.3)
             server.start()
             with fail_after(3):  # all go on by themselves
                 for each in everybody:

@@ -221,6 +221,30 @@ async def test_an_operation_that_fails_spoils_nothing_else_of_the_same_call(
             tg.cancel_scope.cancel()
 
 
+async def test_a_lease_is_still_held_if_the_server_fails_to_settle_it(own_server: Server) -> None:
+    with fail_after(30):
+        async with broker_on(own_server.url) as broker, create_task_group() as tg:
+            await tg.start(broker.run)
+            queue = await broker.queue("work")
+            await queue.put("a", 1)
+            _, _, lease = await queue.get()
+            [items] = [key for key in queue.site.keys if key.endswith(":items")]
+            own_server.command("RENAME", items, "elsewhere")
+            own_server.command("SET", items, "x")
+            with pytest.raises(ServerError, match="WRONGTYPE"):
+                await queue.ack(lease)
+            with pytest.raises(ServerError, match="WRONGTYPE"):
+                await queue.extend(lease, 60)
+            with pytest.raises(ServerError, match="WRONGTYPE"):
+                async with broker.transaction() as tx:
+                    tx.ack(lease)
+            assert lease.ended is None
+            own_server.command("RENAME", "elsewhere", items)
+            await queue.ack(lease)
+            assert lease.ended == "acked"
+            tg.cancel_scope.cancel()
+
+
 # Emptied
 
 

@@ -274,3 +274,24 @@ async def test_a_slot_of_a_tenant_is_not_kept_from_one_broker_by_takers_of_anoth
             await one.ack(lease)
             await eventually(lambda: got == ["y"])
             tg.cancel_scope.cancel()
+
+
+async def test_what_has_outlived_its_time_is_buried_though_a_handle_here_is_closed(
+    engine: Valkey,
+) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1, ttl=60)
+    await queue.close()
+    await engine.advance(61)
+    assert await queue._broker.process_expired() == 1
+
+
+async def test_queues_that_others_have_deleted_are_forgotten(engine: Valkey) -> None:
+    one, other = await engine.another_broker(), await engine.another_broker()
+    for number in range(20):
+        await other.queue(f"queue-{number}")
+    assert len(await one.list_queues()) == 20
+    for number in range(20):
+        await other.delete_queue(f"queue-{number}")
+    assert await one.list_queues() == []
+    assert not one._sites

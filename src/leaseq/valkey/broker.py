@@ -110,6 +110,8 @@ class ValkeyBroker(Broker):
                 )
                 try:
                     await courier.ask(Ask("manage", "hello"))  # a full server refuses: no matter
+                    if self._closed:
+                        raise QueueClosedError(f"{self!r}")
                 except BaseException:
                     self._courier = None
                     await courier.close()
@@ -183,9 +185,12 @@ class ValkeyBroker(Broker):
     async def _stored(self) -> dict[str, str]:
         """The names of all queues on the server, and of their queues of dead letters or ""."""
         answer = await self._ask(Ask("manage", "queues"))
-        return {
+        stored = {
             answer[index].decode(): answer[index + 2].decode() for index in range(1, len(answer), 3)
         }
+        for name in self._sites.keys() - stored.keys() - self._queues.keys():
+            del self._sites[name]  # others have deleted it
+        return stored
 
     async def _existing(self, name: str) -> tuple[Site, dict[str, str]]:
         """Where a queue is that must be there, and all that are."""
@@ -217,6 +222,9 @@ class ValkeyBroker(Broker):
         for ask in asks:
             courier.post(ask)
         answers = [await courier.answer(ask) for ask in asks]
+        for answer in answers:
+            if answer[0] == b"raised":
+                raise raised(answer)
         return [
             read_info(name, answer)
             for name, answer in zip(stored, answers, strict=True)
@@ -255,9 +263,6 @@ class ValkeyBroker(Broker):
         stored = await self._stored()
         outlived = 0
         for name, letters in stored.items():
-            queue = self._queues.get(name)
-            if queue is not None and queue.closed:
-                continue
             more = True
             while more:
                 answer = await self._ask(Ask("turn", "sweep", self._site(name, letters), "64"))

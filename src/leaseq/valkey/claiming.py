@@ -35,9 +35,7 @@ class Claiming(Core[K, V]):
     def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
         options = {"lease_timeout": self._lease_timeout, **options}
         request = Request(key, **options)
-        self._asked_for(
-            request, 1
-        )  # what cannot be sent is refused here, and not while others wait
+        self._asked_for(request, 1)  # what cannot be sent is refused before it waits with others
         return request
 
     async def _lease(

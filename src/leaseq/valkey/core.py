@@ -310,7 +310,7 @@ class Core(LeasedQueue[K, V]):
             waiter.end()
 
     def _watch_the_end(self) -> None:
-        """Be told when the queue is drained, and see whether awaited keys can come still."""
+        """Be told when the queue is drained."""
 
         def receive(answer: Answer) -> None:
             if answer[0] == b"gone":

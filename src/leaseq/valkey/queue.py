@@ -227,7 +227,7 @@ class ValkeyQueue(Inspecting[K, V]):
             if answer[0] == b"ok":
                 self.let_go(lease)
                 lease.ended = ended
-            elif lease.ended is None:
+            elif answer[0] == b"no" and lease.ended is None:
                 self.lose(lease)
 
         def refuse(error: Exception) -> None:
@@ -300,7 +300,7 @@ class ValkeyQueue(Inspecting[K, V]):
                 if seconds != inf:
                     held.deadline = self._courier.sent_at + local_seconds(seconds)
                 self._hold(held)
-            else:
+            elif answer[0] == b"no":
                 self.lose(held)
 
         words = (held.wire_key, str(held.token), microseconds(seconds))

@@ -12,6 +12,7 @@ from ..kit.transaction import PledgingTransaction
 from ..lease import Lease
 from ..values import Ended, PutOptions
 from .asking import Answer, Ask, Word
+from .core import raised
 from .keys import encode_key, encoded
 from .queue import ValkeyQueue, put_words, release_words
 
@@ -168,6 +169,8 @@ class ValkeyTransaction(PledgingTransaction):
         count = str(len(self._steps))
         ask = Ask("turn", "transact", count, *words, receive=receive, weight=self._weight)
         answer = await self._broker.courier.ask(ask, withdraw=True)
+        if answer[0] == b"raised":
+            raise raised(answer)
         if answer[0] != b"ok":
             against = [answer[index : index + 3] for index in range(1, len(answer), 3)]
             raise TransactionError(

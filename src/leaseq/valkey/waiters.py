@@ -169,7 +169,7 @@ class Waiters(Generic[K, V]):
             del self._by_want[want]
             if want not in (b"a", b"A"):  # these will be wanted again
                 self._unpark(want)
-        if not self.takers:
+        if group.request.key is not ANY_KEY and not self.takers:
             for want in [want for want in self.parked if want[:1] == b"c"]:
                 self._unpark(want)
 
