@@ -262,7 +262,8 @@ class TaskQueue(TaskRegistry):
         Raises:
             QueueClosedError, TimekeeperNotRunningError, ValueError: as `LeasedQueue.get` does.
 
-        If cancelled, nothing was taken. O(log tenants).
+        If cancelled, nothing was taken. O(log tenants), plus the tasks popped here and not yet
+        deleted.
         """
         queue = await self.open()
         self._popped = {id_: lease for id_, lease in self._popped.items() if lease.ended is None}
