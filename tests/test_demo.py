@@ -2,10 +2,12 @@ import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from anyio import from_thread
+from anyio.lowlevel import checkpoint
 
 from leaseq import Lease, LeasedKeyQueue, Statistics
 from leaseq.demo import Options, find_files, index
@@ -33,6 +35,17 @@ def files(tmp_path: Path) -> list[Path]:
     for number in range(60):
         (tmp_path / f"module_{number}.py").write_text(SOURCE)
     return find_files(tmp_path)
+
+
+@pytest.fixture
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files read in the event loop: a clock that jumps does not wait for a thread."""
+
+    async def run_sync(function: Any, *arguments: Any, limiter: object) -> Any:
+        await checkpoint()
+        return function(*arguments)
+
+    monkeypatch.setattr(job_module, "to_thread", SimpleNamespace(run_sync=run_sync))
 
 
 # What is read
@@ -92,6 +105,7 @@ async def test_every_file_is_indexed(files: list[Path]) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.virtual_time
+@pytest.mark.usefixtures("without_threads")
 async def test_what_dead_workers_held_is_redone(files: list[Path]) -> None:
     report = await index(files, Options(workers=3, crash_rate=1.0))
     assert report.failures == ()
@@ -110,6 +124,7 @@ async def test_files_that_are_saved_again_meanwhile_come_back(files: list[Path])
 
 @pytest.mark.anyio
 @pytest.mark.virtual_time
+@pytest.mark.usefixtures("without_threads")
 async def test_the_seed_decides_what_goes_wrong(files: list[Path]) -> None:
     deaths = [(await index(files, Options(crash_rate=0.5, seed=seed))).deaths for seed in (1, 1, 2)]
     assert deaths[0] == deaths[1] != deaths[2]
