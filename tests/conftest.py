@@ -26,11 +26,16 @@ SKIPPED_TIME: dict[str, Callable[[], Backend]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=0, help="decides what goes wrong in the tests")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "virtual_time: run where the clock jumps to the next timer, on both libraries"
     )
     config.addinivalue_line("markers", "only(library): run on asyncio alone, or on trio alone")
+    config.addinivalue_line("markers", "long: takes seconds; run once on each library")
     config.addinivalue_line(
         "markers", "time_passes: too much of it to wait for where the clock does not jump or skip"
     )
@@ -60,6 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for engine, backends in names.items():
         for name in backends:
             if only is not None and name.split("+")[0] not in only.args:
+                continue
+            if name.endswith("+uvloop") and definition.get_closest_marker("long") is not None:
                 continue
             for native in (False,) if name.startswith("trio") else (False, True):
                 values = {"anyio_backend": name, "engine_name": engine, "native": native}

@@ -1,4 +1,4 @@
-"""Valkey and Redis servers of the tests' own, on the loopback interface."""
+"""Valkey and Redis servers of the tests' own, and clusters of them, on the loopback interface."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,6 +62,7 @@ class Server:
         """
         self._binary = binary
         self._folder = folder
+        self._folder.mkdir(exist_ok=True)
         keep = ("yes", "always") if durable else ("no", "no")
         self._options = ("--save", "", "--appendonly", keep[0], "--appendfsync", keep[1], *options)
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,6 +90,11 @@ class Server:
         """Of the process that runs now."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start it: on the port it had, or else on a free one."""
@@ -145,6 +152,7 @@ class Server:
         arguments = (
             *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
             *self._options,
+            *self._further_options(),
         )
         tie = (sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()))
         with (self._folder / "server.log").open("ab") as log:
@@ -154,6 +162,10 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+
+    def _further_options(self) -> Sequence[str]:
+        """Those that may be others when it is started again."""
+        return ()
 
     def _is_up(self, port: int) -> bool:
         assert self._process is not None
@@ -189,3 +201,129 @@ def free_port() -> int:
         any_port.bind(("127.0.0.1", 0))
         port: int = any_port.getsockname()[1]
         return port
+
+
+SLOTS = 16384
+
+
+class Node(Server):
+    """One server of a cluster."""
+
+    def __init__(self, binary: str, folder: Path, *options: str) -> None:
+        super().__init__(binary, folder, *options)
+        self.bus = 0
+
+    def start(self) -> None:
+        """Start it: on the ports that it had, or else on free ones."""
+        super().start()
+        self.name = self.command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    def _further_options(self) -> Sequence[str]:
+        if not self.port:
+            self.bus = free_port()
+        return "--cluster-enabled", "yes", "--cluster-port", str(self.bus)
+
+    def says(self, *words: str, word: bytes) -> bool:
+        """Whether this is in the answer to a command."""
+        return word in self.command(*words)
+
+
+class Cluster:
+    """Three servers that have the slots among them, and a replica of each; with ``with``.
+
+    Attributes:
+        nodes: The first three began as primaries, the others as their replicas, in that order.
+    """
+
+    NODE_TIMEOUT = 1.0
+    """After so many seconds of silence a node is taken to have failed."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        options = (
+            *("--cluster-node-timeout", str(round(self.NODE_TIMEOUT * 1000))),
+            *("--repl-diskless-sync-delay", "0", "--cluster-require-full-coverage", "no"),
+            *("--cluster-replica-validity-factor", "0"),
+        )
+        self.nodes = [Node(binary, folder / str(number), *options) for number in range(6)]
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for node in self.nodes:
+                stack.enter_context(node)
+            self._form()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """What a client connects to: two of the nodes, the others are found."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in (self.nodes[1], self.nodes[3]))
+        return f"valkey://{hosts}/0"
+
+    def primary_of(self, prefix: str = "leaseq") -> Node:
+        """The node that has what a broker of this prefix keeps."""
+        slot = int(self.nodes[-1].command("CLUSTER", "KEYSLOT", f"{{{prefix}}}")[1:])
+        shown = next(node for node in self.nodes if node.is_up).command("CLUSTER", "NODES")
+        for line in shown.decode().splitlines()[1:]:
+            name, _, flags, *fields = line.split(" ")
+            for slots in fields[5:] if "master" in flags and "fail" not in flags else ():
+                first, _, last = slots.partition("-")
+                if not first.startswith("[") and int(first) <= slot <= int(last or first):
+                    return next(node for node in self.nodes if node.name == name)
+        raise LookupError(f"nobody has slot {slot}: {shown.decode()}")
+
+    def replica_of(self, primary: Node) -> Node:
+        """A replica that is ready to take over."""
+        return next(node for node in self.nodes if node.is_up and self._replicates(node, primary))
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Look again and again."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the cluster does not settle: {self.nodes[-1].log()}")
+            time.sleep(0.02)
+
+    def is_whole(self) -> bool:
+        """Whether all nodes are up and agree, and each primary has its replica."""
+        return all(
+            node.is_up
+            and node.says("CLUSTER", "INFO", word=b"cluster_state:ok")
+            and (
+                node.says("INFO", "replication", word=b"master_link_status:up")
+                or node.says("INFO", "replication", word=b"connected_slaves:1")
+            )
+            for node in self.nodes
+        )
+
+    @staticmethod
+    def _replicates(node: Node, primary: Node) -> bool:
+        said = node.command("INFO", "replication")
+        return b"master_port:%d\r" % primary.port in said and b"master_link_status:up" in said
+
+    def _form(self) -> None:
+        first, *others = self.nodes
+        for node in others:
+            node.command("CLUSTER", "MEET", "127.0.0.1", str(first.port), str(first.bus))
+        primaries, replicas = self.nodes[:3], self.nodes[3:]
+        for number, node in enumerate(primaries):
+            start, end = SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1
+            node.command("CLUSTER", "ADDSLOTSRANGE", str(start), str(end))
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for node, primary in zip(replicas, primaries, strict=True):
+            self.wait_until(partial(self._replicate, node, primary))
+        self.wait_until(self.is_whole)
+
+    @staticmethod
+    def _replicate(node: Node, primary: Node) -> bool:
+        """Have a node be a replica; False: it does not know of the other one yet."""
+        return node.says("CLUSTER", "REPLICATE", primary.name, word=b"OK")

@@ -18,7 +18,7 @@ import anyio
 
 import leaseq
 from leaseq.valkey.asking import Ask, Trip
-from leaseq.valkey.client import open_client
+from leaseq.valkey.opening import open_client
 from leaseq.valkey.queue import ValkeyQueue
 from leaseq.valkey.url import ValkeyUrl
 

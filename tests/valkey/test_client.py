@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,11 +15,13 @@ from tests.servers import Server, free_port
 
 from leaseq import LeaseqError
 from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq.valkey.client import IN_FLIGHT, Client, Script, open_client
+from leaseq.valkey.client import IN_FLIGHT, Client, Script
+from leaseq.valkey.opening import open_client
 from leaseq.valkey.probe import why_unusable
 from leaseq.valkey.url import ValkeyUrl
 
 from .conftest import MakeServer
+from .wire import Fault, Side, Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -299,69 +300,18 @@ async def test_connecting_can_be_given_up() -> None:
 # Lost connections, lost answers
 
 
-class Proxy:
-    """Passes on what it is sent, until it cuts a connection in the middle of a request."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.cut_at: float = math.inf
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        async with listener, anyio.create_task_group() as tg:
-            tg.start_soon(listener.serve, self._pass_on)
-            yield f"valkey://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-            tg.cancel_scope.cancel()
-
-    async def _pass_on(self, client: SocketStream) -> None:
-        async with (
-            client,
-            await anyio.connect_tcp("127.0.0.1", self._server.port) as server,
-            anyio.create_task_group() as tg,
-        ):
-            tg.start_soon(self._answers, server, client, tg.cancel_scope)
-            tg.start_soon(self._requests, client, server, tg.cancel_scope)
-
-    async def _requests(
-        self, client: SocketStream, server: SocketStream, scope: anyio.CancelScope
-    ) -> None:
-        with anyio.CancelScope():
-            try:
-                async for data in client:
-                    if COUNT.sha.encode() in data and self.cut_at < 1:
-                        await server.send(data[: int(len(data) * self.cut_at)] or b"\n")
-                        self.cut_at = math.inf
-                        break
-                    await server.send(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass
-        scope.cancel()
-
-    async def _answers(
-        self, server: SocketStream, client: SocketStream, scope: anyio.CancelScope
-    ) -> None:
-        try:
-            async for data in server:
-                if self.cut_at == 1:
-                    self.cut_at = math.inf
-                    break
-                await client.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
-        scope.cancel()
-
-
 @pytest.mark.parametrize(
-    ("cut_at", "done"), [(0, 0), (0.5, 0), (1, 1)], ids=["before", "amid", "after"]
+    ("side", "at", "done"),
+    [("request", 0.0, 0), ("request", 0.5, 0), ("reply", 0.0, 1), ("reply", 0.5, 1)],
+    ids=["before", "amid", "after", "amid the reply"],
 )
 async def test_a_request_whose_connection_is_cut_is_in_doubt_and_never_sent_again(
-    own_server: Server, cut_at: float, done: int
+    own_server: Server, side: Side, at: float, done: int
 ) -> None:
-    proxy = Proxy(own_server)
-    async with proxy.listening() as url, connected(url) as client:
+    wire = Wire(own_server)
+    async with wire.listening() as url, connected(url) as client:
         await client.script(COUNT, ["warm"], [])
-        proxy.cut_at = cut_at
+        wire.plan(Fault(COUNT.sha.encode(), side, at))
         with pytest.raises(ServerUnavailableError, match="lost before the answer") as caught:
             await client.script(COUNT, ["n"], [])
         assert caught.value.in_doubt

@@ -12,7 +12,7 @@ from anyio import create_task_group, fail_after
 from anyio.lowlevel import checkpoint
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.proxy import Gate, calls_go_through, cut_off, eventually, replies_lost, slow
+from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, replies_lost, slow
 
 from leaseq import LeaseLostError, Put, Tenant
 from leaseq.errors import InvalidLeaseError, ServerUnavailableError

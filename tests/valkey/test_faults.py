@@ -9,7 +9,8 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
 from tests.servers import Server
-from tests.valkey.proxy import Proxy, eventually
+from tests.valkey.mishaps import eventually
+from tests.valkey.wire import Wire
 
 import leaseq
 from leaseq import QueueClosedError
@@ -50,12 +51,12 @@ class Outcomes(dict[str, object]):
 async def test_the_body_of_who_is_cut_off_ends_before_another_has_its_item(
     own_server: Server,
 ) -> None:
-    proxy = Proxy(own_server)
+    wire = Wire(own_server)
     begun: list[float] = []
     ended: list[float] = []
     with fail_after(30):
         async with (
-            proxy.listening() as url,
+            wire.listening() as url,
             broker_on(url) as cut_off,
             broker_on(own_server.url) as other,
             create_task_group() as tg,
@@ -80,13 +81,13 @@ async def test_the_body_of_who_is_cut_off_ends_before_another_has_its_item(
             async with create_task_group() as consuming:
                 consuming.start_soon(consume)
                 await eventually(lambda: bool(begun))
-                proxy.stall()
+                wire.stall()
                 tg.start_soon(ask)  # a call is under way all the time
                 key, _, _ = await (await other.queue("work")).get()
                 assert key == "a"
                 assert ended  # before this
             assert ended[0] - begun[0] < SOON
-            proxy.resume()
+            wire.mend()
             tg.cancel_scope.cancel()
 
 

@@ -11,7 +11,7 @@ import pytest
 from anyio import create_task_group, fail_after, move_on_after
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.proxy import Gate, eventually
+from tests.valkey.mishaps import Gate, eventually
 
 from leaseq import Put, QueueClosedError, Tenant
 from leaseq.errors import LeaseqError

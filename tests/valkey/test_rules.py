@@ -1,6 +1,7 @@
 """What the scripts do that the machine against the model does not reach."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from script_calls import Caller, Ear, Operation, Result, claim, declare, put, request
@@ -496,3 +497,67 @@ def test_a_process_is_told_which_of_its_parks_are_gone(caller: Caller, ear: Ear)
     caller.turn(put(1, ("a", 1)))
     assert caller.one("parked", 1, 1, want, stamp, process="p1") == [b"ok", want]
     assert ear.heard() == [("p1", want)]
+
+
+LONG = 600_000  # microseconds for which something lies there that somebody was woken for
+
+
+def park(caller: Caller, process: str, asked: Operation | None = None) -> list[Any]:
+    """Let a process wait; what it waits for, and since when: a want, a stamp, a want..."""
+    return list(get(caller, *([] if asked is None else [asked]), process=process, park=True)[3])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request(),
+        request(patient=True),
+        request("key", "a"),
+        request("tenants", own=["x"]),
+        request("tenants", own=["y"], steal=["x"]),
+    ],
+    ids=["any", "patient", "key", "own", "steal"],
+)
+def test_who_looks_again_is_given_what_another_was_woken_for_and_left_lying(
+    caller: Caller, ear: Ear, asked: Operation
+) -> None:
+    make(caller)
+    park(caller, "p1", asked)
+    parks = park(caller, "p", asked)
+    caller.turn(put(1, ("a", 1), tenant="x"))
+    assert [whom for whom, _ in ear.heard()] == ["p1"]
+    count = len(parks) // 2
+    assert caller.one("parked", 1, count, *parks) == [b"ok"]
+    caller.offset += LONG
+    [_, *gone] = caller.one("parked", 1, count, *parks)
+    assert gone
+    assert set(gone) <= set(parks[::2])
+    assert caller.one("parked", 1, count, *parks) == [b"ok", *gone]  # nobody is parked there now
+    assert ear.heard() == []
+
+
+def test_what_nobody_else_may_have_is_not_given_to_who_looks_again(
+    caller: Caller, ear: Ear
+) -> None:
+    make(caller)
+    caller.manage("set_tenant", 1, "=x", 1.0, 0)
+    caller.turn(put(1, ("a", 1), tenant="x"))
+    looking = [
+        park(caller, "p", each)
+        for each in (request(), request("key", "a"), request("tenants", own=["x"]))
+    ]
+    caller.offset += LONG
+    for parks in looking:
+        assert caller.one("parked", 1, len(parks) // 2, *parks) == [b"ok"]
+
+
+def test_who_waits_for_room_is_given_what_another_left(caller: Caller, ear: Ear) -> None:
+    make(caller, max_size=1)
+    caller.turn(put(1, ("a", 1)))
+    for process in ("p1", "p"):
+        full, stamp = caller.turn(put(1, ("b", 1)), process=process).results[0]
+        assert full == b"full"
+    assert caller.one("parked", 1, 1, b"r", stamp) == [b"ok"]
+    get(caller)
+    assert ear.heard() == [("p1", b"r")]
+    assert caller.one("parked", 1, 1, b"r", stamp) == [b"ok", b"r"]

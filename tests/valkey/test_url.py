@@ -28,6 +28,13 @@ SECRET = "geheim"
             "valkey://h?connect_timeout=0.5&request_timeout=10",
             ValkeyUrl((("h", 6379),), connect_timeout=0.5, request_timeout=10.0),
         ),
+        ("valkey://a,b?wait_replicas=1", ValkeyUrl((("a", 6379), ("b", 6379)), wait_replicas=1)),
+        (
+            "valkeys://h?cacert=/etc/our%20ca.pem&cert=c.pem&key=k.pem",
+            ValkeyUrl(
+                (("h", 6379),), tls=True, cacert="/etc/our ca.pem", cert="c.pem", key="k.pem"
+            ),
+        ),
     ],
 )
 def test_a_url_is_read(url: str, expected: ValkeyUrl) -> None:
@@ -53,7 +60,15 @@ def test_a_url_is_read(url: str, expected: ValkeyUrl) -> None:
         ("valkey://h/jobs", "number of a database"),
         ("valkey://h/-1", "number of a database"),
         ("valkey://h/0/1", "number of a database"),
-        ("valkey://h?timeout=1", "unknown option .* connect_timeout and request_timeout"),
+        ("valkey://h?timeout=1", "unknown option .* connect_timeout, request_timeout, prefix"),
+        ("valkey://h?wait_replicas=one", "wait_replicas .* number from 0 to 100"),
+        ("valkey://h?wait_replicas=-1", "wait_replicas .* number from 0 to 100"),
+        ("valkey://h?wait_replicas=101", "wait_replicas .* number from 0 to 100"),
+        ("valkeys://h?cacert=", "cacert .* path of a file"),
+        ("valkey://h?cacert=ca.pem", "cacert .* is of TLS: .* valkeys://"),
+        ("redis://h?cert=a.pem&key=b.pem", "cert .* is of TLS"),
+        ("valkeys://h?cert=a.pem", "cert and key in the URL go together"),
+        ("valkeys://h?key=a.pem", "cert and key in the URL go together"),
         ("valkey://h?connect_timeout=soon", "connect_timeout .* number of seconds"),
         ("valkey://h?request_timeout=0", "request_timeout .* number of seconds"),
         ("valkey://h?request_timeout=nan", "request_timeout .* number of seconds"),

@@ -31,14 +31,15 @@ from ..kit.options import (
 from ..values import BrokerQueueOptions, DeadLetter, QueueInfo
 from .asking import Answer, Ask, Site, Trip
 from .claiming import Claiming
-from .client import open_client
 from .core import Core, raised
 from .courier import Courier
 from .inspecting import read_info
 from .keys import decode_key, decode_name
 from .lease import ValkeyLease
+from .opening import open_client
 from .options import declare_words, read_options
 from .queue import ValkeyQueue
+from .replicas import ReplicatedClient
 from .scripts import channel
 from .transaction import ValkeyTransaction
 from .url import ValkeyUrl
@@ -65,8 +66,7 @@ class ValkeyBroker(Broker):
         self._url = url
         self._prefix = url.prefix
         self._patience = patience
-        # Of a cluster's nodes, only the keys' own publishes to those that subscribe to it.
-        self._process = "!" * url.is_cluster + uuid.uuid4().hex
+        self._process = uuid.uuid4().hex
         self._queues: dict[str, ValkeyQueue[Any, Any]] = {}
         self._sites: dict[str, Site] = {}
         self._courier: Courier | None = None
@@ -100,9 +100,13 @@ class ValkeyBroker(Broker):
             if self._courier is None:
                 name = channel(self._prefix, self._process)
                 client = await open_client(self._url, channel=name, on_message=self._hear)
+                if self._url.wait_replicas:
+                    client = ReplicatedClient(
+                        client, self._url.wait_replicas, self._url.request_timeout
+                    )
                 self._courier = courier = Courier(
                     self._prefix,
-                    self._process,
+                    "!" * client.is_cluster + self._process,  # who listens on the shard
                     client,
                     self.home,
                     self,

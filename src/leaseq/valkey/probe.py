@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import ssl
 
 import anyio
 from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
 
 from ..errors import ServerError
 from .url import ValkeyUrl
 
-__all__ = ["why_not_connected", "why_unusable"]
+__all__ = ["is_elsewhere", "of_cluster", "why_not_connected", "why_unusable"]
 
 OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether a client says that the server it was sent to is another one's replica."""
+    return "No primary node found" in str(error)
 
 
 async def why_not_connected(url: ValkeyUrl, channel: str | None, error: Exception) -> str:
@@ -31,6 +38,10 @@ async def why_not_connected(url: ValkeyUrl, channel: str | None, error: Exceptio
         return f"{url.address} does not know that user with that password"
     if "NOAUTH" in said:
         return f"{url.address} asks for a password: valkey://user:password@host"
+    if "No topology views found" in said:
+        if url.is_cluster:
+            return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
+        return f"{url.address} is the replica of another server: name that one"
     if isinstance(error, TimeoutError):
         return f"{url.address} does not let this user subscribe to {channel}"
     if isinstance(error, ServerError) or "PermissionDenied" in said:
@@ -50,15 +61,54 @@ async def _what_is_there(host: str, port: int, url: ValkeyUrl) -> str:
         # Each backend words it differently; a name that is not found has no errno of the system.
         known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause
         return f"no server at {where}: {known}"
+    if url.tls:
+        async with stream:
+            return f"{where}: {await _what_tls_says(stream, host, url)}"
     async with stream:
-        if url.tls:
-            return f"{where} does not speak TLS, or its certificate is not trusted"
         answer = await _answer(stream, b"PING\r\n", url.connect_timeout)
     if answer[:1] not in (b"+", b"-"):
         return f"what listens at {where} is not a Valkey or Redis server"
+    return f"{where} {_why_not_let_in(url)}"
+
+
+def _why_not_let_in(url: ValkeyUrl) -> str:
     if url.database:
-        return f"{where} does not let this user in to database {url.database}: does it have one?"
-    return f"{where} took longer than {url.connect_timeout:g} s to let this user in"
+        return f"does not let this user in to database {url.database}: does it have one?"
+    return f"took longer than {url.connect_timeout:g} s to let this user in"
+
+
+async def _what_tls_says(stream: ByteStream, host: str, url: ValkeyUrl) -> str:
+    """Why there is no connection by TLS, over one that there is without."""
+    try:
+        context = ssl.create_default_context(cafile=url.cacert)
+        if url.cert is not None:
+            context.load_cert_chain(url.cert, url.key)
+    except (OSError, ValueError) as error:
+        return f"its certificate, or that of this client, cannot be read: {_reason(error)}"
+    try:
+        with anyio.fail_after(url.connect_timeout):
+            tls = await TLSStream.wrap(
+                stream, hostname=host, ssl_context=context, standard_compatible=False
+            )
+            # It is only now that a server says that it wanted to see a certificate.
+            await tls.send(b"PING\r\n")
+            answer = await tls.receive()
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not trusted: {error.verify_message}"
+    except anyio.BrokenResourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and "alert" in _reason(cause).lower():
+            return f"it refuses the certificate of this client, or wants one: {_reason(cause)}"
+        return "it does not speak TLS"
+    except (TimeoutError, anyio.EndOfStream, OSError):
+        return "it does not speak TLS"
+    if answer[:1] not in (b"+", b"-"):
+        return "it is not a Valkey or Redis server"
+    return _why_not_let_in(url)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
 
 
 async def _answer(stream: ByteStream, request: bytes, timeout: float) -> bytes:
@@ -72,26 +122,42 @@ async def _answer(stream: ByteStream, request: bytes, timeout: float) -> bytes:
     return b""
 
 
-def why_unusable(text: str) -> str | None:
+def _read(info: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+
+
+def of_cluster(info: str) -> bool:
+    """Whether a server is one of a cluster, by what it answers to ``INFO``."""
+    return _read(info).get("cluster_enabled") == "1"
+
+
+def why_unusable(info: str, wait_replicas: int = 0) -> str | None:
     """Why a server cannot hold queues, if it cannot.
 
     Args:
-        text: What the server answers to ``INFO``.
+        info: What the server answers to ``INFO``.
+        wait_replicas: How many replicas are to have what is done.
     """
-    info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    if "valkey_version" in info:
-        name, version, oldest = "Valkey", info["valkey_version"], OLDEST_VALKEY
-    elif "redis_version" in info:
-        name, version, oldest = "Redis", info["redis_version"], OLDEST_REDIS
+    said = _read(info)
+    if "valkey_version" in said:
+        name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
+    elif "redis_version" in said:
+        name, version, oldest = "Redis", said["redis_version"], OLDEST_REDIS
     else:
         return "it is not a Valkey or Redis server"
     numbers = tuple(int(each) for each in version.split(".")[:2] if each.isdigit())
     if numbers < oldest:
         return f"it is {name} {version}: Valkey 8.0 or Redis 7.0 is the oldest that will do"
-    policy = info.get("maxmemory_policy", "noeviction")
+    policy = said.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         return (
             f"its maxmemory-policy is {policy}: when its memory is full it would silently drop "
             "queues that are not empty; set maxmemory-policy to noeviction"
+        )
+    replicas = int(said.get("connected_slaves", 0))
+    if replicas < wait_replicas:
+        return (
+            f"{wait_replicas} replicas are to have what is done (wait_replicas), and it has "
+            f"{replicas}: nothing would ever be"
         )
     return None

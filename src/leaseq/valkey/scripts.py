@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-__all__ = ["LOOK", "MANAGE", "QUEUE_PARTS", "TURN", "broker_keys", "channel", "queue_keys"]
+__all__ = [
+    "CONFIRM",
+    "LOOK",
+    "MANAGE",
+    "QUEUE_PARTS",
+    "TURN",
+    "broker_keys",
+    "channel",
+    "queue_keys",
+    "slot_key",
+]
 
 QUEUE_PARTS = (
     "state",
@@ -27,19 +37,28 @@ QUEUE_PARTS = (
 """What a queue is made of, in the order of its keys."""
 
 
+def slot_key(prefix: str) -> str:
+    """What all keys of a broker begin with, so that they are in one slot of a cluster."""
+    return f"{{{prefix}}}"
+
+
 def queue_keys(prefix: str, name: str) -> list[str]:
-    """The keys of a queue. All keys of a broker are in one slot of a cluster."""
-    return [f"{{{prefix}}}:q:{name}:{part}" for part in QUEUE_PARTS]
+    """The keys of a queue."""
+    return [f"{slot_key(prefix)}:q:{name}:{part}" for part in QUEUE_PARTS]
 
 
 def broker_keys(prefix: str) -> list[str]:
     """The keys of a broker's own."""
-    return [f"{{{prefix}}}:calls", f"{{{prefix}}}:queues"]
+    return [f"{slot_key(prefix)}:calls", f"{slot_key(prefix)}:queues"]
 
 
 def channel(prefix: str, process: str) -> str:
     """Where a process is told that something may be there for it."""
-    return f"{{{prefix}}}:p:{process}"
+    return f"{slot_key(prefix)}:p:{process}"
+
+
+def _source(name: str) -> str:
+    return (files(__package__) / "lua" / f"{name}.lua").read_text()
 
 
 def _script(*names: str) -> str:
@@ -48,8 +67,7 @@ def _script(*names: str) -> str:
     What the first two files define is in an outer function, for the others to be defined in an
     inner one: a function that is defined finds each local of its own function by a search.
     """
-    folder = files(__package__) / "lua"
-    base, item, *others = (folder.joinpath(f"{name}.lua").read_text() for name in names)
+    base, item, *others = map(_source, names)
     return "".join((base, item, "return (function()\n", *others, "end)()\n"))
 
 
@@ -63,3 +81,6 @@ LOOK = _script(*_COMMON, "look", "reply")
 
 MANAGE = _script(*_COMMON, "declare", "manage", "reply")
 """What is done to queues as a whole."""
+
+CONFIRM = _source("confirm")
+"""Whether this server has done a call; then what this connection has written includes it."""

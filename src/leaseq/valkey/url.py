@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote
@@ -31,7 +31,8 @@ class ValkeyUrl:
     """The parts of a URL: ``valkey://user:password@host:6379/0``; its text hides the password.
 
     Several hosts, ``valkey://a:7000,b:7000,c``, are nodes of one cluster: the others are found
-    through any of them.
+    through any of them. One host that turns out to be a node of a cluster is enough, while it is
+    there.
 
     Attributes:
         hosts: Name or address, and port, of each host in the URL.
@@ -45,6 +46,13 @@ class ValkeyUrl:
             the time until a lost connection is back (``?request_timeout=5``).
         prefix: What all keys of the broker begin with, in braces (``?prefix=leaseq``): brokers
             with different ones know nothing of each other.
+        wait_replicas: How many replicas must have what a call has done before it returns
+            (``?wait_replicas=1``). With 0 the server's own word is enough: what it has not yet
+            passed on when it dies, its successor does not know.
+        cacert: The file of the certificates, in PEM, of which one must vouch for the server's
+            (``?cacert=/etc/ca.pem``); None: those that the system trusts.
+        cert: The file of the certificate, in PEM, that the server is shown (``?cert=``).
+        key: The file of its private key, in PEM (``?key=``).
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -55,6 +63,10 @@ class ValkeyUrl:
     connect_timeout: float = 5.0
     request_timeout: float = 5.0
     prefix: str = "leaseq"
+    wait_replicas: int = 0
+    cacert: str | None = None
+    cert: str | None = None
+    key: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> ValkeyUrl:
@@ -81,13 +93,14 @@ class ValkeyUrl:
             raise ValueError(f"the URL of a Valkey server has no #fragment: {_ESCAPES}")
         user_info, _, hosts = location.rpartition("@")
         username, _, password = user_info.partition(":")
+        tls = SCHEMES[scheme.lower()]
         return cls(
             hosts=tuple(_hosts(hosts)),
-            tls=SCHEMES[scheme.lower()],
+            tls=tls,
             username=unquote(username) or None,
             password=unquote(password) or None,
             database=_database(path),
-            **_options(query),
+            **_options(query, tls=tls),
         )
 
     @property
@@ -141,22 +154,23 @@ def _database(path: str) -> int:
     return int(text)
 
 
-def _options(query: str) -> dict[str, Any]:
+def _options(query: str, *, tls: bool) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == "prefix":
-            options[name] = _prefix(value)
-        elif name in ("connect_timeout", "request_timeout"):
-            options[name] = _seconds(name, value)
-        else:
+        if name not in _OPTIONS:
             raise ValueError(
-                "unknown option in the URL: there are connect_timeout and request_timeout, both "
-                f"in seconds, and prefix; {_ESCAPES}"
+                f"unknown option in the URL: there are {', '.join(_OPTIONS)}; {_ESCAPES}"
             )
+        options[name] = _OPTIONS[name](name, value)
+    files = [name for name in ("cacert", "cert", "key") if name in options]
+    if files and not tls:
+        raise ValueError(f"{files[0]} in the URL is of TLS: such a URL starts with valkeys://")
+    if ("cert" in options) != ("key" in options):
+        raise ValueError("cert and key in the URL go together: a certificate, and its private key")
     return options
 
 
-def _prefix(text: str) -> str:
+def _prefix(_name: str, text: str) -> str:
     if not _PREFIX.fullmatch(text):
         raise ValueError(
             "prefix in the URL has 1 to 64 characters: letters, digits, and . _ - : after the "
@@ -173,3 +187,26 @@ def _seconds(name: str, text: str) -> float:
     if not 0.001 <= seconds <= 86_400:
         raise ValueError(f"{name} in the URL is not a number of seconds from 0.001 to 86400")
     return seconds
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 100):
+        raise ValueError(f"{name} in the URL is not a number from 0 to 100")
+    return int(text)
+
+
+def _file(name: str, text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"{name} in the URL is not the path of a file")
+    return text
+
+
+_OPTIONS: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    "connect_timeout": _seconds,
+    "request_timeout": _seconds,
+    "prefix": _prefix,
+    "wait_replicas": _count,
+    "cacert": _file,
+    "cert": _file,
+    "key": _file,
+}

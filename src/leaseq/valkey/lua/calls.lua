@@ -30,7 +30,11 @@ local function remember_call(results)
   for at = 4, #results do
     kept[at - 3] = kept[at - 3] or results[at]
   end
-  call("HSET", KEYS[1], process, pack(number, wall) .. pack(events, kept))
+  local record = pack(number, wall) .. pack(events, kept)
+  if type(redis.pcall("HSET", KEYS[1], process, record)) == "table" then
+    call("HDEL", KEYS[1], "") -- a full server takes what may need memory after a first write only
+    call("HSET", KEYS[1], process, record)
+  end
 end
 
 local function claim_again(record)

@@ -52,14 +52,19 @@ local waiting = lazily(function()
     return OK
   end
 
-  -- Of these parks of the process, those that are not there any more: somebody was to be woken.
+  -- Of these wants of the process, those for which it is parked no more: somebody was to be woken, or
+  -- it is the process itself that is, by this.
   local function parked()
     local q = take_queue()
     local gone = { "ok" }
     for _ = 1, take_number() do
       local want, stamp = take(), take()
-      if q and not waking.is_parked(q, want, stamp) then
-        gone[#gone + 1] = want
+      if q then
+        local stands = waking.is_parked(q, want, stamp)
+        if stands and waking.is_overlooked(q, want) then
+          stands = not waking.unpark_member(q, waking.parked_member(want, stamp))
+        end
+        gone[#gone + 1] = not stands and want or nil
       end
     end
     return q and gone or GONE

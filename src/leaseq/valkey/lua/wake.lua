@@ -19,6 +19,7 @@
 
 local waking = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
+  local OVERLOOKED = 500000 -- after so long, whoever was woken for an item does not come
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait
   local CHANNEL = sub(KEYS[1], 1, -6) .. "p:"
 
@@ -32,11 +33,13 @@ local waking = lazily(function()
     return gone == 1
   end
 
-  -- Tell a process something; false: nobody listens. A process of a cluster has an id that begins
-  -- with "!": it listens on the shard.
+  -- Tell a process something; false: nobody listens. The name of one that has come to a cluster
+  -- begins with "!": it listens on the shard.
   local function tell(whom, message)
-    local how = byte(whom) == 33 and "SPUBLISH" or "PUBLISH"
-    return call(how, CHANNEL .. whom, message) > 0
+    if byte(whom) == 33 then
+      return call("SPUBLISH", CHANNEL .. sub(whom, 2), message) > 0
+    end
+    return call("PUBLISH", CHANNEL .. whom, message) > 0
   end
 
   -- The oldest park under a want, and its stamp.
@@ -198,9 +201,35 @@ local waking = lazily(function()
     return n_parked(q) > 0 and call("ZSCORE", q.parked, parked_member(want, stamp))
   end
 
+  -- The item that somebody who wants this would get next, if he can get one; nil: none.
+  local function next_for(q, want)
+    local kind, name = sub(want, 1, 1), sub(want, 2)
+    if q.n_ready == 0 then
+      return nil
+    elseif kind == "a" or kind == "A" then
+      local key = next_item(q)
+      return key and read_item(q, key)
+    elseif kind == "k" then
+      local item = read_item(q, name)
+      return item and item.state == READY and claimable(q, item.tenant) and item
+    elseif kind == "t" or kind == "T" or kind == "s" or kind == "S" then
+      return claimable(q, name) and read_item(q, head(q, name))
+    end
+  end
+
+  -- Whether there has been for long what a process waits for that is parked: whoever was woken for it
+  -- sleeps, or is cut off and not known to be. Of room nobody knows since when there is some.
+  local function is_overlooked(q, want)
+    if sub(want, 1, 1) == "r" then
+      return q.n_ready + q.n_delayed < q.max_size
+    end
+    local item = next_for(q, want)
+    return item and item.since < now - OVERLOOKED
+  end
+
   return {
     tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
     wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
-    parked_member = parked_member, unpark_member = unpark_member,
+    is_overlooked = is_overlooked, parked_member = parked_member, unpark_member = unpark_member,
   }
 end)

@@ -1,69 +1,19 @@
-"""What goes wrong between a process and its server: a proxy, and calls whose replies are late."""
+"""What goes wrong between a process and its server, seen from within the process: calls that are
+held up, and replies that are late or lost. `wire` has what goes wrong outside of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
-from tests.servers import Server
 
 from leaseq.errors import ServerUnavailableError
 from leaseq.valkey import ValkeyBroker
 
 Call = Callable[..., Awaitable[Any]]
-
-
-class Proxy:
-    """A way to a server that can be stalled: connections stay open, and nothing comes through."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._flows = anyio.Event()
-        self._flows.set()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        """Serve, and give the URL."""
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        port = cast(int, listener.extra(SocketAttribute.local_port))
-        async with listener, anyio.create_task_group() as tg:
-            tg.start_soon(listener.serve, self._serve)
-            try:
-                yield f"valkey://127.0.0.1:{port}/0"
-            finally:
-                tg.cancel_scope.cancel()
-
-    def stall(self) -> None:
-        """Let nothing through from now on, in either direction."""
-        self._flows = anyio.Event()
-
-    def resume(self) -> None:
-        """Let everything through, what was held up first."""
-        self._flows.set()
-
-    async def _serve(self, client: SocketStream) -> None:
-        async with (
-            client,
-            await anyio.connect_tcp("127.0.0.1", self._server.port) as server,
-            anyio.create_task_group() as tg,
-        ):
-            tg.start_soon(self._pump, client, server, tg.cancel_scope)
-            tg.start_soon(self._pump, server, client, tg.cancel_scope)
-
-    async def _pump(
-        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope
-    ) -> None:
-        try:
-            async for data in source:
-                await self._flows.wait()
-                await sink.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
-        scope.cancel()
 
 
 async def eventually(is_so: Callable[[], bool], *, within: float = 20.0) -> None:

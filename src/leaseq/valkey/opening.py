@@ -1,0 +1,258 @@
+"""Making a connection: to one server or to a cluster, seen to be one that can hold queues."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, cast
+
+import anyio
+import glide
+from anyio.lowlevel import current_token
+
+from ..errors import ServerError, ServerUnavailableError, UnusableServerError
+from .client import Client, GlideConnection
+from .probe import is_elsewhere, of_cluster, why_not_connected, why_unusable
+from .url import ValkeyUrl
+
+__all__ = ["OnMessage", "open_client"]
+
+logger = logging.getLogger("leaseq")
+
+OnMessage: TypeAlias = Callable[[bytes], None]
+_Deliver: TypeAlias = Callable[[glide.PubSubMsg, Any], None]
+
+_GLIDE_IN_FLIGHT: Final = 20_000
+"""When the core refuses. Cancelled requests are in flight until they are answered, and count."""
+
+_BACKOFF: Final = glide.BackoffStrategy(
+    num_of_retries=3, factor=50, exponent_base=2, jitter_percent=50
+)
+"""Tries to reconnect every 0.6 s at the latest; when a server is back, not all who wait at once."""
+
+_PAUSE: Final = 0.05
+"""Seconds between two tries to connect."""
+
+_RESUBSCRIBE_MS: Final = 250
+"""How often the core looks whether its subscription is still there; it asks no server for that."""
+
+
+async def open_client(
+    url: ValkeyUrl, *, channel: str | None = None, on_message: OnMessage | None = None
+) -> Client:
+    """Connect to a server, or to its whole cluster, and see that it can hold queues.
+
+    If cancelled, there is no connection.
+
+    Args:
+        url: Which server, and as whom.
+        channel: What to subscribe to, in a cluster on the shard that has the broker's keys; the
+            client is subscribed when it is returned.
+        on_message: Called in the event loop's thread with what is published there. Messages are
+            lost while the connection is.
+
+    Raises:
+        RuntimeError: another event loop of this process has been connected, and has not ended.
+        UnusableServerError: there is no such server, it does not let this user in, or it cannot
+            hold queues: it is too old, would evict them, or has too few replicas to wait for.
+    """
+    _one_loop.settle()
+    # The core would write its warnings to stderr, unless the user has set it up already.
+    glide.Logger.init(glide.LogLevel.OFF)
+    deliver = None if on_message is None else _delivery(on_message)
+    options, advanced = await _options(url)
+    if not url.is_cluster:
+        alone = GlideConnection(await _standalone(options, advanced, channel, deliver), url)
+        if await _is_usable(alone, url, channel):
+            return alone
+    clustered = GlideConnection(await _of_cluster(options, advanced, channel, deliver), url)
+    await _is_usable(clustered, url, channel)
+    return clustered
+
+
+async def _is_usable(connection: GlideConnection, url: ValkeyUrl, channel: str | None) -> bool:
+    """Connect, and see that the server can hold queues. False: it is a cluster that can.
+
+    Unless it is usable, the connection is closed.
+
+    Raises:
+        UnusableServerError: it cannot; the message says why.
+    """
+    try:
+        try:
+            info = await _info(connection, url)
+            if of_cluster(info) and not connection.is_cluster:
+                await connection.close()
+                return False
+            if (reason := why_unusable(info, url.wait_replicas)) is not None:
+                raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
+            if channel is not None:
+                # The core's own timeouts do not end its attempts to subscribe where it may not.
+                with anyio.fail_after(url.connect_timeout + url.request_timeout):
+                    await connection.wait_subscribed()
+        except (ServerError, ServerUnavailableError, TimeoutError) as error:
+            if is_elsewhere(error) and not connection.is_cluster:
+                await connection.close()
+                return False
+            reason = await why_not_connected(url, channel, error)
+            raise UnusableServerError(reason) from None
+    except BaseException:
+        await connection.close()
+        raise
+    return True
+
+
+async def _info(connection: GlideConnection, url: ValkeyUrl) -> str:
+    """What the server says of itself. It is asked again if the connection breaks meanwhile."""
+    until = anyio.current_time() + url.connect_timeout
+    while True:
+        try:
+            return cast("bytes", await connection.command("INFO")).decode(errors="replace")
+        except ServerUnavailableError as error:
+            if not error.in_doubt or anyio.current_time() >= until:
+                raise
+        await anyio.sleep(_PAUSE)
+
+
+# A client connects with its first request: with its making, it would block the event loop.
+
+
+async def _standalone(
+    options: dict[str, Any], advanced: dict[str, Any], channel: str | None, deliver: _Deliver | None
+) -> glide.GlideClient:
+    configuration = glide.GlideClientConfiguration
+    subscriptions = None
+    if channel is not None:
+        exact = {configuration.PubSubChannelModes.Exact: {channel}}
+        subscriptions = configuration.PubSubSubscriptions(exact, deliver, None)
+    return await glide.GlideClient.create(
+        configuration(
+            **options,
+            advanced_config=glide.AdvancedGlideClientConfiguration(**advanced),
+            pubsub_subscriptions=subscriptions,
+        )
+    )
+
+
+async def _of_cluster(
+    options: dict[str, Any], advanced: dict[str, Any], channel: str | None, deliver: _Deliver | None
+) -> glide.GlideClusterClient:
+    configuration = glide.GlideClusterClientConfiguration
+    subscriptions = None
+    if channel is not None:
+        sharded = {configuration.PubSubChannelModes.Sharded: {channel}}
+        subscriptions = configuration.PubSubSubscriptions(sharded, deliver, None)
+    return await glide.GlideClusterClient.create(
+        configuration(
+            **options,
+            advanced_config=glide.AdvancedGlideClusterClientConfiguration(**advanced),
+            pubsub_subscriptions=subscriptions,
+        )
+    )
+
+
+async def _options(url: ValkeyUrl) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both kinds of clients are told, and what of it counts as advanced."""
+    options: dict[str, Any] = {
+        "addresses": [glide.NodeAddress(host, port) for host, port in url.hosts],
+        "use_tls": url.tls,
+        "credentials": None
+        if url.password is None
+        else glide.ServerCredentials(url.password, url.username),
+        "request_timeout": round(url.request_timeout * 1000),
+        "reconnect_strategy": _BACKOFF,
+        "database_id": url.database,
+        "inflight_requests_limit": _GLIDE_IN_FLIGHT,
+        "lazy_connect": True,
+        "client_info_tag": "leaseq",
+    }
+    advanced: dict[str, Any] = {
+        "connection_timeout": round(url.connect_timeout * 1000),
+        "pubsub_reconciliation_interval": _RESUBSCRIBE_MS,
+    }
+    if url.tls:
+        # A certificate that is renewed is read anew, its key with it.
+        advanced["tls_config"] = glide.TlsAdvancedConfiguration(
+            root_pem_cacerts=await _read(url.cacert),
+            client_cert_path=url.cert,
+            client_key_path=url.key,
+        )
+    return options, advanced
+
+
+async def _read(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        read = await anyio.Path(path).read_bytes()
+    except OSError as error:
+        raise UnusableServerError(f"no certificates in {path!r}: {error.strerror}") from None
+    if not read:
+        raise UnusableServerError(f"no certificates in {path!r}: it is empty")
+    return read
+
+
+class _OneLoop:
+    """Lets one event loop of the process have connections, until it has ended."""
+
+    def __init__(self) -> None:
+        self._home: object = None
+        self._lock = threading.Lock()
+
+    def settle(self) -> None:
+        here = current_token().native_token
+        with self._lock:
+            if here is not self._home and not _has_ended(self._home):
+                raise RuntimeError(
+                    "another event loop of this process is connected to a server, "
+                    f"{self._home!r}: there can be one at a time, until it has ended"
+                )
+            self._home = here
+
+
+_one_loop: Final = _OneLoop()
+
+
+def _has_ended(home: Any) -> bool:
+    if home is None:
+        return True
+    if isinstance(home, asyncio.AbstractEventLoop):
+        return home.is_closed()
+    try:
+        home.run_sync_soon(lambda: None)
+    except RuntimeError:  # trio's own way to tell
+        return True
+    return False
+
+
+def _delivery(on_message: OnMessage) -> _Deliver:
+    """Calls back in this thread, whichever one the core's messages are read in.
+
+    All of a process have their messages read in the event loop of one of them. That may be another
+    one's, in another thread, if the user has clients of the same kind for other ends.
+    """
+    home = threading.get_ident()
+    token = current_token().native_token
+    in_asyncio = isinstance(token, asyncio.AbstractEventLoop)
+    call_soon = token.call_soon_threadsafe if in_asyncio else token.run_sync_soon  # type: ignore[attr-defined]
+
+    def call(payload: bytes) -> None:
+        try:
+            on_message(payload)
+        except Exception:
+            logger.exception("a message from the server was not dealt with")
+
+    def deliver(message: glide.PubSubMsg, _context: Any) -> None:
+        text = message.message
+        payload = text.encode() if isinstance(text, str) else text
+        if threading.get_ident() == home:
+            call(payload)
+            return
+        try:
+            call_soon(call, payload)
+        except RuntimeError:  # that event loop has ended, and nobody waits in it
+            logger.debug("a message came after its event loop had ended")
+
+    return deliver

@@ -1,0 +1,180 @@
+"""Every call of the engine, by the operations that it asks the server for, and what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import anyio
+
+import leaseq
+from leaseq import Lease, Retry, Tenant
+from leaseq.valkey import ValkeyBroker, ValkeyQueue
+from leaseq.valkey.asking import Ask
+
+Queue = ValkeyQueue[Any, Any]
+
+
+class Scene:
+    """A few queues with something in them, and leases, for calls to do something with."""
+
+    broker: ValkeyBroker
+    queue: Queue
+    small: Queue
+    empty: Queue
+    held: list[Lease[Any, Any]]
+
+    async def set(self, broker: ValkeyBroker) -> Scene:
+        """Set it, with a broker of its own."""
+        self.broker = broker
+        self.queue = await broker.queue(
+            "work", dead_letters="dead", history=9, dedupe_for=60, retry=Retry(max_deliveries=2)
+        )
+        self.small = await broker.queue("small", max_size=1)
+        self.empty = await broker.queue("empty")
+        await self.queue.put_many({str(number): number for number in range(6)})
+        await self.small.put("full", 1)
+        self.held = []
+        for _ in range(3):
+            self.held.append((await self.queue.get(consumer="ada"))[2])
+        await self.held.pop().reject("no good")
+        return self
+
+    @property
+    def first(self) -> Lease[Any, Any]:
+        """A lease."""
+        return self.held[0]
+
+    async def ask(self, script: str, word: str, *words: bytes | str) -> Any:
+        """Ask what no call asks by itself alone."""
+        return await self.broker.courier.ask(Ask(script, word, self.queue.site, *words))
+
+    async def transact(self) -> None:
+        async with self.broker.transaction() as tx:
+            tx.ack(self.first)
+            tx.put(self.empty, "next", 1)
+
+    async def give_up_a_batch(self) -> str:
+        """Lease one item more than there are, and be cancelled while waiting for it."""
+        with anyio.move_on_after(0.2):
+            await self.queue.get_batch(4, max_wait=60)
+        return str(await self.queue.qsize())  # which is asked for after what goes back
+
+    async def wait_and_put(self) -> Any:
+        """Wait for an item, and put it."""
+        async with anyio.create_task_group() as tg:
+
+            async def put() -> None:
+                await self.empty.put("late", 1)
+
+            tg.start_soon(put)
+            return await self.empty.get()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the engine.
+
+    Attributes:
+        word: That by which it is known on the wire.
+        make: Makes it.
+        given_up: What becomes of it when the server cannot be reached any more: it is done when it
+            can, or what it has leased goes back; some never give up.
+    """
+
+    word: str
+    make: Callable[[Scene], Awaitable[Any]]
+    given_up: Literal["done", "back", "never"] = "done"
+
+
+CALLS: Mapping[str, Call] = {
+    "put": Call("put", lambda scene: scene.queue.put("new", 1)),
+    "put many": Call("put", lambda scene: scene.queue.put_many({"new": 1, "0": 2, "5": 2})),
+    "put in flight": Call("put", lambda s: s.queue.put(s.first.key, 2, if_in_flight="buffer")),
+    "put refused": Call("put", lambda s: s.queue.put(s.first.key, 2, if_in_flight="reject")),
+    "get": Call("claim", lambda scene: scene.queue.get(timeout=0), "back"),
+    "get what is put": Call("claim", lambda scene: scene.wait_and_put(), "never"),
+    "take": Call("claim", lambda scene: scene.queue.take("5", timeout=0), "back"),
+    "get batch": Call("claim", lambda scene: scene.queue.get_batch(2), "never"),
+    "ack": Call("ack", lambda scene: scene.first.ack()),
+    "release": Call("release", lambda scene: scene.first.release(requeue_front=True)),
+    "fail": Call("release", lambda scene: scene.queue.fail(scene.first, ValueError("no"))),
+    "give back": Call("give_back", lambda scene: scene.queue.give_back(scene.first)),
+    "reject": Call("reject", lambda scene: scene.first.reject("no good either")),
+    "extend": Call("extend", lambda scene: scene.first.extend(None)),
+    "undo": Call("undo", lambda scene: scene.give_up_a_batch(), "never"),
+    "close": Call("close", lambda scene: scene.queue.close(), "never"),
+    "sweep": Call("sweep", lambda scene: scene.broker.process_expired()),
+    "wake": Call("wake", lambda scene: scene.ask("turn", "wake", "a")),
+    "unpark": Call("unpark", lambda scene: scene.ask("turn", "unpark", "1", "a", "1")),
+    "parked": Call("parked", lambda scene: scene.ask("turn", "parked", "1", "a", "1")),
+    "join": Call("join", lambda scene: scene.empty.join()),
+    "transaction": Call("transact", lambda scene: scene.transact()),
+    "peek": Call("peek", lambda scene: scene.queue.peek("5")),
+    "contains": Call("contains", lambda scene: scene.queue.contains("5")),
+    "available keys": Call("ready", lambda scene: scene.queue.available_keys()),
+    "inflight keys": Call("leased", lambda scene: scene.queue.inflight_keys()),
+    "qsize": Call("counts", lambda scene: scene.queue.qsize()),
+    "inflight": Call("inflight", lambda scene: scene.queue.inflight()),
+    "info": Call("info", lambda scene: scene.queue.info()),
+    "history": Call("history", lambda scene: scene.queue.history()),
+    "resume": Call("resume", lambda scene: scene.queue.resume(scene.first.receipt)),
+    "queue": Call("declare", lambda scene: scene.broker.queue("more", max_size=9)),
+    "list queues": Call("queues", lambda scene: scene.broker.list_queues()),
+    "delete queue": Call("delete", lambda scene: scene.broker.delete_queue("small")),
+    "purge": Call("purge", lambda scene: scene.broker.purge("work")),
+    "redrive": Call("redrive", lambda scene: scene.queue.redrive()),
+    "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
+    "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
+    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("manage", "hello"))),
+}
+"""All there are, with all the operations of the scripts."""
+
+
+async def outcome(call: Call, scene: Scene) -> object:
+    """What came of a call, as far as it is the same each time: what it returned, or its error."""
+    try:
+        return plain(await call.make(scene))
+    except leaseq.LeaseqError as error:
+        return type(error).__name__
+
+
+def plain(result: object) -> object:
+    """A result without times, tokens, and what the process has of it."""
+    if isinstance(result, list | tuple):
+        return [plain(each) for each in result]
+    if isinstance(result, Lease):
+        return (result.key, result.value, result.deliveries, result.cancellations)
+    if isinstance(result, leaseq.InFlight):
+        return replace(result, token=0, since=None)
+    if isinstance(result, leaseq.Done):
+        return replace(result, token=0, acked_at=0.0)
+    if isinstance(result, leaseq.QueueInfo):
+        return replace(result, created_at=0.0)
+    if isinstance(result, leaseq.DeadLetter):
+        return replace(result, token=None, died_at=0.0)
+    if isinstance(result, ValkeyQueue):
+        return result.name
+    return result
+
+
+async def picture(broker: ValkeyBroker) -> dict[str, object]:
+    """All that is in the queues, seen by another broker, but for times and tokens."""
+    seen: dict[str, object] = {}
+    for info in await broker.list_queues():
+        queue = await broker.queue(info.name)
+        keys = sorted([*await queue.available_keys(), *await queue.inflight_keys()])
+        statistics = replace(
+            await queue.statistics(tenants=True), oldest_ready_age=None, getters=0, takers=0
+        )
+        letters = info.dead_letters_of
+        values = [plain(await queue.peek(key)) for key in keys]
+        seen[info.name] = (
+            plain(info),
+            statistics,
+            values if letters else dict(zip(keys, values, strict=True)),
+            plain(await queue.inflight()),
+            plain(await queue.history()),
+        )
+    return seen

@@ -1,0 +1,259 @@
+"""A cluster: how it is found, and what becomes of queues whose node fails or is relieved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+import anyio
+import pytest
+from anyio import create_task_group, fail_after
+from anyio.abc import TaskGroup
+from tests.servers import Cluster, Node, Server, free_port
+from tests.valkey.mishaps import eventually
+
+import leaseq
+from leaseq import LeasedQueue, LeaseLostError
+from leaseq.errors import ServerUnavailableError, UnusableServerError
+from leaseq.testing.contract.base import in_line
+from leaseq.valkey import ValkeyBroker, ValkeyUrl
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def running(url: str) -> AsyncIterator[tuple[ValkeyBroker, TaskGroup]]:
+    """A broker, whose time passes, and a task group for its users."""
+    async with ValkeyBroker(ValkeyUrl.parse(url)) as broker, create_task_group() as tg:
+        await tg.start(broker.run)
+        yield broker, tg
+        tg.cancel_scope.cancel()
+
+
+async def refused(url: str) -> str:
+    with pytest.raises(UnusableServerError) as caught:
+        async with leaseq.connect(url):
+            pass
+    return str(caught.value)
+
+
+# Finding it
+
+
+@pytest.mark.parametrize("number", [0, 5], ids=["primary", "replica"])
+async def test_one_node_is_enough_to_find_a_cluster(shared_cluster: Cluster, number: int) -> None:
+    async with running(shared_cluster.nodes[number].url) as (broker, _):
+        for name in ("one", "two", "three"):
+            queue = await broker.queue(name)
+            await queue.put("a", 1)
+            assert await in_line(queue) == ["a"]
+
+
+async def test_a_node_that_is_gone_is_not_missed_if_another_is_named(
+    shared_cluster: Cluster,
+) -> None:
+    url = f"valkey://127.0.0.1:{free_port()},127.0.0.1:{shared_cluster.nodes[2].port}"
+    async with running(url) as (broker, _):
+        assert await broker.list_queues() is not None
+
+
+@pytest.mark.long
+async def test_several_hosts_that_are_no_cluster_are_refused(server: Server) -> None:
+    url = f"valkey://127.0.0.1:{server.port},127.0.0.1:{server.port}?connect_timeout=1"
+    assert "are no cluster, as several hosts in a URL are: name one host" in await refused(url)
+
+
+@pytest.mark.long
+async def test_a_replica_alone_is_refused(own_server: Server, make_server: object) -> None:
+    replica = make_server("--replicaof", f"127.0.0.1 {own_server.port}")  # type: ignore[operator]
+    said = await refused(f"{replica.url}?connect_timeout=1")
+    assert "is the replica of another server: name that one" in said
+
+
+async def test_replicas_that_are_not_there_cannot_be_waited_for(
+    server: Server, shared_cluster: Cluster
+) -> None:
+    said = await refused(f"{server.url}?wait_replicas=1")
+    assert "1 replicas are to have what is done (wait_replicas), and it has 0" in said
+    assert "and it has 1: nothing would" in await refused(f"{shared_cluster.url}?wait_replicas=2")
+
+
+# Failing over
+
+
+@pytest.mark.long
+async def test_all_who_wait_go_on_by_themselves_when_another_node_takes_over(
+    own_cluster: Cluster,
+) -> None:
+    done: list[str] = []
+    with fail_after(60):
+        async with running(own_cluster.url) as (broker, _):
+            queue = await broker.queue("work", default_lease_timeout=60)
+            small = await broker.queue("small", max_size=1)
+            await queue.put("held", 1)
+            _, _, lease = await queue.get()
+            await small.put("a", 1)
+
+            async def noted(name: str, *steps: object) -> None:
+                for step in steps:
+                    await step  # type: ignore[misc]
+                done.append(name)
+
+            async def take() -> None:
+                key, _, taken = await queue.take("wanted")
+                assert key == "wanted"
+                await taken.ack()
+
+            async with create_task_group() as users:
+                users.start_soon(noted, "get", queue.get())
+                users.start_soon(noted, "take", take())
+                users.start_soon(noted, "put", small.put("b", 1))
+                users.start_soon(noted, "join", small.join())
+                await eventually(lambda: len(small._putters) == 1 and queue._waiters.total == 2)
+                own_cluster.primary_of().kill()
+                users.start_soon(noted, "ack", lease.ack())  # before anybody has taken over
+                await queue.put("any", 1)
+                await queue.put("wanted", 1)
+                for key in ("a", "b"):
+                    _, _, small_lease = await small.take(key)
+                    await small_lease.ack()
+            assert sorted(done) == ["ack", "get", "join", "put", "take"]
+
+
+@pytest.mark.long
+async def test_wake_ups_arrive_from_the_node_that_has_taken_over(own_cluster: Cluster) -> None:
+    waits: list[float] = []
+    with fail_after(60):
+        async with running(own_cluster.url) as (one, _), running(own_cluster.url) as (other, _):
+            queue, there = await one.queue("work"), await other.queue("work")
+            own_cluster.primary_of().kill()
+            await queue.put(-1, 0.0)
+            await (await queue.take(-1))[2].ack()
+            await anyio.sleep(3)  # the subscriptions have moved as well
+
+            async def consume() -> None:
+                _, began, lease = await queue.get()
+                waits.append(time.monotonic() - began)
+                await lease.ack()
+
+            for number in range(10):
+                async with create_task_group() as users:
+                    users.start_soon(consume)
+                    await anyio.sleep(0.05)
+                    await there.put(number, time.monotonic())
+    assert sorted(waits)[5] < 0.5  # and not at the next look, a second or two later
+
+
+# What is lost
+
+
+@contextmanager
+def cut_off(cluster: Cluster, primary: Node) -> Iterator[None]:
+    """Have a primary see nobody of its cluster; afterwards it is gone, and its replica is one."""
+    replica = cluster.replica_of(primary)
+    with ExitStack() as frozen:
+        for node in cluster.nodes:
+            if node is not primary:
+                frozen.enter_context(node.frozen())
+        primary.command("CLIENT", "KILL", "TYPE", "replica")
+        yield
+        primary.kill()
+    cluster.wait_until(lambda: replica.says("ROLE", word=b"master"))
+    primary.start()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("replicas", [0, 1])
+async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
+    own_cluster: Cluster, replicas: int
+) -> None:
+    put: set[str] = set()
+    acked: set[str] = set()
+
+    async def produce(queue: LeasedQueue[str, int], number: int) -> None:
+        for count in range(1_000_000):
+            key = f"{number}-{count}"
+            await queue.put(key, count)
+            put.add(key)
+
+    async def consume(queue: LeasedQueue[str, int]) -> None:
+        while True:
+            _, _, lease = await queue.get()
+            try:
+                await queue.ack(lease)
+            except LeaseLostError:
+                assert not replicas  # the hand-out itself was lost
+            else:
+                acked.add(lease.key)
+
+    primary = own_cluster.primary_of()
+    with fail_after(60):
+        async with running(f"{own_cluster.url}?wait_replicas={replicas}") as (broker, tg):
+            produced, consumed = await broker.queue("produced"), await broker.queue("consumed")
+            await consumed.put_many({str(number): number for number in range(2000)})
+            for number in range(5):
+                tg.start_soon(produce, produced, number)
+                tg.start_soon(consume, consumed)
+            await eventually(lambda: len(put) > 100 and len(acked) > 100)
+            with cut_off(own_cluster, primary):
+                await anyio.sleep(0.5)
+                confirmed, done = set(put), set(acked)
+            await eventually(lambda: len(put) > len(confirmed))
+            async with leaseq.connect(own_cluster.url) as looking:
+                there = await (await looking.queue("produced")).available_keys()
+                back = await (await looking.queue("consumed")).available_keys()
+            lost, undone = confirmed - there, done & back
+            assert (bool(lost), bool(undone)) == ((False, False) if replicas else (True, True))
+            tg.cancel_scope.cancel()
+
+
+@pytest.mark.long
+async def test_who_waits_in_vain_for_replicas_is_told_that_it_may_have_been_done(
+    own_cluster: Cluster,
+) -> None:
+    url = f"{own_cluster.url}?wait_replicas=1&request_timeout=0.4"
+    replica = own_cluster.replica_of(own_cluster.primary_of())
+    with fail_after(30):
+        async with ValkeyBroker(ValkeyUrl.parse(url), patience=0.5) as broker:
+            queue = await broker.queue("work")
+            with replica.frozen():
+                with pytest.raises(ServerUnavailableError, match="not known whether") as caught:
+                    await queue.put("a", 1)
+                assert caught.value.in_doubt
+            await queue.put("b", 1)
+            assert await in_line(queue) == ["a", "b"]
+            assert (await queue.statistics()).put == 2
+
+
+# Moving away
+
+
+@pytest.mark.long
+async def test_a_queue_that_moves_to_another_node_is_not_noticed(own_cluster: Cluster) -> None:
+    done: list[int] = []
+    old = own_cluster.primary_of()
+    new = next(node for node in own_cluster.nodes[:3] if node is not old)
+    slot = old.command("CLUSTER", "KEYSLOT", "{leaseq}")[1:].decode()
+    with fail_after(60):
+        async with running(own_cluster.url) as (broker, tg):
+            queue = await broker.queue("work", default_lease_timeout=60)
+
+            async def consume() -> None:
+                async for lease in queue:
+                    async with lease:
+                        done.append(lease.value)
+
+            tg.start_soon(consume)
+            for number in range(400):
+                await queue.put(number, number)
+                if number == 100:
+                    answer = old.command(
+                        "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", new.name
+                    )
+                    assert answer == b"+OK"
+                await anyio.sleep(0.005)
+            await queue.join()
+            assert own_cluster.primary_of() is new
+            assert sorted(done) == [*range(400)]
+            tg.cancel_scope.cancel()

@@ -1,0 +1,152 @@
+"""Connections that are cut, at any byte of any call: one effect, and the truth about it.
+
+``pytest tests/valkey/test_cut_calls.py --seed 7`` has other things go wrong than usual.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import get_args
+
+import pytest
+from anyio import create_task_group, fail_after
+from tests.servers import Server
+from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
+from tests.valkey.wire import Fault, Side, Wire
+
+from leaseq.errors import ServerUnavailableError
+from leaseq.valkey import ValkeyBroker, ValkeyUrl, scripts
+
+pytestmark = pytest.mark.anyio
+
+EDGES: tuple[tuple[Side, float], ...] = (
+    ("request", 0.0),
+    ("request", 1.0),
+    ("reply", 0.0),
+    ("reply", 1.0),
+)
+"""Before a call is sent, after it is, before its reply, and after that: all else is between."""
+
+
+def test_every_operation_of_the_scripts_is_asked_for() -> None:
+    operations = {
+        name
+        for script in (scripts.TURN, scripts.LOOK, scripts.MANAGE)
+        for table in re.findall(r"^local ops = \{(.*?)^\}", script, re.DOTALL | re.MULTILINE)
+        for name in re.findall(r"(\w+) = ", table)
+    }
+    assert {call.word for call in CALLS.values()} == operations
+
+
+def broker_on(url: str, *, patience: float = 10.0) -> ValkeyBroker:
+    return ValkeyBroker(ValkeyUrl.parse(url), patience=patience)
+
+
+@asynccontextmanager
+async def looking(server: Server, prefix: str) -> AsyncIterator[ValkeyBroker]:
+    """A broker on the same queues, on which nothing goes wrong."""
+    async with broker_on(f"{server.url}?prefix={prefix}") as broker:
+        yield broker
+
+
+async def undisturbed(server: Server, call: Call) -> tuple[object, object, object]:
+    """What is there before a call, what comes of it, and what is there after it."""
+    prefix = uuid.uuid4().hex
+    async with looking(server, prefix) as other, broker_on(f"{server.url}?prefix={prefix}") as mine:
+        scene = await Scene().set(mine)
+        before = await picture(other)
+        return before, await outcome(call, scene), await picture(other)
+
+
+async def served(scene: Scene) -> None:
+    """Ask again and again, until there is an answer."""
+    while True:
+        with suppress(ServerUnavailableError):
+            await scene.empty.qsize()
+            return
+
+
+def faults_at(name: str) -> list[Fault]:
+    """A call is cut at the edges, and at places between them that its name decides."""
+    chance = random.Random(name)
+    places = [*EDGES, *((side, chance.random()) for side in get_args(Side) for _ in range(2))]
+    return [Fault(CALLS[name].word.encode(), side, at) for side, at in places]
+
+
+def faults_from(seed: int, name: str) -> list[Fault]:
+    """Whatever may happen to a call, as the seed decides."""
+    return [Fault.drawn((seed, number), CALLS[name].word.encode()) for number in range(4)]
+
+
+async def check_done_once(server: Server, call: Call, faults: list[Fault]) -> None:
+    """See that faults make no difference to a call."""
+    _, expected, after = await undisturbed(server, call)
+    wire = Wire(server)
+    with fail_after(60):
+        async with wire.listening("?request_timeout=0.5") as url:
+            for fault in faults:
+                prefix = uuid.uuid4().hex
+                async with (
+                    looking(server, prefix) as other,
+                    broker_on(f"{url}&prefix={prefix}") as broker,
+                    create_task_group() as tg,
+                ):
+                    scene = await Scene().set(broker)
+                    await tg.start(broker.run)
+                    wire.plan(fault)
+                    if fault.kind == "stall":
+                        tg.start_soon(wire.mend_after, 0.6)
+                    assert await outcome(call, scene) == expected, fault
+                    assert await picture(other) == after, fault
+                    tg.cancel_scope.cancel()
+    assert wire.happened == faults
+
+
+@pytest.mark.long
+@pytest.mark.only("asyncio")
+@pytest.mark.parametrize("name", CALLS)
+async def test_wherever_a_call_is_cut_it_is_done_once(shared_server: Server, name: str) -> None:
+    await check_done_once(shared_server, CALLS[name], faults_at(name))
+
+
+@pytest.mark.long
+@pytest.mark.only("trio")
+@pytest.mark.parametrize("name", CALLS)
+async def test_whatever_happens_to_a_call_it_is_done_once(
+    shared_server: Server, name: str, request: pytest.FixtureRequest
+) -> None:
+    faults = faults_from(request.config.getoption("seed"), name)
+    await check_done_once(shared_server, CALLS[name], faults)
+
+
+@pytest.mark.long
+@pytest.mark.only("trio")
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.given_up != "never"])
+async def test_who_gives_up_is_told_whether_it_may_have_been_done(
+    shared_server: Server, name: str
+) -> None:
+    call = CALLS[name]
+    before, _, after = await undisturbed(shared_server, call)
+    wire = Wire(shared_server)
+    with fail_after(60):
+        async with wire.listening("?request_timeout=0.1") as url:
+            for side, at in EDGES[:3]:
+                prefix = uuid.uuid4().hex
+                async with (
+                    looking(shared_server, prefix) as other,
+                    broker_on(f"{url}&prefix={prefix}", patience=0.05) as broker,
+                ):
+                    scene = await Scene().set(broker)
+                    wire.plan(Fault(call.word.encode(), side, at, "end"))
+                    with pytest.raises(ServerUnavailableError) as caught:
+                        await call.make(scene)
+                    is_done = await picture(other) != before
+                    assert caught.value.in_doubt or not is_done
+                    wire.mend()
+                    await served(scene)  # what was in doubt goes first
+                    comes = caught.value.in_doubt and call.given_up == "done"
+                    assert await picture(other) == (after if comes else before)
