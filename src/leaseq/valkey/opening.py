@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
 
 import anyio
 import glide
+from anyio import to_thread
 from anyio.lowlevel import current_token
 
 from ..errors import ServerError, ServerUnavailableError, UnusableServerError
 from .client import Client, GlideConnection
 from .probe import is_elsewhere, of_cluster, why_not_connected, why_unusable
+from .tls import make_context
 from .url import ValkeyUrl
 
 __all__ = ["OnMessage", "open_client"]
@@ -62,17 +65,20 @@ async def open_client(
     # The core would write its warnings to stderr, unless the user has set it up already.
     glide.Logger.init(glide.LogLevel.OFF)
     deliver = None if on_message is None else _delivery(on_message)
+    tls = await to_thread.run_sync(make_context, url) if url.tls else None
     options, advanced = await _options(url)
     if not url.is_cluster:
         alone = GlideConnection(await _standalone(options, advanced, channel, deliver), url)
-        if await _is_usable(alone, url, channel):
+        if await _is_usable(alone, url, channel, tls):
             return alone
     clustered = GlideConnection(await _of_cluster(options, advanced, channel, deliver), url)
-    await _is_usable(clustered, url, channel)
+    await _is_usable(clustered, url, channel, tls)
     return clustered
 
 
-async def _is_usable(connection: GlideConnection, url: ValkeyUrl, channel: str | None) -> bool:
+async def _is_usable(
+    connection: GlideConnection, url: ValkeyUrl, channel: str | None, tls: ssl.SSLContext | None
+) -> bool:
     """Connect, and see that the server can hold queues. False: it is a cluster that can.
 
     Unless it is usable, the connection is closed.
@@ -82,21 +88,21 @@ async def _is_usable(connection: GlideConnection, url: ValkeyUrl, channel: str |
     """
     try:
         try:
-            info = await _info(connection, url)
-            if of_cluster(info) and not connection.is_cluster:
-                await connection.close()
-                return False
-            if (reason := why_unusable(info, url.wait_replicas)) is not None:
-                raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
-            if channel is not None:
-                # The core's own timeouts do not end its attempts to subscribe where it may not.
-                with anyio.fail_after(url.connect_timeout + url.request_timeout):
+            # The core's own timeouts do not end its attempts to subscribe where it may not.
+            with anyio.fail_after(url.connect_timeout + url.request_timeout):
+                info = await _info(connection, url)
+                if of_cluster(info) and not connection.is_cluster:
+                    await connection.close()
+                    return False
+                if (reason := why_unusable(info, url.wait_replicas)) is not None:
+                    raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
+                if channel is not None:
                     await connection.wait_subscribed()
         except (ServerError, ServerUnavailableError, TimeoutError) as error:
             if is_elsewhere(error) and not connection.is_cluster:
                 await connection.close()
                 return False
-            reason = await why_not_connected(url, channel, error)
+            reason = await why_not_connected(url, channel, error, tls)
             raise UnusableServerError(reason) from None
     except BaseException:
         await connection.close()
@@ -175,23 +181,11 @@ async def _options(url: ValkeyUrl) -> tuple[dict[str, Any], dict[str, Any]]:
     if url.tls:
         # A certificate that is renewed is read anew, its key with it.
         advanced["tls_config"] = glide.TlsAdvancedConfiguration(
-            root_pem_cacerts=await _read(url.cacert),
+            root_pem_cacerts=await anyio.Path(url.cacert).read_bytes() if url.cacert else None,
             client_cert_path=url.cert,
             client_key_path=url.key,
         )
     return options, advanced
-
-
-async def _read(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        read = await anyio.Path(path).read_bytes()
-    except OSError as error:
-        raise UnusableServerError(f"no certificates in {path!r}: {error.strerror}") from None
-    if not read:
-        raise UnusableServerError(f"no certificates in {path!r}: it is empty")
-    return read
 
 
 class _OneLoop:

@@ -23,7 +23,9 @@ def is_elsewhere(error: Exception) -> bool:
     return "No primary node found" in str(error)
 
 
-async def why_not_connected(url: ValkeyUrl, channel: str | None, error: Exception) -> str:
+async def why_not_connected(
+    url: ValkeyUrl, channel: str | None, error: Exception, tls: ssl.SSLContext | None
+) -> str:
     """What to tell the user whose client could not connect; never the password.
 
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
@@ -32,6 +34,7 @@ async def why_not_connected(url: ValkeyUrl, channel: str | None, error: Exceptio
         url: What the client could not connect to.
         channel: What it should have subscribed to.
         error: What it said of that: often just that it took too long, whatever the cause.
+        tls: How to speak TLS; None: not at all.
     """
     said = str(error)
     if "WRONGPASS" in said:
@@ -46,10 +49,10 @@ async def why_not_connected(url: ValkeyUrl, channel: str | None, error: Exceptio
         return f"{url.address} does not let this user subscribe to {channel}"
     if isinstance(error, ServerError) or "PermissionDenied" in said:
         return f"{url.address} refuses what leaseq must ask at first: {said}"
-    return "; ".join([await _what_is_there(host, port, url) for host, port in url.hosts])
+    return "; ".join([await _what_is_there(host, port, url, tls) for host, port in url.hosts])
 
 
-async def _what_is_there(host: str, port: int, url: ValkeyUrl) -> str:
+async def _what_is_there(host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None) -> str:
     where = f"{host}:{port}"
     try:
         with anyio.fail_after(url.connect_timeout):
@@ -61,9 +64,9 @@ async def _what_is_there(host: str, port: int, url: ValkeyUrl) -> str:
         # Each backend words it differently; a name that is not found has no errno of the system.
         known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause
         return f"no server at {where}: {known}"
-    if url.tls:
+    if tls is not None:
         async with stream:
-            return f"{where}: {await _what_tls_says(stream, host, url)}"
+            return f"{where}: {await _what_tls_says(stream, host, url, tls)}"
     async with stream:
         answer = await _answer(stream, b"PING\r\n", url.connect_timeout)
     if answer[:1] not in (b"+", b"-"):
@@ -77,38 +80,27 @@ def _why_not_let_in(url: ValkeyUrl) -> str:
     return f"took longer than {url.connect_timeout:g} s to let this user in"
 
 
-async def _what_tls_says(stream: ByteStream, host: str, url: ValkeyUrl) -> str:
+async def _what_tls_says(
+    stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext
+) -> str:
     """Why there is no connection by TLS, over one that there is without."""
-    try:
-        context = ssl.create_default_context(cafile=url.cacert)
-        if url.cert is not None:
-            context.load_cert_chain(url.cert, url.key)
-    except (OSError, ValueError) as error:
-        return f"its certificate, or that of this client, cannot be read: {_reason(error)}"
     try:
         with anyio.fail_after(url.connect_timeout):
             tls = await TLSStream.wrap(
                 stream, hostname=host, ssl_context=context, standard_compatible=False
             )
-            # It is only now that a server says that it wanted to see a certificate.
-            await tls.send(b"PING\r\n")
-            answer = await tls.receive()
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not trusted: {error.verify_message}"
-    except anyio.BrokenResourceError as error:
-        cause = error.__cause__
-        if isinstance(cause, ssl.SSLError) and "alert" in _reason(cause).lower():
-            return f"it refuses the certificate of this client, or wants one: {_reason(cause)}"
+    except (TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, OSError):
         return "it does not speak TLS"
-    except (TimeoutError, anyio.EndOfStream, OSError):
-        return "it does not speak TLS"
+    answer = await _answer(tls, b"PING\r\n", url.connect_timeout)
+    if not answer:
+        # A server says that it does not like a client's certificate after all is agreed on.
+        shown = "the certificate that it was shown" if url.cert else "to be shown no certificate"
+        return f"it does not accept {shown}: ?cert= and ?key= in the URL name one"
     if answer[:1] not in (b"+", b"-"):
         return "it is not a Valkey or Redis server"
-    return _why_not_let_in(url)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
+    return f"it {_why_not_let_in(url)}"
 
 
 async def _answer(stream: ByteStream, request: bytes, timeout: float) -> bytes:
@@ -117,7 +109,7 @@ async def _answer(stream: ByteStream, request: bytes, timeout: float) -> bytes:
         try:
             await stream.send(request)
             return await stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
+        except (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
             pass
     return b""
 
