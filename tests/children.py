@@ -29,6 +29,14 @@ class Child:
         with suppress(ProcessLookupError):  # it is dead
             self._process.kill()
 
+    def freeze(self) -> None:
+        """Stop it where it is, as the kernel of a machine that is out of breath does."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> None:
         """Ask it to end, as an operator does."""
         self._process.send_signal(signal.SIGTERM)

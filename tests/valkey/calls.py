@@ -121,13 +121,14 @@ CALLS: Mapping[str, Call] = {
     "history": Call("history", lambda scene: scene.queue.history()),
     "resume": Call("resume", lambda scene: scene.queue.resume(scene.first.receipt)),
     "queue": Call("declare", lambda scene: scene.broker.queue("more", max_size=9)),
+    "dead letters": Call("find", lambda scene: scene.broker.dead_letters("work")),
     "list queues": Call("queues", lambda scene: scene.broker.list_queues()),
     "delete queue": Call("delete", lambda scene: scene.broker.delete_queue("small")),
     "purge": Call("purge", lambda scene: scene.broker.purge("work")),
     "redrive": Call("redrive", lambda scene: scene.queue.redrive()),
     "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
     "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
-    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("manage", "hello"))),
+    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("manage", "hello", "1", "get"))),
 }
 """All there are, with all the operations of the scripts."""
 

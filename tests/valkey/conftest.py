@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from tests import children
+from tests.children import Child
 from tests.servers import Cluster, Server, find_redis, find_valkey
 
 from leaseq.valkey.client import Client
@@ -14,6 +16,8 @@ from leaseq.valkey.opening import open_client
 from leaseq.valkey.url import ValkeyUrl
 
 MakeServer: TypeAlias = Callable[..., Server]
+
+PROGRAM = Path(__file__).with_name("processes.py")
 
 BINARIES = {"valkey": find_valkey(), "redis": find_redis()}
 ONCE = {"redis": "trio", "cluster": "asyncio"}
@@ -32,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_wanted(test: str) -> bool:
     found = re.search(r"\[(redis|cluster)-((?:asyncio|trio)[^-\]]*)", test)
     return found is None or ONCE[found[1]] == found[2]
+
+
+def start(what: str, url: str, *options: str) -> AbstractAsyncContextManager[Child]:
+    """Run one of the programs of `processes`, in a process of its own."""
+    return children.start(str(PROGRAM), what, url, *options)
 
 
 def binary(kind: str) -> str:

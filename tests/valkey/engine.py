@@ -58,7 +58,7 @@ class Valkey:
                     lease.deadline -= seconds
                     queue._hold(lease)
             if any(queue.kept for queue in broker._queues.values()):
-                broker.expire(broker.home.time())
+                broker.upkeep.expire(broker.home.time())
         for broker in self._brokers:
             for queue in [*broker._queues.values()]:
                 while not queue.closed and queue.kept:

@@ -1,21 +1,45 @@
-"""Programs of the tests' own, each a process that may be killed.
+"""Programs of the tests' own, each a process that may be killed, frozen, or have a wrong clock.
 
-``python processes.py WHAT URL BACKEND NAME``. What they have to tell they say in lines of JSON.
+``python processes.py WHAT URL``. What they have to tell they say in lines of JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import sys
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, TypeAlias
 
 import anyio
 
 import leaseq
-from leaseq import LeasedQueue
+from leaseq import Broker, Lease, LeasedQueue, LeaseLostError
+from leaseq.errors import ServerError
 
 LEASE = 2.0
 """Seconds until a lease expires, of the queue of these programs."""
+
+Queue: TypeAlias = LeasedQueue[str, Any]
+
+wall = time.time
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=PROGRAMS)
+    parser.add_argument("url")
+    parser.add_argument("--backend", default="asyncio", help="asyncio, asyncio+uvloop, or trio")
+    parser.add_argument("--name", default="", help="what keys begin with")
+    parser.add_argument("--consumers", type=int, default=8)
+    parser.add_argument("--brokers", type=int, default=1)
+    parser.add_argument("--clock", type=float, default=0, help="seconds that it is wrong by")
+    parser.add_argument("--work", type=float, default=0.001, help="seconds that an item takes")
+    parser.add_argument("--pause", type=float, default=0, help="seconds between two puts")
+    return parser.parse_args()
 
 
 def say(*words: object) -> None:
@@ -23,9 +47,9 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-async def hold(queue: LeasedQueue[str, Any]) -> None:
+async def hold(queue: Queue, asked: argparse.Namespace) -> None:
     """Lease a hundred items, say so, and never come to an end."""
-    leases = []
+    leases: list[Lease[str, Any]] = []
     while len(leases) < 100:
         leases += await queue.get_batch(100 - len(leases))
     for lease in leases:
@@ -34,34 +58,87 @@ async def hold(queue: LeasedQueue[str, Any]) -> None:
     await anyio.sleep_forever()
 
 
-async def consume(queue: LeasedQueue[str, Any]) -> None:
-    """Do what there is, and say what was acknowledged."""
+async def consume(queue: Queue, asked: argparse.Namespace) -> None:
+    """Do what there is, and say what was acknowledged, and which leases were lost."""
 
     async def one_by_one() -> None:
         async for lease in queue:
-            async with lease:
-                await anyio.sleep(0.001)
-            say(lease.key, lease.token)
+            try:
+                async with lease:
+                    await anyio.sleep(asked.work)
+            except LeaseLostError:
+                say("lost", lease.key, lease.token)
+            else:
+                say(lease.key, lease.token)
 
     async with anyio.create_task_group() as tg:
         say("ready")
-        for _ in range(8):
+        for _ in range(asked.consumers):
             tg.start_soon(one_by_one)
 
 
-async def produce(queue: LeasedQueue[str, Any]) -> None:
-    """Put one item after the other, and say which ones were put."""
+async def produce(queue: Queue, asked: argparse.Namespace) -> None:
+    """Put one item after the other, and say which ones were put, and which were refused."""
     for number in range(1_000_000):
-        await queue.put(f"{sys.argv[4]}-{number}", number)
-        say(f"{sys.argv[4]}-{number}")
+        key = f"{asked.name}-{number}"
+        try:
+            await queue.put(key, number)
+        except ServerError as error:
+            say("refused", key, error.code)
+        else:
+            say(key)
+        await anyio.sleep(asked.pause)
 
 
-async def main() -> None:
-    what = {"hold": hold, "consume": consume, "produce": produce}[sys.argv[1]]
-    async with leaseq.connect(sys.argv[2]) as broker, anyio.create_task_group() as tg:
-        await tg.start(broker.run)
-        await what(await broker.queue("work", default_lease_timeout=LEASE))
+async def hang(queue: Queue, asked: argparse.Namespace) -> None:
+    """Lease two items, and hang: in the body of one, and with the other in its hands."""
+    _, _, by_hand = await queue.get()
+
+    async def in_a_body() -> None:
+        try:
+            async with queue.lease() as lease:
+                say("begun", lease.key, lease.token)
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    say("ended", lease.key, time.monotonic())
+        except LeaseLostError:
+            say("lost", lease.key, lease.token)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(in_a_body)
+        await anyio.sleep_until(by_hand.deadline)
+    try:
+        await queue.ack(by_hand)
+    except LeaseLostError:
+        say("late", by_hand.key, by_hand.token)
+    say("done")
+
+
+PROGRAMS: Mapping[str, Callable[[Queue, argparse.Namespace], Awaitable[None]]] = {
+    "hold": hold,
+    "consume": consume,
+    "produce": produce,
+    "hang": hang,
+}
+
+
+async def main(asked: argparse.Namespace) -> None:
+    async with AsyncExitStack() as stack:
+        runs = await stack.enter_async_context(anyio.create_task_group())
+        queues = []
+        for _ in range(asked.brokers):
+            broker: Broker = await stack.enter_async_context(leaseq.connect(asked.url))
+            await runs.start(broker.run)
+            queues.append(await broker.queue("work", default_lease_timeout=LEASE))
+        async with anyio.create_task_group() as users:
+            for queue in queues:
+                users.start_soon(PROGRAMS[asked.what], queue, asked)
 
 
 if __name__ == "__main__":
-    anyio.run(main, backend=sys.argv[3])
+    asked = arguments()
+    logging.getLogger("leaseq").setLevel(logging.CRITICAL)
+    time.time = lambda: wall() + asked.clock  # of this process alone
+    library, _, loop = asked.backend.partition("+")
+    anyio.run(main, asked, backend=library, backend_options={"use_uvloop": True} if loop else {})

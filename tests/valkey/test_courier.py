@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -11,13 +13,14 @@ import pytest
 from anyio import create_task_group, fail_after
 from anyio.lowlevel import checkpoint
 from tests.servers import Server
+from tests.valkey.calls import CALLS, Scene, outcome
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, replies_lost, slow
 
 from leaseq import LeaseLostError, Put, Tenant
 from leaseq.errors import InvalidLeaseError, ServerUnavailableError
 from leaseq.testing.contract.base import in_line, until
-from leaseq.valkey import ValkeyBroker, ValkeyUrl
+from leaseq.valkey import ValkeyBroker, ValkeyUrl, courier
 
 pytestmark = pytest.mark.anyio
 
@@ -381,3 +384,42 @@ async def test_a_message_about_a_queue_that_is_not_known_here_is_of_no_matter(
             queue._courier.hear(queue.name.encode() + b"\0" + want if want != b"x" else b"other\0x")
         await queue.put("a", 1)
         assert await in_line(queue) == ["a"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
+async def test_no_operation_takes_words_of_the_next(
+    shared_server: Server, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    at_the_end = "  pcall(store_queues)\n"
+    for name, script in courier._SCRIPTS.items():
+        assert at_the_end in script.source
+        check = at_the_end + '  if cursor ~= #ARGV then error("not its own words") end\n'
+        strict = replace(script, source=script.source.replace(at_the_end, check))
+        monkeypatch.setitem(courier._SCRIPTS, name, strict)
+    for name, call in CALLS.items():
+        if not there and name == "get what is put":
+            continue  # two tasks that are told: a group of errors
+        shared_server.command("FLUSHALL")
+        async with (
+            ValkeyBroker(ValkeyUrl.parse(shared_server.url)) as broker,
+            create_task_group() as tg,
+        ):
+            await tg.start(broker.run)
+            scene = await Scene().set(broker)
+            if not there:
+                shared_server.command("FLUSHALL")
+            with suppress(LookupError):
+                assert await outcome(call, scene) != "ServerError", name
+            tg.cancel_scope.cancel()
+
+
+async def test_what_is_asked_of_a_broker_at_once_is_answered_each(server: Server) -> None:
+    async with ValkeyBroker(ValkeyUrl.parse(server.url)) as broker, create_task_group() as tg:
+        await tg.start(broker.run)
+        async with create_task_group() as asking:
+            for name in ("a", "b", "c"):
+                asking.start_soon(broker.list_queues)
+                asking.start_soon(broker.queue, name)
+                asking.start_soon(broker.process_expired)
+        assert {info.name for info in await broker.list_queues()} == {"a", "b", "c"}
+        tg.cancel_scope.cancel()

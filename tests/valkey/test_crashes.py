@@ -1,28 +1,14 @@
 """Processes and servers that are killed: nothing is lost, and nothing is in two hands."""
 
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-
 import pytest
 from anyio import create_task_group, fail_after
-from tests import children
-from tests.children import Child
 from tests.servers import Server
-from tests.valkey.conftest import MakeServer
+from tests.valkey.conftest import MakeServer, start
 from tests.valkey.processes import LEASE
 
 import leaseq
 
-PROGRAM = Path(__file__).with_name("processes.py")
-
 pytestmark = pytest.mark.anyio
-
-
-def start(
-    what: str, server: Server, backend: str, name: str = ""
-) -> AbstractAsyncContextManager[Child]:
-    """Run one of the programs."""
-    return children.start(str(PROGRAM), what, server.url, backend, name)
 
 
 async def test_what_a_killed_process_held_is_done_by_another(
@@ -33,13 +19,15 @@ async def test_what_a_killed_process_held_is_done_by_another(
         await tg.start(broker.run)
         queue = await broker.queue("work", default_lease_timeout=LEASE)
         await queue.put_many([(key, None) for key in keys])
-        async with start("hold", own_server, anyio_backend_name) as holder:
+        async with start("hold", own_server.url, "--backend", anyio_backend_name) as holder:
             await holder.until(lambda lines: ["holding"] in lines)
             held = dict(holder.lines[:100])
             assert held.keys() == set(keys)
             assert await queue.inflight_size() == 100
             holder.kill()
-            async with start("consume", own_server, anyio_backend_name) as consumer:
+            async with start(
+                "consume", own_server.url, "--backend", anyio_backend_name
+            ) as consumer:
                 with fail_after(LEASE + 10):
                     await queue.join()
                 await consumer.until(lambda lines: len(lines) == 101)
@@ -55,10 +43,11 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(
     make_server: MakeServer, anyio_backend_name: str
 ) -> None:
     server = make_server(durable=True)
+    here = (server.url, "--backend", anyio_backend_name)
     async with (
-        start("produce", server, anyio_backend_name, "a") as one,
-        start("produce", server, anyio_backend_name, "b") as two,
-        start("consume", server, anyio_backend_name) as consumer,
+        start("produce", *here, "--name", "a") as one,
+        start("produce", *here, "--name", "b") as two,
+        start("consume", *here) as consumer,
     ):
         everybody = (one, two, consumer)
         for each in everybody:

@@ -17,7 +17,7 @@ def caller(address: tuple[str, int]) -> Iterator[Caller]:
     caller = Caller(address)
     caller.client.flushdb()
     for process in ("p", "p1", "p2", "p3"):
-        caller.manage("hello", process=process)
+        caller.manage("hello", 0, process=process)
     yield caller
     caller.client.close()
 

@@ -64,6 +64,7 @@ class Wire:
 
     Attributes:
         happened: The faults that have, in that order.
+        tried_at: When connections were made, in seconds of the event loop's time.
     """
 
     def __init__(self, server: Server, *, tls: ssl.SSLContext | None = None) -> None:
@@ -77,6 +78,7 @@ class Wire:
         self._mended = anyio.Event()
         self._mended.set()
         self.happened: list[Fault] = []
+        self.tried_at: list[float] = []
 
     @asynccontextmanager
     async def listening(self, options: str = "") -> AsyncIterator[str]:
@@ -131,6 +133,7 @@ class Wire:
         self.mend()
 
     async def _serve(self, client: ByteStream) -> None:
+        self.tried_at.append(anyio.current_time())
         connection = _Connection(self, client)
         self._connections.add(connection)
         try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from math import inf
 from typing import Any, Self, Unpack
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Lock, move_on_after
@@ -17,9 +15,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._loop import Home
 from ..abc import Broker
 from ..codec import Codec, JsonCodec
-from ..errors import LeaseqError, QueueClosedError
-from ..kit.deadlines import Deadlines
-from ..kit.heap import Heap
+from ..errors import LeaseqError, QueueClosedError, ServerError, UnusableServerError
 from ..kit.options import (
     check_handle,
     check_known,
@@ -29,28 +25,26 @@ from ..kit.options import (
     options_of_queue,
 )
 from ..values import BrokerQueueOptions, DeadLetter, QueueInfo
-from .asking import Answer, Ask, Site, Trip
-from .claiming import Claiming
+from .asking import Answer, Ask, Site
 from .core import Core, raised
 from .courier import Courier
 from .inspecting import read_info
 from .keys import decode_key, decode_name
-from .lease import ValkeyLease
 from .opening import open_client
 from .options import declare_words, read_options
 from .queue import ValkeyQueue
 from .replicas import ReplicatedClient
+from .rights import Rights
 from .scripts import channel
 from .transaction import ValkeyTransaction
+from .upkeep import Upkeep
 from .url import ValkeyUrl
 
 __all__ = ["ValkeyBroker"]
 
 logger = logging.getLogger("leaseq")
 
-_BEAT = (1.0, 2.0)  # seconds after which those who wait ask anew, a wake-up may have been lost
 _CLOSING = 2.0  # seconds for which handles that are closed try to give their leases back
-_SLACK = 0.001  # seconds after which something is due on the server that one looks
 _UNDECODABLE = b"undecodable"
 
 
@@ -73,11 +67,8 @@ class ValkeyBroker(Broker):
         self._opening: Lock | None = None
         self._runs = False
         self._closed = False
-        self._beat_at = inf
-        self._awaited: dict[Claiming[Any, Any], None] = {}  # where somebody waits, or did lately
-        self._due: Heap[ValkeyQueue[Any, Any]] = Heap(lambda when, queue: queue.next_due == when)
         self.home = Home()
-        self.deadlines: Deadlines[ValkeyLease[Any, Any]] = Deadlines()
+        self.upkeep = Upkeep(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -109,11 +100,11 @@ class ValkeyBroker(Broker):
                     "!" * client.is_cluster + self._process,  # who listens on the shard
                     client,
                     self.home,
-                    self,
+                    self.upkeep,
                     patience=self._patience,
                 )
                 try:
-                    await courier.ask(Ask("manage", "hello"))  # a full server refuses: no matter
+                    await self._introduce(courier, is_cluster=client.is_cluster)
                     if self._closed:
                         raise QueueClosedError(f"{self!r}")
                 except BaseException:
@@ -121,6 +112,25 @@ class ValkeyBroker(Broker):
                     await courier.close()
                     raise
             return self._courier
+
+    async def _introduce(self, courier: Courier, *, is_cluster: bool) -> None:
+        """Tell the server who comes, and be told what its user may do."""
+        commands = Rights.asked_for(is_cluster=is_cluster)
+        where = self._url.address
+        try:
+            answer = await courier.ask(Ask("manage", "hello", str(len(commands)), *commands))
+        except ServerError as error:
+            raise UnusableServerError(
+                f"{where} refuses what leaseq must ask at first: {error}"
+            ) from None
+        if answer[0] == b"raised":
+            raise raised(answer)
+        courier.rights = Rights(command.decode() for command in answer[1:])
+        if courier.rights.missing:
+            raise UnusableServerError(
+                f"{where} does not let this user do what everybody must: its ACL lacks "
+                f"{courier.rights.missing}"
+            )
 
     @property
     def courier(self) -> Courier:
@@ -160,7 +170,7 @@ class ValkeyBroker(Broker):
                 raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
             check_name(letters_name)
         words = declare_words(name, options)
-        site = self._site(name)
+        site = self.site(name)
         answer = await self._ask(Ask("manage", "declare", site, *words))
         made_with = read_options(answer[2])
         check_same(name, made_with, options)
@@ -181,7 +191,7 @@ class ValkeyBroker(Broker):
             raise ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
         await self._open()
         check_name(name)
-        if (await self._stored()).get(name, "") == "":
+        if not await self._find(name):
             options = {"dead_letters": f"{name}.dead", **options}
         queue = await self.queue(name, **options)
         return queue, await self.dead_letters(name)
@@ -196,33 +206,38 @@ class ValkeyBroker(Broker):
             del self._sites[name]  # others have deleted it
         return stored
 
-    async def _existing(self, name: str) -> tuple[Site, dict[str, str]]:
-        """Where a queue is that must be there, and all that are."""
+    async def _find(self, name: str) -> str | None:
+        """The name of a queue's queue of dead letters, or ""; None: there is no such queue."""
         await self._open()
-        stored = await self._stored()
-        if name not in stored:
-            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
-        return self._site(name, stored[name]), stored
+        answer = await self._ask(Ask("manage", "find", name))
+        return answer[1].decode() if answer[0] == b"ok" else None
 
-    def _site(self, name: str, letters: str = "") -> Site:
+    async def _existing(self, name: str) -> str:
+        """The same, of a queue that must be there."""
+        letters = await self._find(name)
+        if letters is None:
+            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+        return letters
+
+    def site(self, name: str, letters: str = "") -> Site:
         """Where a queue is: one object for each name, or a call could have it twice."""
         site = self._sites.get(name)
         if site is None:
             site = self._sites[name] = Site(self._prefix, name)
         if letters and site.letters is None:
-            site.letters = self._site(letters)
+            site.letters = self.site(letters)
         return site
 
     async def dead_letters(self, name: str) -> ValkeyQueue[str, DeadLetter[Any, Any]]:
-        _, stored = await self._existing(name)
-        if not stored[name]:
+        letters = await self._existing(name)
+        if not letters:
             raise LookupError(f"queue {name!r} has no queue of dead letters")
-        return await self.queue(stored[name])
+        return await self.queue(letters)
 
     async def list_queues(self) -> list[QueueInfo]:
         courier = await self._open()
         stored = await self._stored()
-        asks = [Ask("look", "info", self._site(*each)) for each in stored.items()]
+        asks = [Ask("look", "info", self.site(*each)) for each in stored.items()]
         for ask in asks:
             courier.post(ask)
         answers = [await courier.answer(ask) for ask in asks]
@@ -236,7 +251,8 @@ class ValkeyBroker(Broker):
         ]
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
-        _, stored = await self._existing(name)
+        letters = await self._existing(name)
+        stored = await self._stored()
         users = [other for other, letters in stored.items() if letters == name]
         if users:
             raise ValueError(
@@ -244,20 +260,20 @@ class ValkeyBroker(Broker):
                 "delete these first"
             )
         await self._delete(name)
-        letters = stored.pop(name)
+        stored.pop(name, None)
         if dead_letters and letters and letters not in stored.values():
             await self._delete(letters)
 
     async def _delete(self, name: str) -> None:
-        await self._ask(Ask("manage", "delete", self._site(name)))
+        await self._ask(Ask("manage", "delete", self.site(name)))
         self._sites.pop(name, None)
         queue = self._queues.pop(name, None)
         if queue is not None:
             queue.vanish()
 
     async def purge(self, name: str) -> int:
-        site, _ = await self._existing(name)
-        answer = await self._ask(Ask("manage", "purge", site))
+        letters = await self._existing(name)
+        answer = await self._ask(Ask("manage", "purge", self.site(name, letters)))
         if answer[0] != b"ok":
             raise LookupError(f"there is no queue {name!r}: it was deleted just now")
         return int(answer[1])
@@ -269,7 +285,7 @@ class ValkeyBroker(Broker):
         for name, letters in stored.items():
             more = True
             while more:
-                answer = await self._ask(Ask("turn", "sweep", self._site(name, letters), "64"))
+                answer = await self._ask(Ask("turn", "sweep", self.site(name, letters), "64"))
                 if answer[0] != b"ok":
                     break
                 _, _, more, count = answer
@@ -333,6 +349,10 @@ class ValkeyBroker(Broker):
             del self._queues[queue.name]
             self._sites.pop(queue.name, None)
 
+    def queue_here(self, name: str) -> ValkeyQueue[Any, Any] | None:
+        """The handle of that name here, closed or not; None: there is none."""
+        return self._queues.get(name)
+
     def owns(self, queue: ValkeyQueue[Any, Any]) -> bool:
         """Whether a queue is one of this broker's."""
         return self._queues.get(queue.name) is queue
@@ -371,76 +391,3 @@ class ValkeyBroker(Broker):
     def _hear(self, message: bytes) -> None:
         if self._courier is not None:  # before that, nobody waits for anything
             self._courier.hear(message)
-
-    # For the courier
-
-    def expire(self, now: float) -> float:
-        """End the leases here that have run out, and say when the next one does."""
-        for lease in self.deadlines.pop_due(now):
-            lease.handle.expire(lease)
-        return self.deadlines.next()
-
-    def do(self, now: float) -> float:
-        """Do what else is due, and say when there is more."""
-        while (first := self._due.first()) is not None and first[0] <= now:
-            self._due.pop().sweep()
-        if self._beat_at <= now:
-            self._beat_at = inf
-            for queue in [*self._awaited]:
-                if queue.awaited and not queue.closed:
-                    queue.look_again()
-                else:
-                    del self._awaited[queue]
-        if self._awaited and self._beat_at == inf:
-            self._beat_at = now + random.uniform(*_BEAT)
-        first = self._due.first()
-        return min(self._beat_at, inf if first is None else first[0])
-
-    def waits(self, queue: Claiming[Any, Any]) -> None:
-        """Somebody waits for something of a queue here."""
-        if queue not in self._awaited:
-            self._awaited[queue] = None
-            self.courier.nudge()
-
-    def claims(self) -> list[Ask]:
-        """What is to be asked for those who wait."""
-        return [claim for queue in self._awaited if not queue.closed for claim in queue.claims()]
-
-    def heard(self, trip: Trip, next_due: list[float], events: list[Answer]) -> None:
-        """What the server said besides the answers."""
-        sites = list(trip.sites)
-        for site, when in zip(sites, next_due, strict=True):
-            queue = self._queues.get(site.name)
-            # One that turns out to be later costs one look; always later, it would never come.
-            if queue is not None and when + _SLACK < queue.next_due:
-                if queue.next_due != inf:
-                    self._due.drop(queue)
-                queue.next_due = when + _SLACK
-                self._due.add(queue.next_due, queue)
-        for index, what, wire_key, token, *rest in events:
-            self._happened(sites[index - 1].name, what, wire_key, int(token), rest)
-
-    def _happened(
-        self, name: str, what: bytes, wire_key: bytes, token: int, rest: list[bytes]
-    ) -> None:
-        if what == b"dead":
-            reason, fate = (each.decode(errors="replace") for each in rest)
-            logger.warning(
-                "queue %r: %r, token %d, is dead (%s): %s", name, wire_key, token, reason, fate
-            )
-        elif (queue := self._queues.get(name)) is not None:
-            queue.lost(token)
-
-    def told(self, message: bytes) -> None:
-        """What somebody has published to this process."""
-        name, _, want = message.partition(b"\0")
-        queue = self._queues.get(name.decode())
-        if queue is not None and not queue.closed:
-            queue.woken(want)
-        elif want[:1] not in (b"l", b"x", b"j"):
-            self._pass_on(name.decode(), want)
-
-    def _pass_on(self, name: str, want: bytes) -> None:
-        """A wake-up for a handle that is closed is for somebody else."""
-        if self._courier is not None:
-            self._courier.post(Ask("turn", "wake", self._site(name), want))

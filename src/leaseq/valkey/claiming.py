@@ -66,12 +66,13 @@ class Claiming(Core[K, V]):
     async def _stand_in_line(
         self, request: Request[K], count: int, *, patient: bool
     ) -> list[ValkeyLease[K, V]]:
+        self._courier.rights.check("claim")
         while True:
             self._check_open()
             waiter: Waiter[K, V] = Waiter(request, count)
             if self._waiters.add(waiter, patient=patient):
                 self._courier.nudge()
-            self._broker.waits(self)
+            self._broker.upkeep.waits(self)
             try:
                 await self._courier.attend(waiter)
             except BaseException:

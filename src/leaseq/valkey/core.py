@@ -122,13 +122,13 @@ class Core(LeasedQueue[K, V]):
     def _hold(self, lease: ValkeyLease[K, V]) -> None:
         self._held[lease.token] = lease
         if lease.deadline != inf:
-            self._broker.deadlines.add(lease.deadline, lease)
+            self._broker.upkeep.deadlines.add(lease.deadline, lease)
             self._courier.expire_at(lease.deadline)
 
     def let_go(self, lease: ValkeyLease[K, V]) -> None:
         """A lease has ended, or is about to have another deadline."""
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
-            self._broker.deadlines.drop(lease)
+            self._broker.upkeep.deadlines.drop(lease)
 
     def lose(self, lease: ValkeyLease[K, V]) -> None:
         """A lease is lost: its body ends."""

@@ -46,6 +46,7 @@ from .._loop import Home
 from ..errors import QueueClosedError, ServerUnavailableError
 from .asking import Answer, Ask, Trip
 from .client import Client, Script
+from .rights import Rights
 from .scripts import LOOK, MANAGE, TURN
 
 __all__ = ["Chores", "Courier"]
@@ -130,6 +131,7 @@ class Courier:
         self._changed = Event()
         self._watch = Event()
         self._expire_at = inf
+        self.rights = Rights(())  # of the user on the server, once they are known
         self.sent_at = 0.0  # when the trip started whose answers are handed out
         self.offset = 0  # microseconds that the server's clock is put forward, for tests
 
@@ -216,8 +218,9 @@ class Courier:
 
         Raises:
             ServerUnavailableError: the server could not be reached, or not for long enough.
-            ServerError: the server refused.
+            ServerError: the server refused, or the user may not ask that.
         """
+        self.rights.check(ask.words[0])
         self.post(ask)
         return await self.answer(ask, withdraw=withdraw, patience=patience)
 

@@ -120,7 +120,7 @@ class ValkeyQueue(Inspecting[K, V]):
                     ask.fail(self._shut_down_error())
                     return False
                 self._putters[ask] = None
-                self._broker.waits(self)
+                self._broker.upkeep.waits(self)
                 if len(answer) > 1:
                     self._waiters.parked[b"r"] = b"%d" % answer[1]
                 if ask.words[BEHIND] == "1" and next(iter(self._putters)) is ask:
@@ -385,7 +385,7 @@ class ValkeyQueue(Inspecting[K, V]):
         def receive(answer: Answer) -> bool | None:
             if answer[0] == b"ok" and self.not_yet(answer) and ask.error is None:
                 self._joiners[ask] = None
-                self._broker.waits(self)
+                self._broker.upkeep.waits(self)
                 return False
             self._joiners.pop(ask, None)
             return None

@@ -52,6 +52,9 @@ class ReplicatedClient:
         if isinstance(answers[0], ServerError) and answers[0].code == "NOSCRIPT":
             answers = await self.pipeline(("EVAL", script.source, *operands), proof, wait)
         reply, shown, copies = answers
+        for answer in answers:
+            if isinstance(answer, ServerError) and answer.code == "NOPERM":
+                raise answer
         if isinstance(reply, LeaseqError):
             raise reply
         if shown != 1 or not isinstance(copies, int) or copies < self._replicas:

@@ -50,7 +50,6 @@ local declaring = lazily(function()
   end
 
   local function list()
-    take() -- a queue, as all operations name one
     local all = call("HGETALL", KEYS[2])
     local entries = {}
     for n = 1, #all, 2 do
@@ -93,12 +92,33 @@ local declaring = lazily(function()
     return OK
   end
 
+  -- Where the dead letters of a queue go, if there is one of this name.
+  local function find()
+    local raw = call("HGET", KEYS[2], take())
+    return raw and { "ok", entry_of(raw).letters } or GONE
+  end
+
+  local function may(command)
+    if command == "eval" then
+      return redis.acl_check_cmd(command, "", 0)
+    end
+    return redis.acl_check_cmd(command, command:find("publish") and waking.channel or KEYS[1])
+  end
+
+  -- A process is there; which of some commands may its user not give?
   local function hello()
-    remember_process()
-    return OK
+    local result = { "ok" }
+    for _ = 1, take_number() do
+      local command = take()
+      if not may(command) then
+        result[#result + 1] = command
+      end
+    end
+    pcall(remember_process) -- a full server does not: no matter
+    return result
   end
 
   return {
-    declare = declare, queues = list, delete = delete, hello = hello,
+    declare = declare, queues = list, find = find, delete = delete, hello = hello,
   }
 end)

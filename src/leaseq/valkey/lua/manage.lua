@@ -138,6 +138,6 @@ local managing = lazily(function()
 end)
 
 local ops = {
-  declare = declaring, queues = declaring, delete = declaring, hello = declaring, purge = managing,
-  redrive = managing, set_tenant = managing, release_all = managing,
+  declare = declaring, queues = declaring, find = declaring, delete = declaring, hello = declaring,
+  purge = managing, redrive = managing, set_tenant = managing, release_all = managing,
 }

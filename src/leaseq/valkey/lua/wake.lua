@@ -228,7 +228,7 @@ local waking = lazily(function()
   end
 
   return {
-    tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
+    channel = CHANNEL, tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
     wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
     is_overlooked = is_overlooked, parked_member = parked_member, unpark_member = unpark_member,
   }
