@@ -41,9 +41,9 @@ class Child:
         """Ask it to end, as an operator does."""
         self._process.send_signal(signal.SIGTERM)
 
-    async def ended(self) -> int:
-        """Wait until it has ended, for half a minute at most; how it has."""
-        with fail_after(30):
+    async def ended(self, *, within: float = 30) -> int:
+        """Wait until it has ended, for so many seconds at most; how it has."""
+        with fail_after(within):
             return await self._process.wait()
 
     async def listen(self) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeAlias
 
 import anyio
 
 import leaseq
 from leaseq import Broker, Lease, LeasedQueue, LeaseLostError
-from leaseq.errors import ServerError
+from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
 
 LEASE = 2.0
 """Seconds until a lease expires, of the queue of these programs."""
@@ -39,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clock", type=float, default=0, help="seconds that it is wrong by")
     parser.add_argument("--work", type=float, default=0.001, help="seconds that an item takes")
     parser.add_argument("--pause", type=float, default=0, help="seconds between two puts")
+    parser.add_argument("--fails", type=float, default=0, help="the part of the work that does")
     return parser.parse_args()
 
 
@@ -90,6 +92,38 @@ async def produce(queue: Queue, asked: argparse.Namespace) -> None:
         await anyio.sleep(asked.pause)
 
 
+async def supply(queue: Queue, asked: argparse.Namespace) -> None:
+    """Put one item after the other, and say which ones were put."""
+    for number in range(1_000_000):
+        key = f"{asked.name}-{number}"
+        with suppress(ServerError):  # it is full
+            await queue.put(key, number)
+            say("put", key)
+        await anyio.sleep(asked.pause)
+
+
+async def toil(queue: Queue, asked: argparse.Namespace) -> None:
+    """Do what there is, or fail, and say what was leased, and what was acknowledged."""
+
+    async def one_by_one() -> None:
+        async for lease in queue:
+            say("took", lease.key, lease.token)
+            with suppress(LeaseLostError, FailedError):
+                async with lease:
+                    await anyio.sleep(asked.work)
+                    if random.random() < asked.fails:
+                        raise FailedError
+                say("acked", lease.key, lease.token)
+
+    async with anyio.create_task_group() as tg:
+        for _ in range(asked.consumers):
+            tg.start_soon(one_by_one)
+
+
+class FailedError(Exception):
+    """The work has."""
+
+
 async def hang(queue: Queue, asked: argparse.Namespace) -> None:
     """Lease two items, and hang: in the body of one, and with the other in its hands."""
     _, _, by_hand = await queue.get()
@@ -119,8 +153,18 @@ PROGRAMS: Mapping[str, Callable[[Queue, argparse.Namespace], Awaitable[None]]] =
     "hold": hold,
     "consume": consume,
     "produce": produce,
+    "supply": supply,
+    "toil": toil,
     "hang": hang,
 }
+
+
+async def connected(url: str, stack: AsyncExitStack) -> Broker:
+    """Connect, as soon as there is a server."""
+    while True:
+        with suppress(UnusableServerError, ServerUnavailableError):
+            return await stack.enter_async_context(leaseq.connect(url))
+        await anyio.sleep(0.2)
 
 
 async def main(asked: argparse.Namespace) -> None:
@@ -128,7 +172,7 @@ async def main(asked: argparse.Namespace) -> None:
         runs = await stack.enter_async_context(anyio.create_task_group())
         queues = []
         for _ in range(asked.brokers):
-            broker: Broker = await stack.enter_async_context(leaseq.connect(asked.url))
+            broker = await connected(asked.url, stack)
             await runs.start(broker.run)
             queues.append(await broker.queue("work", default_lease_timeout=LEASE))
         async with anyio.create_task_group() as users:

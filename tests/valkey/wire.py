@@ -11,7 +11,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, cast, get_args
 
@@ -188,8 +188,8 @@ class _Connection:
         self._scope.cancel()
 
     async def run(self, port: int) -> None:
-        """Pass on what comes, in both directions, until one of them ends."""
-        with self._scope:
+        """Pass on what comes, in both directions, until one of them ends; or there is no server."""
+        with self._scope, suppress(OSError):
             async with (
                 await anyio.connect_tcp("127.0.0.1", port) as server,
                 anyio.create_task_group() as tg,
