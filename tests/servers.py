@@ -305,6 +305,23 @@ class Cluster:
             for node in self.nodes
         )
 
+    @contextlib.contextmanager
+    def cut_off(self, primary: Node) -> Iterator[None]:
+        """Have a primary see nobody of its cluster; afterwards it is gone, and its replica is one.
+
+        What it does meanwhile nobody else knows of.
+        """
+        replica = self.replica_of(primary)
+        with contextlib.ExitStack() as frozen:
+            for node in self.nodes:
+                if node is not primary:
+                    frozen.enter_context(node.frozen())
+            primary.command("CLIENT", "KILL", "TYPE", "replica")
+            yield
+            primary.kill()
+        self.wait_until(lambda: replica.says("ROLE", word=b"master"))
+        primary.start()
+
     @staticmethod
     def _replicates(node: Node, primary: Node) -> bool:
         said = node.command("INFO", "replication")

@@ -9,20 +9,25 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
-from tests.servers import Server, find_valkey
+from tests.servers import Cluster, Server, find_valkey
 
 from benchmarks.harness import LINE, Backend, Row, show
 
 from .backlog import backlog
+from .failover import failover
+from .sizing import sizing
 from .waking import waking
 
-Section: TypeAlias = Callable[[Server, Backend, bool], Iterator[Row]]
+Section: TypeAlias = Callable[[Any, Backend, bool], Iterator[Row]]
 
-SECTIONS: Mapping[str, tuple[Section, tuple[Backend, ...]]] = {
-    "waking": (waking, get_args(Backend)),
-    "backlog": (backlog, ("asyncio",)),  # the server's figures, whoever asks
+SECTIONS: Mapping[str, tuple[Section, type[Server | Cluster], tuple[Backend, ...]]] = {
+    "waking": (waking, Server, get_args(Backend)),
+    # The server's figures, whoever asks.
+    "backlog": (backlog, Server, ("asyncio",)),
+    "sizing": (sizing, Server, ("asyncio",)),
+    "failover": (failover, Cluster, ("asyncio",)),
 }
 
 
@@ -43,7 +48,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the sections that are asked for, each on an empty server."""
+    """Run the sections that are asked for, each on an empty server or cluster."""
     asked = arguments()
     logging.getLogger("leaseq").setLevel(logging.ERROR)
     binary = find_valkey()
@@ -55,11 +60,11 @@ def main() -> None:
     print(f"Processors: {os.cpu_count()}. The machine's load, before: {loads}.")
     met = []
     for name in asked.only:
-        section, backends = SECTIONS[name]
+        section, place, backends = SECTIONS[name]
         for backend in asked.backend or backends:
             print(f"\n{name}, {backend}: {section.__doc__}")
             print(LINE.format("measured", "target", "met", "", "cost", "beside"), flush=True)
-            with tempfile.TemporaryDirectory() as folder, Server(binary, Path(folder)) as server:
+            with tempfile.TemporaryDirectory() as folder, place(binary, Path(folder)) as server:
                 for row in section(server, backend, asked.quick):
                     print(show(row), flush=True)
                     met.append(row.met)

@@ -27,3 +27,9 @@ def memory_of(server: Server) -> int:
 def reset(server: Server) -> None:
     """Count from here."""
     server.command("CONFIG", "RESETSTAT")
+
+
+def processor_time_of(server: Server) -> float:
+    """The seconds of a processor that it has had."""
+    info = server.command("INFO", "cpu").decode()
+    return sum(float(each) for each in re.findall(r"used_cpu_(?:sys|user):([\d.]+)", info))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from anyio.abc import TaskGroup
-from tests.servers import Cluster, Node, Server, free_port
+from tests.servers import Cluster, Server, free_port
 from tests.valkey.mishaps import eventually
 
 import leaseq
@@ -59,12 +59,14 @@ async def test_a_node_that_is_gone_is_not_missed_if_another_is_named(
 
 
 @pytest.mark.long
+@pytest.mark.only("trio")
 async def test_several_hosts_that_are_no_cluster_are_refused(server: Server) -> None:
     url = f"valkey://127.0.0.1:{server.port},127.0.0.1:{server.port}?connect_timeout=1"
     assert "are no cluster, as several hosts in a URL are: name one host" in await refused(url)
 
 
 @pytest.mark.long
+@pytest.mark.only("asyncio")
 async def test_a_replica_alone_is_refused(own_server: Server, make_server: object) -> None:
     replica = make_server("--replicaof", f"127.0.0.1 {own_server.port}")  # type: ignore[operator]
     said = await refused(f"{replica.url}?connect_timeout=1")
@@ -122,6 +124,7 @@ async def test_all_who_wait_go_on_by_themselves_when_another_node_takes_over(
 
 
 @pytest.mark.long
+@pytest.mark.only("asyncio")
 async def test_wake_ups_arrive_from_the_node_that_has_taken_over(own_cluster: Cluster) -> None:
     waits: list[float] = []
     with fail_after(60):
@@ -146,21 +149,6 @@ async def test_wake_ups_arrive_from_the_node_that_has_taken_over(own_cluster: Cl
 
 
 # What is lost
-
-
-@contextmanager
-def cut_off(cluster: Cluster, primary: Node) -> Iterator[None]:
-    """Have a primary see nobody of its cluster; afterwards it is gone, and its replica is one."""
-    replica = cluster.replica_of(primary)
-    with ExitStack() as frozen:
-        for node in cluster.nodes:
-            if node is not primary:
-                frozen.enter_context(node.frozen())
-        primary.command("CLIENT", "KILL", "TYPE", "replica")
-        yield
-        primary.kill()
-    cluster.wait_until(lambda: replica.says("ROLE", word=b"master"))
-    primary.start()
 
 
 @pytest.mark.long
@@ -196,7 +184,7 @@ async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
                 tg.start_soon(produce, produced, number)
                 tg.start_soon(consume, consumed)
             await eventually(lambda: len(put) > 100 and len(acked) > 100)
-            with cut_off(own_cluster, primary):
+            with own_cluster.cut_off(primary):
                 await anyio.sleep(0.5)
                 confirmed, done = set(put), set(acked)
             await eventually(lambda: len(put) > len(confirmed))
@@ -209,6 +197,7 @@ async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
 
 
 @pytest.mark.long
+@pytest.mark.only("trio")
 async def test_who_waits_in_vain_for_replicas_is_told_that_it_may_have_been_done(
     own_cluster: Cluster,
 ) -> None:
@@ -230,6 +219,7 @@ async def test_who_waits_in_vain_for_replicas_is_told_that_it_may_have_been_done
 
 
 @pytest.mark.long
+@pytest.mark.only("asyncio")
 async def test_a_queue_that_moves_to_another_node_is_not_noticed(own_cluster: Cluster) -> None:
     done: list[int] = []
     old = own_cluster.primary_of()

@@ -5,6 +5,7 @@ All that is killed, frozen or cut off here is a process of its own.
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections import Counter
@@ -28,9 +29,11 @@ from leaseq import LeasedQueue
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.long,
+    pytest.mark.only("asyncio"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes and signals, as POSIX has them"),
 ]
 
+BACKENDS = ("asyncio", "asyncio+uvloop", "trio")
 PATIENCE = 30.0
 HOURS = 3600.0
 
@@ -45,9 +48,9 @@ async def queue_on(url: str) -> AsyncIterator[LeasedQueue[str, Any]]:
 
 
 @pytest.fixture
-def backend(anyio_backend_name: str) -> tuple[str, str]:
-    """How to tell a program the backend of this test."""
-    return "--backend", anyio_backend_name
+def backend(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """How to tell the programs of a test their backend: another one than that of the next test."""
+    return "--backend", random.Random(request.node.name).choice(BACKENDS)
 
 
 def put_by(*producers: Child) -> set[str]:

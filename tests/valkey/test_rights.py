@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
+from pathlib import Path
 
 import anyio
 import pytest
@@ -19,6 +20,8 @@ from leaseq.valkey import ValkeyBroker, ValkeyUrl
 from leaseq.valkey.rights import CONSUMER, OPERATOR, PRODUCER
 
 pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "set-up-a-server.md"
 
 ROLES = {"producer": PRODUCER, "consumer": CONSUMER, "operator": OPERATOR}
 ALONE = ("eval", "evalsha", "info", "ping", "publish", "subscribe")
@@ -57,6 +60,19 @@ def test_the_scripts_give_just_these_commands() -> None:
     text = "".join(path.read_text() for path in sources.iterdir())
     given = {each.lower() for each in re.findall(r'call\("([A-Z]+)"', text)}
     assert given == {*OPERATOR, "publish", "spublish"}
+
+
+def test_the_page_for_operators_has_what_each_role_needs(own_server: Server) -> None:
+    text = PAGE.read_text()
+    [block] = re.findall(r"<!-- acl -->\n```text\n(.*?)```", text, re.DOTALL)
+    lines = {line.split()[2]: line for line in block.splitlines()}
+    assert lines.keys() == ROLES.keys()
+    for role, line in lines.items():
+        given = {word[1:] for word in line.split() if word.startswith("+")}
+        assert given == {*ROLES[role], *ALONE}
+        assert own_server.command(*line.replace("…", "secret").split()) == b"+OK"
+    for command in {*IN_A_CLUSTER} - {*ALONE} | {"wait", "client|setinfo"}:
+        assert f"+{command}" in text
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -326,9 +326,9 @@ def test_letters_come_back_and_those_whose_key_is_there_stay(caller: Caller) -> 
     assert caller.manage("redrive", 1, 1, 0, -1) == [b"ok", [], [b"sb"]]
     items = dump(caller).items
     assert (items["a"].tenant, items["a"].priority, items["a"].deliveries) == ("x", 5, 0)
-    word, *numbers = caller.look("info", 1)
+    word, *numbers = caller.look("info", 1, 1)
     assert (word, numbers[:4]) == (b"ok", [3, 0, 0, 1])
-    assert caller.look("info", 2)[6:] == [b"q"]
+    assert caller.look("info", 2, 1)[6:] == [b"q"]
 
 
 def test_a_letter_that_dies_is_a_letter_in_a_letter(caller: Caller) -> None:

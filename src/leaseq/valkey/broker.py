@@ -237,15 +237,18 @@ class ValkeyBroker(Broker):
     async def list_queues(self) -> list[QueueInfo]:
         courier = await self._open()
         stored = await self._stored()
-        asks = [Ask("look", "info", self.site(*each)) for each in stored.items()]
+        asks = [Ask("look", "info", self.site(*each), "0") for each in stored.items()]
         for ask in asks:
             courier.post(ask)
         answers = [await courier.answer(ask) for ask in asks]
         for answer in answers:
             if answer[0] == b"raised":
                 raise raised(answer)
+        senders: dict[str, list[str]] = {}
+        for name, letters in stored.items():
+            senders.setdefault(letters, []).append(name)
         return [
-            read_info(name, answer)
+            read_info(name, answer, senders.get(name, ()))
             for name, answer in zip(stored, answers, strict=True)
             if answer[0] == b"ok"  # or it was deleted meanwhile
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import Any, TypeVar, cast
 
@@ -16,9 +17,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def read_info(name: str, answer: Answer) -> QueueInfo:
-    """What the server says of a queue."""
-    _, ready, delayed, leased, dead, created_at, *letters_of = answer
+def read_info(name: str, answer: Answer, letters_of: Iterable[str]) -> QueueInfo:
+    """What the server says of a queue, which has the dead letters of these."""
+    _, ready, delayed, leased, dead, created_at = answer[:6]
     return QueueInfo(
         name=name,
         ready=ready,
@@ -26,7 +27,7 @@ def read_info(name: str, answer: Answer) -> QueueInfo:
         leased=leased,
         dead=dead,
         created_at=int(created_at) / 1e6,
-        dead_letters_of=tuple(each.decode() for each in letters_of),
+        dead_letters_of=tuple(letters_of),
     )
 
 
@@ -113,7 +114,8 @@ class Inspecting(Claiming[K, V]):
         return [one for one in held if consumer is None or one.consumer == consumer]
 
     async def info(self) -> QueueInfo:
-        return read_info(self.name, await self._ask("look", "info"))
+        answer = await self._ask("look", "info", "1")
+        return read_info(self.name, answer, (each.decode() for each in answer[6:]))
 
     async def history(self) -> list[Done[K, V]]:
         answer = await self._ask("look", "history")

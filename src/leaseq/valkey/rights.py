@@ -26,7 +26,7 @@ PRODUCER = (
 CONSUMER = (*PRODUCER, "del", "hkeys", "ltrim", "rpush", "zpopmin")
 """What those must be who lease."""
 
-OPERATOR = (*CONSUMER, "hgetall", "hscan", "lrange", "unlink")
+OPERATOR = (*CONSUMER, "hgetall", "lrange", "unlink")
 """What those must be who look after queues."""
 
 _NEEDED: Mapping[str, frozenset[str]] = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import FrozenInstanceError
+from typing import Any, TypeAlias
 
 import pytest
 from anyio import create_task_group
 
-from ...abc import Broker
+from ...abc import Broker, LeasedQueue
 from ...errors import LeaseLostError, QueueClosedError
+from ...lease import Lease
 from .base import in_line, until
 from .broker_base import BrokerEngine, BrokerPart, lease_of
 
@@ -21,6 +23,41 @@ async def closed(call: Callable[..., Awaitable[object]], *args: object) -> None:
     """See that a call ends because the queue is closed."""
     with pytest.raises(QueueClosedError):
         await call(*args)
+
+
+class _Leaving:
+    """The ways of a dead letter that was leased out of its queue but the lease's own."""
+
+    def __init__(self, broker: Broker, lost: LeasedQueue[str, Any]) -> None:
+        self._broker = broker
+        self._lost = lost
+
+    async def purge(self, letter: Lease[str, Any]) -> None:
+        """It is dropped, as the first of what waits; the other one is leased meanwhile."""
+        await letter.release(requeue_front=True)
+        _, _, first = await self._lost.get(lease_timeout=None)
+        _, _, other = await self._lost.get(lease_timeout=None)
+        await first.release()
+        await self._broker.purge("lost")
+        await other.release()
+
+    async def replace(self, letter: Lease[str, Any]) -> None:
+        """Something else is put in its place."""
+        await letter.release()
+        await self._lost.put(letter.key, "something else")
+
+    async def update(self, letter: Lease[str, Any]) -> None:
+        """Something else is put while it is leased, and released with it."""
+        await self._lost.put(letter.key, "something else")
+        await letter.release()
+
+    async def succeed(self, letter: Lease[str, Any]) -> None:
+        """Something else comes after it."""
+        await self._lost.put(letter.key, "something else", if_in_flight="buffer")
+        await letter.release()
+
+
+Leave: TypeAlias = Callable[[_Leaving, Lease[str, Any]], Awaitable[object]]
 
 
 class Telling(BrokerPart):
@@ -57,6 +94,30 @@ class Telling(BrokerPart):
         await lost.put("by hand", "not a letter")
         await lost.get()  # a letter in somebody's hands is one still
         assert ((await orders.info()).dead, (await invoices.info()).dead) == (2, 1)
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda _, letter: letter.ack(),
+            lambda _, letter: letter.reject("no"),
+            _Leaving.purge,
+            _Leaving.replace,
+            _Leaving.update,
+            _Leaving.succeed,
+        ],
+        ids=["acked", "rejected", "purged", "replaced", "updated", "succeeded"],
+    )
+    async def test_a_dead_letter_counts_until_it_leaves(self, broker: Broker, leave: Leave) -> None:
+        orders = await broker.queue("orders", dead_letters="lost")
+        lost = await broker.queue("lost")
+        for key in "ab":
+            await (await lease_of(orders, key)).reject("no")
+        _, _, letter = await lost.get(lease_timeout=None)
+        assert (await orders.info()).dead == 2
+        await leave(_Leaving(broker, lost), letter)
+        assert (await orders.info()).dead == 1
+        assert (await orders.redrive()).keys == ("b",)
+        assert (await orders.info()).dead == 0
 
     async def test_what_a_queue_tells_is_frozen(self, broker: Broker) -> None:
         info = await (await broker.queue("orders")).info()

@@ -78,6 +78,14 @@ local function read_body(body, letter)
   return record
 end
 
+-- A queue counts the letters in it, by the queue that they are of, in the field "-" .. its name. A
+-- letter is there, or not any more.
+local function count_letter(q, item, by)
+  if item.letter == 1 then
+    call("HINCRBY", q.items, "-" .. cmsgpack.unpack(item.body)[1], by)
+  end
+end
+
 -- A lease as a claim gives it.
 local function lease_of(key, item)
   return {

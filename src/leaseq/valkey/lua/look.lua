@@ -130,46 +130,37 @@ local looks = lazily(function()
     end,
   })
 
-  -- How many of the letters in a queue are another one's. O(items)
-  local function count_letters(letters, name)
-    local count, at = 0, "0"
-    repeat
-      local found = call("HSCAN", letters.items, at, "COUNT", LOOKED_AT)
-      at = found[1]
-      for n = 2, #found[2], 2 do
-        if byte(found[2][n - 1]) ~= 43 then
-          local item = unpack_item(found[2][n])
-          if item.letter == 1 and cmsgpack.unpack(item.body)[1] == name then
-            count = count + 1
-          end
+  -- The queues whose dead letters go to this one, in the order in which they were made. O(queues)
+  local function senders_to(q)
+    local senders, names = {}, {}
+    local all = call("HGETALL", KEYS[2])
+    for n = 1, #all, 2 do
+      if all[n] ~= "" then
+        local _, made, _, letters_name = cmsgpack.unpack(all[n + 1])
+        if letters_name == q.name then
+          senders[#senders + 1] = { name = all[n], made = made }
         end
       end
-    until at == "0"
-    return count
+    end
+    table.sort(senders, function(one, other)
+      return one.made < other.made
+    end)
+    for n, sender in ipairs(senders) do
+      names[n] = sender.name
+    end
+    return names
   end
 
   local info = looking({
-    see = function(q)
+    takes = take, -- whether who asks does not know the queues whose dead letters go there
+    see = function(q, asks)
       local letters = q.letters_index > 0 and queue_at(q.letters_index)
-      local dead = letters and count_letters(letters, q.name) or 0
-      local created, senders = "0", {}
-      local all = call("HGETALL", KEYS[2])
-      for n = 1, #all, 2 do
-        if all[n] ~= "" then
-          local at, made, _, letters_name = cmsgpack.unpack(all[n + 1])
-          if all[n] == q.name then
-            created = digits(at)
-          elseif letters_name == q.name then
-            senders[#senders + 1] = { name = all[n], made = made }
-          end
-        end
-      end
-      table.sort(senders, function(one, other)
-        return one.made < other.made
-      end)
+      local dead = letters and tonumber(call("HGET", letters.items, "-" .. q.name)) or 0
+      local entry = call("HGET", KEYS[2], q.name)
+      local created = entry and digits((cmsgpack.unpack(entry))) or "0"
       local result = { "ok", q.n_ready, q.n_delayed, q.n_leased, dead, created }
-      for n, sender in ipairs(senders) do
-        result[n + 6] = sender.name
+      for n, sender in ipairs(asks == "1" and senders_to(q) or {}) do
+        result[n + 6] = sender
       end
       return result
     end,

@@ -22,6 +22,9 @@ local managing = lazily(function()
     call("UNLINK", q.items, q.ready, q.timers)
     for field, raw in pairs(stay) do
       call("HSET", q.items, field, raw)
+      if byte(field) ~= 43 then
+        count_letter(q, unpack_item(raw), 1)
+      end
     end
     if q.fair then
       for _, tenant in ipairs(call("HKEYS", q.accounts)) do
@@ -47,6 +50,7 @@ local managing = lazily(function()
     end
     take_out(letters, letter_key, letter)
     call("HDEL", letters.items, letter_key)
+    count_letter(letters, letter, -1)
     letters.acked = letters.acked + 1
     letters.changed, q.changed = true, true
     call("ZREM", q.done, key)
@@ -56,6 +60,7 @@ local managing = lazily(function()
     return true
   end
 
+  -- Bring letters back, the first ones first, until there are enough. O(letters looked at)
   local function redrive()
     local q = take_queue()
     local all = take() == "1"
@@ -68,19 +73,23 @@ local managing = lazily(function()
     if not letters then
       return GONE
     end
-    local back, conflicts = {}, {}
-    for _, member in ipairs(call("ZRANGE", letters.ready, 0, -1)) do
-      if #back >= limit then
-        break
+    local back, conflicts, from = {}, {}, "-"
+    repeat
+      local lot = call("ZRANGE", letters.ready, from, "+", "BYLEX", "LIMIT", 0, LOT)
+      for _, member in ipairs(lot) do
+        if #back >= limit then
+          break
+        end
+        local letter_key = key_of(member)
+        local letter = read_item(letters, letter_key)
+        local record = letter.letter == 1 and cmsgpack.unpack(letter.body)
+        if record and record[1] == q.name and (all or wanted[record[2]]) then
+          local list = bring_back(q, letters, letter_key, letter, record) and back or conflicts
+          list[#list + 1] = record[2]
+        end
       end
-      local letter_key = key_of(member)
-      local letter = read_item(letters, letter_key)
-      local record = letter.letter == 1 and cmsgpack.unpack(letter.body)
-      if record and record[1] == q.name and (all or wanted[record[2]]) then
-        local list = bring_back(q, letters, letter_key, letter, record) and back or conflicts
-        list[#list + 1] = record[2]
-      end
-    end
+      from = lot[1] and "(" .. lot[#lot]
+    until not from or #back >= limit
     return { "ok", back, conflicts }
   end
 

@@ -53,6 +53,7 @@ local moves = lazily(function()
 
   local function succeed(q, key, item, after)
     q.n_buffered = q.n_buffered - 1
+    count_letter(q, item, -1)
     local fresh = new_item(after.body, item.tenant, after.priority, after.expires)
     fresh.letter = after.letter
     let_wait(q, key, fresh, after.due, "back")
@@ -67,6 +68,7 @@ local moves = lazily(function()
       return
     end
     if after then
+      count_letter(q, item, -1)
       item.body, item.letter = after.body, after.letter
       item.priority = max(item.priority, after.priority)
     end
@@ -92,6 +94,7 @@ local moves = lazily(function()
     local letter = new_item(record, "", NORMAL, NEVER)
     letter.letter = 1
     let_wait(letters, "s" .. format("%032x", letters.stamp), letter, now, "back")
+    count_letter(letters, letter, 1)
     return "dead"
   end
 
@@ -117,6 +120,7 @@ local moves = lazily(function()
       succeed(q, key, item, after)
     else
       call("HDEL", q.items, key)
+      count_letter(q, item, -1)
     end
   end
 

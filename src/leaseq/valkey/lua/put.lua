@@ -47,12 +47,14 @@ local putting = lazily(function()
     local higher = terms.priority and terms.priority > item.priority
     if delayed or higher or due > now then
       take_out(q, key, item)
+      count_letter(q, item, -1)
       item.body, item.letter = body, 0
       item.priority = higher and terms.priority or item.priority
       item.expires = terms.ttl < NEVER and now + terms.ttl or item.expires
       let_wait(q, key, item, due, "back")
       return
     end
+    count_letter(q, item, -1)
     item.body, item.letter = body, 0
     if terms.ttl < NEVER then
       item.expires = now + terms.ttl

@@ -35,6 +35,7 @@ local settling = lazily(function()
       return false
     end
     call("HDEL", q.items, key)
+    count_letter(q, item, -1)
     return after ~= false
   end
 
