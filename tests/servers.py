@@ -44,7 +44,31 @@ def find_redis() -> str | None:
     return shutil.which("redis-server")
 
 
-class Server:
+class Running:
+    """What is started with ``with``, and killed in the end."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Kill it, if it runs."""
+        raise NotImplementedError
+
+
+class Server(Running):
     """One server, started with ``with``; killed, frozen, and started again on the same port.
 
     Starting blocks, for some 30 ms: it is done in the main thread, with whose end the server ends.
@@ -67,18 +91,6 @@ class Server:
         self._options = ("--save", "", "--appendonly", keep[0], "--appendfsync", keep[1], *options)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -228,7 +240,7 @@ class Node(Server):
         return word in self.command(*words)
 
 
-class Cluster:
+class Cluster(Running):
     """Three servers that have the slots among them, and a replica of each; with ``with``.
 
     Attributes:
@@ -245,23 +257,21 @@ class Cluster:
             *("--cluster-replica-validity-factor", "0"),
         )
         self.nodes = [Node(binary, folder / str(number), *options) for number in range(6)]
-        self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
+    def start(self) -> None:
+        """Start all nodes, and wait until they are a cluster."""
+        try:
             for node in self.nodes:
-                stack.enter_context(node)
+                node.start()
             self._form()
-            self._stack = stack.pop_all()
-        return self
+        except BaseException:
+            self.kill()
+            raise
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def kill(self) -> None:
+        """Kill all nodes."""
+        for node in self.nodes:
+            node.kill()
 
     @property
     def url(self) -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.servers import Server, find_redis, find_valkey
+from tests.servers import Cluster, Server, find_redis, find_valkey
 
 
 @pytest.fixture(params=[find_valkey, find_redis], ids=["valkey", "redis"])
@@ -86,3 +86,19 @@ os.kill(os.getpid(), signal.SIGKILL)
     while is_there(pid) and time.monotonic() < deadline:
         time.sleep(0.005)
     assert not is_there(pid)
+
+
+def test_a_cluster_fails_over_and_becomes_whole_again(tmp_path: Path) -> None:
+    binary = find_valkey()
+    if binary is None:
+        pytest.skip("there is no such server on this machine")
+    with Cluster(binary, tmp_path) as cluster:
+        first = cluster.primary_of()
+        successor = cluster.replica_of(first)
+        first.kill()
+        cluster.wait_until(lambda: successor.says("ROLE", word=b"master"))
+        assert cluster.primary_of() is successor
+        assert not cluster.is_whole()
+        first.start()
+        cluster.wait_until(cluster.is_whole)
+        assert cluster.replica_of(successor) is first
