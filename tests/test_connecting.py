@@ -48,6 +48,25 @@ def test_an_engine_on_a_server_connects_when_it_is_entered(scheme: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "valkey://ada:secret\u2100x@host/0",
+        "valkey://ada:se]secret[@host,b/0",
+        "valkey://ada:[secret@host/0",
+        "valkey://ada:secret@[host/0",
+    ],
+)
+def test_no_url_of_a_server_is_quoted(url: str) -> None:
+    said = ""
+    try:
+        said = repr(connect(url))
+    except ValueError as error:
+        said = f"{error}"
+    assert "secret" not in said
+    assert "%3A" in said or "***" in said  # how to write what is special, or where it was
+
+
 @pytest.mark.parametrize("url", ["", "amqp://ada:secret@localhost", "localhost:6379", "memory"])
 def test_any_other_url_is_refused_with_the_choices(url: str) -> None:
     with pytest.raises(ValueError, match=r"memory://, valkey://, .* rediss://") as caught:

@@ -554,12 +554,6 @@ def test_letters_are_brought_back_the_oldest_first_up_to_a_limit(use: Use) -> No
     assert "bring 1 dead letter back into 'orders'?" in result.stderr
 
 
-def test_letters_are_brought_back_in_slices(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaseq.operating.changing._SLICE", 1)
-    use(fill)
-    assert said("redrive", "orders", "--yes")["back"] == ["order-0", "order-1"]
-
-
 def test_a_letter_whose_key_is_there_again_stays(use: Use) -> None:
     async def again(broker: Broker) -> None:
         await fill(broker)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from .abc import Broker
 from .errors import LeaseqError
 from .memory import MemoryBroker
@@ -25,15 +23,17 @@ def connect(url: str) -> Broker:
         ValueError: the URL is not one of a broker.
         LeaseqError: the engine for it is not installed.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "memory":
-        if url.partition(":")[2].strip("/"):
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower() if colon else ""
+    if scheme == "memory":
+        if rest.strip("/"):
             raise ValueError("memory:// is in this process: it takes no host, path or options")
         return MemoryBroker()
-    if parts.scheme in _REMOTE:
-        return _connect_to_server(url, parts.scheme)
-    choices = ", ".join(f"{scheme}://" for scheme in ("memory", *_REMOTE))
-    raise ValueError(f"a broker's URL starts with one of {choices}, not {parts.scheme!r}")
+    if scheme in _REMOTE:
+        return _connect_to_server(url, scheme)
+    choices = ", ".join(f"{choice}://" for choice in ("memory", *_REMOTE))
+    # Not what it starts with: it may have a password in it, wherever.
+    raise ValueError(f"a broker's URL starts with one of {choices}")
 
 
 def _connect_to_server(url: str, scheme: str) -> Broker:

@@ -110,7 +110,8 @@ class Caller:
         self.prefix = prefix
         self.offset = 0
         self._seeds = count(1)
-        sources = {"turn": scripts.TURN, "look": scripts.LOOK, "manage": scripts.MANAGE}
+        names = ("turn", "look", "manage", "hello")
+        sources = {name: getattr(scripts, name.upper()) for name in names}
         self._sha = {which: self.client.script_load(text) for which, text in sources.items()}
 
     def call(

@@ -108,7 +108,7 @@ CALLS: Mapping[str, Call] = {
     "sweep": Call("sweep", lambda scene: scene.broker.process_expired()),
     "wake": Call("wake", lambda scene: scene.ask("turn", "wake", "a")),
     "unpark": Call("unpark", lambda scene: scene.ask("turn", "unpark", "1", "a", "1")),
-    "parked": Call("parked", lambda scene: scene.ask("turn", "parked", "1", "a", "1")),
+    "parked": Call("parked", lambda scene: scene.ask("turn", "parked", "0", "1", "a", "1")),
     "join": Call("join", lambda scene: scene.empty.join()),
     "transaction": Call("transact", lambda scene: scene.transact()),
     "peek": Call("peek", lambda scene: scene.queue.peek("5")),
@@ -128,7 +128,7 @@ CALLS: Mapping[str, Call] = {
     "redrive": Call("redrive", lambda scene: scene.queue.redrive()),
     "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
     "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
-    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("manage", "hello", "1", "get"))),
+    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("hello", "hello", "1", "get"))),
 }
 """All there are, with all the operations of the scripts."""
 

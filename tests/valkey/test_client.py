@@ -226,11 +226,35 @@ async def test_a_host_that_is_not_there_is_no_server() -> None:
     assert "no server at no.such.host.invalid:6379" in reason
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["web", "mute"])
-async def test_what_is_not_a_valkey_is_said_to_be_none(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a Valkey or Redis server"),
+        (b"", "does not answer within 0.2 s"),
+        (b"-LOADING it reads\r\n", "is not ready: LOADING it reads"),
+    ],
+    ids=["web", "mute", "loading"],
+)
+async def test_what_cannot_be_a_server_now_is_told(answer: bytes, said: str) -> None:
     async with listening(answer) as port:
         reason = await refused(f"valkey://:{SECRET}@127.0.0.1:{port}?connect_timeout=0.2")
-    assert reason == f"what listens at 127.0.0.1:{port} is not a Valkey or Redis server"
+    assert reason == f"127.0.0.1:{port} {said}"
+
+
+async def test_a_server_that_is_busy_is_waited_for(own_server: Server) -> None:
+    own_server.command("CONFIG", "SET", "busy-reply-threshold", "10")
+    url = f"{own_server.url}?connect_timeout=20"
+
+    async def keep_busy() -> None:
+        loop = "local t = redis.call('TIME')[1] + 2 repeat until redis.call('TIME')[1] + 0 > t"
+        await anyio.to_thread.run_sync(own_server.command, "EVAL", loop, "0")
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(keep_busy)
+        await anyio.sleep(0.2)
+        assert own_server.command("PING").startswith(b"-BUSY")
+        async with connected(url) as client:
+            assert await client.command("PING") in (b"PONG", "PONG")
 
 
 async def test_tls_where_there_is_none_is_said_to_be_that(server: Server) -> None:

@@ -11,11 +11,12 @@ import pytest
 from anyio import create_task_group, fail_after
 from anyio.abc import TaskGroup
 from tests.servers import Cluster, Server, free_port
+from tests.valkey.conftest import MakeServer
 from tests.valkey.mishaps import eventually
 
 import leaseq
 from leaseq import LeasedQueue, LeaseLostError
-from leaseq.errors import ServerUnavailableError, UnusableServerError
+from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
 from leaseq.testing.contract.base import in_line
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
@@ -67,18 +68,53 @@ async def test_several_hosts_that_are_no_cluster_are_refused(server: Server) -> 
 
 @pytest.mark.long
 @pytest.mark.only("asyncio")
-async def test_a_replica_alone_is_refused(own_server: Server, make_server: object) -> None:
-    replica = make_server("--replicaof", f"127.0.0.1 {own_server.port}")  # type: ignore[operator]
+async def test_a_replica_alone_is_refused(own_server: Server, make_server: MakeServer) -> None:
+    replica = make_server("--replicaof", f"127.0.0.1 {own_server.port}")
     said = await refused(f"{replica.url}?connect_timeout=1")
     assert "is the replica of another server: name that one" in said
 
 
-async def test_replicas_that_are_not_there_cannot_be_waited_for(
-    server: Server, shared_cluster: Cluster
+@pytest.mark.long
+async def test_replicas_that_are_not_there_are_told_and_waited_for(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await refused(f"{server.url}?wait_replicas=1")
-    assert "1 replicas are to have what is done (wait_replicas), and it has 0" in said
-    assert "and it has 1: nothing would" in await refused(f"{shared_cluster.url}?wait_replicas=2")
+    primary = make_server("--repl-diskless-sync-delay", "0")
+    with fail_after(30):
+        async with running(f"{primary.url}?wait_replicas=1") as (broker, tg):
+            assert "has 0 of the 1 replicas that are to be waited for" in caplog.text
+            assert await broker.list_queues() == []  # who only looks waits for none
+            queues: list[object] = []
+
+            async def make() -> None:
+                queues.append(await broker.queue("work"))
+
+            tg.start_soon(make)
+            await anyio.sleep(1)
+            assert not queues
+            make_server("--replicaof", f"127.0.0.1 {primary.port}")
+            await eventually(lambda: bool(queues))
+
+
+@pytest.mark.long
+async def test_a_server_that_takes_no_writes_says_so_whatever_is_waited_for(
+    make_server: MakeServer,
+) -> None:
+    primary = make_server("--repl-diskless-sync-delay", "0")
+    replica = make_server("--replicaof", f"127.0.0.1 {primary.port}")
+    with fail_after(30):
+        await eventually(lambda: b"state=online" in primary.command("INFO", "replication"))
+        async with running(f"{primary.url}?wait_replicas=1") as (broker, _):
+            queue = await broker.queue("work")
+            await queue.put("a", 1)
+            primary.command("CONFIG", "SET", "min-replicas-to-write", "2")
+            for _ in range(2):
+                with pytest.raises(ServerError, match="NOREPLICAS"):
+                    await queue.put("b", 1)
+                assert await queue.qsize() == 1
+            primary.command("CONFIG", "SET", "min-replicas-to-write", "0")
+            await queue.put("b", 1)
+            assert await in_line(queue) == ["a", "b"]
+            assert replica.is_up
 
 
 # Failing over

@@ -35,8 +35,8 @@ EDGES: tuple[tuple[Side, float], ...] = (
 def test_every_operation_of_the_scripts_is_asked_for() -> None:
     operations = {
         name
-        for script in (scripts.TURN, scripts.LOOK, scripts.MANAGE)
-        for table in re.findall(r"^local ops = \{(.*?)^\}", script, re.DOTALL | re.MULTILINE)
+        for script in (scripts.TURN, scripts.LOOK, scripts.MANAGE, scripts.HELLO)
+        for table in re.findall(r"^local ops = \{(.*?)\}\n", script, re.DOTALL | re.MULTILINE)
         for name in re.findall(r"(\w+) = ", table)
     }
     assert {call.word for call in CALLS.values()} == operations

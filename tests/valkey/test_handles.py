@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.mishaps import Gate, eventually
+from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
 from leaseq import Put, QueueClosedError, Tenant
 from leaseq.errors import LeaseqError
@@ -295,3 +296,59 @@ async def test_queues_that_others_have_deleted_are_forgotten(engine: Valkey) -> 
         await other.delete_queue(f"queue-{number}")
     assert await one.list_queues() == []
     assert not one._sites
+
+
+@pytest.mark.only("trio")
+async def test_many_letters_are_brought_back_a_lot_at_a_time(engine: Valkey) -> None:
+    many = [f"{number:04}" for number in range(2100)]
+    broker = await engine.broker()
+    async with create_task_group() as tg:
+        await tg.start(broker.run)
+        queue, letters = await broker.create_queue_pair("work", default_lease_timeout=60)
+        await queue.put_many([(key, 1) for key in many])
+        died = 0
+        while died < len(many):
+            async with create_task_group() as burying:
+                for lease in await queue.get_batch(100):
+                    burying.start_soon(lease.reject, "no good")
+                    died += 1
+        order = (await queue.redrive(limit=1100)).keys
+        assert len(order) == len(set(order)) == 1100
+        assert (await queue.info()).dead == await letters.qsize() == 1000
+        last = [key for key in many if key not in order][-1]
+        assert (await queue.redrive([last, order[0], "unknown"])).keys == (last,)
+        back = await queue.redrive()
+        assert {*order, last, *back.keys} == {*many}
+        assert not back.conflicts
+        assert (await queue.statistics()).ready == len(many)
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.only("trio")
+async def test_who_waits_for_more_room_than_there_is_is_not_asked_again_and_again(
+    engine: Valkey,
+) -> None:
+    puts = 0
+    queue = await engine.queue(max_size=3)
+    await queue.put("a", 1)
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue._broker.run)
+            tg.start_soon(queue.put_many, [(str(number), 1) for number in range(3)])
+            await eventually(lambda: bool(queue._putters))
+
+            def way(call: Any) -> Any:
+                async def counted(script: Any, keys: Any, args: Any) -> Any:
+                    nonlocal puts
+                    puts += list(args).count("put")
+                    return await call(script, keys, args)
+
+                return counted
+
+            with calls_go_through(queue._broker, way):
+                await anyio.sleep(5)
+                assert puts == 0
+                await (await queue.get())[2].ack()
+                await eventually(lambda: not queue._putters)
+            assert await queue.qsize() == 3
+            tg.cancel_scope.cancel()

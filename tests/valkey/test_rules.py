@@ -17,7 +17,7 @@ def caller(address: tuple[str, int]) -> Iterator[Caller]:
     caller = Caller(address)
     caller.client.flushdb()
     for process in ("p", "p1", "p2", "p3"):
-        caller.manage("hello", 0, process=process)
+        caller.one("hello", 0, script="hello", process=process)
     yield caller
     caller.client.close()
 
@@ -172,7 +172,7 @@ def test_more_room_wakes_producers_one_after_the_other(caller: Caller, ear: Ear)
     assert ear.heard() == [("p1", b"r")]
     caller.turn(put(1, ("c", 1)), process="p1")
     assert ear.heard() == [("p2", b"r")]
-    assert caller.turn(put(1, ("d", 1), behind=True)).results == [[b"full"]]
+    assert caller.turn(put(1, ("d", 1), behind=True)).results == [[b"full", 1]]
 
 
 def test_who_joins_is_told_when_the_queue_is_drained(caller: Caller, ear: Ear) -> None:
@@ -321,9 +321,9 @@ def test_letters_come_back_and_those_whose_key_is_there_stay(caller: Caller) -> 
         (held,) = leases(get(caller))
         caller.one("reject", 1, held[0], held[2], "bad", 0, "")
     caller.turn(put(1, ("b", "new"), tenant="y"))
-    assert caller.manage("redrive", 1, 0, 1, "sc", -1) == [b"ok", [b"sc"], []]
-    assert caller.manage("redrive", 1, 1, 0, 1) == [b"ok", [b"sa"], []]
-    assert caller.manage("redrive", 1, 1, 0, -1) == [b"ok", [], [b"sb"]]
+    assert caller.manage("redrive", 1, 0, 1, "sc", -1, "-") == [b"ok", [b"sc"], [], 3, b""]
+    assert caller.manage("redrive", 1, 1, 0, 1, "-") == [b"ok", [b"sa"], [], 2, b""]
+    assert caller.manage("redrive", 1, 1, 0, -1, "-") == [b"ok", [], [b"sb"], 1, b""]
     items = dump(caller).items
     assert (items["a"].tenant, items["a"].priority, items["a"].deliveries) == ("x", 5, 0)
     word, *numbers = caller.look("info", 1, 1)
@@ -379,7 +379,7 @@ def test_a_lease_can_be_taken_up_by_its_token(caller: Caller) -> None:
 def test_queues_are_named_in_the_order_in_which_they_were_made(caller: Caller) -> None:
     make(caller)
     assert caller.manage(*declare(1, "q")) == [b"ok", 0, b"{}", b"d"]
-    assert caller.manage("queues", 1) == [b"ok", b"q", b"{}", b"d", b"d", b"{}", b""]
+    assert caller.look("queues") == [b"ok", b"q", b"d", b"d", b""]
 
 
 def test_nothing_is_made_for_tenants_while_there_are_none(caller: Caller) -> None:
@@ -492,10 +492,10 @@ def test_a_process_is_told_which_of_its_parks_are_gone(caller: Caller, ear: Ear)
     make(caller)
     answer = caller.turn(claim(1, park=True), process="p1").results[0]
     want, stamp = answer[3]
-    assert caller.one("parked", 1, 1, want, stamp, process="p1") == [b"ok"]
-    assert caller.one("parked", 1, 1, want, stamp, process="p2") == [b"ok", want]
+    assert caller.one("parked", 1, 0, 1, want, stamp, process="p1") == [b"ok"]
+    assert caller.one("parked", 1, 0, 1, want, stamp, process="p2") == [b"ok", want]
     caller.turn(put(1, ("a", 1)))
-    assert caller.one("parked", 1, 1, want, stamp, process="p1") == [b"ok", want]
+    assert caller.one("parked", 1, 0, 1, want, stamp, process="p1") == [b"ok", want]
     assert ear.heard() == [("p1", want)]
 
 
@@ -527,12 +527,12 @@ def test_who_looks_again_is_given_what_another_was_woken_for_and_left_lying(
     caller.turn(put(1, ("a", 1), tenant="x"))
     assert [whom for whom, _ in ear.heard()] == ["p1"]
     count = len(parks) // 2
-    assert caller.one("parked", 1, count, *parks) == [b"ok"]
+    assert caller.one("parked", 1, 0, count, *parks) == [b"ok"]
     caller.offset += LONG
-    [_, *gone] = caller.one("parked", 1, count, *parks)
+    [_, *gone] = caller.one("parked", 1, 0, count, *parks)
     assert gone
     assert set(gone) <= set(parks[::2])
-    assert caller.one("parked", 1, count, *parks) == [b"ok", *gone]  # nobody is parked there now
+    assert caller.one("parked", 1, 0, count, *parks) == [b"ok", *gone]  # nobody is parked there now
     assert ear.heard() == []
 
 
@@ -548,16 +548,18 @@ def test_what_nobody_else_may_have_is_not_given_to_who_looks_again(
     ]
     caller.offset += LONG
     for parks in looking:
-        assert caller.one("parked", 1, len(parks) // 2, *parks) == [b"ok"]
+        assert caller.one("parked", 1, 0, len(parks) // 2, *parks) == [b"ok"]
 
 
 def test_who_waits_for_room_is_given_what_another_left(caller: Caller, ear: Ear) -> None:
-    make(caller, max_size=1)
-    caller.turn(put(1, ("a", 1)))
+    make(caller, max_size=2)
+    caller.turn(put(1, ("a", 1), ("b", 1)))
     for process in ("p1", "p"):
-        full, stamp = caller.turn(put(1, ("b", 1)), process=process).results[0]
-        assert full == b"full"
-    assert caller.one("parked", 1, 1, b"r", stamp) == [b"ok"]
+        full, places, stamp = caller.turn(put(1, ("c", 1), ("d", 1)), process=process).results[0]
+        assert (full, places) == (b"full", 2)
+    assert caller.one("parked", 1, 2, 1, b"r", stamp) == [b"ok"]
     get(caller)
     assert ear.heard() == [("p1", b"r")]
-    assert caller.one("parked", 1, 1, b"r", stamp) == [b"ok", b"r"]
+    assert caller.one("parked", 1, 2, 1, b"r", stamp) == [b"ok"]  # there is room for one alone
+    get(caller)
+    assert caller.one("parked", 1, 2, 1, b"r", stamp) == [b"ok", b"r"]

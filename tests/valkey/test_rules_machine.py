@@ -443,7 +443,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         for asked, lease in requests:
             self.processes += 1
             consumer = Consumer(f"c{self.processes}", asked, lease, patient)
-            self.caller.manage("hello", 0, process=consumer.process)
+            self.caller.one("hello", 0, script="hello", process=consumer.process)
             self.claim(consumer)
 
     @rule(

@@ -11,7 +11,7 @@ from script_dump import dump
 def caller(address: tuple[str, int]) -> Iterator[Caller]:
     caller = Caller(address)
     caller.client.flushdb()
-    caller.call("manage", ["hello", 0], declare(1, "q", letters="d", max_size=3, max_deliveries=1))
+    caller.call("manage", declare(1, "q", letters="d", max_size=3, max_deliveries=1))
     caller.call("manage", declare(2, "d"))
     yield caller
     caller.client.close()

@@ -285,7 +285,7 @@ class LeasedQueue(Settling[K, V], Inspectable[K, V]):
             QueueClosedError: the queue is shut down or closed.
             ValueError: the queue has no queue of dead letters, or the limit is less than 1.
 
-        Takes effect even if cancelled, each letter in one step. O(letters).
+        If cancelled, some may be back and others not; each comes back in one step. O(letters).
         """
 
     @abstractmethod

@@ -20,10 +20,6 @@ from .wording import LegibleCodec, as_json, counted, printable, read_value, writ
 
 __all__ = ["purge", "put", "redrive"]
 
-_SLICE = 1000
-"""Letters that are brought back in one step: with more, a server would do nothing else for long."""
-
-
 # Putting
 
 
@@ -217,22 +213,9 @@ async def _find_sender(broker: Broker, name: str) -> QueueInfo:
 
 
 async def _redrive(broker: Broker, name: str, keys: list[Any], limit: int | None) -> _Back:
-    info = await _find_sender(broker, name)
+    await _find_sender(broker, name)
     queue = await broker.queue(name)
-    if keys:
-        done = await queue.redrive(keys, limit)
-        seen = {*done.keys, *done.conflicts}
-        missing = [] if limit is not None else [key for key in keys if key not in seen]
-        return _Back([*done.keys], [*done.conflicts], missing)
-    back: list[Any] = []
-    conflicts: dict[Any, None] = {}
-    left = info.dead if limit is None else min(limit, info.dead)  # what dies meanwhile stays
-    while left > 0:
-        part = min(left, _SLICE)
-        done = await queue.redrive(limit=part)
-        back += done.keys
-        conflicts |= dict.fromkeys(done.conflicts)
-        left -= len(done.keys)
-        if len(done.keys) < part:
-            break
-    return _Back(back, [*conflicts], [])
+    done = await queue.redrive(keys or None, limit)
+    seen = {*done.keys, *done.conflicts}
+    missing = [] if limit is not None else [key for key in keys if key not in seen]
+    return _Back([*done.keys], [*done.conflicts], missing)

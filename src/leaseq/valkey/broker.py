@@ -115,10 +115,10 @@ class ValkeyBroker(Broker):
 
     async def _introduce(self, courier: Courier, *, is_cluster: bool) -> None:
         """Tell the server who comes, and be told what its user may do."""
-        commands = Rights.asked_for(is_cluster=is_cluster)
+        commands = Rights.asked_for(is_cluster=is_cluster, waits=self._url.wait_replicas > 0)
         where = self._url.address
         try:
-            answer = await courier.ask(Ask("manage", "hello", str(len(commands)), *commands))
+            answer = await courier.ask(Ask("hello", "hello", str(len(commands)), *commands))
         except ServerError as error:
             raise UnusableServerError(
                 f"{where} refuses what leaseq must ask at first: {error}"
@@ -198,9 +198,9 @@ class ValkeyBroker(Broker):
 
     async def _stored(self) -> dict[str, str]:
         """The names of all queues on the server, and of their queues of dead letters or ""."""
-        answer = await self._ask(Ask("manage", "queues"))
+        answer = await self._ask(Ask("look", "queues"))
         stored = {
-            answer[index].decode(): answer[index + 2].decode() for index in range(1, len(answer), 3)
+            answer[index].decode(): answer[index + 1].decode() for index in range(1, len(answer), 2)
         }
         for name in self._sites.keys() - stored.keys() - self._queues.keys():
             del self._sites[name]  # others have deleted it
@@ -209,7 +209,7 @@ class ValkeyBroker(Broker):
     async def _find(self, name: str) -> str | None:
         """The name of a queue's queue of dead letters, or ""; None: there is no such queue."""
         await self._open()
-        answer = await self._ask(Ask("manage", "find", name))
+        answer = await self._ask(Ask("look", "find", name))
         return answer[1].decode() if answer[0] == b"ok" else None
 
     async def _existing(self, name: str) -> str:

@@ -27,7 +27,7 @@ from ..errors import LeaseqError, ServerError, ServerUnavailableError
 from .scripts import slot_key
 from .url import ValkeyUrl
 
-__all__ = ["Arg", "Client", "GlideConnection", "Reply", "Script"]
+__all__ = ["Arg", "Client", "GlideConnection", "Reply", "Script", "ServerNotReadyError"]
 
 Arg: TypeAlias = str | bytes
 
@@ -62,6 +62,15 @@ _NOT_READY: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
 )
 """What a server says that will do it later, or that another one does instead."""
+
+_REFUSED: Final = re.compile(
+    r"connect failed.*[ `]({}): ?(.*)".format("|".join(_NOT_READY)), re.DOTALL
+)
+"""The same of one that was only to be connected to."""
+
+
+class ServerNotReadyError(ServerUnavailableError):
+    """The server is there, and will do later what it was asked for, or another one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +235,9 @@ class GlideConnection:
             return ServerUnavailableError(lost, in_doubt=True)
         if isinstance(error, glide.ClosingError):
             return ServerUnavailableError("the connection was closed meanwhile", in_doubt=True)
+        if refused := _REFUSED.search(text):
+            said = f"{refused[1]} {refused[2]}"
+            return ServerNotReadyError(f"{where} is not ready: {said}", in_doubt=False)
         signalled = _SIGNALLED.match(text)
         coded = signalled or _CODED.match(text)
         if coded is None:
@@ -235,5 +247,5 @@ class GlideConnection:
         code = _CODES.get(coded[1], coded[1])
         said = f"{code} {text[coded.end() :]}"
         if code in _NOT_READY:
-            return ServerUnavailableError(f"{where} is not ready: {said}", in_doubt=False)
+            return ServerNotReadyError(f"{where} is not ready: {said}", in_doubt=False)
         return ServerError(said, code=code)

@@ -68,7 +68,7 @@ class Core(LeasedQueue[K, V]):
         self._any: Request[K] = Request(lease_timeout=self._lease_timeout)
         self._needs_time = made_with.get("retry", Retry()).backoff is not None
         self._waiters: Waiters[K, V] = Waiters()
-        self._putters: dict[Ask, None] = {}  # those who wait for room, in their order
+        self._putters: dict[Ask, int] = {}  # who waits for how many places, in their order
         self._joiners: dict[Ask, None] = {}
         self._held: dict[int, ValkeyLease[K, V]] = {}  # by token
         self._runs = False
@@ -189,9 +189,10 @@ class Core(LeasedQueue[K, V]):
                 for want in answer[1:]:
                     self._seek(want)
 
-        words = [word for pair in parked for word in pair]
-        count = str(len(parked))
-        self._courier.post(Ask("turn", "parked", self.site, count, *words, receive=receive))
+        places = next(iter(self._putters.values()), 0)
+        words: list[Word] = [str(places), str(len(parked))]
+        words += [word for pair in parked for word in pair]
+        self._courier.post(Ask("turn", "parked", self.site, *words, receive=receive))
 
     def _ask_for_the_end(self) -> None:
         """Whether the queue is drained is asked anew."""

@@ -47,11 +47,16 @@ from ..errors import QueueClosedError, ServerUnavailableError
 from .asking import Answer, Ask, Trip
 from .client import Client, Script
 from .rights import Rights
-from .scripts import LOOK, MANAGE, TURN
+from .scripts import HELLO, LOOK, MANAGE, TURN
 
 __all__ = ["Chores", "Courier"]
 
-_SCRIPTS = {"turn": Script(TURN), "look": Script(LOOK, changes=False), "manage": Script(MANAGE)}
+_SCRIPTS = {
+    "turn": Script(TURN),
+    "look": Script(LOOK, changes=False),
+    "manage": Script(MANAGE),
+    "hello": Script(HELLO, changes=False),
+}
 _SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the server
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
 

@@ -15,8 +15,8 @@ from anyio import to_thread
 from anyio.lowlevel import current_token
 
 from ..errors import ServerError, ServerUnavailableError, UnusableServerError
-from .client import Client, GlideConnection
-from .probe import is_elsewhere, of_cluster, why_not_connected, why_unusable
+from .client import Client, GlideConnection, ServerNotReadyError
+from .probe import connected_replicas, is_elsewhere, of_cluster, why_not_connected, why_unusable
 from .tls import make_context
 from .url import ValkeyUrl
 
@@ -59,7 +59,7 @@ async def open_client(
     Raises:
         RuntimeError: another event loop of this process has been connected, and has not ended.
         UnusableServerError: there is no such server, it does not let this user in, or it cannot
-            hold queues: it is too old, would evict them, or has too few replicas to wait for.
+            hold queues: it is too old, or would evict them.
     """
     _one_loop.settle()
     # The core would write its warnings to stderr, unless the user has set it up already.
@@ -94,8 +94,16 @@ async def _is_usable(
                 if of_cluster(info) and not connection.is_cluster:
                     await connection.close()
                     return False
-                if (reason := why_unusable(info, url.wait_replicas)) is not None:
+                if (reason := why_unusable(info)) is not None:
                     raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
+                if (replicas := connected_replicas(info)) < url.wait_replicas:
+                    logger.warning(
+                        "%s has %d of the %d replicas that are to be waited for: calls wait "
+                        "until it has them",
+                        url.address,
+                        replicas,
+                        url.wait_replicas,
+                    )
                 if channel is not None:
                     await connection.wait_subscribed()
         except (ServerError, ServerUnavailableError, TimeoutError) as error:
@@ -111,13 +119,17 @@ async def _is_usable(
 
 
 async def _info(connection: GlideConnection, url: ValkeyUrl) -> str:
-    """What the server says of itself. It is asked again if the connection breaks meanwhile."""
+    """What the server says of itself.
+
+    It is asked again if the connection breaks meanwhile, or while the server is not ready.
+    """
     until = anyio.current_time() + url.connect_timeout
     while True:
         try:
             return cast("bytes", await connection.command("INFO")).decode(errors="replace")
         except ServerUnavailableError as error:
-            if not error.in_doubt or anyio.current_time() >= until:
+            there = error.in_doubt or isinstance(error, ServerNotReadyError)
+            if not there or anyio.current_time() >= until:
                 raise
         await anyio.sleep(_PAUSE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 
 import anyio
@@ -12,7 +13,13 @@ from anyio.streams.tls import TLSStream
 from ..errors import ServerError
 from .url import ValkeyUrl
 
-__all__ = ["is_elsewhere", "of_cluster", "why_not_connected", "why_unusable"]
+__all__ = [
+    "connected_replicas",
+    "is_elsewhere",
+    "of_cluster",
+    "why_not_connected",
+    "why_unusable",
+]
 
 OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
@@ -64,54 +71,55 @@ async def _what_is_there(host: str, port: int, url: ValkeyUrl, tls: ssl.SSLConte
         # Each backend words it differently; a name that is not found has no errno of the system.
         known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause
         return f"no server at {where}: {known}"
-    if tls is not None:
-        async with stream:
-            return f"{where}: {await _what_tls_says(stream, host, url, tls)}"
     async with stream:
-        answer = await _answer(stream, b"PING\r\n", url.connect_timeout)
-    if answer[:1] not in (b"+", b"-"):
-        return f"what listens at {where} is not a Valkey or Redis server"
-    return f"{where} {_why_not_let_in(url)}"
+        try:
+            if tls is not None:
+                return f"{where} {await _by_tls(stream, host, url, tls)}"
+            return f"{where} {await _what_it_says(stream, url)}"
+        except (anyio.BrokenResourceError, anyio.EndOfStream):
+            return f"{where} closes connections at once"
 
 
-def _why_not_let_in(url: ValkeyUrl) -> str:
-    if url.database:
-        return f"does not let this user in to database {url.database}: does it have one?"
-    return f"took longer than {url.connect_timeout:g} s to let this user in"
-
-
-async def _what_tls_says(
-    stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext
-) -> str:
-    """Why there is no connection by TLS, over one that there is without."""
+async def _by_tls(stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext) -> str:
     try:
         with anyio.fail_after(url.connect_timeout):
             tls = await TLSStream.wrap(
                 stream, hostname=host, ssl_context=context, standard_compatible=False
             )
     except ssl.SSLCertVerificationError as error:
-        return f"its certificate is not trusted: {error.verify_message}"
-    except (TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, OSError):
-        return "it does not speak TLS"
-    answer = await _answer(tls, b"PING\r\n", url.connect_timeout)
+        return f"has a certificate that is not trusted: {error.verify_message}"
+    except (TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, OSError) as error:
+        if "ALERT" in str(getattr(error, "reason", "")):
+            return _what_is_shown(url)
+        return "does not speak TLS"
+    try:
+        return await _what_it_says(tls, url)
+    except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError):
+        # With TLS 1.3 it is only after all is agreed on that a server says that it is not content.
+        return _what_is_shown(url)
+
+
+def _what_is_shown(url: ValkeyUrl) -> str:
+    what = "the certificate that it was shown" if url.cert else "to be shown no certificate"
+    return f"does not accept {what}: ?cert= and ?key= in the URL name one"
+
+
+async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str:
+    """What kind of server it is, by its answer to a PING, and why it does not let this user in."""
+    answer = b""
+    with anyio.move_on_after(url.connect_timeout):
+        await stream.send(b"PING\r\n")
+        answer = await stream.receive()
     if not answer:
-        # A server says that it does not like a client's certificate after all is agreed on.
-        shown = "the certificate that it was shown" if url.cert else "to be shown no certificate"
-        return f"it does not accept {shown}: ?cert= and ?key= in the URL name one"
+        return f"does not answer within {url.connect_timeout:g} s"
     if answer[:1] not in (b"+", b"-"):
-        return "it is not a Valkey or Redis server"
-    return f"it {_why_not_let_in(url)}"
-
-
-async def _answer(stream: ByteStream, request: bytes, timeout: float) -> bytes:
-    """The first bytes that come back; none if there are none."""
-    with anyio.move_on_after(timeout):
-        try:
-            await stream.send(request)
-            return await stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
-            pass
-    return b""
+        return "is not a Valkey or Redis server"
+    said = answer[1:].partition(b"\r")[0].decode(errors="replace")
+    if answer[:1] == b"-" and not said.startswith("NOAUTH"):
+        return f"is not ready: {said}"
+    if url.database:
+        return f"does not let this user in to database {url.database}: does it have one?"
+    return f"took longer than {url.connect_timeout:g} s to let this user in"
 
 
 def _read(info: str) -> dict[str, str]:
@@ -123,13 +131,8 @@ def of_cluster(info: str) -> bool:
     return _read(info).get("cluster_enabled") == "1"
 
 
-def why_unusable(info: str, wait_replicas: int = 0) -> str | None:
-    """Why a server cannot hold queues, if it cannot.
-
-    Args:
-        info: What the server answers to ``INFO``.
-        wait_replicas: How many replicas are to have what is done.
-    """
+def why_unusable(info: str) -> str | None:
+    """Why a server cannot hold queues, if it cannot, by what it answers to ``INFO``."""
     said = _read(info)
     if "valkey_version" in said:
         name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
@@ -146,10 +149,10 @@ def why_unusable(info: str, wait_replicas: int = 0) -> str | None:
             f"its maxmemory-policy is {policy}: when its memory is full it would silently drop "
             "queues that are not empty; set maxmemory-policy to noeviction"
         )
-    replicas = int(said.get("connected_slaves", 0))
-    if replicas < wait_replicas:
-        return (
-            f"{wait_replicas} replicas are to have what is done (wait_replicas), and it has "
-            f"{replicas}: nothing would ever be"
-        )
     return None
+
+
+def connected_replicas(info: str) -> int:
+    """How many replicas a server has that follow it, by what it answers to ``INFO``."""
+    lines = [value for name, value in _read(info).items() if re.fullmatch(r"slave\d+", name)]
+    return sum("state=online" in line for line in lines)

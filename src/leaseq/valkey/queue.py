@@ -45,6 +45,7 @@ _OUTCOMES = {
     b"d": Put.DUPLICATE,
     b"b": Put.BUFFERED,
 }
+_LOT = 1000  # letters that are looked at in one step: a server that did more would do nothing else
 _PRIORITIES = range(-(2**31), 2**31)
 
 
@@ -119,10 +120,10 @@ class ValkeyQueue(Inspecting[K, V]):
                 if self._shut_down:
                     ask.fail(self._shut_down_error())
                     return False
-                self._putters[ask] = None
                 self._broker.upkeep.waits(self)
-                if len(answer) > 1:
-                    self._waiters.parked[b"r"] = b"%d" % answer[1]
+                self._putters[ask] = answer[1]
+                if len(answer) > 2:
+                    self._waiters.parked[b"r"] = b"%d" % answer[2]
                 if ask.words[BEHIND] == "1" and next(iter(self._putters)) is ask:
                     self._let_putter_in()  # it was behind somebody who is gone, and is not parked
                 return False
@@ -351,9 +352,18 @@ class ValkeyQueue(Inspecting[K, V]):
         if self._shut_down or self._closed:
             raise QueueClosedError(f"{self!r} takes nothing more")
         wanted = [] if keys is None else [encode_key(key) for key in keys]
-        words = ("1" if keys is None else "0", str(len(wanted)), *wanted)
-        answer = await self._ask("manage", "redrive", *words, "-1" if limit is None else str(limit))
-        back, conflicts = ([cast("K", decode_key(key)) for key in each] for each in answer[1:3])
+        which = ("1" if keys is None else "0", str(len(wanted)), *wanted)
+        back: list[K] = []
+        conflicts: list[K] = []
+        left: int | None = None  # of the letters that are there now, those that nobody looked at
+        where: Word = "-"
+        while where and (left is None or left > 0) and (limit is None or len(back) < limit):
+            most = "-1" if limit is None else str(limit - len(back))
+            answer = await self._ask("manage", "redrive", *which, most, where)
+            back += (cast("K", decode_key(key)) for key in answer[1])
+            conflicts += (cast("K", decode_key(key)) for key in answer[2])
+            left = (answer[3] if left is None else left) - _LOT
+            where = answer[4]
         return Redriven(tuple(back), tuple(conflicts))
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:

@@ -18,6 +18,7 @@ from .scripts import CONFIRM
 __all__ = ["ReplicatedClient"]
 
 _PROCESS, _NUMBER = 2, 3  # where a call says whose it is, and which one
+_NOTHING = b"0"  # in place of the time: the server takes no writes, so that nothing was written
 _SHARE: Final = 0.5  # of the time that an answer may take, for which replicas are waited for
 
 
@@ -36,7 +37,7 @@ class ReplicatedClient:
     def __init__(self, client: Client, replicas: int, request_timeout: float) -> None:
         self._client = client
         self._replicas = replicas
-        self._milliseconds = round(request_timeout * _SHARE * 1000)
+        self._milliseconds = max(1, round(request_timeout * _SHARE * 1000))  # 0 is for ever
         self.is_cluster = client.is_cluster
         self.command = client.command
         self.pipeline = client.pipeline
@@ -52,12 +53,16 @@ class ReplicatedClient:
         if isinstance(answers[0], ServerError) and answers[0].code == "NOSCRIPT":
             answers = await self.pipeline(("EVAL", script.source, *operands), proof, wait)
         reply, shown, copies = answers
-        for answer in answers:
-            if isinstance(answer, ServerError) and answer.code == "NOPERM":
-                raise answer
         if isinstance(reply, LeaseqError):
             raise reply
-        if shown != 1 or not isinstance(copies, int) or copies < self._replicas:
+        if isinstance(reply, list) and reply[0] == _NOTHING:
+            return cast("Reply", reply)
+        if shown != 1:
+            raise ServerUnavailableError(
+                "it may have been done, but not by the server whose replicas were asked for it",
+                in_doubt=True,
+            )
+        if not isinstance(copies, int) or copies < self._replicas:
             raise ServerUnavailableError(
                 f"it was done, but it is not known whether {self._replicas} replicas have it",
                 in_doubt=True,

@@ -55,14 +55,14 @@ class Rights:
         }
 
     @staticmethod
-    def asked_for(*, is_cluster: bool) -> tuple[str, ...]:
-        """The commands about which the server is asked."""
-        return (*OPERATOR, *_LATER, _PUBLISH[is_cluster])
+    def asked_for(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
+        """The commands about which the server is asked, for brokers of some kind."""
+        return (*OPERATOR, *_LATER, _PUBLISH[is_cluster], *(("wait",) if waits else ()))
 
     @property
     def missing(self) -> str:
         """What is lacking that everybody needs, as the server's ACL has it; nothing: ""."""
-        needed = self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values()}
+        needed = self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"}
         return " ".join(f"+{command}" for command in sorted(needed))
 
     def check(self, operation: object) -> None:

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 __all__ = [
     "CONFIRM",
+    "HELLO",
     "LOOK",
     "MANAGE",
     "QUEUE_PARTS",
@@ -76,11 +77,14 @@ _COMMON = ("base", "item", "fair", "line", "lease", "wake", "moves", "calls")
 TURN = _script(*_COMMON, "put", "claim", "settle", "waiting", "transact", "turn", "reply")
 """What producers and consumers do."""
 
-LOOK = _script(*_COMMON, "look", "reply")
-"""What can be seen of a queue."""
+LOOK = _script(*_COMMON, "named", "look", "reply")
+"""What can be seen of queues."""
 
-MANAGE = _script(*_COMMON, "declare", "manage", "reply")
+MANAGE = _script(*_COMMON, "named", "declare", "manage", "reply")
 """What is done to queues as a whole."""
+
+HELLO = _script(*_COMMON, "hello", "reply")
+"""What a process asks at first."""
 
 CONFIRM = _source("confirm")
 """Whether this server has done a call; then what this connection has written includes it."""

@@ -95,6 +95,20 @@ class Telling(BrokerPart):
         await lost.get()  # a letter in somebody's hands is one still
         assert ((await orders.info()).dead, (await invoices.info()).dead) == (2, 1)
 
+    async def test_a_dead_letter_that_comes_back_from_the_dead_counts_again(
+        self, broker: Broker
+    ) -> None:
+        lost = await broker.queue("lost", dead_letters="lost.dead")
+        orders = await broker.queue("orders", dead_letters="lost")
+        await (await lease_of(orders, "a")).reject("no")
+        _, _, letter = await lost.get(lease_timeout=None)
+        await letter.reject("no")
+        assert ((await orders.info()).dead, (await lost.info()).dead) == (0, 1)
+        await lost.redrive()
+        assert ((await orders.info()).dead, (await lost.info()).dead) == (1, 0)
+        assert (await orders.redrive()).keys == ("a",)
+        assert ((await orders.info()).dead, (await lost.info()).dead) == (0, 0)
+
     @pytest.mark.parametrize(
         "leave",
         [

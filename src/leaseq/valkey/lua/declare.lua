@@ -1,14 +1,6 @@
--- Making queues, naming them, and doing away with them.
---
--- The hash of queues has, under a queue's name, when it was made and as which, its options as they
--- were given, and the name of its queue of dead letters; under "", how many were ever made.
+-- Making queues, and doing away with them.
 
 local declaring = lazily(function()
-  local function entry_of(raw)
-    local created, number, options, letters = cmsgpack.unpack(raw)
-    return { created = created, number = number, options = options, letters = letters }
-  end
-
   local function make_state(index, name, settings)
     local q = new_queue(
       index, 2 + (index - 1) * 12, name, settings.max_size, settings.max_deliveries,
@@ -49,28 +41,6 @@ local declaring = lazily(function()
     return { "ok", 1, options, letters }
   end
 
-  local function list()
-    local all = call("HGETALL", KEYS[2])
-    local entries = {}
-    for n = 1, #all, 2 do
-      if all[n] ~= "" then
-        local entry = entry_of(all[n + 1])
-        entry.name = all[n]
-        entries[#entries + 1] = entry
-      end
-    end
-    table.sort(entries, function(one, other)
-      return one.number < other.number
-    end)
-    local result = { "ok" }
-    for _, entry in ipairs(entries) do
-      result[#result + 1] = entry.name
-      result[#result + 1] = entry.options
-      result[#result + 1] = entry.letters
-    end
-    return result
-  end
-
   -- Do away with a queue; all who wait at it are told.
   local function delete()
     local q = take_queue()
@@ -92,33 +62,7 @@ local declaring = lazily(function()
     return OK
   end
 
-  -- Where the dead letters of a queue go, if there is one of this name.
-  local function find()
-    local raw = call("HGET", KEYS[2], take())
-    return raw and { "ok", entry_of(raw).letters } or GONE
-  end
-
-  local function may(command)
-    if command == "eval" then
-      return redis.acl_check_cmd(command, "", 0)
-    end
-    return redis.acl_check_cmd(command, command:find("publish") and waking.channel or KEYS[1])
-  end
-
-  -- A process is there; which of some commands may its user not give?
-  local function hello()
-    local result = { "ok" }
-    for _ = 1, take_number() do
-      local command = take()
-      if not may(command) then
-        result[#result + 1] = command
-      end
-    end
-    pcall(remember_process) -- a full server does not: no matter
-    return result
-  end
-
   return {
-    declare = declare, queues = list, find = find, delete = delete, hello = hello,
+    declare = declare, delete = delete,
   }
 end)

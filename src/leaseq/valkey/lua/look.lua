@@ -130,37 +130,18 @@ local looks = lazily(function()
     end,
   })
 
-  -- The queues whose dead letters go to this one, in the order in which they were made. O(queues)
-  local function senders_to(q)
-    local senders, names = {}, {}
-    local all = call("HGETALL", KEYS[2])
-    for n = 1, #all, 2 do
-      if all[n] ~= "" then
-        local _, made, _, letters_name = cmsgpack.unpack(all[n + 1])
-        if letters_name == q.name then
-          senders[#senders + 1] = { name = all[n], made = made }
-        end
-      end
-    end
-    table.sort(senders, function(one, other)
-      return one.made < other.made
-    end)
-    for n, sender in ipairs(senders) do
-      names[n] = sender.name
-    end
-    return names
-  end
-
   local info = looking({
     takes = take, -- whether who asks does not know the queues whose dead letters go there
     see = function(q, asks)
       local letters = q.letters_index > 0 and queue_at(q.letters_index)
-      local dead = letters and tonumber(call("HGET", letters.items, "-" .. q.name)) or 0
-      local entry = call("HGET", KEYS[2], q.name)
-      local created = entry and digits((cmsgpack.unpack(entry))) or "0"
-      local result = { "ok", q.n_ready, q.n_delayed, q.n_leased, dead, created }
-      for n, sender in ipairs(asks == "1" and senders_to(q) or {}) do
-        result[n + 6] = sender
+      local dead = letters and call("HGET", letters.items, "-" .. q.name)
+      local raw = call("HGET", KEYS[2], q.name)
+      local created = raw and digits(entry_of(raw).created) or "0"
+      local result = { "ok", q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
+      for _, entry in ipairs(asks == "1" and all_entries() or {}) do
+        if entry.letters == q.name then
+          result[#result + 1] = entry.name
+        end
       end
       return result
     end,
@@ -194,13 +175,28 @@ local looks = lazily(function()
     return result
   end
 
+  local function all_queues()
+    local result = { "ok" }
+    for _, entry in ipairs(all_entries()) do
+      result[#result + 1] = entry.name
+      result[#result + 1] = entry.letters
+    end
+    return result
+  end
+
+  -- Where the dead letters of a queue go, if there is one of this name.
+  local function find()
+    local raw = call("HGET", KEYS[2], take())
+    return raw and { "ok", entry_of(raw).letters } or GONE
+  end
+
   return {
     peek = peek, contains = contains, ready = ready, leased = leased, counts = counts, inflight
-    = inflight, info = info, history = history, resume = resume,
+    = inflight, info = info, history = history, resume = resume, queues = all_queues, find = find,
   }
 end)
 
 local ops = {
   peek = looks, contains = looks, ready = looks, leased = looks, counts = looks, inflight = looks,
-  info = looks, history = looks, resume = looks,
+  info = looks, history = looks, resume = looks, queues = looks, find = looks,
 }

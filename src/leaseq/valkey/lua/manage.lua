@@ -57,10 +57,12 @@ local managing = lazily(function()
     local item = new_item(record[3], record[9], record[10], NEVER)
     item.letter = record[4]
     let_wait(q, key, item, now, "back")
+    count_letter(q, item, 1)
     return true
   end
 
-  -- Bring letters back, the first ones first, until there are enough. O(letters looked at)
+  -- Bring letters back, the first ones first, until there are enough, or `LOT` were looked at; then
+  -- whoever asks goes on where this one ended. The first call also says how many there are.
   local function redrive()
     local q = take_queue()
     local all = take() == "1"
@@ -68,29 +70,26 @@ local managing = lazily(function()
     for _ = 1, take_number() do
       wanted[take()] = true
     end
-    local limit = take_span()
+    local limit, from = take_span(), take()
     local letters = q and q.letters_index > 0 and queue_at(q.letters_index)
     if not letters then
       return GONE
     end
-    local back, conflicts, from = {}, {}, "-"
-    repeat
-      local lot = call("ZRANGE", letters.ready, from, "+", "BYLEX", "LIMIT", 0, LOT)
-      for _, member in ipairs(lot) do
-        if #back >= limit then
-          break
-        end
-        local letter_key = key_of(member)
-        local letter = read_item(letters, letter_key)
-        local record = letter.letter == 1 and cmsgpack.unpack(letter.body)
-        if record and record[1] == q.name and (all or wanted[record[2]]) then
-          local list = bring_back(q, letters, letter_key, letter, record) and back or conflicts
-          list[#list + 1] = record[2]
-        end
+    local back, conflicts, there = {}, {}, letters.n_ready
+    local lot = call("ZRANGE", letters.ready, from, "+", "BYLEX", "LIMIT", 0, LOT)
+    for _, member in ipairs(lot) do
+      if #back >= limit then
+        break
       end
-      from = lot[1] and "(" .. lot[#lot]
-    until not from or #back >= limit
-    return { "ok", back, conflicts }
+      local letter_key = key_of(member)
+      local letter = read_item(letters, letter_key)
+      local record = letter.letter == 1 and cmsgpack.unpack(letter.body)
+      if record and record[1] == q.name and (all or wanted[record[2]]) then
+        local list = bring_back(q, letters, letter_key, letter, record) and back or conflicts
+        list[#list + 1] = record[2]
+      end
+    end
+    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "" }
   end
 
   -- Give a tenant another weight and cap, from its next hand-out on.
@@ -147,6 +146,6 @@ local managing = lazily(function()
 end)
 
 local ops = {
-  declare = declaring, queues = declaring, find = declaring, delete = declaring, hello = declaring,
-  purge = managing, redrive = managing, set_tenant = managing, release_all = managing,
+  declare = declaring, delete = declaring, purge = managing, redrive = managing,
+  set_tenant = managing, release_all = managing,
 }

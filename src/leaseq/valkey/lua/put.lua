@@ -183,10 +183,10 @@ local putting = lazily(function()
     end
     local waiting = q.n_ready + q.n_delayed
     if places > 0 and waiting + places > q.max_size then
-      return behind and { "full" } or { "full", waking.park(q, "r") }
+      return { "full", places, not behind and waking.park(q, "r") or nil }
     end
     if places > 0 and behind and q.max_size < NEVER then
-      return { "full" }
+      return { "full", places }
     end
     local result = { "ok" }
     if plain then

@@ -52,16 +52,17 @@ local waiting = lazily(function()
     return OK
   end
 
-  -- Of these wants of the process, those for which it is parked no more: somebody was to be woken, or
+  -- Of these wants of the process, and for so many places in the queue, those for which it is parked no more: somebody was to be woken, or
   -- it is the process itself that is, by this.
   local function parked()
     local q = take_queue()
+    local places = take_number()
     local gone = { "ok" }
     for _ = 1, take_number() do
       local want, stamp = take(), take()
       if q then
         local stands = waking.is_parked(q, want, stamp)
-        if stands and waking.is_overlooked(q, want) then
+        if stands and waking.is_overlooked(q, want, places) then
           stands = not waking.unpark_member(q, waking.parked_member(want, stamp))
         end
         gone[#gone + 1] = not stands and want or nil

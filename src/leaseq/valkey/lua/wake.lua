@@ -218,10 +218,10 @@ local waking = lazily(function()
   end
 
   -- Whether there has been for long what a process waits for that is parked: whoever was woken for it
-  -- sleeps, or is cut off and not known to be. Of room nobody knows since when there is some.
-  local function is_overlooked(q, want)
+  -- sleeps, or is cut off and not known to be. Of room nobody knows since when there is so much.
+  local function is_overlooked(q, want, places)
     if sub(want, 1, 1) == "r" then
-      return q.n_ready + q.n_delayed < q.max_size
+      return q.n_ready + q.n_delayed + places <= q.max_size
     end
     local item = next_for(q, want)
     return item and item.since < now - OVERLOOKED
