@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Self
 
@@ -112,7 +113,8 @@ def test_a_key_is_read_as_it_is_meant(text: str, key: object) -> None:
 
 @pytest.mark.parametrize("key", ["a", "", "int:42", "str:x", "bytes:", 42, -7, b"\x00", b""])
 def test_a_key_is_written_as_it_is_read(key: object) -> None:
-    assert read_key(write_key(key) or "str:") == key
+    assert read_key(write_key(key)) == key
+    assert write_key(key)
 
 
 def test_a_key_of_another_kind_is_shown() -> None:
@@ -128,9 +130,11 @@ def test_a_key_that_is_none_is_refused(text: str, message: str) -> None:
         read_key(text)
 
 
-@pytest.mark.parametrize("text", ["oops", "NaN", "[1,", b"\xff\xfe\xff", "[" * 100_000, ""])
+@pytest.mark.parametrize(
+    "text", ["oops", "NaN", "[1,", b"\xff\xfe\xff", "[" * 100_000, "", "1e999"]
+)
 def test_a_value_that_is_not_json_is_refused(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match=r"JSON|1e999 is more than a float can be"):
         read_value(text)
 
 
@@ -280,7 +284,46 @@ def test_nothing_is_another_value_than_none_at_all(use: Use) -> None:
     assert said("peek", "work", "bytes")["bytes"] == "kwE="
     result = invoke("peek", "work", "absent")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "leaseq: there is no key 'absent' in queue 'work'\n"
+    assert result.stderr == "leaseq: there is no key absent in queue 'work'\n"
+    assert "there is no key int:42 in queue" in invoke("peek", "work", "int:42").stderr
+
+
+def test_letters_are_shown_as_what_they_are_and_do_nothing_to_a_terminal(use: Use) -> None:
+    async def some(broker: Broker) -> None:
+        await (await broker.queue("work")).put("a", {"text": "später \x1b[31m \u202e"})
+
+    use(some)
+    shown = invoke("peek", "work", "a").output
+    assert "später" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_an_empty_key_is_asked_about(use: Use) -> None:
+    use(fill)
+    result = invoke("put", "orders", "", "1")
+    assert result.exit_code == 2
+    assert "for the empty string, write str:" in result.output
+    assert invoke("put", "orders", "str:", "1", "--tenant", "acme").output == "added\n"
+
+
+@pytest.mark.parametrize("delay", ["inf", "nan"])
+def test_a_delay_that_never_ends_is_refused(use: Use, delay: str) -> None:
+    use(fill)
+    result = invoke("put", "orders", "order-9", "1", "--tenant", "acme", "--delay", delay)
+    assert (result.exit_code, result.stdout) == (1 if delay == "inf" else result.exit_code, "")
+    assert "added" not in result.output
+
+
+def test_an_item_is_not_put_among_dead_letters(use: Use) -> None:
+    use(fill)
+    result = invoke("put", "orders.dead", "a", "1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "has the dead letters of 'orders', and an item would be none" in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert invoke("--version").output == f"leaseq {version('leaseq')}\n"
 
 
 def test_dead_letters_are_shown_the_latest_first(use: Use) -> None:
@@ -473,10 +516,10 @@ def test_what_the_queue_refuses_is_told(use: Use) -> None:
     use(fill)
     other = invoke("put", "orders", "order-2", "1", "--tenant", "globex")
     assert other.exit_code == 1
-    assert "is there for the tenant 'acme'" in other.stderr
+    assert "is there for the tenant 'acme': leave --tenant out" in other.stderr
     leased = invoke("put", "orders", "order-3", "1", "--if-in-flight", "reject")
     assert leased.exit_code == 1
-    assert "is leased" in leased.stderr
+    assert "is leased: --if-in-flight buffer puts it after that" in leased.stderr
 
 
 def test_a_duplicate_is_not_put(use: Use) -> None:
@@ -616,6 +659,25 @@ async def test_a_watch_tells_how_fast_items_come_and_go(use: Use) -> None:
     first, second = await watched(use, Busy, 2, "emails")
     assert first.rates == {}
     assert second.rates == {"emails": (pytest.approx(0.5), pytest.approx(0.5))}
+
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_a_watch_says_how_long_there_has_been_no_answer_and_then_goes_on(use: Use) -> None:
+    class Slow(Filled):
+        looks = 0
+
+        async def list_queues(self) -> list[QueueInfo]:
+            Slow.looks += 1
+            if Slow.looks == 2:
+                await anyio.sleep(100)
+            return await super().list_queues()
+
+    began = anyio.current_time()
+    looks = await watched(use, Slow, 36)
+    assert [look.error is None for look in looks] == [True, *[False] * 33, True, True]
+    assert str(looks[1].error).startswith("the server has not answered since ")
+    assert anyio.current_time() - began < 100 + 2 + 30 + 1  # it looks again soon
 
 
 @pytest.mark.anyio

@@ -11,7 +11,7 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Home", "is_failure"]
+__all__ = ["Home", "comes_again", "is_failure"]
 
 
 class Home:
@@ -97,3 +97,13 @@ def is_failure(error: BaseException) -> bool:
     task = asyncio.current_task()
     natively = task is not None and task.cancelling() > 0
     return not natively and anyio.current_effective_deadline() != -math.inf
+
+
+def comes_again(cancellation: BaseException) -> bool:
+    """Whether a cancellation that is caught and not raised comes again at the next checkpoint.
+
+    A cancel scope's does. What `asyncio.Task.cancel` raises comes once.
+    """
+    if not isinstance(cancellation, asyncio.CancelledError):
+        return True
+    return bool(cancellation.args) and str(cancellation.args[0]).startswith("Cancelled via cancel")

@@ -6,6 +6,7 @@ A command lives beside what it shows; this file only gathers them.
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,8 +52,18 @@ def make_app() -> typer.Typer:
         pretty_exceptions_show_locals=False,  # which may be secrets
     )
 
+    def say_version(asked: bool) -> None:
+        if asked:
+            typer.echo(f"leaseq {metadata.version('leaseq')}")
+            raise typer.Exit
+
     @app.callback()
-    def leaseq() -> None:
+    def leaseq(
+        *,
+        version: bool = typer.Option(
+            False, "--version", callback=say_version, is_eager=True, help="Say which, and exit."
+        ),
+    ) -> None:
         """A keyed, leased work queue for trio and asyncio."""
 
     app.command()(demo)

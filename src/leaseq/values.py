@@ -301,6 +301,13 @@ def wait_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
+def delay_seconds(seconds: float) -> float:
+    """The seconds, if an item can be ready after them: not negative, not NaN, and not for ever."""
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"delay must be 0 or more seconds, and finite, not {seconds!r}")
+    return seconds
+
+
 def lease_seconds(name: str, seconds: float | None) -> float:
     """The length of a lease; `math.inf` for None, which never expires."""
     if seconds is None:

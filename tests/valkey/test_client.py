@@ -118,8 +118,6 @@ async def test_more_requests_than_may_be_in_flight_take_their_turns(client: Clie
     [
         ("LEASEQ it is so", "LEASEQ"),
         ("ERR it is so", "ERR"),
-        ("OOM command not allowed", "OOM"),
-        ("NOPERM you may not", "NOPERM"),
         ("EXECABORT no", "EXECABORT"),
     ],
 )
@@ -192,7 +190,10 @@ async def listening(answer: bytes) -> AsyncIterator[int]:
 async def test_a_wrong_password_is_refused(make_server: MakeServer) -> None:
     server = make_server("--requirepass", "right")
     address = f"127.0.0.1:{server.port}"
-    reason = f"{address} does not know that user with that password"
+    reason = (
+        f"{address} does not know that user with that password (in a URL, what is special in them "
+        "is escaped)"
+    )
     assert await refused(f"valkey://:{SECRET}@{address}") == reason
     assert await refused(f"valkey://ada:{SECRET}@{address}") == reason
     assert "asks for a password" in await refused(f"valkey://{address}")
@@ -204,7 +205,7 @@ async def test_a_user_who_may_nothing_is_told_so(make_server: MakeServer) -> Non
     server = make_server()
     server.command("ACL", "SETUSER", "ada", "on", f">{SECRET}", "+hello", "+client")
     reason = await refused(f"valkey://ada:{SECRET}@127.0.0.1:{server.port}")
-    assert "no permissions to run the 'info' command" in reason
+    assert reason.endswith("NOPERM this user may not do that: its ACL lacks +info")
 
 
 async def test_a_user_who_may_not_subscribe_is_told_so(make_server: MakeServer) -> None:
@@ -212,7 +213,10 @@ async def test_a_user_who_may_not_subscribe_is_told_so(make_server: MakeServer) 
     server.command("ACL", "SETUSER", "ada", "on", f">{SECRET}", "+@all", "resetchannels")
     times = "connect_timeout=0.2&request_timeout=0.2"
     reason = await refused(f"valkey://ada:{SECRET}@127.0.0.1:{server.port}?{times}")
-    assert reason == f"127.0.0.1:{server.port} does not let this user subscribe to mine"
+    assert reason == (
+        f"127.0.0.1:{server.port} does not let this user subscribe to mine: its ACL lacks "
+        "+subscribe, or &{leaseq}:p:*"
+    )
 
 
 async def test_where_nothing_listens_is_no_server() -> None:

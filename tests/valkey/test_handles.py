@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from tests.servers import Server
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
-from leaseq import Put, QueueClosedError, Tenant
+from leaseq import Put, QueueClosedError, Tenant, connect
 from leaseq.errors import LeaseqError
 from leaseq.testing.contract.base import in_line, until
 
@@ -352,3 +353,46 @@ async def test_who_waits_for_more_room_than_there_is_is_not_asked_again_and_agai
                 await eventually(lambda: not queue._putters)
             assert await queue.qsize() == 3
             tg.cancel_scope.cancel()
+
+
+@pytest.mark.only("trio")
+async def test_what_dies_is_named_in_the_log_as_it_is_called(
+    engine: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = await engine.broker()
+    async with create_task_group() as tg:
+        await tg.start(broker.run)
+        queue, _ = await broker.create_queue_pair("work")
+        alone = await broker.queue("alone")
+        for where, key in ((queue, 42), (alone, "a")):
+            await where.put(key, 1)
+            _, _, lease = await where.get()
+            await lease.reject("no good")
+        await queue.put(b"b", 1, ttl=1)
+        await engine.advance(2)
+        said = [record.getMessage() for record in caplog.records]
+        assert [re.sub(r"\d{10,}", "N", each) for each in said] == [
+            "queue 'work': 42, token N, is a dead letter (no good)",
+            "queue 'alone': 'a', token N, is dead (no good) and dropped",
+            "queue 'work': b'b', not leased, is a dead letter (expired)",
+        ]
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.only("asyncio")
+async def test_a_server_that_does_not_answer_is_complained_of_once(
+    own_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"{own_server.url}?request_timeout=0.3"
+    async with connect(url) as broker, create_task_group() as tg:
+        await tg.start(broker.run)
+        own_server.kill()
+        tg.start_soon(broker.list_queues)
+        await eventually(lambda: "tried again and again" in caplog.text)
+        await anyio.sleep(1)
+        own_server.start()
+        await eventually(lambda: "the server answers again, after " in caplog.text)
+        tg.cancel_scope.cancel()
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("tried again and again" in each for each in said) == 1
+    assert sum("answers again" in each for each in said) == 1

@@ -26,7 +26,10 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "set-up-a-serve
 ROLES = {"producer": PRODUCER, "consumer": CONSUMER, "operator": OPERATOR}
 ALONE = ("eval", "evalsha", "info", "ping", "publish", "subscribe")
 IN_A_CLUSTER = ("cluster|slots", "eval", "evalsha", "info", "ping", "spublish", "ssubscribe")
-OPERATORS_CALLS = {"list queues", "delete queue", "purge", "info", "history", "sweep"}
+OPERATORS_CALLS = {
+    *("list queues", "delete queue", "purge", "info", "history", "sweep"),
+    *("redrive", "release all"),
+}
 PRODUCERS_CALLS = {
     *("put", "put many", "put in flight", "put refused", "join", "peek", "contains", "qsize"),
     *("available keys", "inflight keys", "inflight", "queue", "dead letters", "close", "hello"),
@@ -70,7 +73,7 @@ def test_the_page_for_operators_has_what_each_role_needs(own_server: Server) -> 
     for role, line in lines.items():
         given = {word[1:] for word in line.split() if word.startswith("+")}
         assert given == {*ROLES[role], *ALONE}
-        assert own_server.command(*line.replace("…", "secret").split()) == b"+OK"
+        assert own_server.command(*line.replace("PASSWORD", "secret").split()) == b"+OK"
     for command in {*IN_A_CLUSTER} - {*ALONE} | {"wait", "client|setinfo"}:
         assert f"+{command}" in text
 
@@ -116,6 +119,9 @@ FORBIDDEN: Mapping[str, Mapping[str, Callable[[Scene], Awaitable[object]]]] = {
     "consumer": {
         "purge": lambda scene: scene.broker.purge("work"),
         "delete": lambda scene: scene.broker.delete_queue("small"),
+        "redrive": lambda scene: scene.queue.redrive(),
+        "release all": lambda scene: scene.queue.release_all(consumer="ada"),
+        "history": lambda scene: scene.queue.history(),
     },
 }
 
@@ -202,9 +208,11 @@ async def test_a_cluster_needs_a_few_more(shared_cluster: Cluster, prefix: str) 
         for node in shared_cluster.nodes:
             allow(node, *{*needed, "wait"} - {lacking or ""}, prefix=prefix)
         hosts = shared_cluster.url.replace("://", "://ada:secret@")
-        url = f"{hosts}?prefix={prefix}&wait_replicas=1&connect_timeout=2"
+        options = f"?prefix={prefix}&wait_replicas=1&connect_timeout=2"
+        url = f"{hosts}{options}"
         if lacking is None:
-            async with leaseq.connect(url) as broker:
+            one = shared_cluster.nodes[0].url.replace("://", "://ada:secret@")
+            async with leaseq.connect(f"{one}{options}"), leaseq.connect(url) as broker:
                 queue = await broker.queue("work")
                 await queue.put("a", 1)
                 await (await queue.get())[2].ack()

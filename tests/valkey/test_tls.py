@@ -130,7 +130,7 @@ async def test_a_certificate_of_another_host_is_refused(server: Server, papers: 
 async def test_who_shows_no_certificate_is_told_to(server: Server, papers: Papers) -> None:
     async with serving(server, papers.server("127.0.0.1", asks=True)) as url:
         reason = await refused(f"{url}&cacert={papers.cacert}")
-        assert "does not accept to be shown no certificate: ?cert= and ?key=" in reason
+        assert "wants to be shown a certificate: ?cert= and ?key= in the URL" in reason
 
 
 @contextmanager
@@ -160,7 +160,7 @@ async def test_an_alert_about_a_certificate_is_told_whenever_it_comes(
     context.maximum_version = newest
     with refusing(context) as port:
         url = f"valkeys://127.0.0.1:{port}?connect_timeout=1&cacert={papers.cacert}"
-        assert "does not accept to be shown no certificate" in await refused(url)
+        assert "wants to be shown a certificate" in await refused(url)
 
 
 async def test_who_shows_a_strangers_certificate_is_told_so(
@@ -193,6 +193,14 @@ async def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     async with serving(server, papers.server("127.0.0.1")) as url:
         shown = f"&cert={papers.cert}&key={key_with_a_password}"
         assert "the key is encrypted" in await refused(url + shown)
+
+
+async def test_a_key_of_another_certificate_is_said_to_be_that(
+    server: Server, papers: Papers, other_papers: Papers
+) -> None:
+    async with serving(server, papers.server("127.0.0.1")) as url:
+        reason = await refused(f"{url}&cert={papers.cert}&key={other_papers.key}")
+        assert "are a certificate, and the key of another one" in reason
 
 
 async def test_a_server_without_tls_is_said_to_have_none(server: Server, papers: Papers) -> None:

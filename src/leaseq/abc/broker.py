@@ -39,17 +39,19 @@ class Broker(ABC):
 
     @abstractmethod
     async def queue(
-        self, name: str, **options: Unpack[BrokerQueueOptions]
+        self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> LeasedQueue[Any, Any]:
         """The queue of a name, made if it is not there.
 
         Args:
             name: The name.
+            make: False: of a queue that is not there, say so, and do not make it.
             **options: As `BrokerQueueOptions` has them. Of a queue that is there none may differ;
                 those left out are as they are. ``type`` and ``codec`` are this broker's alone,
                 which has them from its first call for the queue on.
 
         Raises:
+            LookupError: there is no such queue, and none is to be made.
             QueueClosedError: the broker is closed.
             TypeError: there is no such option.
             ValueError: the name is not one; an option differs from what the queue has, or has a

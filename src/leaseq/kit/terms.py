@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import get_args
 
-from ..values import InFlightPolicy, Reschedule, wait_seconds
+from ..values import InFlightPolicy, Reschedule, delay_seconds
 
 __all__ = ["Terms"]
 
@@ -30,7 +30,7 @@ class Terms:
     ) -> None:
         _check_choice("if_in_flight", if_in_flight, _POLICIES)
         _check_choice("reschedule", reschedule, _RESCHEDULES)
-        wait_seconds("delay", delay)
+        delay_seconds(delay)
         if ttl is not None and not ttl > delay:
             raise ValueError(f"ttl must be more than the delay of {delay!r} s, not {ttl!r}")
         self.if_in_flight = if_in_flight

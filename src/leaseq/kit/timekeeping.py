@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import TimekeeperNotRunningError
-from ..values import wait_seconds
+from ..values import delay_seconds
 
 __all__ = ["check_release", "no_timekeeper"]
 
@@ -31,9 +31,9 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
 
     Raises:
         TimekeeperNotRunningError: nothing does, and there is a delay.
-        ValueError: the delay is negative or not a number, or goes with ``requeue_front``.
+        ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
-    if wait_seconds("delay", delay) > 0 and not timed:
+    if delay_seconds(delay) > 0 and not timed:
         raise no_timekeeper(queue, f"a delay of {delay} s", "end")
     if delay > 0 and requeue_front:
         raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")

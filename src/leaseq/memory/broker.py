@@ -34,8 +34,10 @@ class MemoryBroker(Broker):
         return f"<MemoryBroker {'closed' if self._closed else 'open'}: {len(self._queues)} queues>"
 
     async def queue(
-        self, name: str, **options: Unpack[BrokerQueueOptions]
+        self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> LeasedKeyQueue[Any, Any]:
+        if not make:
+            self._existing(name)
         return self._queue(name, options)
 
     def _queue(self, name: str, options: BrokerQueueOptions) -> LeasedKeyQueue[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,10 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from ..abc import Broker
-from ..errors import KeyAlreadyInFlightError
+from ..abc import Broker, LeasedQueue
+from ..errors import KeyAlreadyInFlightError, ServerError
 from ..values import InFlightPolicy, Put, PutOptions, QueueInfo
-from .looking import find
+from .looking import find, find_queue
 from .opening import NotDone, consult
 from .parameters import Json, Key, Name, Url, Yes, confirm, to_key
 from .wording import LegibleCodec, as_json, counted, printable, read_value, write_key
@@ -63,12 +64,10 @@ def put(
     options["if_in_flight"] = if_in_flight
 
     async def command(broker: Broker) -> Put:
-        if not create:
-            await _find_or_hint(broker, name)
         async with anyio.create_task_group() as tg:
             if delay:
                 await tg.start(broker.run)  # without it a delay is refused
-            outcome = await _put(broker, name, wanted, document, options, timeout)
+            outcome = await _put(broker, name, wanted, document, options, timeout, create=create)
             tg.cancel_scope.cancel()
         return outcome
 
@@ -83,13 +82,6 @@ def put(
         raise typer.Exit(1)
 
 
-async def _find_or_hint(broker: Broker, name: str) -> None:
-    try:
-        await find(broker, name)
-    except NotDone as error:
-        raise NotDone(f"{error} (--create makes one of this name)") from None
-
-
 def _read(value: str) -> Any:
     try:
         if value == "-":
@@ -102,16 +94,51 @@ def _read(value: str) -> Any:
 
 
 async def _put(
-    broker: Broker, name: str, key: Any, value: Any, options: PutOptions, timeout: float
+    broker: Broker,
+    name: str,
+    key: Any,
+    value: Any,
+    options: PutOptions,
+    timeout: float,
+    *,
+    create: bool,
 ) -> Put:
     try:
-        queue = await broker.queue(name, codec=LegibleCodec())
+        queue = await find_queue(broker, name, make=create, codec=LegibleCodec())
+    except NotDone as error:
+        raise NotDone(f"{error} (--create makes one of this name)") from None
+    except ValueError as error:
+        raise NotDone(str(error)) from None
+    await _check_takes_items(queue)
+    try:
         with anyio.fail_after(timeout):
             return await queue.put(key, value, **options)
     except TimeoutError:
         raise NotDone(f"queue {name!r} had no room for {timeout:g} s: nothing was put") from None
-    except (KeyAlreadyInFlightError, TypeError, ValueError) as error:
-        raise NotDone(str(error)) from None
+    except KeyAlreadyInFlightError:
+        raise NotDone(
+            f"key {write_key(key)} is leased: --if-in-flight buffer puts it after that"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise NotDone(_in_options(error, options)) from None
+
+
+async def _check_takes_items(queue: LeasedQueue[Any, Any]) -> None:
+    """See that it is no queue of dead letters: there, an item would be none."""
+    with suppress(ServerError):  # not everybody may see that
+        senders = (await queue.info()).dead_letters_of
+        if senders:
+            raise NotDone(
+                f"queue {queue.name!r} has the dead letters of {', '.join(map(repr, senders))}, "
+                "and an item would be none"
+            )
+
+
+def _in_options(error: Exception, options: PutOptions) -> str:
+    """What is wrong with a put, in the words of the command line."""
+    if options["tenant"] is not None and "is there for the tenant" in str(error):
+        return f"{str(error).partition(':')[0]}: leave --tenant out, or put another key"
+    return str(error)
 
 
 # Purging
@@ -139,7 +166,7 @@ def _what_is_dropped(info: QueueInfo) -> str:
 
 
 async def _purge(broker: Broker, name: str) -> int:
-    await find(broker, name)
+    await find_queue(broker, name)
     return await broker.purge(name)
 
 

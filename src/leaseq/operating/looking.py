@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from heapq import nlargest
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 import anyio
 
 from ..abc import Broker, LeasedQueue
-from ..errors import QueueClosedError
+from ..codec import Codec
+from ..errors import QueueClosedError, ServerError
 from ..values import DeadLetter, QueueInfo, Statistics
 from .opening import NotDone
-from .wording import LegibleCodec
+from .wording import LegibleCodec, write_key
 
 __all__ = [
     "Details",
@@ -25,6 +27,7 @@ __all__ = [
     "find",
     "find_details",
     "find_letters",
+    "find_queue",
     "find_rows",
     "find_value",
 ]
@@ -81,22 +84,42 @@ class Letters:
 
 
 async def find(broker: Broker, name: str) -> QueueInfo:
-    """The queue of a name.
+    """What there is to say of the queue of a name.
 
     Raises:
         NotDone: there is none.
     """
-    infos = await broker.list_queues()
-    return _among(infos, [name])[0]
+    return await (await find_queue(broker, name)).info()
+
+
+async def find_queue(
+    broker: Broker, name: str, *, make: bool = False, codec: Codec[Any] | None = None
+) -> LeasedQueue[Any, Any]:
+    """The queue of a name.
+
+    Raises:
+        NotDone: there is none, and none is to be made.
+    """
+    try:
+        return await broker.queue(name, make=make, codec=codec)
+    except LookupError:
+        names: list[str] = []
+        with suppress(ServerError):  # not everybody may see what there is
+            names = [info.name for info in await broker.list_queues()]
+        raise NotDone(_not_there(name, names)) from None
+
+
+def _not_there(name: str, names: Iterable[str]) -> str:
+    similar = get_close_matches(name, names, 1)
+    hint = f": did you mean {similar[0]!r}?" if similar else ""
+    return f"there is no queue {name!r}{hint}"
 
 
 def _among(infos: Iterable[QueueInfo], names: Collection[str]) -> list[QueueInfo]:
     there = {info.name: info for info in infos}
     for name in names:
         if name not in there:
-            similar = get_close_matches(name, there, 1)
-            hint = f": did you mean {similar[0]!r}?" if similar else ""
-            raise NotDone(f"there is no queue {name!r}{hint}")
+            raise NotDone(_not_there(name, there))
     return [there[name] for name in names]
 
 
@@ -126,8 +149,8 @@ async def find_details(broker: Broker, name: str) -> Details:
     Raises:
         NotDone: there is none.
     """
-    info = await find(broker, name)
-    queue = await broker.queue(name)
+    queue = await find_queue(broker, name)
+    info = await queue.info()
     statistics = await queue.statistics(tenants=True)
     inflight = await queue.inflight()
     now = anyio.current_time()
@@ -153,11 +176,10 @@ async def find_value(broker: Broker, name: str, key: Any) -> Any:
     Raises:
         NotDone: there is no such queue, or the key is not in it.
     """
-    await find(broker, name)
-    queue = await broker.queue(name, codec=LegibleCodec())
+    queue = await find_queue(broker, name, codec=LegibleCodec())
     value = await queue.peek(key)
     if value is None and not await queue.contains(key):
-        raise NotDone(f"there is no key {key!r} in queue {name!r}")
+        raise NotDone(f"there is no key {write_key(key)} in queue {name!r}")
     return value
 
 
@@ -167,8 +189,8 @@ async def find_letters(broker: Broker, name: str, limit: int) -> Letters:
     Raises:
         NotDone: there is no such queue, or it has no dead letters.
     """
-    info = await find(broker, name)
-    queue = await broker.queue(name, codec=LegibleCodec())  # which its letters are read with, too
+    queue = await find_queue(broker, name, codec=LegibleCodec())  # and what is in its letters
+    info = await queue.info()
     if info.dead_letters_of:
         letters = await _letters_in(queue)
         total = max(len(letters), info.ready + info.delayed + info.leased)

@@ -36,7 +36,8 @@ def make_broker(url: str) -> Broker:
     try:
         broker = connect(url)
     except (LeaseqError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
+        text = str(error).replace("memory://, ", "")  # which is refused below
+        raise typer.BadParameter(text, param_hint="--url") from None
     if url.partition(":")[0].lower() == "memory":
         raise typer.BadParameter(
             "memory:// begins and ends with this process, so that there is nothing in it to see or "

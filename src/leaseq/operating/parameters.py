@@ -35,6 +35,8 @@ def to_key(text: str) -> str | int | bytes:
     Raises:
         BadParameter: it is none.
     """
+    if not text:
+        raise typer.BadParameter("it is empty: for the empty string, write str:", param_hint="KEY")
     try:
         return read_key(text)
     except ValueError as error:

@@ -17,7 +17,7 @@ from .tables import (
     rows_table,
     value_document,
 )
-from .wording import as_json, counted, printable
+from .wording import as_json, counted, legible_json, printable
 
 __all__ = ["dead", "info", "peek", "queues"]
 
@@ -55,7 +55,7 @@ def peek(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
     if json:
         typer.echo(as_json(document))
     elif "value" in document:
-        typer.echo(as_json(document["value"], indent=2))
+        typer.echo(legible_json(document["value"]))
     else:
         typer.echo(printable(repr(value)))
 

@@ -19,6 +19,12 @@ _SHARE = 10
 """A look that took long is followed by a pause so many times as long: nobody's server is to be kept
 busy by being watched."""
 
+_LONGEST = 30.0
+"""Seconds that such a pause takes at most: it may be for other reasons that the look took long."""
+
+_PATIENCE = 3.0
+"""Seconds after which it is told that a look takes long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -69,6 +75,14 @@ async def watch_queues(
         watcher.stale = False
 
 
+async def _complain(since: float, show: Callable[[Look], None]) -> None:
+    """Say again and again that there has been no answer since then."""
+    while True:
+        await anyio.sleep(_PATIENCE)
+        when = time.strftime("%H:%M:%S", time.localtime(since))
+        show(Look(time.time(), error=NotDone(f"the server has not answered since {when}")))
+
+
 class _Watcher:
     """Remembers the look before."""
 
@@ -80,14 +94,22 @@ class _Watcher:
         self.stale = False
 
     async def look(self, broker: Broker, interval: float, show: Callable[[Look], None]) -> None:
-        """Look once, and rest."""
+        """Look once, and rest; say so if that takes long."""
         started = anyio.current_time()
-        try:
-            rows = await find_rows(broker, self._names)
-        except (NotDone, ServerUnavailableError) as error:
-            if not self.has_seen:
-                raise
-            show(Look(time.time(), error=error))
+        failure: LeaseqError | NotDone | None = None
+        rows: list[Row] = []
+        async with anyio.create_task_group() as tg:
+            if self.has_seen:
+                tg.start_soon(_complain, time.time(), show)
+            try:
+                rows = await find_rows(broker, self._names)
+            except (NotDone, LeaseqError) as error:
+                failure = error  # raised in here, it would be in a group
+            tg.cancel_scope.cancel()
+        if failure is not None:
+            if not self.has_seen or not isinstance(failure, NotDone | ServerUnavailableError):
+                raise failure
+            show(Look(time.time(), error=failure))
             await anyio.sleep(interval)
             return
         now = anyio.current_time()
@@ -97,7 +119,8 @@ class _Watcher:
         self.has_seen = True
         self.stale = any(row.statistics is None for row in rows)
         took = now - started
-        await anyio.sleep(max(interval - took, took * _SHARE if took > interval / _SHARE else 0))
+        rest = min(took * _SHARE, _LONGEST) if took > interval / _SHARE else 0.0
+        await anyio.sleep(max(interval - took, rest))
 
     def _rates(self, rows: list[Row], seconds: float) -> dict[str, tuple[float, float]]:
         rates = {}

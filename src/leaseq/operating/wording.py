@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "counted",
     "json_letter",
     "json_value",
+    "legible_json",
     "printable",
     "read_key",
     "read_value",
@@ -65,7 +67,7 @@ def read_key(text: str) -> str | int | bytes:
 def write_key(key: object) -> str:
     """A key as `read_key` reads it."""
     if isinstance(key, str):
-        return f"str:{key}" if key.startswith(_KINDS) else key
+        return f"str:{key}" if key.startswith(_KINDS) or not key else key
     if isinstance(key, int):
         return f"int:{key}"
     if isinstance(key, bytes):
@@ -83,8 +85,13 @@ def read_value(text: str | bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"there is no {constant} in JSON")
 
+    def finite(number: str) -> float:
+        if math.isinf(float(number)):
+            raise ValueError(f"{number} is more than a float can be")
+        return float(number)
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(
@@ -112,9 +119,15 @@ def json_letter(letter: DeadLetter[Any, Any]) -> dict[str, object]:
     return said | json_value(letter.value)
 
 
-def as_json(document: object, *, indent: int | None = None) -> str:
-    """A document as JSON; what JSON cannot say, as text."""
-    return json.dumps(document, default=repr, indent=indent)
+def as_json(document: object) -> str:
+    """A document as JSON, on one line; what JSON cannot say, as text."""
+    return json.dumps(document, default=repr)
+
+
+def legible_json(document: object) -> str:
+    """A document as JSON for people, whose letters are what they are, save those that do harm."""
+    lines = json.dumps(document, default=repr, indent=2, ensure_ascii=False).split("\n")
+    return "\n".join(map(printable, lines))
 
 
 def counted(number: int, what: str) -> str:

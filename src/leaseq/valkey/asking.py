@@ -9,7 +9,7 @@ from anyio import Event
 
 from .scripts import broker_keys, queue_keys
 
-__all__ = ["Answer", "Ask", "Site", "Trip", "Word", "microseconds", "number"]
+__all__ = ["Answer", "Ask", "Site", "Trip", "Word", "at_most_a_century", "microseconds"]
 
 Answer: TypeAlias = list[Any]
 """What the scripts say: words, numbers and lists of these."""
@@ -23,9 +23,9 @@ def microseconds(seconds: float) -> bytes:
     return b"-1" if seconds == float("inf") else b"%d" % max(0, round(seconds * 1e6))
 
 
-def number(value: int | bytes) -> int:
-    """A number as the scripts give it: large ones come as text."""
-    return int(value)
+def at_most_a_century(seconds: float) -> bytes:
+    """A duration as the scripts take it where they know no endless ones."""
+    return microseconds(min(seconds, 3.15e9))
 
 
 class Site:

@@ -149,34 +149,59 @@ class ValkeyBroker(Broker):
     # Queues
 
     async def queue(
-        self, name: str, **options: Unpack[BrokerQueueOptions]
+        self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> ValkeyQueue[Any, Any]:
         await self._open()
         check_name(name)
         check_known(options)
         there = self._queues.get(name)
         if there is None or there.closed:
-            return await self._declare(name, options)
+            codec = codec_for(options)
+            letters, made_with = await (self._declare if make else self._existing)(name, options)
+            check_same(name, made_with, options)
+            return await self._handle(name, letters, codec, made_with, options)
         check_same(name, there.made_with, options)
         check_handle(name, there.handled_with, options)
         return there
 
-    async def _declare(self, name: str, handled_with: BrokerQueueOptions) -> ValkeyQueue[Any, Any]:
-        codec = codec_for(handled_with)
-        options = options_of_queue(handled_with)
+    async def _declare(
+        self, name: str, options: BrokerQueueOptions
+    ) -> tuple[str, BrokerQueueOptions]:
+        """Make a queue, unless it is there; its queue of dead letters, and its options."""
+        options = options_of_queue(options)
         letters_name = options.get("dead_letters")
         if letters_name is not None:
             if letters_name == name:
                 raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
             check_name(letters_name)
         words = declare_words(name, options)
+        answer = await self._ask(Ask("manage", "declare", self.site(name), *words))
+        return answer[3].decode(), read_options(answer[2])
+
+    async def _find(self, name: str) -> tuple[str, BrokerQueueOptions] | None:
+        """The same of a queue that is there; None: it is not."""
+        await self._open()
+        answer = await self._ask(Ask("look", "find", name))
+        return (answer[1].decode(), read_options(answer[2])) if answer[0] == b"ok" else None
+
+    async def _existing(self, name: str, _: object = None) -> tuple[str, BrokerQueueOptions]:
+        """The same of a queue that must be there."""
+        found = await self._find(name)
+        if found is None:
+            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+        return found
+
+    async def _handle(
+        self,
+        name: str,
+        letters: str,
+        codec: Codec[Any],
+        made_with: BrokerQueueOptions,
+        handled_with: BrokerQueueOptions,
+    ) -> ValkeyQueue[Any, Any]:
         site = self.site(name)
-        answer = await self._ask(Ask("manage", "declare", site, *words))
-        made_with = read_options(answer[2])
-        check_same(name, made_with, options)
-        stored = answer[3].decode()
-        if stored:
-            site.letters = (await self.queue(stored)).site
+        if letters:
+            site.letters = (await self.queue(letters)).site
         there = self._queues.get(name)
         if there is not None and not there.closed:  # another task was faster
             return there
@@ -191,7 +216,8 @@ class ValkeyBroker(Broker):
             raise ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
         await self._open()
         check_name(name)
-        if not await self._find(name):
+        found = await self._find(name)
+        if found is None or not found[0]:
             options = {"dead_letters": f"{name}.dead", **options}
         queue = await self.queue(name, **options)
         return queue, await self.dead_letters(name)
@@ -206,19 +232,6 @@ class ValkeyBroker(Broker):
             del self._sites[name]  # others have deleted it
         return stored
 
-    async def _find(self, name: str) -> str | None:
-        """The name of a queue's queue of dead letters, or ""; None: there is no such queue."""
-        await self._open()
-        answer = await self._ask(Ask("look", "find", name))
-        return answer[1].decode() if answer[0] == b"ok" else None
-
-    async def _existing(self, name: str) -> str:
-        """The same, of a queue that must be there."""
-        letters = await self._find(name)
-        if letters is None:
-            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
-        return letters
-
     def site(self, name: str, letters: str = "") -> Site:
         """Where a queue is: one object for each name, or a call could have it twice."""
         site = self._sites.get(name)
@@ -229,7 +242,7 @@ class ValkeyBroker(Broker):
         return site
 
     async def dead_letters(self, name: str) -> ValkeyQueue[str, DeadLetter[Any, Any]]:
-        letters = await self._existing(name)
+        letters, _ = await self._existing(name)
         if not letters:
             raise LookupError(f"queue {name!r} has no queue of dead letters")
         return await self.queue(letters)
@@ -254,7 +267,7 @@ class ValkeyBroker(Broker):
         ]
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
-        letters = await self._existing(name)
+        letters, _ = await self._existing(name)
         stored = await self._stored()
         users = [other for other, letters in stored.items() if letters == name]
         if users:
@@ -275,7 +288,7 @@ class ValkeyBroker(Broker):
             queue.vanish()
 
     async def purge(self, name: str) -> int:
-        letters = await self._existing(name)
+        letters, _ = await self._existing(name)
         answer = await self._ask(Ask("manage", "purge", self.site(name, letters)))
         if answer[0] != b"ok":
             raise LookupError(f"there is no queue {name!r}: it was deleted just now")

@@ -14,7 +14,7 @@ from ..kit.timekeeping import no_timekeeper
 from ..values import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .asking import Answer, Ask, Word, microseconds
 from .core import Core, raised
-from .keys import decode_key, decode_name, encode_key, encode_name, encoded
+from .keys import decode_key, decode_name, encode_key, encode_name, encoded, shown
 from .lease import ValkeyLease, local_seconds
 from .waiters import Group, Waiter
 
@@ -213,7 +213,7 @@ class Claiming(Core[K, V]):
             logger.error(
                 "queue %r: %r, token %d, cannot be read: %s",
                 self.name,
-                wire_key,
+                shown(wire_key),
                 int(token),
                 type(error).__name__,
             )

@@ -24,6 +24,7 @@ import anyio
 import glide
 
 from ..errors import LeaseqError, ServerError, ServerUnavailableError
+from .refusals import refusal
 from .scripts import slot_key
 from .url import ValkeyUrl
 
@@ -207,17 +208,19 @@ class GlideConnection:
         if self._closed:
             raise ServerUnavailableError("the connection is closed", in_doubt=False)
 
-    async def wait_subscribed(self) -> None:
-        """Wait until the subscription is there: the core knows, which asks no server for that."""
-        while True:
-            state = await self._client.get_subscriptions()
-            wanted, there = (
-                {channel for channels in each.values() for channel in channels}
-                for each in (state.desired_subscriptions, state.actual_subscriptions)
-            )
-            if wanted <= there:
-                return
-            await anyio.sleep(0.005)
+    async def subscribe(self, channel: str) -> bool:
+        """Subscribe, in a cluster on the shard that has the broker's keys. False: one may not."""
+        milliseconds = round(self._url.connect_timeout * 1000)
+        try:
+            if isinstance(self._client, glide.GlideClient):
+                await self._client.subscribe({channel}, milliseconds)
+            else:
+                await self._client.ssubscribe({channel}, milliseconds)
+        except glide.TimeoutError:
+            return False
+        except glide.GlideError as error:
+            raise self._explained(error) from None
+        return True
 
     async def close(self) -> None:
         self._closed = True
@@ -248,4 +251,4 @@ class GlideConnection:
         said = f"{code} {text[coded.end() :]}"
         if code in _NOT_READY:
             return ServerNotReadyError(f"{where} is not ready: {said}", in_doubt=False)
-        return ServerError(said, code=code)
+        return refusal(said)

@@ -22,6 +22,7 @@ from ..policies import Retry
 from ..values import BrokerQueueOptions
 from .asking import Answer, Ask, Site, Word
 from .lease import ValkeyLease
+from .refusals import refusal
 from .waiters import Waiter, Waiters
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ class Core(LeasedQueue[K, V]):
     def _closed_error(self) -> QueueClosedError:
         drained = self._drained
         if self._deleted:
-            why = f"{self!r}: it was deleted"
+            why = f"{self!r}: it was deleted, or the server has lost it"
         elif drained:
             why = f"{self!r} is drained: nothing more is coming"
         else:
@@ -351,5 +352,4 @@ class Core(LeasedQueue[K, V]):
 
 def raised(answer: Answer) -> ServerError:
     """The error for what failed on the server: that alone of what was asked together."""
-    said = answer[1].decode(errors="replace")
-    return ServerError(said, code=said.partition(" ")[0])
+    return refusal(answer[1].decode(errors="replace"))

@@ -24,7 +24,6 @@ that was under way is sent again, under its number, by the next who drives; what
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,10 +41,11 @@ from anyio import (
 )
 from anyio.abc import TaskStatus
 
-from .._loop import Home
+from .._loop import Home, comes_again
 from ..errors import QueueClosedError, ServerUnavailableError
 from .asking import Answer, Ask, Trip
 from .client import Client, Script
+from .contact import Contact
 from .rights import Rights
 from .scripts import HELLO, LOOK, MANAGE, TURN
 
@@ -132,6 +132,7 @@ class Courier:
         self._claimed = False  # by the last trip, if there was anything to claim
         self._driven = False
         self._closed = False
+        self._contact = Contact()
         self._alarm = Event()
         self._changed = Event()
         self._watch = Event()
@@ -383,6 +384,7 @@ class Courier:
                 reply = await self._send(trip, keys, words)
             except ServerUnavailableError as error:
                 trip.in_doubt = trip.in_doubt or error.in_doubt
+                self._contact.missed(str(error), self._home.time())
                 if self._closed or self._home.time() - started >= patience:
                     self._give_up(trip, str(error))
                     return
@@ -391,6 +393,7 @@ class Courier:
                 return
             else:
                 self._unfinished = None
+                self._contact.made(self._home.time())
                 self._deliver(trip, reply)
                 return
             if over():
@@ -423,7 +426,8 @@ class Courier:
         for ask in [*self._asked]:
             if ask.awaited:
                 self.withdraw(ask)
-                ask.fail(ServerUnavailableError(why, in_doubt=False))
+                behind = f"it was not asked for, being behind what has no answer: {why}"
+                ask.fail(ServerUnavailableError(behind, in_doubt=False))
         self._listen()
 
     def _refuse(self, trip: Trip, error: Exception) -> None:
@@ -442,13 +446,3 @@ class Courier:
         for ask, answer in zip(trip.asks, answers, strict=True):
             ask.accept(answer)
         self._listen()
-
-
-def comes_again(cancellation: BaseException) -> bool:
-    """Whether a cancellation that is caught and not raised comes again at the next checkpoint.
-
-    A cancel scope's does. What `asyncio.Task.cancel` raises comes once.
-    """
-    if not isinstance(cancellation, asyncio.CancelledError):
-        return True
-    return bool(cancellation.args) and str(cancellation.args[0]).startswith("Cancelled via cancel")

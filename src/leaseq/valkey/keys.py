@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..values import check_hashable
 
-__all__ = ["decode_key", "decode_name", "encode_key", "encode_name", "encoded"]
+__all__ = ["decode_key", "decode_name", "encode_key", "encode_name", "encoded", "shown"]
 
 # Names that are no Unicode, such as those of some files, pass through.
 _SURROGATES = "surrogatepass"
@@ -43,6 +43,14 @@ def decode_key(encoded: bytes) -> str | int | bytes:
     if kind == b"b":
         return rest
     raise ValueError(f"not a key: {encoded!r}")
+
+
+def shown(encoded: bytes) -> object:
+    """A key for people: as it is, if these bytes are one."""
+    try:
+        return decode_key(encoded)
+    except ValueError:
+        return encoded
 
 
 def encode_name(name: str | None) -> bytes:

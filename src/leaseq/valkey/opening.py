@@ -17,6 +17,7 @@ from anyio.lowlevel import current_token
 from ..errors import ServerError, ServerUnavailableError, UnusableServerError
 from .client import Client, GlideConnection, ServerNotReadyError
 from .probe import connected_replicas, is_elsewhere, of_cluster, why_not_connected, why_unusable
+from .scripts import slot_key
 from .tls import make_context
 from .url import ValkeyUrl
 
@@ -68,58 +69,45 @@ async def open_client(
     tls = await to_thread.run_sync(make_context, url) if url.tls else None
     options, advanced = await _options(url)
     if not url.is_cluster:
-        alone = GlideConnection(await _standalone(options, advanced, channel, deliver), url)
-        if await _is_usable(alone, url, channel, tls):
+        alone = GlideConnection(await _standalone(options, advanced, deliver), url)
+        if await _open(alone, url, channel, tls):
             return alone
-    clustered = GlideConnection(await _of_cluster(options, advanced, channel, deliver), url)
-    await _is_usable(clustered, url, channel, tls)
+    clustered = GlideConnection(await _of_cluster(options, advanced, deliver), url)
+    await _open(clustered, url, channel, tls)
     return clustered
 
 
-async def _is_usable(
+async def _open(
     connection: GlideConnection, url: ValkeyUrl, channel: str | None, tls: ssl.SSLContext | None
 ) -> bool:
-    """Connect, and see that the server can hold queues. False: it is a cluster that can.
+    """Connect, see that the server can hold queues, and subscribe. False: it is one of a cluster.
 
-    Unless it is usable, the connection is closed.
+    Unless it is open then, the connection is closed.
 
     Raises:
-        UnusableServerError: it cannot; the message says why.
+        UnusableServerError: there is no such server; the message says why.
     """
     try:
-        try:
-            # The core's own timeouts do not end its attempts to subscribe where it may not.
-            with anyio.fail_after(url.connect_timeout + url.request_timeout):
-                info = await _info(connection, url)
-                if of_cluster(info) and not connection.is_cluster:
-                    await connection.close()
-                    return False
-                if (reason := why_unusable(info)) is not None:
-                    raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
-                if (replicas := connected_replicas(info)) < url.wait_replicas:
-                    logger.warning(
-                        "%s has %d of the %d replicas that are to be waited for: calls wait "
-                        "until it has them",
-                        url.address,
-                        replicas,
-                        url.wait_replicas,
-                    )
-                if channel is not None:
-                    await connection.wait_subscribed()
-        except (ServerError, ServerUnavailableError, TimeoutError) as error:
-            if is_elsewhere(error) and not connection.is_cluster:
-                await connection.close()
-                return False
-            reason = await why_not_connected(url, channel, error, tls)
-            raise UnusableServerError(reason) from None
+        info = await _info(connection, url, tls)
+        if connection.is_cluster or not (info is None or of_cluster(info)):
+            _check(info or "", url)
+            if channel is not None and not await connection.subscribe(channel):
+                raise UnusableServerError(
+                    f"{url.address} does not let this user subscribe to {channel}: its ACL lacks "
+                    f"+{'s' * connection.is_cluster}subscribe, or &{slot_key(url.prefix)}:p:*"
+                )
+            return True
     except BaseException:
         await connection.close()
         raise
-    return True
+    await connection.close()
+    return False
 
 
-async def _info(connection: GlideConnection, url: ValkeyUrl) -> str:
-    """What the server says of itself.
+async def _info(
+    connection: GlideConnection, url: ValkeyUrl, tls: ssl.SSLContext | None
+) -> str | None:
+    """What the server says of itself; None: that it is a replica.
 
     It is asked again if the connection breaks meanwhile, or while the server is not ready.
     """
@@ -127,46 +115,54 @@ async def _info(connection: GlideConnection, url: ValkeyUrl) -> str:
     while True:
         try:
             return cast("bytes", await connection.command("INFO")).decode(errors="replace")
-        except ServerUnavailableError as error:
-            there = error.in_doubt or isinstance(error, ServerNotReadyError)
+        except (ServerError, ServerUnavailableError) as error:
+            if is_elsewhere(error) and not connection.is_cluster:
+                return None
+            there = isinstance(error, ServerNotReadyError) or getattr(error, "in_doubt", False)
             if not there or anyio.current_time() >= until:
-                raise
+                raise UnusableServerError(await why_not_connected(url, error, tls)) from None
         await anyio.sleep(_PAUSE)
+
+
+def _check(info: str, url: ValkeyUrl) -> None:
+    """See that a server can hold queues."""
+    if (reason := why_unusable(info)) is not None:
+        raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
+    if (replicas := connected_replicas(info)) < url.wait_replicas:
+        logger.warning(
+            "%s has %d of the replicas that are to be waited for, and is to have %d: calls wait "
+            "until it has",
+            url.address,
+            replicas,
+            url.wait_replicas,
+        )
 
 
 # A client connects with its first request: with its making, it would block the event loop.
 
 
 async def _standalone(
-    options: dict[str, Any], advanced: dict[str, Any], channel: str | None, deliver: _Deliver | None
+    options: dict[str, Any], advanced: dict[str, Any], deliver: _Deliver | None
 ) -> glide.GlideClient:
     configuration = glide.GlideClientConfiguration
-    subscriptions = None
-    if channel is not None:
-        exact = {configuration.PubSubChannelModes.Exact: {channel}}
-        subscriptions = configuration.PubSubSubscriptions(exact, deliver, None)
     return await glide.GlideClient.create(
         configuration(
             **options,
             advanced_config=glide.AdvancedGlideClientConfiguration(**advanced),
-            pubsub_subscriptions=subscriptions,
+            pubsub_subscriptions=configuration.PubSubSubscriptions({}, deliver, None),
         )
     )
 
 
 async def _of_cluster(
-    options: dict[str, Any], advanced: dict[str, Any], channel: str | None, deliver: _Deliver | None
+    options: dict[str, Any], advanced: dict[str, Any], deliver: _Deliver | None
 ) -> glide.GlideClusterClient:
     configuration = glide.GlideClusterClientConfiguration
-    subscriptions = None
-    if channel is not None:
-        sharded = {configuration.PubSubChannelModes.Sharded: {channel}}
-        subscriptions = configuration.PubSubSubscriptions(sharded, deliver, None)
     return await glide.GlideClusterClient.create(
         configuration(
             **options,
             advanced_config=glide.AdvancedGlideClusterClientConfiguration(**advanced),
-            pubsub_subscriptions=subscriptions,
+            pubsub_subscriptions=configuration.PubSubSubscriptions({}, deliver, None),
         )
     )
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ..policies import Backoff, Retry, Tenant
 from ..values import BrokerQueueOptions, lease_seconds, wait_seconds
-from .asking import Word, microseconds
+from .asking import Word, at_most_a_century
 from .keys import encode_name
 
 __all__ = ["declare_words", "read_options", "write_options"]
@@ -98,8 +98,9 @@ def declare_words(name: str, options: BrokerQueueOptions) -> list[Word]:
         words += ["-1", "1", "0"]
     else:
         backoff = retry.backoff
-        words += [microseconds(backoff.base), repr(backoff.factor), microseconds(backoff.ceiling)]
-    words += [str(history), "-1" if not dedupe_for else microseconds(dedupe_for)]
+        base, ceiling = (at_most_a_century(each) for each in (backoff.base, backoff.ceiling))
+        words += [base, repr(backoff.factor), ceiling]
+    words += [str(history), "-1" if not dedupe_for else at_most_a_century(dedupe_for)]
     words.append(str(len(tenants or {})))
     for tenant_name, tenant in (tenants or {}).items():
         cap = "-1" if tenant.max_in_flight is None else str(tenant.max_in_flight)

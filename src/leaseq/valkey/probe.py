@@ -11,6 +11,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from ..errors import ServerError
+from .refusals import refusal
 from .url import ValkeyUrl
 
 __all__ = [
@@ -30,36 +31,38 @@ def is_elsewhere(error: Exception) -> bool:
     return "No primary node found" in str(error)
 
 
-async def why_not_connected(
-    url: ValkeyUrl, channel: str | None, error: Exception, tls: ssl.SSLContext | None
-) -> str:
+async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
     """What to tell the user whose client could not connect; never the password.
 
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
 
     Args:
         url: What the client could not connect to.
-        channel: What it should have subscribed to.
         error: What it said of that: often just that it took too long, whatever the cause.
         tls: How to speak TLS; None: not at all.
     """
     said = str(error)
     if "WRONGPASS" in said:
-        return f"{url.address} does not know that user with that password"
+        return (
+            f"{url.address} does not know that user with that password (in a URL, what is special "
+            "in them is escaped)"
+        )
     if "NOAUTH" in said:
         return f"{url.address} asks for a password: valkey://user:password@host"
     if "No topology views found" in said:
         if url.is_cluster:
             return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
         return f"{url.address} is the replica of another server: name that one"
-    if isinstance(error, TimeoutError):
-        return f"{url.address} does not let this user subscribe to {channel}"
     if isinstance(error, ServerError) or "PermissionDenied" in said:
-        return f"{url.address} refuses what leaseq must ask at first: {said}"
-    return "; ".join([await _what_is_there(host, port, url, tls) for host, port in url.hosts])
+        return f"{url.address} refuses what leaseq must ask at first: {refusal(said)}"
+    found = [await _what_is_there(host, port, url, tls) for host, port in url.hosts]
+    return "; ".join(each or f"{url.address} does not let this user in: {said}" for each in found)
 
 
-async def _what_is_there(host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None) -> str:
+async def _what_is_there(
+    host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None
+) -> str | None:
+    """What is wrong with a host; None: nothing that can be seen."""
     where = f"{host}:{port}"
     try:
         with anyio.fail_after(url.connect_timeout):
@@ -73,14 +76,18 @@ async def _what_is_there(host: str, port: int, url: ValkeyUrl, tls: ssl.SSLConte
         return f"no server at {where}: {known}"
     async with stream:
         try:
-            if tls is not None:
-                return f"{where} {await _by_tls(stream, host, url, tls)}"
-            return f"{where} {await _what_it_says(stream, url)}"
+            if tls is None:
+                said = await _what_it_says(stream, url)
+            else:
+                said = await _by_tls(stream, host, url, tls)
         except (anyio.BrokenResourceError, anyio.EndOfStream):
-            return f"{where} closes connections at once"
+            said = "closes connections at once"
+        return said and f"{where} {said}"
 
 
-async def _by_tls(stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext) -> str:
+async def _by_tls(
+    stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext
+) -> str | None:
     try:
         with anyio.fail_after(url.connect_timeout):
             tls = await TLSStream.wrap(
@@ -100,12 +107,13 @@ async def _by_tls(stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SS
 
 
 def _what_is_shown(url: ValkeyUrl) -> str:
-    what = "the certificate that it was shown" if url.cert else "to be shown no certificate"
-    return f"does not accept {what}: ?cert= and ?key= in the URL name one"
+    if url.cert is not None:
+        return f"does not accept the certificate that it was shown, {url.cert!r}"
+    return "wants to be shown a certificate: ?cert= and ?key= in the URL name it and its key"
 
 
-async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str:
-    """What kind of server it is, by its answer to a PING, and why it does not let this user in."""
+async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str | None:
+    """What kind of server it is, by its answer to a PING; None: one as it should be."""
     answer = b""
     with anyio.move_on_after(url.connect_timeout):
         await stream.send(b"PING\r\n")
@@ -119,7 +127,7 @@ async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str:
         return f"is not ready: {said}"
     if url.database:
         return f"does not let this user in to database {url.database}: does it have one?"
-    return f"took longer than {url.connect_timeout:g} s to let this user in"
+    return None
 
 
 def _read(info: str) -> dict[str, str]:

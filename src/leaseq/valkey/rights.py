@@ -30,13 +30,13 @@ OPERATOR = (*CONSUMER, "hgetall", "lrange", "unlink")
 """What those must be who look after queues."""
 
 _NEEDED: Mapping[str, frozenset[str]] = {
-    "claim": frozenset(CONSUMER),
-    "resume": frozenset(CONSUMER),
-    "purge": frozenset(OPERATOR),
-    "delete": frozenset(OPERATOR),
+    **dict.fromkeys(("claim", "resume"), frozenset(CONSUMER)),
+    **dict.fromkeys(("purge", "delete", "redrive", "release_all"), frozenset(OPERATOR)),
+    "queues": frozenset({"hgetall"}),
+    "history": frozenset({"lrange"}),
 }
-"""What operations need that change something, if it is not what all need. Those that end a lease
-need one first; those that only look may be refused half-way."""
+"""What operations need, if it is not what all need. Those that end a lease need one first; to bring
+letters back, or to take leases away, is nothing for just anybody."""
 
 
 class Rights:

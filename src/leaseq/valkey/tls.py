@@ -31,9 +31,13 @@ def make_context(url: ValkeyUrl) -> ssl.SSLContext:
         try:
             context.load_cert_chain(url.cert, url.key, password=_no_password)
         except (ssl.SSLError, _EncryptedError) as error:
+            pair = f"{url.cert!r} and {url.key!r}"
+            if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+                raise UnusableServerError(
+                    f"{pair} are a certificate, and the key of another one"
+                ) from None
             raise UnusableServerError(
-                f"{url.cert!r} and {url.key!r} are not a certificate and its private key, in PEM: "
-                f"{_explain(error)}"
+                f"{pair} are not a certificate and its private key, in PEM: {_explain(error)}"
             ) from None
     return context
 

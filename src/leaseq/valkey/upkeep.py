@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..kit.deadlines import Deadlines
 from ..kit.heap import Heap
 from .asking import Answer, Ask, Trip
+from .keys import shown
 from .lease import ValkeyLease
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ __all__ = ["Upkeep"]
 logger = logging.getLogger("leaseq")
 
 _BEAT = (1.0, 2.0)  # seconds after which those who wait ask anew, a wake-up may have been lost
+_LEVELS = {"dead": logging.WARNING, "dropped": logging.WARNING, "kept": logging.ERROR}
+_FATES = {
+    "dead": "a dead letter (%s)",
+    "dropped": "dead (%s) and dropped",
+    "kept": "dead (%s), but there is no queue of dead letters for it: it is tried again later",
+}
 _SLACK = 0.001  # seconds after which something is due on the server that one looks
 
 
@@ -89,9 +96,14 @@ class Upkeep:
         self, name: str, what: bytes, wire_key: bytes, token: int, rest: list[bytes]
     ) -> None:
         if what == b"dead":
+            held = f"token {token}" if token else "not leased"
             reason, fate = (each.decode(errors="replace") for each in rest)
-            logger.warning(
-                "queue %r: %r, token %d, is dead (%s): %s", name, wire_key, token, reason, fate
+            # A time to live without a queue of dead letters is for what nobody will miss.
+            is_missed = fate != "dropped" or reason != "expired"
+            logger.log(
+                _LEVELS[fate] if is_missed else logging.DEBUG,
+                "queue %r: %r, %s, is " + _FATES[fate],
+                *(name, shown(wire_key), held, reason),
             )
         elif (queue := self._broker.queue_here(name)) is not None:
             queue.lost(token)

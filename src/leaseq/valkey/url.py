@@ -23,7 +23,9 @@ SCHEMES: Final[Mapping[str, bool]] = {
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _PARTS: Final = re.compile(r"([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
-_ESCAPES: Final = "in a user's name or password, write : / ? # and @ as %3A %2F %3F %23 and %40"
+_ESCAPES: Final = (
+    "in a user's name or password, write : / ? # @ and % as %3A %2F %3F %23 %40 and %25"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class ValkeyUrl:
             with different ones know nothing of each other.
         wait_replicas: How many replicas must have what a call has done before it returns
             (``?wait_replicas=1``). With 0 the server's own word is enough: what it has not yet
-            passed on when it dies, its successor does not know.
+            passed on when it dies, its successor does not know. With fewer than the server has,
+            its successor may be one that was not waited for.
         cacert: The file of the certificates, in PEM, of which one must vouch for the server's
             (``?cacert=/etc/ca.pem``); None: those that the system trusts.
         cert: The file of the certificate, in PEM, that the server is shown (``?cert=``).

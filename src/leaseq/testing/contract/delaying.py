@@ -230,9 +230,9 @@ class Delaying(Part):
 
     # Misuse
 
-    @pytest.mark.parametrize("delay", [-1, math.nan])
+    @pytest.mark.parametrize("delay", [-1, math.nan, math.inf])
     async def test_a_delay_of_no_length_is_refused(self, queue: Queue, delay: float) -> None:
-        message = f"delay must be 0 seconds or more, not {delay}"
+        message = f"delay must be 0 or more seconds, and finite, not {delay}"
         with pytest.raises(ValueError, match=message):
             await queue.put("a", 1, delay=delay)
         with pytest.raises(ValueError, match=message):

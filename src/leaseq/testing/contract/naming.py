@@ -47,6 +47,17 @@ class Naming(BrokerPart):
         await queue.put("a", 1)
         assert await in_line(queue) == ["a"]
 
+    async def test_a_queue_that_is_not_there_need_not_be_made(self, broker: Broker) -> None:
+        with pytest.raises(LookupError, match="there is no queue 'orders'"):
+            await broker.queue("orders", make=False)
+        assert await broker.list_queues() == []
+        made = await broker.queue("orders", max_size=3, dead_letters="lost")
+        await made.put("a", 1)
+        there = await broker.queue("orders", make=False)
+        assert await in_line(there) == ["a"]
+        with pytest.raises(ValueError, match="max_size=3"):
+            await broker.queue("orders", make=False, max_size=4)
+
     async def test_a_name_stands_for_one_queue(self, broker: Broker) -> None:
         await (await broker.queue("orders")).put("a", 1)
         assert await in_line(await broker.queue("orders")) == ["a"]

@@ -184,10 +184,11 @@ local looks = lazily(function()
     return result
   end
 
-  -- Where the dead letters of a queue go, if there is one of this name.
+  -- Where the dead letters of a queue go, and how it was made, if there is one of this name.
   local function find()
     local raw = call("HGET", KEYS[2], take())
-    return raw and { "ok", entry_of(raw).letters } or GONE
+    local entry = raw and entry_of(raw)
+    return entry and { "ok", entry.letters, entry.options } or GONE
   end
 
   return {
