@@ -40,6 +40,19 @@ from leaseq.valkey.refusals import refusal
             "its dead letters, or of the prefix",
         ),
         (
+            "ERR The user executing the script can't run this command or subcommand script: on "
+            "@user_script:7.",
+            "NOPERM",
+            "NOPERM this user may not do that: its ACL lacks a command that scripts need",
+        ),
+        (
+            "ERR The user executing the script can't access at least one of the keys mentioned in "
+            "the command arguments script: on @user_script:7.",
+            "NOPERM",
+            "NOPERM this user may not do that: its ACL lacks keys of the queue, or of the queue of "
+            "its dead letters",
+        ),
+        (
             "NOPERM something new",
             "NOPERM",
             "NOPERM this user may not do that: its ACL lacks something (NOPERM something new)",

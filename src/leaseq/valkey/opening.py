@@ -88,39 +88,40 @@ async def _open(
         UnusableServerError: there is no such server; the message says why.
     """
     try:
-        info = await _info(connection, url, tls)
-        if connection.is_cluster or not (info is None or of_cluster(info)):
+        try:
+            info = await _info(connection, url.connect_timeout)
+            if not connection.is_cluster and (info is None or of_cluster(info)):
+                await connection.close()
+                return False
             _check(info or "", url)
             if channel is not None and not await connection.subscribe(channel):
                 raise UnusableServerError(
                     f"{url.address} does not let this user subscribe to {channel}: its ACL lacks "
                     f"+{'s' * connection.is_cluster}subscribe, or &{slot_key(url.prefix)}:p:*"
                 )
-            return True
+        except (ServerError, ServerUnavailableError) as error:
+            raise UnusableServerError(await why_not_connected(url, error, tls)) from None
     except BaseException:
         await connection.close()
         raise
-    await connection.close()
-    return False
+    return True
 
 
-async def _info(
-    connection: GlideConnection, url: ValkeyUrl, tls: ssl.SSLContext | None
-) -> str | None:
+async def _info(connection: GlideConnection, timeout: float) -> str | None:
     """What the server says of itself; None: that it is a replica.
 
-    It is asked again if the connection breaks meanwhile, or while the server is not ready.
+    For so many seconds it is asked again, if the connection breaks, or while it is not ready.
     """
-    until = anyio.current_time() + url.connect_timeout
+    until = anyio.current_time() + timeout
     while True:
         try:
             return cast("bytes", await connection.command("INFO")).decode(errors="replace")
-        except (ServerError, ServerUnavailableError) as error:
+        except ServerUnavailableError as error:
             if is_elsewhere(error) and not connection.is_cluster:
                 return None
-            there = isinstance(error, ServerNotReadyError) or getattr(error, "in_doubt", False)
-            if not there or anyio.current_time() >= until:
-                raise UnusableServerError(await why_not_connected(url, error, tls)) from None
+            may_answer = error.in_doubt or isinstance(error, ServerNotReadyError)
+            if not may_answer or anyio.current_time() >= until:
+                raise
         await anyio.sleep(_PAUSE)
 
 
@@ -130,8 +131,7 @@ def _check(info: str, url: ValkeyUrl) -> None:
         raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
     if (replicas := connected_replicas(info)) < url.wait_replicas:
         logger.warning(
-            "%s has %d of the replicas that are to be waited for, and is to have %d: calls wait "
-            "until it has",
+            "%s has %d of the %d replicas that are to be waited for: calls wait until it has them",
             url.address,
             replicas,
             url.wait_replicas,

@@ -11,12 +11,15 @@ __all__ = ["refusal"]
 
 _NOT_ALLOWED: Final = re.compile(r"no permissions to run the '([^']+)' command", re.IGNORECASE)
 _NO_PERMISSION: Final = re.compile(
-    r"^NOPERM |ACL failure in script|no permissions to ", re.IGNORECASE
+    r"^NOPERM |ACL failure in script|no permissions to |user executing the script can't",
+    re.IGNORECASE,
 )
 _LACKING: Final = {
     "access a key": "keys of the queue, or of the queue of its dead letters, or of the prefix",
-    "access one of the keys": "keys of the queue, or of the queue of its dead letters",
+    "of the keys": "keys of the queue, or of the queue of its dead letters",
     "access a channel": "the channels of the prefix",
+    "of the channels": "the channels of the prefix",
+    "can't run this command": "a command that scripts need",
 }
 _NO_WRITES: Final = {
     "OOM": "the server is full",

@@ -21,7 +21,10 @@ local floor, min, max = math.floor, math.min, math.max
 local NEVER = math.huge
 local LOT = 1000 -- items in one command: what can be unpacked is limited
 
-local clock = call("TIME")
+local clock = redis.pcall("TIME")
+if clock.err then -- the first command of all: not every server says which it refuses
+  return redis.error_reply("NOPERM no permissions to run the 'time' command")
+end
 local wall = clock[1] * 1000000 + clock[2]
 local now = wall + ARGV[1]
 local process = ARGV[3]
