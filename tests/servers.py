@@ -280,16 +280,26 @@ class Cluster(Running):
         return f"valkey://{hosts}/0"
 
     def primary_of(self, prefix: str = "leaseq") -> Node:
-        """The node that has what a broker of this prefix keeps."""
+        """The node that has what a broker of this prefix keeps, as soon as others know it."""
         slot = int(self.nodes[-1].command("CLUSTER", "KEYSLOT", f"{{{prefix}}}")[1:])
+        owners: list[Node] = []
+
+        def is_known() -> bool:
+            owners.extend(self._owners(slot))
+            return bool(owners)
+
+        self.wait_until(is_known)
+        return owners[0]
+
+    def _owners(self, slot: int) -> Iterator[Node]:
+        """Who has a slot, by the word of the first node that is up; nobody, if that has failed."""
         shown = next(node for node in self.nodes if node.is_up).command("CLUSTER", "NODES")
         for line in shown.decode().splitlines()[1:]:
             name, _, flags, *fields = line.split(" ")
             for slots in fields[5:] if "master" in flags and "fail" not in flags else ():
                 first, _, last = slots.partition("-")
                 if not first.startswith("[") and int(first) <= slot <= int(last or first):
-                    return next(node for node in self.nodes if node.name == name)
-        raise LookupError(f"nobody has slot {slot}: {shown.decode()}")
+                    yield from (node for node in self.nodes if node.name == name)
 
     def replica_of(self, primary: Node) -> Node:
         """A replica that is ready to take over."""
