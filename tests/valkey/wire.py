@@ -96,6 +96,10 @@ class Wire:
             finally:
                 tg.cancel_scope.cancel()
 
+    def lead_to(self, server: Server) -> None:
+        """Have connections that are made from now on be to another server."""
+        self._server = server
+
     def plan(self, *faults: Fault) -> None:
         """Have these happen, one after the other."""
         self._planned.extend(faults)
@@ -265,6 +269,8 @@ def end_of_frame(data: bytes, start: int) -> int | None:
 
 def words_of(frame: bytes) -> list[bytes]:
     """The words of a command."""
+    if not frame.startswith(b"*"):
+        return frame.split()  # as it is typed by hand
     words = []
     at = frame.index(b"\r\n") + 2
     while at < len(frame):

@@ -241,7 +241,7 @@ async def _find_sender(broker: Broker, name: str) -> QueueInfo:
 
 async def _redrive(broker: Broker, name: str, keys: list[Any], limit: int | None) -> _Back:
     await _find_sender(broker, name)
-    queue = await broker.queue(name)
+    queue = await find_queue(broker, name)
     done = await queue.redrive(keys or None, limit)
     seen = {*done.keys, *done.conflicts}
     missing = [] if limit is not None else [key for key in keys if key not in seen]

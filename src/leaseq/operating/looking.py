@@ -137,9 +137,9 @@ async def find_rows(broker: Broker, names: Collection[str] = ()) -> list[Row]:
 
 async def _find_row(broker: Broker, info: QueueInfo) -> Row:
     try:
-        queue = await broker.queue(info.name)
+        queue = await broker.queue(info.name, make=False)
         return Row(info, await queue.statistics())
-    except QueueClosedError:
+    except (LookupError, QueueClosedError):
         return Row(info, None)
 
 

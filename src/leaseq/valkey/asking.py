@@ -1,15 +1,24 @@
-"""What is asked of the server: one thing, and a trip's load of them."""
+"""What is asked of the server: one thing, and a trip's load of them; and who waits for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from anyio import Event
 
 from .scripts import broker_keys, queue_keys
 
-__all__ = ["Answer", "Ask", "Site", "Trip", "Word", "at_most_a_century", "microseconds"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "Attendant",
+    "Site",
+    "Trip",
+    "Word",
+    "at_most_a_century",
+    "microseconds",
+]
 
 Answer: TypeAlias = list[Any]
 """What the scripts say: words, numbers and lists of these."""
@@ -29,9 +38,13 @@ def at_most_a_century(seconds: float) -> bytes:
 
 
 class Site:
-    """A queue as the server knows it: its name, its keys, and where its dead letters go."""
+    """A queue as the server knows it: its name, its keys, and where its dead letters go.
 
-    __slots__ = ("keys", "letters", "name")
+    A broker has one object for each name, for as long as anybody has to do with it: a call that had
+    a queue twice would spoil it.
+    """
+
+    __slots__ = ("__weakref__", "keys", "letters", "name")
 
     def __init__(self, prefix: str, name: str) -> None:
         self.name = name
@@ -120,6 +133,20 @@ class Ask:
             self.event = Event()
 
 
+class Attendant(Protocol):
+    """Somebody who waits for what others bring about."""
+
+    event: Event
+    """Set when there is something to look at."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come about."""
+
+    def wake(self) -> None:
+        """Let it look again."""
+
+
 class Trip:
     """What is asked in one call of one script: all or nothing of it arrives.
 
@@ -183,7 +210,9 @@ class Trip:
             str(self.number),
             str(len(sites)),
         ]
-        words += ["0" if site.letters is None else str(sites[site.letters]) for site in sites]
+        words += [
+            "0" if site.letters is None else str(sites.get(site.letters, 0)) for site in sites
+        ]
         words.append(str(len(self.asks)))
         words += [
             str(sites[word]) if isinstance(word, Site) else word

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Self, Unpack
+from weakref import WeakValueDictionary
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Lock, move_on_after
 from anyio.abc import TaskStatus
@@ -62,7 +63,7 @@ class ValkeyBroker(Broker):
         self._patience = patience
         self._process = uuid.uuid4().hex
         self._queues: dict[str, ValkeyQueue[Any, Any]] = {}
-        self._sites: dict[str, Site] = {}
+        self._sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
         self._courier: Courier | None = None
         self._opening: Lock | None = None
         self._runs = False
@@ -95,7 +96,7 @@ class ValkeyBroker(Broker):
                     client = ReplicatedClient(
                         client, self._url.wait_replicas, self._url.request_timeout
                     )
-                self._courier = courier = Courier(
+                courier = Courier(
                     self._prefix,
                     "!" * client.is_cluster + self._process,  # who listens on the shard
                     client,
@@ -108,9 +109,9 @@ class ValkeyBroker(Broker):
                     if self._closed:
                         raise QueueClosedError(f"{self!r}")
                 except BaseException:
-                    self._courier = None
                     await courier.close()
                     raise
+                self._courier = courier
             return self._courier
 
     async def _introduce(self, courier: Courier, *, is_cluster: bool) -> None:
@@ -159,7 +160,10 @@ class ValkeyBroker(Broker):
             codec = codec_for(options)
             letters, made_with = await (self._declare if make else self._existing)(name, options)
             check_same(name, made_with, options)
-            return await self._handle(name, letters, codec, made_with, options)
+            site = self.site(name, letters)
+            if letters and make:
+                await self.queue(letters)
+            return self._handle(site, codec, made_with, options)
         check_same(name, there.made_with, options)
         check_handle(name, there.handled_with, options)
         return there
@@ -191,22 +195,18 @@ class ValkeyBroker(Broker):
             raise LookupError(f"there is no queue {name!r}: broker.queue() makes one")
         return found
 
-    async def _handle(
+    def _handle(
         self,
-        name: str,
-        letters: str,
+        site: Site,
         codec: Codec[Any],
         made_with: BrokerQueueOptions,
         handled_with: BrokerQueueOptions,
     ) -> ValkeyQueue[Any, Any]:
-        site = self.site(name)
-        if letters:
-            site.letters = (await self.queue(letters)).site
-        there = self._queues.get(name)
+        there = self._queues.get(site.name)
         if there is not None and not there.closed:  # another task was faster
             return there
         queue = ValkeyQueue[Any, Any](self, site, codec, made_with, handled_with)
-        self._queues[name] = queue
+        self._queues[site.name] = queue
         return queue
 
     async def create_queue_pair(
@@ -224,21 +224,26 @@ class ValkeyBroker(Broker):
 
     async def _stored(self) -> dict[str, str]:
         """The names of all queues on the server, and of their queues of dead letters or ""."""
-        answer = await self._ask(Ask("look", "queues"))
-        stored = {
-            answer[index].decode(): answer[index + 1].decode() for index in range(1, len(answer), 2)
-        }
-        for name in self._sites.keys() - stored.keys() - self._queues.keys():
-            del self._sites[name]  # others have deleted it
+        stored: dict[str, str] = {}
+
+        def receive(answer: Answer) -> None:
+            if answer[0] != b"ok":
+                return
+            names = [word.decode() for word in answer[1:]]
+            stored.update(zip(names[::2], names[1::2], strict=True))
+            for name in self._queues.keys() - stored.keys():
+                self._drop(name)  # others have deleted it
+
+        await self._ask(Ask("look", "queues", receive=receive))
         return stored
 
-    def site(self, name: str, letters: str = "") -> Site:
-        """Where a queue is: one object for each name, or a call could have it twice."""
+    def site(self, name: str, letters: str | None = None) -> Site:
+        """Where a queue is, and its dead letters; ``""``: it has none."""
         site = self._sites.get(name)
         if site is None:
             site = self._sites[name] = Site(self._prefix, name)
-        if letters and site.letters is None:
-            site.letters = self.site(letters)
+        if letters is not None:
+            site.letters = self.site(letters) if letters else None
         return site
 
     async def dead_letters(self, name: str) -> ValkeyQueue[str, DeadLetter[Any, Any]]:
@@ -282,7 +287,10 @@ class ValkeyBroker(Broker):
 
     async def _delete(self, name: str) -> None:
         await self._ask(Ask("manage", "delete", self.site(name)))
-        self._sites.pop(name, None)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """There is no such queue any more."""
         queue = self._queues.pop(name, None)
         if queue is not None:
             queue.vanish()
@@ -322,8 +330,10 @@ class ValkeyBroker(Broker):
             return
         with CancelScope(shield=True):
             self._courier.hurry()
-            await self.wait_for_close(asks)
-            await self._courier.close()
+            try:
+                await self.wait_for_close(asks)
+            finally:  # `asyncio.Task.cancel` knows no shield
+                await self._courier.close()
 
     async def wait_for_close(self, asks: Iterable[Ask]) -> None:
         """Give the server a moment to take the leases of closed handles back."""
@@ -363,7 +373,6 @@ class ValkeyBroker(Broker):
         """A queue was deleted: its name is free for another one."""
         if self._queues.get(queue.name) is queue:
             del self._queues[queue.name]
-            self._sites.pop(queue.name, None)
 
     def queue_here(self, name: str) -> ValkeyQueue[Any, Any] | None:
         """The handle of that name here, closed or not; None: there is none."""

@@ -186,7 +186,7 @@ class Claiming(Core[K, V]):
         self._courier.nudge()  # some of these may not be wanted any more
         for group, batch in zip(groups, batches, strict=True):
             leases = self._received(batch, group.request)
-            self._undo(self._waiters.give(group, leases))
+            self._undo(self._waiters.give(group, leases, more=bool(batch)))
         if self._shut_down and not left:
             self.drain()
 

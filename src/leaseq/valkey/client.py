@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import anyio
@@ -41,6 +43,12 @@ IN_FLIGHT: Final = 500
 
 _SIGNALLED: Final = re.compile(r"An error was signalled by the server: - (\w+): ?", re.DOTALL)
 _CODED: Final = re.compile(r"([A-Z][A-Z0-9_]*): ?")
+
+_LEAVE_EVERY: Final = 1.0
+"""Seconds from one time to the next at which a server is left for its successor."""
+
+_ECHO: Final = ", with args beginning with"
+"""What a server does not know it repeats, and that may be the password that came with ``HELLO``."""
 
 _CODES: Final[Mapping[str, str]] = {
     "AskError": "ASK",
@@ -71,7 +79,15 @@ _REFUSED: Final = re.compile(
 
 
 class ServerNotReadyError(ServerUnavailableError):
-    """The server is there, and will do later what it was asked for, or another one does."""
+    """The server is there, and will do later what it was asked for, or another one does.
+
+    Attributes:
+        code: The first word of what it said.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message, in_doubt=False)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,7 @@ class GlideConnection:
         self._url = url
         self._turn = anyio.Semaphore(IN_FLIGHT, fast_acquire=True)
         self._closed = False
+        self._left_at = -inf
         self.is_cluster = isinstance(client, glide.GlideClusterClient)
         self._owner = glide.SlotKeyRoute(glide.SlotType.PRIMARY, slot_key(url.prefix))
 
@@ -177,7 +194,9 @@ class GlideConnection:
                     return await client.custom_command(list(args))
                 return await client.custom_command(list(args), self._owner)
             except glide.GlideError as error:
-                raise self._explained(error) from None
+                explained = self._explained(error)
+                await self._leave_a_replica(explained)
+                raise explained from None
 
     async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
         async with self._turn:
@@ -186,10 +205,23 @@ class GlideConnection:
                 answers = await self._run_pipeline(commands)
             except glide.GlideError as error:
                 raise self._explained(error) from None
-        return [
+        explained = [
             self._explained(answer) if isinstance(answer, glide.GlideError) else answer
             for answer in answers or ()
         ]
+        for answer in explained:
+            await self._leave_a_replica(answer)
+        return explained
+
+    async def _leave_a_replica(self, answer: object) -> None:
+        """Hang up on a server that is a replica by now: its name may lead to its successor."""
+        if not isinstance(answer, ServerNotReadyError) or answer.code != "READONLY":
+            return
+        now = anyio.current_time()
+        if not self.is_cluster and now - self._left_at > _LEAVE_EVERY:
+            self._left_at = now
+            with suppress(glide.GlideError):
+                await self._client.custom_command(["QUIT"])  # the core connects anew by itself
 
     async def _run_pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any] | None:
         client = self._client
@@ -228,7 +260,7 @@ class GlideConnection:
 
     def _explained(self, error: glide.GlideError) -> LeaseqError:
         """What the core's error says of the request."""
-        text = str(error).strip()
+        text = str(error).strip().partition(_ECHO)[0]
         where = self._url.address
         if isinstance(error, glide.TimeoutError):
             within = f"no answer from {where} within {self._url.request_timeout:g} s"
@@ -240,7 +272,7 @@ class GlideConnection:
             return ServerUnavailableError("the connection was closed meanwhile", in_doubt=True)
         if refused := _REFUSED.search(text):
             said = f"{refused[1]} {refused[2]}"
-            return ServerNotReadyError(f"{where} is not ready: {said}", in_doubt=False)
+            return ServerNotReadyError(f"{where} is not ready: {said}", code=refused[1])
         signalled = _SIGNALLED.match(text)
         coded = signalled or _CODED.match(text)
         if coded is None:
@@ -250,5 +282,5 @@ class GlideConnection:
         code = _CODES.get(coded[1], coded[1])
         said = f"{code} {text[coded.end() :]}"
         if code in _NOT_READY:
-            return ServerNotReadyError(f"{where} is not ready: {said}", in_doubt=False)
+            return ServerNotReadyError(f"{where} is not ready: {said}", code=code)
         return refusal(said)

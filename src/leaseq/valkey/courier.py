@@ -42,8 +42,8 @@ from anyio import (
 from anyio.abc import TaskStatus
 
 from .._loop import Home, comes_again
-from ..errors import QueueClosedError, ServerUnavailableError
-from .asking import Answer, Ask, Trip
+from ..errors import QueueClosedError, ServerError, ServerUnavailableError
+from .asking import Answer, Ask, Attendant, Trip
 from .client import Client, Script
 from .contact import Contact
 from .rights import Rights
@@ -78,20 +78,6 @@ class Chores(Protocol):
 
     def told(self, message: bytes) -> None:
         """What somebody has published to this process: a wake-up, mostly."""
-
-
-class Attendant(Protocol):
-    """Somebody who waits for what others bring about."""
-
-    event: Event
-    """Set when there is something to look at."""
-
-    @property
-    def done(self) -> bool:
-        """Whether it has come about."""
-
-    def wake(self) -> None:
-        """Let it look again."""
 
 
 class Courier:
@@ -171,12 +157,15 @@ class Courier:
         Takes effect even if cancelled.
         """
         self._closed = True
-        left = [*self._asked, *([] if self._unfinished is None else self._unfinished.asks)]
-        self._asked.clear()
-        for ask in left:
-            ask.posted = ask.sent = False
-            if not ask.answered:
+        sent = [] if self._unfinished is None else self._unfinished.asks
+        for ask in (*sent, *self._asked):
+            if not ask.answered and ask.sent:
+                lost = "the broker was closed before the answer came"
+                ask.fail(ServerUnavailableError(lost, in_doubt=True))
+            elif not ask.answered:
                 ask.fail(QueueClosedError("the broker is closed"))
+            ask.posted = ask.sent = False
+        self._asked.clear()
         self.ring()
         with CancelScope(shield=True):
             await self._client.close()
@@ -382,8 +371,13 @@ class Courier:
         while True:
             try:
                 reply = await self._send(trip, keys, words)
-            except ServerUnavailableError as error:
-                trip.in_doubt = trip.in_doubt or error.in_doubt
+            except (ServerUnavailableError, ServerError) as error:
+                if isinstance(error, ServerUnavailableError):
+                    trip.in_doubt = trip.in_doubt or error.in_doubt
+                elif not (trip.in_doubt and error.code == "NOPERM"):
+                    self._refuse(trip, error)
+                    return
+                # What may have been done, the server can say, once it is there and lets us ask.
                 self._contact.missed(str(error), self._home.time())
                 if self._closed or self._home.time() - started >= patience:
                     self._give_up(trip, str(error))
@@ -431,6 +425,8 @@ class Courier:
         self._listen()
 
     def _refuse(self, trip: Trip, error: Exception) -> None:
+        if trip.in_doubt:
+            error = ServerUnavailableError(str(error), in_doubt=True)
         self._unfinished = None
         for ask in trip.asks:
             ask.sent = False

@@ -36,6 +36,9 @@ _BACKOFF: Final = glide.BackoffStrategy(
 )
 """Tries to reconnect every 0.6 s at the latest; when a server is back, not all who wait at once."""
 
+_MAY: Final = "return redis.acl_check_cmd(ARGV[1], ARGV[2]) and 1 or 0"
+"""Whether the user may give a command that is about a channel."""
+
 _PAUSE: Final = 0.05
 """Seconds between two tries to connect."""
 
@@ -95,10 +98,7 @@ async def _open(
                 return False
             _check(info or "", url)
             if channel is not None and not await connection.subscribe(channel):
-                raise UnusableServerError(
-                    f"{url.address} does not let this user subscribe to {channel}: its ACL lacks "
-                    f"+{'s' * connection.is_cluster}subscribe, or &{slot_key(url.prefix)}:p:*"
-                )
+                raise UnusableServerError(await _why_not_subscribed(connection, url, channel))
         except (ServerError, ServerUnavailableError) as error:
             raise UnusableServerError(await why_not_connected(url, error, tls)) from None
     except BaseException:
@@ -123,6 +123,17 @@ async def _info(connection: GlideConnection, timeout: float) -> str | None:
             if not may_answer or anyio.current_time() >= until:
                 raise
         await anyio.sleep(_PAUSE)
+
+
+async def _why_not_subscribed(connection: GlideConnection, url: ValkeyUrl, channel: str) -> str:
+    """Why a server has not confirmed a subscription."""
+    command = "ssubscribe" if connection.is_cluster else "subscribe"
+    if await connection.command("EVAL", _MAY, "0", command, channel):
+        return f"{url.address} has not confirmed a subscription for {url.connect_timeout:g} s"
+    return (
+        f"{url.address} does not let this user subscribe to {channel}: its ACL lacks "
+        f"+{command}, or &{slot_key(url.prefix)}:p:*"
+    )
 
 
 def _check(info: str, url: ValkeyUrl) -> None:

@@ -1,19 +1,23 @@
-"""A queue's options as the server keeps them. Sans-IO."""
+"""Options of queues and puts as the server takes them. Sans-IO."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from ..kit.terms import Terms
 from ..policies import Backoff, Retry, Tenant
 from ..values import BrokerQueueOptions, lease_seconds, wait_seconds
-from .asking import Word, at_most_a_century
+from .asking import Word, at_most_a_century, microseconds
 from .keys import encode_name
 
-__all__ = ["declare_words", "read_options", "write_options"]
+__all__ = ["declare_words", "put_words", "read_options", "write_options"]
+
+_PRIORITIES: Final = range(-(2**31), 2**31)
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,23 @@ def declare_words(name: str, options: BrokerQueueOptions) -> list[Word]:
         cap = "-1" if tenant.max_in_flight is None else str(tenant.max_in_flight)
         words += [encode_name(tenant_name), repr(float(tenant.weight)), cap]
     return words
+
+
+def put_words(terms: Terms, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes | str]:
+    """What a put is told after the queue."""
+    if terms.priority is not None and terms.priority not in _PRIORITIES:
+        raise ValueError(
+            f"a priority is between -2**31 and 2**31 - 1 on this engine, not {terms.priority}"
+        )
+    items = [word for pair in pairs for word in pair]
+    return [
+        terms.if_in_flight,
+        "" if terms.priority is None else str(terms.priority),
+        encode_name(terms.tenant),
+        microseconds(terms.delay),
+        microseconds(terms.ttl),
+        terms.reschedule,
+        "0",
+        str(len(items) // 2),
+        *items,
+    ]

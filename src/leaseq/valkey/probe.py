@@ -49,12 +49,18 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
         )
     if "NOAUTH" in said:
         return f"{url.address} asks for a password: valkey://user:password@host"
+    if "'HELLO'" in said:
+        return (
+            f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
+            "another name for it"
+        )
     if "No topology views found" in said:
         if url.is_cluster:
             return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
         return f"{url.address} is the replica of another server: name that one"
     if isinstance(error, ServerError) or "PermissionDenied" in said:
-        return f"{url.address} refuses what leaseq must ask at first: {refusal(said)}"
+        refused = error if isinstance(error, ServerError) else refusal(said)
+        return f"{url.address} refuses what leaseq must ask at first: {refused}"
     found = [await _what_is_there(host, port, url, tls) for host, port in url.hosts]
     return "; ".join(each or f"{url.address} does not let this user in: {said}" for each in found)
 

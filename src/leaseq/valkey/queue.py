@@ -8,7 +8,14 @@ from typing import TypeVar, Unpack, cast
 
 from anyio import CancelScope
 
-from ..errors import InvalidLeaseError, KeyAlreadyInFlightError, LeaseLostError, QueueClosedError
+from ..errors import (
+    InvalidLeaseError,
+    KeyAlreadyInFlightError,
+    LeaseLostError,
+    QueueClosedError,
+    ServerError,
+    ServerUnavailableError,
+)
 from ..kit.holding import check_held
 from ..kit.request import check_batch, check_limit
 from ..kit.terms import Terms
@@ -32,6 +39,7 @@ from .core import BEHIND
 from .inspecting import Inspecting
 from .keys import decode_key, decode_name, encode_key, encode_name, encoded
 from .lease import ValkeyLease, local_seconds
+from .options import put_words
 
 __all__ = ["ValkeyQueue"]
 
@@ -46,27 +54,6 @@ _OUTCOMES = {
     b"b": Put.BUFFERED,
 }
 _LOT = 1000  # letters that are looked at in one step: a server that did more would do nothing else
-_PRIORITIES = range(-(2**31), 2**31)
-
-
-def put_words(terms: Terms, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes | str]:
-    """What a put is told after the queue."""
-    if terms.priority is not None and terms.priority not in _PRIORITIES:
-        raise ValueError(
-            f"a priority is between -2**31 and 2**31 - 1 on this engine, not {terms.priority}"
-        )
-    items = [word for pair in pairs for word in pair]
-    return [
-        terms.if_in_flight,
-        "" if terms.priority is None else str(terms.priority),
-        encode_name(terms.tenant),
-        microseconds(terms.delay),
-        microseconds(terms.ttl),
-        terms.reschedule,
-        "0",
-        str(len(items) // 2),
-        *items,
-    ]
 
 
 class ValkeyQueue(Inspecting[K, V]):
@@ -359,7 +346,13 @@ class ValkeyQueue(Inspecting[K, V]):
         where: Word = "-"
         while where and (left is None or left > 0) and (limit is None or len(back) < limit):
             most = "-1" if limit is None else str(limit - len(back))
-            answer = await self._ask("manage", "redrive", *which, most, where)
+            try:
+                answer = await self._ask("manage", "redrive", *which, most, where)
+            except (ServerError, ServerUnavailableError) as error:
+                if not back:
+                    raise
+                done = f"{len(back)} dead letters were brought back, but then: {error}"
+                raise ServerUnavailableError(done, in_doubt=True) from error
             back += (cast("K", decode_key(key)) for key in answer[1])
             conflicts += (cast("K", decode_key(key)) for key in answer[2])
             left = (answer[3] if left is None else left) - _LOT

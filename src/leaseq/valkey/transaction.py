@@ -14,7 +14,8 @@ from ..values import Ended, PutOptions
 from .asking import Answer, Ask, Word
 from .core import raised
 from .keys import encode_key, encoded
-from .queue import ValkeyQueue, put_words, release_words
+from .options import put_words
+from .queue import ValkeyQueue, release_words
 
 if TYPE_CHECKING:
     from .broker import ValkeyBroker

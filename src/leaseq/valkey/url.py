@@ -96,6 +96,11 @@ class ValkeyUrl:
             raise ValueError(f"the URL of a Valkey server has no #fragment: {_ESCAPES}")
         user_info, _, hosts = location.rpartition("@")
         username, _, password = user_info.partition(":")
+        if username and not password:
+            raise ValueError(
+                "the URL has a user without a password: user:password@host (for one that has none, "
+                "any will do)"
+            )
         tls = SCHEMES[scheme.lower()]
         return cls(
             hosts=tuple(_hosts(hosts)),

@@ -251,8 +251,16 @@ class Waiters(Generic[K, V]):
         stale, self._stale = self._stale, []
         return stale
 
-    def give(self, group: Group[K, V], leases: list[ValkeyLease[K, V]]) -> list[ValkeyLease[K, V]]:
+    def give(
+        self, group: Group[K, V], leases: list[ValkeyLease[K, V]], *, more: bool
+    ) -> list[ValkeyLease[K, V]]:
         """A claim for a group has brought these: who is served goes, the others wait on.
+
+        Args:
+            group: For whom it was.
+            leases: What it has brought.
+            more: Whether the next one may bring more. If not, and the server could not park this
+                process either, it is for `look_again` to ask once more.
 
         Returns:
             What nobody waits for any more. O(leases).
@@ -265,5 +273,6 @@ class Waiters(Generic[K, V]):
             self.drop(waiter)
             waiter.end()
         self._hungry.pop(group, None)
-        self._see(group)
+        if more:
+            self._see(group)
         return leases[given:]

@@ -104,6 +104,9 @@ local function queue_at(index)
   if q == nil then
     local at = 2 + (index - 1) * 12
     local raw = redis.pcall("GET", KEYS[at + 1])
+    if type(raw) == "table" and not raw.err:find("WRONGTYPE", 1, true) then
+      error(raw) -- one that may not be read is not gone
+    end
     q = type(raw) == "string" and new_queue(index, at, cmsgpack.unpack(raw))
     queues[index] = q
   end

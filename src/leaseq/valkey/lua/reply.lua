@@ -34,15 +34,18 @@ local function end_operation()
   end
 end
 
-local REFUSALS = { OOM = true, READONLY = true, MISCONF = true, NOREPLICAS = true }
+local function message_of(problem)
+  return type(problem) == "table" and problem.err or tostring(problem)
+end
+
+local REFUSALS = { OOM = true, MISCONF = true, NOREPLICAS = true }
 
 -- What the server says against an operation, and all that the operation did in vain.
 --
 -- A server that is full, or may not be written to, refuses the first write of a script: then nothing
 -- has been done, and the queues are as they are there. Anything else, a key that is not what it
 -- should be, may come in the middle: what was done stays, and is stored.
-local function refused(problem, n_events)
-  local text = type(problem) == "table" and problem.err or tostring(problem)
+local function refused(text, n_events)
   if REFUSALS[text:match("^%-?(%u+) ") or ""] then
     queues = {}
     for n = #events, n_events + 1, -1 do
@@ -66,7 +69,10 @@ local function run()
     end
     local n_events = #events
     local done, result = pcall(ops[name][name])
-    reply[n + 3] = done and result or refused(result, n_events)
+    if not done and message_of(result):find("^%-?READONLY") then
+      return redis.error_reply(message_of(result)) -- another server does it, all of it
+    end
+    reply[n + 3] = done and result or refused(message_of(result), n_events)
     pcall(end_operation)
   end
   pcall(store_queues)
@@ -86,6 +92,9 @@ local function answer()
     reply = { digits(now), {}, events, unpack(again) }
   else
     reply = run()
+    if reply.err then
+      return reply
+    end
   end
   for index = 1, tonumber(ARGV[5]) do
     reply[2][index] = time_left(index)

@@ -1,0 +1,267 @@
+"""Whoever asks is told what became of it, and no more than is known: done, not done, or perhaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import glide
+import pytest
+from anyio import create_task_group, fail_after
+from tests.servers import Server
+from tests.valkey.conftest import MakeServer, binary
+from tests.valkey.mishaps import eventually
+from tests.valkey.test_client import SECRET, refused
+from tests.valkey.wire import Fault, Wire
+
+import leaseq
+from leaseq.errors import ServerError, ServerUnavailableError
+from leaseq.valkey import ValkeyBroker, ValkeyUrl
+from leaseq.valkey.client import GlideConnection
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def ada(server: Server, wire: Wire) -> AsyncIterator[ValkeyBroker]:
+    """The broker of a user who may do anything so far, behind a wire."""
+    server.command("ACL", "SETUSER", "ada", "on", f">{SECRET}", "~*", "&*", "+@all")
+    async with wire.listening() as url:
+        parsed = ValkeyUrl.parse(url.replace("://", f"://ada:{SECRET}@"))
+        async with ValkeyBroker(parsed, patience=1.0) as broker:
+            yield broker
+
+
+async def forbid(server: Server, wire: Wire) -> None:
+    """Once the fault has happened, let her run no scripts, and mend the wire."""
+    await eventually(lambda: bool(wire.happened))
+    server.command("ACL", "SETUSER", "ada", "-evalsha")
+    wire.mend()
+
+
+async def test_a_put_that_was_done_and_then_forbidden_is_in_doubt(own_server: Server) -> None:
+    wire = Wire(own_server)
+    with fail_after(20):
+        async with ada(own_server, wire) as broker, create_task_group() as tg:
+            queue = await broker.queue("work")
+            wire.plan(Fault(b"put", "reply", 0.0, "end"))
+            tg.start_soon(forbid, own_server, wire)
+            with pytest.raises(ServerUnavailableError, match=r"\+evalsha") as caught:
+                await queue.put("a", 1)
+            assert caught.value.in_doubt
+            own_server.command("ACL", "SETUSER", "ada", "+evalsha")
+            assert await queue.available_keys() == {"a"}
+
+
+async def test_a_lease_that_was_claimed_and_then_forbidden_is_had_in_the_end(
+    own_server: Server,
+) -> None:
+    wire = Wire(own_server)
+    with fail_after(20):
+        async with ada(own_server, wire) as broker, create_task_group() as tg:
+            queue = await broker.queue("work")
+            await queue.put("a", 1)
+            wire.plan(Fault(b"claim", "reply", 0.0, "end"))
+            await tg.start(broker.run)
+
+            async def allow() -> None:
+                await forbid(own_server, wire)
+                await anyio.sleep(0.5)
+                own_server.command("ACL", "SETUSER", "ada", "+evalsha")
+
+            tg.start_soon(allow)
+            key, _, lease = await queue.get()
+            assert key == "a"
+            await lease.ack()
+            tg.cancel_scope.cancel()
+
+
+async def test_a_put_under_way_when_its_broker_is_closed_is_in_doubt(shared_server: Server) -> None:
+    wire = Wire(shared_server)
+    with fail_after(20):
+        async with wire.listening("?prefix=closing") as url, create_task_group() as tg:
+            broker = leaseq.connect(url)
+            queue = await broker.queue("work")
+            wire.plan(Fault(b"put", "reply", 0.0, "stall"))
+            errors: list[ServerUnavailableError] = []
+
+            async def put() -> None:
+                with pytest.raises(ServerUnavailableError, match="was closed before") as caught:
+                    await queue.put("a", 1)
+                errors.append(caught.value)
+
+            tg.start_soon(put)
+            await eventually(lambda: bool(wire.happened))
+            await broker.close()
+            await eventually(lambda: bool(errors))
+            assert errors[0].in_doubt
+
+
+async def test_a_redrive_that_fails_half_way_says_what_it_has_done(own_server: Server) -> None:
+    async with leaseq.connect(own_server.url) as broker:
+        queue, dead = await broker.create_queue_pair("work")
+        await queue.put_many([(f"{number}", 0) for number in range(1200)])
+        for _ in range(3):
+            for lease in await queue.get_batch(400):
+                await lease.reject("bad")
+        assert await dead.qsize() == 1200
+        ask = queue._ask
+        steps = 0
+
+        async def fill(*words: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == 2:
+                own_server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+            return await ask(*words)
+
+        queue._ask = fill  # type: ignore[method-assign]
+        with pytest.raises(ServerUnavailableError, match=r"^1000 dead letters were") as caught:
+            await queue.redrive()
+        assert caught.value.in_doubt
+        assert isinstance(caught.value.__cause__, ServerError)
+
+
+@pytest.mark.long
+async def test_who_opens_a_broker_and_is_cancelled_spoils_it_for_nobody(
+    shared_server: Server,
+) -> None:
+    wire = Wire(shared_server)
+    with fail_after(20):
+        async with wire.listening("?prefix=opening") as url, create_task_group() as tg:
+            broker = leaseq.connect(url)
+            wire.plan(Fault(b"hello", "reply", 0.0, "stall"))
+            given_up = anyio.CancelScope()
+
+            async def first() -> None:
+                with given_up:
+                    await broker.queue("a")
+
+            tg.start_soon(first)
+            await eventually(lambda: bool(wire.happened))
+            async with create_task_group() as others:
+                others.start_soon(broker.queue, "b")
+                await anyio.sleep(0.1)
+                given_up.cancel()
+                await anyio.sleep(4.5)  # longer than the first one waits for what was sent
+                wire.mend()
+            assert [info.name for info in await broker.list_queues()] == ["b"]
+            await broker.close()
+
+
+@pytest.mark.only("asyncio")
+async def test_a_close_that_is_cancelled_natively_hangs_up_all_the_same(own_server: Server) -> None:
+    broker = leaseq.connect(own_server.url)
+    queue = await broker.queue("work")
+    await queue.put("a", 1)
+    await queue.get()
+    with own_server.frozen():
+        closing = asyncio.create_task(broker.close())
+        await asyncio.sleep(0.2)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    await eventually(lambda: b"name=" not in others(own_server))
+
+
+def others(server: Server) -> bytes:
+    """Who is connected, but for whoever asks."""
+    lines = server.command("CLIENT", "LIST").splitlines()
+    return b"\n".join(line for line in lines if b"cmd=client" not in line)
+
+
+async def test_a_server_that_does_not_confirm_a_subscription_is_no_matter_of_rights(
+    shared_server: Server,
+) -> None:
+    wire = Wire(shared_server)
+    async with wire.listening("?connect_timeout=0.5") as url:
+        wire.plan(Fault(b"SUBSCRIBE", "request", 0.0, "delay", seconds=1.0))
+        assert "has not confirmed a subscription for 0.5 s" in await refused(url)
+
+
+def test_what_a_server_echoes_is_not_told() -> None:
+    connection = GlideConnection.__new__(GlideConnection)
+    connection._url = ValkeyUrl.parse(f"valkey://ada:{SECRET}@localhost")
+    error = glide.RequestError(
+        "connect failed: An error was signalled by the server: - ResponseError: unknown command "
+        f"'HELLO', with args beginning with: '3' 'AUTH' 'ada' '{SECRET}'"
+    )
+    told = str(connection._explained(error))
+    assert "'HELLO'" in told
+    assert SECRET not in told
+
+
+@pytest.mark.only("trio")
+async def test_a_server_that_does_not_know_hello_is_told_as_such(
+    tmp_path: Path,
+) -> None:
+    with Server(binary("redis"), tmp_path, "--rename-command", "HELLO", "") as server:
+        said = await refused(f"valkey://ada:{SECRET}@127.0.0.1:{server.port}?connect_timeout=1")
+    assert "does not know HELLO" in said
+
+
+# Where nothing can be written
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("CONFIG", "SET", "maxmemory", "1"),
+        ("CONFIG", "SET", "min-replicas-to-write", "1"),
+        ("REPLICAOF", "127.0.0.1", "1"),
+    ],
+    ids=["full", "without replicas", "a replica"],
+)
+async def test_who_waits_where_nothing_can_be_written_does_not_ask_without_end(
+    own_server: Server, how: tuple[str, ...]
+) -> None:
+    async with leaseq.connect(own_server.url) as broker, create_task_group() as tg:
+        queue = await broker.queue("work")
+        own_server.command(*how)
+        await tg.start(broker.run)
+        tg.start_soon(queue.get)
+        await anyio.sleep(0.5)
+        before = calls(own_server)
+        await anyio.sleep(1.0)
+        assert calls(own_server) - before <= 4
+        tg.cancel_scope.cancel()
+
+
+def calls(server: Server) -> int:
+    """How many scripts it has run."""
+    said = server.command("INFO", "commandstats").partition(b"cmdstat_evalsha:calls=")[2]
+    return int(said.partition(b",")[0])
+
+
+@pytest.mark.long
+async def test_a_server_that_has_become_a_replica_is_left_for_its_successor(
+    make_server: MakeServer,
+) -> None:
+    old, new = (make_server("--repl-diskless-sync-delay", "0") for _ in range(2))
+    wire = Wire(old)
+    new.command("REPLICAOF", "127.0.0.1", str(old.port))
+    with fail_after(30):
+        async with wire.listening() as url, leaseq.connect(url) as broker:
+            queue = await broker.queue("work")
+            await queue.put("a", 1)
+            async with create_task_group() as tg:
+                await tg.start(broker.run)
+                await eventually(lambda: b"offset" in new.command("INFO", "replication"))
+                await eventually(lambda: b"link_status:up" in new.command("INFO", "replication"))
+                new.command("REPLICAOF", "NO", "ONE")
+                old.command("REPLICAOF", "127.0.0.1", str(new.port))
+                wire.lead_to(new)
+                await queue.put("b", 2)
+                got = {(await queue.get())[0] for _ in range(2)}
+                assert got == {"a", "b"}
+                tg.cancel_scope.cancel()
+
+
+def test_a_name_without_a_password_is_nobody_elses() -> None:
+    with pytest.raises(ValueError, match="a user without a password"):
+        leaseq.connect("valkey://ada@localhost")
