@@ -244,6 +244,7 @@ def test_long_lists_are_cut_and_say_so(use: Use) -> None:
 
     use(many)
     assert invoke("info", "work", "--limit", 2).output.count("and 3 more") == 2
+    assert len(said("info", "work")["leases"]) == 5
     assert [each["key"] for each in said("info", "work", "--limit", 2)["leases"]] == [
         "int:0",
         "int:1",
@@ -510,6 +511,51 @@ def test_a_full_queue_is_waited_for_and_then_given_up(use: Use) -> None:
     result = invoke("put", "emails", "second", "1", "--timeout", 0.01)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "had no room for 0.01 s: nothing was put" in result.stderr
+
+
+def test_what_has_room_is_put_though_no_time_is_to_be_waited(kept: list[Any]) -> None:
+    assert invoke("put", "emails", "a", "1", "--timeout", 0).stdout == "added\n"
+
+
+def test_a_put_that_takes_long_is_not_taken_for_one_without_room(use: Use) -> None:
+    class Slow(Filled):
+        async def queue(self, name: str, **options: Any) -> Any:
+            queue = await super().queue(name, **options)
+
+            async def put(*_: Any, **__: Any) -> object:
+                await anyio.sleep(0.3)
+                raise ServerUnavailableError("no answer", in_doubt=True)
+
+            queue.put = put
+            return queue
+
+    use(fill, Slow)
+    result = invoke("put", "orders", "a", "1", "--timeout", 0.01)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "leaseq: no answer: it may have been done, so look before you try again\n"
+    )
+
+
+def test_who_interrupts_a_change_is_told_that_it_may_have_been_done(
+    use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Filled):
+        async def purge(self, name: str) -> int:
+            raise KeyboardInterrupt
+
+    use(fill, Interrupted)
+    result = invoke("purge", "orders", "--yes")
+    assert result.exit_code == 130
+    assert "it may have been done, so look" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "dead", "purge", "redrive"])
+def test_a_name_that_no_queue_can_have_is_a_matter_of_usage(use: Use, command: str) -> None:
+    use(fill)
+    result = invoke(command, "bad name")
+    assert result.exit_code == 2
+    assert "a queue's name has" in result.stderr
 
 
 def test_what_the_queue_refuses_is_told(use: Use) -> None:

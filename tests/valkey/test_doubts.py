@@ -147,7 +147,7 @@ async def test_who_opens_a_broker_and_is_cancelled_spoils_it_for_nobody(
                 others.start_soon(broker.queue, "b")
                 await anyio.sleep(0.1)
                 given_up.cancel()
-                await anyio.sleep(4.5)  # longer than the first one waits for what was sent
+                await anyio.sleep(6.5)  # longer than the first one waits for what was sent
                 wire.mend()
             assert [info.name for info in await broker.list_queues()] == ["b"]
             await broker.close()

@@ -12,7 +12,7 @@ import anyio
 import typer
 
 from ..abc import Broker, LeasedQueue
-from ..errors import KeyAlreadyInFlightError, ServerError
+from ..errors import KeyAlreadyInFlightError, LeaseqError, ServerError
 from ..values import InFlightPolicy, Put, PutOptions, QueueInfo
 from .looking import find, find_queue
 from .opening import NotDone, consult
@@ -20,6 +20,9 @@ from .parameters import Json, Key, Name, Url, Yes, confirm, to_key
 from .wording import LegibleCodec, as_json, counted, printable, read_value, write_key
 
 __all__ = ["purge", "put", "redrive"]
+
+_PAUSE = 0.1  # seconds between two looks whether a put waits for room
+
 
 # Putting
 
@@ -111,16 +114,47 @@ async def _put(
         raise NotDone(str(error)) from None
     await _check_takes_items(queue)
     try:
-        with anyio.fail_after(timeout):
-            return await queue.put(key, value, **options)
-    except TimeoutError:
-        raise NotDone(f"queue {name!r} had no room for {timeout:g} s: nothing was put") from None
+        outcome = await _put_if_there_is_room(queue, key, value, options, timeout)
     except KeyAlreadyInFlightError:
         raise NotDone(
             f"key {write_key(key)} is leased: --if-in-flight buffer puts it after that"
         ) from None
     except (TypeError, ValueError) as error:
         raise NotDone(_in_options(error, options)) from None
+    if outcome is None:
+        raise NotDone(f"queue {name!r} had no room for {timeout:g} s: nothing was put")
+    return outcome
+
+
+async def _put_if_there_is_room(
+    queue: LeasedQueue[Any, Any], key: Any, value: Any, options: PutOptions, timeout: float
+) -> Put | None:
+    """Put, and wait so many seconds for room; None: there was none, and nothing was put.
+
+    A server that does not answer is another matter, for which `put` has words of its own.
+    """
+    outcomes: list[Put] = []
+    errors: list[Exception] = []
+
+    async def put() -> None:
+        try:
+            outcomes.append(await queue.put(key, value, **options))
+        except Exception as error:
+            errors.append(error)  # raised in here, it would be in a group
+        tg.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(put)
+        await anyio.sleep(timeout)
+        while True:
+            with suppress(LeaseqError):  # then the put fails as well, and says what became of it
+                if (await queue.statistics()).putters:
+                    break  # it waits for room
+            await anyio.sleep(_PAUSE)
+        tg.cancel_scope.cancel()
+    for error in errors:
+        raise error
+    return outcomes[0] if outcomes else None
 
 
 async def _check_takes_items(queue: LeasedQueue[Any, Any]) -> None:

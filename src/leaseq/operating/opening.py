@@ -22,6 +22,8 @@ __all__ = ["NotDone", "consult", "explain", "guarded", "make_broker", "place"]
 
 T = TypeVar("T")
 
+_PERHAPS = "it may have been done, so look before you try again"
+
 
 class NotDone(Exception):  # noqa: N818  # it says what it is
     """What an operator asked for is not done; its text says why."""
@@ -89,6 +91,10 @@ def guarded(url: str, *, changes: bool = False) -> Iterator[None]:
             raise first from None
         typer.echo(f"leaseq: {explain(first, url, changes=changes)}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        if changes:
+            typer.echo(f"leaseq: interrupted: {_PERHAPS}", err=True)
+        raise typer.Exit(130) from None
     finally:
         logger.setLevel(level)
 
@@ -97,7 +103,7 @@ def explain(error: BaseException, url: str, *, changes: bool = False) -> str:
     """What went wrong, in one line that has no password in it."""
     text = printable(" ".join(str(error).split()))
     if isinstance(error, ServerUnavailableError) and error.in_doubt and changes:
-        return f"{text}: it may have been done, so look before you try again"
+        return f"{text}: {_PERHAPS}"
     if isinstance(error, NotDone | LeaseqError) or type(error) is LookupError:
         return text
     frame = extract_tb(error.__traceback__)[-1]

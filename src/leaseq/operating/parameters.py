@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..kit.options import check_name
 from .wording import read_key
 
 __all__ = ["Json", "Key", "Limit", "Name", "Url", "Yes", "confirm", "to_key"]
@@ -21,7 +22,17 @@ Url = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON, on one line.")]
-Name = Annotated[str, typer.Argument(help="The queue.", metavar="NAME")]
+
+
+def _to_name(text: str) -> str:
+    try:
+        check_name(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
+    return text
+
+
+Name = Annotated[str, typer.Argument(help="The queue.", metavar="NAME", callback=_to_name)]
 Key = Annotated[
     str, typer.Argument(help="A string; or int:42, or bytes:00ff in hexadecimal.", metavar="KEY")
 ]

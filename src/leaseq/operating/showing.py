@@ -33,17 +33,18 @@ def queues(*, url: Url, json: Json = False) -> None:
         typer.echo("there are no queues")
 
 
-def info(name: Name, *, url: Url, limit: Limit = 20, json: Json = False) -> None:
+def info(name: Name, *, url: Url, limit: Limit | None = None, json: Json = False) -> None:
     """Tell all of one queue: counts, tenants, and who holds what for how long.
 
-    Tenants with the most items come first, and leases in the order in which they were handed out.
+    Tenants with the most items come first, and leases in the order in which they were handed out:
+    20 of each are shown, unless --limit says otherwise, and with --json all.
     """
     details = consult(url, lambda broker: find_details(broker, name))
     if json:
         typer.echo(as_json(details_document(details, limit)))
         return
     console = make_console()
-    for table in details_tables(details, limit):
+    for table in details_tables(details, limit or 20):
         console.print(table)
 
 

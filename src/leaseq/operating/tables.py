@@ -118,7 +118,7 @@ def details_tables(details: Details, limit: int) -> list[Table]:
     return tables
 
 
-def details_document(details: Details, limit: int) -> dict[str, object]:
+def details_document(details: Details, limit: int | None) -> dict[str, object]:
     """One queue at length, as an object."""
     statistics = asdict(details.statistics)
     for each in _HERE_ONLY:

@@ -95,7 +95,10 @@ class _Interrupt:
 
 
 def _leave() -> None:
-    make_console().show_cursor()
+    console = make_console()
+    console.show_cursor()
+    if console.is_terminal:
+        console.print()  # or what comes next is in the last table
     sys.stdout.flush()
     os._exit(0)
 

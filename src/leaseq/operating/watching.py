@@ -90,17 +90,19 @@ class _Watcher:
         self._names = names
         self._before: dict[str, Row] = {}
         self._looked_at = 0.0
+        self._away_since: float | None = None  # seconds since the epoch
         self.has_seen = False
         self.stale = False
 
     async def look(self, broker: Broker, interval: float, show: Callable[[Look], None]) -> None:
         """Look once, and rest; say so if that takes long."""
         started = anyio.current_time()
+        since = self._away_since or time.time()
         failure: LeaseqError | NotDone | None = None
         rows: list[Row] = []
         async with anyio.create_task_group() as tg:
             if self.has_seen:
-                tg.start_soon(_complain, time.time(), show)
+                tg.start_soon(_complain, since, show)
             try:
                 rows = await find_rows(broker, self._names)
             except (NotDone, LeaseqError) as error:
@@ -109,9 +111,11 @@ class _Watcher:
         if failure is not None:
             if not self.has_seen or not isinstance(failure, NotDone | ServerUnavailableError):
                 raise failure
+            self._away_since = since
             show(Look(time.time(), error=failure))
             await anyio.sleep(interval)
             return
+        self._away_since = None
         now = anyio.current_time()
         show(Look(time.time(), rows, self._rates(rows, now - self._looked_at)))
         self._before = {row.info.name: row for row in rows}

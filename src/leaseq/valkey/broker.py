@@ -259,9 +259,10 @@ class ValkeyBroker(Broker):
         for ask in asks:
             courier.post(ask)
         answers = [await courier.answer(ask) for ask in asks]
-        for answer in answers:
+        for name, answer in zip(stored, answers, strict=True):
             if answer[0] == b"raised":
-                raise raised(answer)
+                error = raised(answer)
+                raise ServerError(f"{error}, for queue {name!r}", code=error.code)
         senders: dict[str, list[str]] = {}
         for name, letters in stored.items():
             senders.setdefault(letters, []).append(name)

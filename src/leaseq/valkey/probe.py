@@ -61,8 +61,18 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
     if isinstance(error, ServerError) or "PermissionDenied" in said:
         refused = error if isinstance(error, ServerError) else refusal(said)
         return f"{url.address} refuses what leaseq must ask at first: {refused}"
-    found = [await _what_is_there(host, port, url, tls) for host, port in url.hosts]
-    return "; ".join(each or f"{url.address} does not let this user in: {said}" for each in found)
+    found = [
+        await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
+        for host, port in url.hosts
+    ]
+    return "; ".join(found)
+
+
+def _but(url: ValkeyUrl) -> str:
+    """What may be wrong where a host is as it should be."""
+    if url.is_cluster:
+        return "is there, but the node that has these keys is not, or does not let this user in"
+    return "does not let this user in"
 
 
 async def _what_is_there(
@@ -78,7 +88,8 @@ async def _what_is_there(
     except OSError as error:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         # Each backend words it differently; a name that is not found has no errno of the system.
-        known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause
+        number = cause.errno or 0
+        known = os.strerror(number) if number > 0 else cause.strerror or cause
         return f"no server at {where}: {known}"
     async with stream:
         try:
@@ -88,6 +99,8 @@ async def _what_is_there(
                 said = await _by_tls(stream, host, url, tls)
         except (anyio.BrokenResourceError, anyio.EndOfStream):
             said = "closes connections at once"
+            if tls is None:
+                said += ": does it want TLS, which is valkeys://?"
         return said and f"{where} {said}"
 
 

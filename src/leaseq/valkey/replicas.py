@@ -64,7 +64,8 @@ class ReplicatedClient:
             )
         if not isinstance(copies, int) or copies < self._replicas:
             raise ServerUnavailableError(
-                f"it was done, but it is not known whether {self._replicas} replicas have it",
+                f"no more than {copies} of {self._replicas} replicas have a copy, after "
+                f"{self._milliseconds / 1000:g} s",
                 in_doubt=True,
             )
         return cast("Reply", reply)

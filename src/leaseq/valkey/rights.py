@@ -38,6 +38,17 @@ _NEEDED: Mapping[str, frozenset[str]] = {
 """What operations need, if it is not what all need. Those that end a lease need one first; to bring
 letters back, or to take leases away, is nothing for just anybody."""
 
+_MEANT: Mapping[str, str] = {
+    "claim": "lease items",
+    "resume": "take leases over",
+    "purge": "purge queues",
+    "delete": "delete queues",
+    "redrive": "bring back dead letters",
+    "release_all": "take leases away from others",
+    "queues": "list queues",
+    "history": "read histories",
+}
+
 
 class Rights:
     """What the user of a connection may do.
@@ -74,5 +85,6 @@ class Rights:
         if self._forbidden and (lacking := self._forbidden.get(str(operation))):
             commands = " ".join(f"+{command}" for command in lacking)
             raise ServerError(
-                f"NOPERM this user may not {operation}: its ACL lacks {commands}", code="NOPERM"
+                f"NOPERM this user may not {_MEANT[str(operation)]}: its ACL lacks {commands}",
+                code="NOPERM",
             )

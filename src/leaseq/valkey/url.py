@@ -164,7 +164,7 @@ def _database(path: str) -> int:
 
 def _options(query: str, *, tls: bool) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name not in _OPTIONS:
             raise ValueError(
                 f"unknown option in the URL: there are {', '.join(_OPTIONS)}; {_ESCAPES}"
