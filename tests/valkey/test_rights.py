@@ -13,6 +13,8 @@ import pytest
 from anyio import create_task_group
 from tests.servers import Cluster, Server
 from tests.valkey.calls import CALLS, Scene, outcome, picture
+from tests.valkey.conftest import MakeServer
+from tests.valkey.mishaps import eventually
 
 import leaseq
 from leaseq.errors import ServerError, UnusableServerError
@@ -76,6 +78,25 @@ def test_the_page_for_operators_has_what_each_role_needs(own_server: Server) -> 
         assert own_server.command(*line.replace("PASSWORD", "secret").split()) == b"+OK"
     for command in {*IN_A_CLUSTER} - {*ALONE} | {"wait", "client|setinfo"}:
         assert f"+{command}" in text
+
+
+@pytest.mark.long
+@pytest.mark.only("asyncio")
+async def test_replicas_follow_where_the_default_user_is_off(make_server: MakeServer) -> None:
+    [block] = re.findall(r"<!-- acl of the .*? -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    primary = make_server("--repl-diskless-sync-delay", "0")
+    replica = make_server("--masteruser", "replica", "--masterauth", "secret")
+    *users, off = block.replace("PASSWORD", "secret").splitlines()
+    for line in users:
+        assert primary.command(*line.split()) == b"+OK"
+    url = f"valkey://admin:secret@127.0.0.1:{primary.port}"
+    async with leaseq.connect(url) as broker:
+        queue = await broker.queue("work")
+        assert primary.command(*off.split()) == b"+OK"
+        replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
+        await eventually(lambda: b"link_status:up" in replica.command("INFO", "replication"))
+        await queue.put("a", 1)  # it goes on with the connection that it has
+        await eventually(lambda: replica.command("EXISTS", "{leaseq}:q:work:items") == b":1")
 
 
 @pytest.mark.parametrize("role", ROLES)
