@@ -80,6 +80,30 @@ async def test_a_lease_that_was_claimed_and_then_forbidden_is_had_in_the_end(
             tg.cancel_scope.cancel()
 
 
+@pytest.mark.long
+async def test_who_may_not_lease_any_more_complains_once_and_waits(
+    own_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fail_after(20):
+        async with ada(own_server, Wire(own_server)) as broker, create_task_group() as tg:
+            queue = await broker.queue("work")
+            await queue.put("a", 1)
+            own_server.command("ACL", "SETUSER", "ada", "-zpopmin")
+            await tg.start(broker.run)
+
+            async def allow() -> None:
+                await anyio.sleep(4.5)  # two beats at least
+                own_server.command("ACL", "SETUSER", "ada", "+zpopmin")
+
+            tg.start_soon(allow)
+            _, _, lease = await queue.get()
+            await lease.ack()
+            tg.cancel_scope.cancel()
+    complaints = [each for each in caplog.messages if "nothing can be claimed" in each]
+    assert len(complaints) == 1
+    assert "+zpopmin" in complaints[0]
+
+
 async def test_a_put_under_way_when_its_broker_is_closed_is_in_doubt(shared_server: Server) -> None:
     wire = Wire(shared_server)
     with fail_after(20):

@@ -166,20 +166,16 @@ class Claiming(Core[K, V]):
         def receive(answer: Answer) -> None:
             self._served([group for group, _ in runs], answer)
 
-        def refuse(error: Exception) -> None:
-            logger.error("queue %r: nothing can be claimed: %s", self.name, error)
-            self._waiters.rest()  # until the next beat
-
-        yield Ask("turn", *words, receive=receive, refuse=refuse)
+        yield Ask("turn", *words, receive=receive, refuse=self._not_served)
 
     def _served(self, groups: list[Group[K, V]], answer: Answer) -> None:
         if answer[0] == b"gone":
             self.vanish()
             return
         if answer[0] != b"ok":
-            logger.error("queue %r: nothing can be claimed: %s", self.name, raised(answer))
-            self._waiters.rest()
+            self._not_served(raised(answer))
             return
+        self._complaint = ""
         _, _, left, parks, *batches = answer
         for index in range(0, len(parks), 2):
             self._waiters.park(parks[index], b"%d" % parks[index + 1])
@@ -189,6 +185,13 @@ class Claiming(Core[K, V]):
             self._undo(self._waiters.give(group, leases, more=bool(batch)))
         if self._shut_down and not left:
             self.drain()
+
+    def _not_served(self, error: Exception) -> None:
+        """Let them wait until the next beat, and say why, but not again and again."""
+        self._waiters.rest()
+        if str(error) != self._complaint and not self._closed:
+            self._complaint = str(error)
+            logger.error("queue %r: nothing can be claimed: %s", self.name, error)
 
     def _received(self, batch: list[Answer], request: Request[K]) -> list[ValkeyLease[K, V]]:
         """The leases that a claim has brought; what cannot be read is a dead letter."""

@@ -76,6 +76,7 @@ class Core(LeasedQueue[K, V]):
         self._shut_down = False
         self._closed = False
         self._deleted = False
+        self._complaint = ""  # what was said when something was last claimed in vain
         self._drained = False  # as far as is known; asked for once it is shut down, or closed
         self.next_due = inf  # when something is on the server, in seconds on the loop's clock
 
