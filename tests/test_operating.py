@@ -245,6 +245,7 @@ def test_long_lists_are_cut_and_say_so(use: Use) -> None:
     use(many)
     assert invoke("info", "work", "--limit", 2).output.count("and 3 more") == 2
     assert len(said("info", "work")["leases"]) == 5
+    assert invoke("info", "work", "--limit", 0).exit_code == 2
     assert [each["key"] for each in said("info", "work", "--limit", 2)["leases"]] == [
         "int:0",
         "int:1",

@@ -12,7 +12,12 @@ import anyio
 import typer
 
 from ..abc import Broker, LeasedQueue
-from ..errors import KeyAlreadyInFlightError, LeaseqError, ServerError
+from ..errors import (
+    KeyAlreadyInFlightError,
+    LeaseqError,
+    ServerError,
+    ServerUnavailableError,
+)
 from ..values import InFlightPolicy, Put, PutOptions, QueueInfo
 from .looking import find, find_queue
 from .opening import NotDone, consult
@@ -135,6 +140,7 @@ async def _put_if_there_is_room(
     """
     outcomes: list[Put] = []
     errors: list[Exception] = []
+    silence: list[Exception] = []
 
     async def put() -> None:
         try:
@@ -147,13 +153,17 @@ async def _put_if_there_is_room(
         tg.start_soon(put)
         await anyio.sleep(timeout)
         while True:
-            with suppress(LeaseqError):  # then the put fails as well, and says what became of it
+            try:
                 if (await queue.statistics()).putters:
                     break  # it waits for room
+            except LeaseqError as error:
+                await anyio.sleep(_PAUSE)  # for what the put itself has to say of it
+                silence.append(ServerUnavailableError(str(error), in_doubt=True))
+                break
             await anyio.sleep(_PAUSE)
         tg.cancel_scope.cancel()
-    for error in errors:
-        raise error
+    for failure in errors or (not outcomes and silence) or ():
+        raise failure
     return outcomes[0] if outcomes else None
 
 

@@ -10,7 +10,7 @@ import typer
 from ..kit.options import check_name
 from .wording import read_key
 
-__all__ = ["Json", "Key", "Limit", "Name", "Url", "Yes", "confirm", "to_key"]
+__all__ = ["Fewer", "Json", "Key", "Limit", "Name", "Url", "Yes", "confirm", "to_key"]
 
 Url = Annotated[
     str,
@@ -37,6 +37,9 @@ Key = Annotated[
     str, typer.Argument(help="A string; or int:42, or bytes:00ff in hexadecimal.", metavar="KEY")
 ]
 Limit = Annotated[int, typer.Option(min=1, help="How many to show at most.", metavar="N")]
+Fewer = Annotated[
+    int | None, typer.Option(min=1, help="How many of each to show at most.", metavar="N")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -6,7 +6,7 @@ import typer
 
 from .looking import find_details, find_letters, find_rows, find_value
 from .opening import consult
-from .parameters import Json, Key, Limit, Name, Url, to_key
+from .parameters import Fewer, Json, Key, Limit, Name, Url, to_key
 from .tables import (
     details_document,
     details_tables,
@@ -33,7 +33,7 @@ def queues(*, url: Url, json: Json = False) -> None:
         typer.echo("there are no queues")
 
 
-def info(name: Name, *, url: Url, limit: Limit | None = None, json: Json = False) -> None:
+def info(name: Name, *, url: Url, limit: Fewer = None, json: Json = False) -> None:
     """Tell all of one queue: counts, tenants, and who holds what for how long.
 
     Tenants with the most items come first, and leases in the order in which they were handed out:
@@ -44,7 +44,7 @@ def info(name: Name, *, url: Url, limit: Limit | None = None, json: Json = False
         typer.echo(as_json(details_document(details, limit)))
         return
     console = make_console()
-    for table in details_tables(details, limit or 20):
+    for table in details_tables(details, 20 if limit is None else limit):
         console.print(table)
 
 

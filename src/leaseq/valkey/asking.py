@@ -157,7 +157,7 @@ class Trip:
         in_doubt: Whether it may have been done, its answer being lost.
     """
 
-    __slots__ = ("_weight", "asks", "in_doubt", "number", "script", "sent_at", "sites")
+    __slots__ = ("_letters", "_weight", "asks", "in_doubt", "number", "script", "sent_at", "sites")
 
     def __init__(self, script: str, number: int) -> None:
         self.script = script
@@ -167,6 +167,7 @@ class Trip:
         self.sent_at = 0.0
         self.in_doubt = False
         self._weight = 0
+        self._letters: list[Site | None] = []  # of each site, as when the trip was packed
 
     def has_room_for(self, ask: Ask) -> bool:
         """Whether this may come along."""
@@ -192,6 +193,7 @@ class Trip:
         index = self.sites.get(site)
         if index is None:
             index = self.sites[site] = len(self.sites) + 1
+            self._letters.append(site.letters)
             if site.letters is not None:
                 self._visit(site.letters)
         return index
@@ -210,9 +212,7 @@ class Trip:
             str(self.number),
             str(len(sites)),
         ]
-        words += [
-            "0" if site.letters is None else str(sites.get(site.letters, 0)) for site in sites
-        ]
+        words += ["0" if each is None else str(sites[each]) for each in self._letters]
         words.append(str(len(self.asks)))
         words += [
             str(sites[word]) if isinstance(word, Site) else word

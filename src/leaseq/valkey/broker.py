@@ -65,6 +65,7 @@ class ValkeyBroker(Broker):
         self._queues: dict[str, ValkeyQueue[Any, Any]] = {}
         self._sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
         self._courier: Courier | None = None
+        self._introducing: Courier | None = None  # what is there, but of no use to others yet
         self._opening: Lock | None = None
         self._runs = False
         self._closed = False
@@ -104,13 +105,18 @@ class ValkeyBroker(Broker):
                     self.upkeep,
                     patience=self._patience,
                 )
+                self._introducing = courier
                 try:
                     await self._introduce(courier, is_cluster=client.is_cluster)
                     if self._closed:
                         raise QueueClosedError(f"{self!r}")
-                except BaseException:
+                except BaseException as error:
                     await courier.close()
+                    if self._closed and isinstance(error, LeaseqError):
+                        raise QueueClosedError(f"{self!r}") from None
                     raise
+                finally:
+                    self._introducing = None
                 self._courier = courier
             return self._courier
 
@@ -160,7 +166,8 @@ class ValkeyBroker(Broker):
             codec = codec_for(options)
             letters, made_with = await (self._declare if make else self._existing)(name, options)
             check_same(name, made_with, options)
-            site = self.site(name, letters)
+            site = self.site(name)
+            site.letters = self.site(letters) if letters else None
             if letters and make:
                 await self.queue(letters)
             return self._handle(site, codec, made_with, options)
@@ -237,13 +244,13 @@ class ValkeyBroker(Broker):
         await self._ask(Ask("look", "queues", receive=receive))
         return stored
 
-    def site(self, name: str, letters: str | None = None) -> Site:
-        """Where a queue is, and its dead letters; ``""``: it has none."""
+    def site(self, name: str, letters: str = "") -> Site:
+        """Where a queue is, and its dead letters, unless these are known here already."""
         site = self._sites.get(name)
         if site is None:
             site = self._sites[name] = Site(self._prefix, name)
-        if letters is not None:
-            site.letters = self.site(letters) if letters else None
+        if letters and site.letters is None:
+            site.letters = self.site(letters)
         return site
 
     async def dead_letters(self, name: str) -> ValkeyQueue[str, DeadLetter[Any, Any]]:
@@ -292,6 +299,7 @@ class ValkeyBroker(Broker):
 
     def _drop(self, name: str) -> None:
         """There is no such queue any more."""
+        self._sites.pop(name, None)
         queue = self._queues.pop(name, None)
         if queue is not None:
             queue.vanish()
@@ -327,14 +335,15 @@ class ValkeyBroker(Broker):
             return
         self._closed = True
         asks = [queue.begin_to_close() for queue in self._queues.values() if not queue.closed]
-        if self._courier is None:
+        courier = self._courier or self._introducing
+        if courier is None:
             return
         with CancelScope(shield=True):
-            self._courier.hurry()
+            courier.hurry()
             try:
                 await self.wait_for_close(asks)
             finally:  # `asyncio.Task.cancel` knows no shield
-                await self._courier.close()
+                await courier.close()
 
     async def wait_for_close(self, asks: Iterable[Ask]) -> None:
         """Give the server a moment to take the leases of closed handles back."""
@@ -374,6 +383,7 @@ class ValkeyBroker(Broker):
         """A queue was deleted: its name is free for another one."""
         if self._queues.get(queue.name) is queue:
             del self._queues[queue.name]
+            self._sites.pop(queue.name, None)
 
     def queue_here(self, name: str) -> ValkeyQueue[Any, Any] | None:
         """The handle of that name here, closed or not; None: there is none."""

@@ -42,7 +42,7 @@ from anyio import (
 from anyio.abc import TaskStatus
 
 from .._loop import Home, comes_again
-from ..errors import QueueClosedError, ServerError, ServerUnavailableError
+from ..errors import QueueClosedError, ServerUnavailableError
 from .asking import Answer, Ask, Attendant, Trip
 from .client import Client, Script
 from .contact import Contact
@@ -371,13 +371,8 @@ class Courier:
         while True:
             try:
                 reply = await self._send(trip, keys, words)
-            except (ServerUnavailableError, ServerError) as error:
-                if isinstance(error, ServerUnavailableError):
-                    trip.in_doubt = trip.in_doubt or error.in_doubt
-                elif not (trip.in_doubt and error.code == "NOPERM"):
-                    self._refuse(trip, error)
-                    return
-                # What may have been done, the server can say, once it is there and lets us ask.
+            except ServerUnavailableError as error:
+                trip.in_doubt = trip.in_doubt or error.in_doubt
                 self._contact.missed(str(error), self._home.time())
                 if self._closed or self._home.time() - started >= patience:
                     self._give_up(trip, str(error))

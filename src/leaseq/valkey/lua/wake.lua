@@ -185,7 +185,10 @@ local waking = lazily(function()
     drop_stale(q)
     local stamp = max(q.stamp + 1, wall)
     local member = want_prefix(want) .. struct.pack(">I8", stamp) .. process
-    if redis.pcall("ZADD", q.parked, 0, member) ~= 1 then
+    local made = redis.pcall("ZADD", q.parked, 0, member)
+    if type(made) == "table" and made.err:find("READONLY", 1, true) then
+      error(made) -- it waits at another server
+    elseif made ~= 1 then
       return nil
     end
     q.stamp, q.changed = stamp, true
