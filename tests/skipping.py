@@ -19,8 +19,8 @@ import trio
 from anyio.lowlevel import current_token
 from trio.testing import MockClock
 
-import leaseq.valkey.broker
-from leaseq.valkey.courier import Courier
+import leaseq._remote.broker
+from leaseq._remote.dispatcher import Courier
 
 QUIET = 0.01
 """Seconds in which nothing has happened: what was on its way has arrived."""
@@ -98,7 +98,7 @@ async def asking() -> AsyncIterator[None]:
 
 def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all clients here say when they ask, and the server's clock skip what is skipped here."""
-    open_client = leaseq.valkey.broker.open_client
+    open_client = leaseq._remote.broker.open_client
 
     async def open_watched(*args: Any, **options: Any) -> Any:
         async with asking():
@@ -113,5 +113,5 @@ def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
         return client
 
     ahead = property(lambda courier: round(skipped() * 1e6), lambda courier, value: None)
-    monkeypatch.setattr(leaseq.valkey.broker, "open_client", open_watched)
+    monkeypatch.setattr(leaseq._remote.broker, "open_client", open_watched)
     monkeypatch.setattr(Courier, "offset", ahead, raising=False)

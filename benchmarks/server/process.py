@@ -17,10 +17,10 @@ from typing import Any
 import anyio
 
 import leaseq
-from leaseq.valkey.asking import Ask, Trip
-from leaseq.valkey.opening import open_client
-from leaseq.valkey.queue import ValkeyQueue
-from leaseq.valkey.url import ValkeyUrl
+from leaseq._remote.queue import ValkeyQueue
+from leaseq._remote.requests import Ask, Trip
+from leaseq._valkey.opening import open_client
+from leaseq._valkey.url import ValkeyUrl
 
 QUEUE = "jobs"
 INTERVAL = 0.02  # seconds between two items

@@ -12,8 +12,8 @@ from statistics import median, quantiles
 from tests.servers import Server
 
 from benchmarks.harness import Backend, Row, at_most
-from leaseq.valkey.scripts import QUEUE_PARTS, queue_keys
-from leaseq.valkey.url import ValkeyUrl
+from leaseq._valkey.scripts import QUEUE_PARTS, queue_keys
+from leaseq._valkey.url import ValkeyUrl
 
 from .process import QUEUE
 from .stats import calls_of, number, reset

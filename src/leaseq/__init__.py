@@ -1,10 +1,9 @@
 """A keyed, leased work queue for trio and asyncio, through anyio."""
 
-from .abc import Broker, LeasedQueue, Transaction
-from .batching import Batcher, BatcherStatistics
-from .codec import Codec, JsonCodec
-from .connecting import connect
-from .errors import (
+from ._batcher.batcher import Batcher, BatcherStatistics
+from ._connect import connect
+from ._core.codec import Codec, JsonCodec
+from ._core.errors import (
     CodecError,
     InvalidLeaseError,
     KeyAlreadyInFlightError,
@@ -18,12 +17,8 @@ from .errors import (
     TransactionError,
     UnusableServerError,
 )
-from .lease import Lease
-from .lease_batch import LeaseBatch
-from .memory import LeasedKeyQueue, MemoryBroker
-from .policies import Backoff, Priority, Retry, Tenant
-from .pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
-from .values import (
+from ._core.lease import Lease, LeaseBatch
+from ._core.options import (
     BrokerQueueOptions,
     DeadLetter,
     Done,
@@ -39,6 +34,10 @@ from .values import (
     TakeOptions,
     TenantStatistics,
 )
+from ._core.policies import Backoff, Priority, Retry, Tenant
+from ._pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
+from .abc import Broker, LeasedQueue, Transaction
+from .memory import LeasedKeyQueue, MemoryBroker
 
 __all__ = [
     "Backoff",

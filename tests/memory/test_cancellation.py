@@ -20,7 +20,7 @@ from leaseq import (
     Retry,
     Tenant,
 )
-from leaseq.memory.room import Room
+from leaseq._rules.capacity import Room
 from leaseq.testing import Operation, Scenario, cancel_sweep
 
 pytestmark = pytest.mark.anyio

@@ -9,14 +9,7 @@ import pytest
 from anyio import WouldBlock, create_task_group, current_time
 from anyio.lowlevel import current_token
 
-from leaseq import (
-    Backoff,
-    DeadLetter,
-    LeasedKeyQueue,
-    Retry,
-    Tenant,
-    TimekeeperNotRunningError,
-)
+from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, Tenant, TimekeeperNotRunningError
 from leaseq.testing import VirtualEventLoop, advance
 from leaseq.testing.contract.base import Waiting, in_line, until
 

@@ -8,13 +8,7 @@ import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, current_time
 from anyio.lowlevel import checkpoint, current_token
 
-from leaseq import (
-    Lease,
-    LeasedKeyQueue,
-    Put,
-    QueueClosedError,
-    TimekeeperNotRunningError,
-)
+from leaseq import Lease, LeasedKeyQueue, Put, QueueClosedError, TimekeeperNotRunningError
 from leaseq.testing import VirtualEventLoop, advance
 from leaseq.testing.contract.base import in_line, until
 

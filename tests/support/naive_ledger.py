@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from leaseq import KeyAlreadyInFlightError, Put, Retry
-from leaseq.kit.request import Request
-from leaseq.kit.terms import Terms
-from leaseq.memory.death import Fate
-from leaseq.values import ANY_KEY
+from leaseq._core.options import ANY_KEY
+from leaseq._core.requests import Request, Terms
+from leaseq._rules.death import Fate
 
 KEYS = "abcdef"
 TENANTS = (None, "x", "y", "z")

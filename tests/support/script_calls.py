@@ -7,7 +7,7 @@ from typing import Any
 
 import valkey
 
-from leaseq.valkey import scripts
+from leaseq._valkey import scripts
 
 Argument = str | bytes | int | float
 Operation = list[Argument]

@@ -6,7 +6,7 @@ from typing import Any
 
 from script_calls import Caller
 
-from leaseq.valkey import scripts
+from leaseq._valkey import scripts
 
 _DUMP = (
     scripts._script("base", "item", "fair", "line", "lease", "moves")[: -len("end)()\n")]

@@ -7,7 +7,7 @@ import pytest
 from anyio import create_task_group, sleep
 
 from leaseq import Broker, LeasedQueue
-from leaseq.tasks.store import Store
+from leaseq.tasks._results import Store
 
 Any_ = Callable[..., Any]
 

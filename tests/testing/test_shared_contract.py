@@ -12,8 +12,8 @@ from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
 from leaseq import InvalidLeaseError, Lease, LeasedKeyQueue, LeasedQueue, QueueClosedError
-from leaseq._loop import Home
-from leaseq.memory.timekeeper import Timekeeper
+from leaseq._core.loop import Home
+from leaseq._memory.timekeeper import Timekeeper
 from leaseq.testing import advance, contract
 from leaseq.testing.contract import PartingHandles, SharingHandles, SharingHandlesInTime
 

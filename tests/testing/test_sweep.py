@@ -7,7 +7,8 @@ import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from leaseq.testing import cancel_sweep, sweep
+from leaseq.testing import _sweep as sweep
+from leaseq.testing import cancel_sweep
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ import anyio
 
 import leaseq
 from leaseq import Lease, Retry, Tenant
+from leaseq._remote.requests import Ask
 from leaseq.valkey import ValkeyBroker, ValkeyQueue
-from leaseq.valkey.asking import Ask
 
 Queue = ValkeyQueue[Any, Any]
 

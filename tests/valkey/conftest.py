@@ -11,9 +11,9 @@ from tests import children
 from tests.children import Child
 from tests.servers import Cluster, Server, find_redis, find_valkey
 
-from leaseq.valkey.client import Client
-from leaseq.valkey.opening import open_client
-from leaseq.valkey.url import ValkeyUrl
+from leaseq._valkey.connection import Client
+from leaseq._valkey.opening import open_client
+from leaseq._valkey.url import ValkeyUrl
 
 MakeServer: TypeAlias = Callable[..., Server]
 

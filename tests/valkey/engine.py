@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any, Unpack
 
+from leaseq._remote.requests import Ask
 from leaseq.testing import contract
 from leaseq.valkey import ValkeyBroker, ValkeyQueue, ValkeyUrl
-from leaseq.valkey.asking import Ask
 
 
 class Valkey:

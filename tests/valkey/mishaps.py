@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import anyio
 
-from leaseq.errors import ServerUnavailableError
+from leaseq._core.errors import ServerUnavailableError
 from leaseq.valkey import ValkeyBroker
 
 Call = Callable[..., Awaitable[Any]]

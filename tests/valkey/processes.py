@@ -19,7 +19,7 @@ import anyio
 
 import leaseq
 from leaseq import Broker, Lease, LeasedQueue, LeaseLostError
-from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
+from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 
 LEASE = 2.0
 """Seconds until a lease expires, of the queue of these programs."""

@@ -14,11 +14,11 @@ from anyio.abc import SocketAttribute, SocketStream
 from tests.servers import Server, free_port
 
 from leaseq import LeaseqError
-from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq.valkey.client import IN_FLIGHT, Client, Script
-from leaseq.valkey.opening import open_client
-from leaseq.valkey.probe import why_unusable
-from leaseq.valkey.url import ValkeyUrl
+from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
+from leaseq._valkey.connection import IN_FLIGHT, Client, Script
+from leaseq._valkey.diagnostics import why_unusable
+from leaseq._valkey.opening import open_client
+from leaseq._valkey.url import ValkeyUrl
 
 from .conftest import MakeServer
 from .wire import Fault, Side, Wire

@@ -16,7 +16,7 @@ from tests.valkey.mishaps import eventually
 
 import leaseq
 from leaseq import LeasedQueue, LeaseLostError
-from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
+from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 from leaseq.testing.contract.base import in_line
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import leaseq
 from leaseq import Retry
-from leaseq.cli import make_app
+from leaseq._cli import make_app
 
 PASSWORD = "s3cr3t/w@rd"
 QUOTED = "s3cr3t%2Fw%40rd"

@@ -18,9 +18,10 @@ from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, replies_lost, slow
 
 from leaseq import LeaseLostError, Put, Tenant
-from leaseq.errors import InvalidLeaseError, ServerUnavailableError
+from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
+from leaseq._remote import dispatcher as courier
 from leaseq.testing.contract.base import in_line, until
-from leaseq.valkey import ValkeyBroker, ValkeyUrl, courier
+from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,9 @@ from tests.servers import Server
 from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
 from tests.valkey.wire import Fault, Side, Wire
 
-from leaseq.errors import ServerUnavailableError
-from leaseq.valkey import ValkeyBroker, ValkeyUrl, scripts
+from leaseq._core.errors import ServerUnavailableError
+from leaseq._valkey import scripts
+from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio
 

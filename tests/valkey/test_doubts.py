@@ -20,9 +20,9 @@ from tests.valkey.wire import Fault, Wire
 
 import leaseq
 from leaseq import Put, Retry
-from leaseq.errors import QueueClosedError, ServerError, ServerUnavailableError
+from leaseq._core.errors import QueueClosedError, ServerError, ServerUnavailableError
+from leaseq._valkey.connection import GlideConnection
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
-from leaseq.valkey.client import GlideConnection
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from tests.valkey.wire import Wire
 
 import leaseq
 from leaseq import QueueClosedError
-from leaseq.errors import LeaseqError, ServerError
+from leaseq._core.errors import LeaseqError, ServerError
 from leaseq.testing.contract.base import in_line
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
@@ -27,8 +27,8 @@ SOON = 8.0
 @pytest.fixture(autouse=True)
 def short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon what is cancelled or closed."""
-    monkeypatch.setattr("leaseq.valkey.courier._GRACE", 0.2)
-    monkeypatch.setattr("leaseq.valkey.broker._CLOSING", 0.2)
+    monkeypatch.setattr("leaseq._remote.dispatcher._GRACE", 0.2)
+    monkeypatch.setattr("leaseq._remote.broker._CLOSING", 0.2)
 
 
 def broker_on(url: str) -> ValkeyBroker:

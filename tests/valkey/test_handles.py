@@ -16,7 +16,7 @@ from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
 from leaseq import Put, QueueClosedError, Tenant, connect
-from leaseq.errors import LeaseqError
+from leaseq._core.errors import LeaseqError
 from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,8 @@ from math import inf
 import pytest
 
 from leaseq import Backoff, Retry, Tenant
-from leaseq.valkey.options import read_options, write_options
-from leaseq.values import BrokerQueueOptions
+from leaseq._core.options import BrokerQueueOptions
+from leaseq._valkey.encoding import read_options, write_options
 
 
 @pytest.mark.parametrize(

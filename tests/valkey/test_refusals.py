@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaseq.valkey.refusals import refusal
+from leaseq._valkey.server_errors import refusal
 
 
 @pytest.mark.parametrize(

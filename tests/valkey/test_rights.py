@@ -17,9 +17,9 @@ from tests.valkey.conftest import MakeServer
 from tests.valkey.mishaps import eventually
 
 import leaseq
-from leaseq.errors import ServerError, UnusableServerError
+from leaseq._core.errors import ServerError, UnusableServerError
+from leaseq._valkey.permissions import CONSUMER, OPERATOR, PRODUCER
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
-from leaseq.valkey.rights import CONSUMER, OPERATOR, PRODUCER
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ def prefix() -> str:
 
 
 def test_the_scripts_give_just_these_commands() -> None:
-    sources = files("leaseq.valkey") / "lua"
+    sources = files("leaseq._valkey") / "lua"
     text = "".join(path.read_text() for path in sources.iterdir())
     given = {each.lower() for each in re.findall(r'call\("([A-Z]+)"', text)}
     assert given == {*OPERATOR, "publish", "spublish"}

@@ -7,7 +7,7 @@ import pytest
 from script_calls import Caller, Ear, Operation, Result, claim, declare, put, request
 from script_dump import dump
 
-from leaseq.valkey import scripts
+from leaseq._valkey import scripts
 
 SECOND = 1_000_000
 

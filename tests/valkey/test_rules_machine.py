@@ -32,10 +32,9 @@ from script_calls import Caller, Ear, Operation, Reply, claim, declare, name, pu
 from script_dump import Dump, dump
 
 from leaseq import Backoff, Put, Retry
-from leaseq.kit.request import Request
-from leaseq.kit.terms import Terms
-from leaseq.memory.death import Fate
-from leaseq.values import ANY_KEY
+from leaseq._core.options import ANY_KEY
+from leaseq._core.requests import Request, Terms
+from leaseq._rules.death import Fate
 
 UNIT = 1_000_000_000  # microseconds, much more than a test takes
 UNBURIED = 60_000_000

@@ -23,7 +23,7 @@ from tests.servers import Server
 from tests.valkey.wire import Wire
 
 import leaseq
-from leaseq.errors import UnusableServerError
+from leaseq._core.errors import UnusableServerError
 from leaseq.testing.contract.base import in_line
 
 pytestmark = pytest.mark.anyio

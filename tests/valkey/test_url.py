@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaseq.valkey.url import ValkeyUrl
+from leaseq._valkey.url import ValkeyUrl
 
 SECRET = "geheim"
 

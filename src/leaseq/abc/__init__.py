@@ -1,7 +1,7 @@
 """The contract: what queues and brokers promise, on every engine."""
 
-from .broker import Broker, Transaction
-from .inspecting import Inspectable
-from .queue import LeaseContext, LeasedQueue
+from ._broker import Broker
+from ._queue import LeaseContext, LeasedQueue
+from ._transaction import Transaction
 
-__all__ = ["Broker", "Inspectable", "LeaseContext", "LeasedQueue", "Transaction"]
+__all__ = ["Broker", "LeaseContext", "LeasedQueue", "Transaction"]

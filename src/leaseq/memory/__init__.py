@@ -1,6 +1,6 @@
 """The engine in this process."""
 
-from .broker import MemoryBroker
-from .queue import LeasedKeyQueue
+from .._memory.broker import MemoryBroker
+from .._memory.queue import LeasedKeyQueue
 
 __all__ = ["LeasedKeyQueue", "MemoryBroker"]

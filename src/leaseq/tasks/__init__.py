@@ -8,15 +8,15 @@ except ModuleNotFoundError as error:
         name="msgspec",
     ) from error
 
-from .config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
-from .context import current_task, xcom_pull, xcom_pull_sync, xcom_push
-from .errors import TaskDataError, TaskFailedError, ValueTooLargeError
-from .function import TaskDecorator, TaskFunction
-from .handler import TaskHandler
-from .place import TaskQueueOptions
-from .queue import TaskQueue
-from .task import Task
-from .worker import TaskWorker, WorkerHealth
+from ._backend import TaskQueueOptions
+from ._config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
+from ._context import current_task, xcom_pull, xcom_pull_sync, xcom_push
+from ._errors import TaskDataError, TaskFailedError, ValueTooLargeError
+from ._function import TaskDecorator, TaskFunction
+from ._handler import TaskHandler
+from ._queue import TaskQueue
+from ._task import Task
+from ._worker import TaskWorker, WorkerHealth
 
 __all__ = [
     "QueueSettings",

@@ -3,8 +3,8 @@
 The contract suite is in `leaseq.testing.contract`, which needs pytest.
 """
 
-from leaseq.testing.clocks import VirtualEventLoop, advance, virtual_backend
-from leaseq.testing.sweep import Operation, Scenario, cancel_sweep
+from leaseq.testing._clocks import VirtualEventLoop, advance, virtual_backend
+from leaseq.testing._sweep import Operation, Scenario, cancel_sweep
 
 __all__ = [
     "Operation",

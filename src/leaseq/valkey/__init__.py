@@ -1,7 +1,7 @@
 """The engine on a Valkey or Redis server: queues that processes and machines share."""
 
-from .broker import ValkeyBroker
-from .queue import ValkeyQueue
-from .url import ValkeyUrl
+from .._remote.broker import ValkeyBroker
+from .._remote.queue import ValkeyQueue
+from .._valkey.url import ValkeyUrl
 
 __all__ = ["ValkeyBroker", "ValkeyQueue", "ValkeyUrl"]

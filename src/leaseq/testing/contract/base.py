@@ -10,9 +10,9 @@ from anyio import create_task_group
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from ..._core.options import DeadLetter, GetOptions, PutOptions
+from ..._core.policies import Retry, Tenant
 from ...abc import LeasedQueue
-from ...policies import Retry, Tenant
-from ...values import DeadLetter, GetOptions, PutOptions
 
 __all__ = [
     "TIMEOUT",

@@ -9,7 +9,7 @@ import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 
-from ...errors import InvalidLeaseError, LeaseLostError
+from ..._core.errors import InvalidLeaseError, LeaseLostError
 from .base import TIMEOUT, Engine, Part, Queue, in_line
 
 __all__ = ["Bodies", "LosingBodies"]

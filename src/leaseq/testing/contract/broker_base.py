@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import pytest
 from anyio import create_task_group
 
+from ..._core.lease import Lease
 from ...abc import Broker, LeasedQueue
-from ...lease import Lease
 
 __all__ = ["WINDOW", "BrokerEngine", "BrokerPart", "TwoQueues", "lease_of"]
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from anyio import create_task_group
 
-from ...errors import LeaseLostError
-from ...policies import Priority, Retry
-from ...values import DeadLetter
+from ..._core.errors import LeaseLostError
+from ..._core.options import DeadLetter
+from ..._core.policies import Priority, Retry
 from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, letters_in, others_run
 
 __all__ = ["Burying", "BuryingInTime", "Mortal"]

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint, current_token
 
-from ..sweep import Operation, Scenario, cancel_sweep
+from .._sweep import Operation, Scenario, cancel_sweep
 from .base import Engine, Part, Queue, in_line, left_in
 
 __all__ = ["CancelledPuts", "Cancelling"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ..._core.codec import Codec
+from ..._core.options import BrokerQueueOptions, DeadLetter
 from ...abc import Broker, LeasedQueue
-from ...codec import Codec
-from ...values import BrokerQueueOptions, DeadLetter
 from .broker_base import BrokerPart, lease_of
 
 __all__ = ["Carrying"]

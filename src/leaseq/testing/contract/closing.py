@@ -6,8 +6,8 @@ import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from ...errors import LeaseLostError, QueueClosedError
-from ...policies import Tenant
+from ..._core.errors import LeaseLostError, QueueClosedError
+from ..._core.policies import Tenant
 from .base import Part, Queue, Start, until
 
 __all__ = ["Closing"]

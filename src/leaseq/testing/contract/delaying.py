@@ -7,8 +7,8 @@ import math
 import pytest
 from anyio import create_task_group
 
-from ...policies import Backoff, Retry
-from ...values import Put
+from ..._core.options import Put
+from ..._core.policies import Backoff, Retry
 from .base import Engine, Part, Queue, Start, Waiting, in_line, until
 
 __all__ = ["Delaying"]

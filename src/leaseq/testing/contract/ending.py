@@ -6,7 +6,7 @@ import pytest
 from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
-from ...errors import QueueClosedError
+from ..._core.errors import QueueClosedError
 from .base import Part, Queue, in_line, others_run, until
 
 __all__ = ["Ending"]

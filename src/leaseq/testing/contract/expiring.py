@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group, current_time
 
-from ...errors import InvalidLeaseError, LeaseLostError
+from ..._core.errors import InvalidLeaseError, LeaseLostError
 from .base import TIMEOUT, Engine, Part, Queue, in_line, until
 from .settling import each_way, settle
 

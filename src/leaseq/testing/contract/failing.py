@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from anyio import CancelScope, sleep_forever
 
-from ...abc import Broker, LeasedQueue
-from ...errors import (
+from ..._core.errors import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
@@ -18,7 +17,8 @@ from ...errors import (
     TimekeeperNotRunningError,
     TransactionError,
 )
-from ...policies import Retry
+from ..._core.policies import Retry
+from ...abc import Broker, LeasedQueue
 from .base import TIMEOUT, in_line
 from .broker_base import BrokerEngine, TwoQueues, lease_of
 

@@ -10,7 +10,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from ...abc import Broker, LeasedQueue
-from ..sweep import Operation, Scenario
+from .._sweep import Operation, Scenario
 from .base import left_in
 from .broker_base import BrokerEngine, BrokerPart
 from .cancelling import sweep

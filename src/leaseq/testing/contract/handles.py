@@ -10,20 +10,11 @@ import pytest
 from anyio import create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 
-from ...errors import InvalidLeaseError, LeaseLostError
-from ...lease import Lease
-from ...policies import Tenant
-from ...values import Put
-from .base import (
-    Engine,
-    Part,
-    Queue,
-    QueueOptions,
-    Waiting,
-    in_line,
-    others_run,
-    until,
-)
+from ..._core.errors import InvalidLeaseError, LeaseLostError
+from ..._core.lease import Lease
+from ..._core.options import Put
+from ..._core.policies import Tenant
+from .base import Engine, Part, Queue, QueueOptions, Waiting, in_line, others_run, until
 from .settling import each_way
 from .sharing import fill
 

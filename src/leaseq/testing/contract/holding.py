@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ..._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
+from ..._core.policies import Retry
 from ...abc import Broker, LeasedQueue
-from ...errors import InvalidLeaseError, LeaseLostError, QueueClosedError
-from ...policies import Retry
 from .base import TIMEOUT, in_line
 from .broker_base import BrokerEngine, BrokerPart, lease_of
 

@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
-from ...errors import QueueClosedError
+from ..._core.errors import QueueClosedError
 from .base import Engine, Part, Queue, in_line, until
 
 __all__ = ["Iterating"]

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from anyio import BusyResourceError, create_task_group
 
+from ..._core.errors import LeaseLostError, QueueClosedError, TimekeeperNotRunningError
 from ...abc import Broker
-from ...errors import LeaseLostError, QueueClosedError, TimekeeperNotRunningError
 from .base import TIMEOUT, in_line, until
 from .broker_base import BrokerEngine, BrokerPart, lease_of
 

@@ -7,9 +7,9 @@ import math
 import pytest
 from anyio import create_task_group
 
-from ...errors import QueueClosedError
-from ...policies import Retry
-from ...values import Put
+from ..._core.errors import QueueClosedError
+from ..._core.options import Put
+from ..._core.policies import Retry
 from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, until
 
 __all__ = ["Limiting", "LimitingInTime"]

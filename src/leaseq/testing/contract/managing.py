@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import pytest
 from anyio import create_task_group
 
+from ..._core.errors import LeaseLostError, QueueClosedError
+from ..._core.lease import Lease
 from ...abc import Broker, LeasedQueue
-from ...errors import LeaseLostError, QueueClosedError
-from ...lease import Lease
 from .base import in_line, until
 from .broker_base import BrokerEngine, BrokerPart, lease_of
 

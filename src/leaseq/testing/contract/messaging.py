@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ..._core.options import MessageId, Put
 from ...abc import Broker, LeasedQueue
-from ...values import MessageId, Put
 from .base import in_line
 from .broker_base import WINDOW, BrokerEngine, BrokerPart, lease_of
 

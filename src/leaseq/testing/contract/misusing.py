@@ -7,8 +7,8 @@ import math
 import pytest
 from anyio import create_task_group
 
-from ...errors import TimekeeperNotRunningError
-from ...policies import Backoff, Retry
+from ..._core.errors import TimekeeperNotRunningError
+from ..._core.policies import Backoff, Retry
 from .base import Engine, Part, Queue
 
 __all__ = ["Misusing"]

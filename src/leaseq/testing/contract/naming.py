@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from ..._core.options import BrokerQueueOptions
+from ..._core.policies import Retry, Tenant
 from ...abc import Broker
-from ...policies import Retry, Tenant
-from ...values import BrokerQueueOptions
 from .base import in_line
 from .broker_base import BrokerPart, lease_of
 

@@ -12,8 +12,8 @@ import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
+from ..._core.errors import QueueClosedError, TimekeeperNotRunningError
 from ...abc import Broker
-from ...errors import QueueClosedError, TimekeeperNotRunningError
 from .base import TIMEOUT, Engine, Queue, in_line, until
 from .broker_base import BrokerEngine, BrokerPart
 from .burying import Mortal

@@ -6,8 +6,8 @@ import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from ...errors import LeaseLostError, QueueClosedError
-from ...values import Put
+from ..._core.errors import LeaseLostError, QueueClosedError
+from ..._core.options import Put
 from .base import TIMEOUT, Queue, Waiting, in_line, others_run, until
 from .handles import Handles, SharedEngine, SharedPart, StartBoth
 

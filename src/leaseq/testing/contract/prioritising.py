@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group
 
-from ...policies import Priority
-from ...values import Put
+from ..._core.options import Put
+from ..._core.policies import Priority
 from .base import Part, Queue, Waiting, in_line, until
 
 __all__ = ["Prioritising"]

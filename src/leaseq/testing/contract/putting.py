@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from anyio import CancelScope, create_task_group
 
-from ...errors import KeyAlreadyInFlightError
-from ...values import Put
+from ..._core.errors import KeyAlreadyInFlightError
+from ..._core.options import Put
 from .base import Part, Queue, in_line, until
 
 __all__ = ["Putting"]

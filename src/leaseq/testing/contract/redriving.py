@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group
 
-from ...errors import QueueClosedError
-from ...policies import Priority, Retry
-from ...values import Redriven
+from ..._core.errors import QueueClosedError
+from ..._core.options import Redriven
+from ..._core.policies import Priority, Retry
 from .base import Part, Queue, Start, Waiting, in_line, letters_in, others_run
 
 __all__ = ["Redriving"]

@@ -10,7 +10,7 @@ import pytest
 from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
-from ...policies import Backoff, Retry
+from ..._core.policies import Backoff, Retry
 from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, others_run, until
 
 __all__ = ["Resting", "Retrying"]

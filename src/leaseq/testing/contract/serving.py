@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group
 
-from ...errors import QueueClosedError
-from ...policies import Tenant
+from ..._core.errors import QueueClosedError
+from ..._core.policies import Tenant
 from .base import Part, Queue, Start, Waiting, until
 from .sharing import fill
 

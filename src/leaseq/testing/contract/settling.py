@@ -7,8 +7,8 @@ import math
 import pytest
 from anyio import create_task_group
 
-from ...errors import InvalidLeaseError, LeaseAlreadyAcknowledgedError, LeaseLostError
-from ...lease import Lease
+from ..._core.errors import InvalidLeaseError, LeaseAlreadyAcknowledgedError, LeaseLostError
+from ..._core.lease import Lease
 from .base import Part, Queue, Start, in_line, until
 
 __all__ = ["Settling"]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from anyio import create_task_group
 
-from ...policies import Priority, Tenant
+from ..._core.policies import Priority, Tenant
 from .base import Part, Queue, Start, Waiting, in_line, until
 
 __all__ = ["Sharing"]

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 
+from ..._core.errors import TransactionError
+from ..._core.lease import Lease
 from ...abc import Broker, LeasedQueue
-from ...errors import (
-    TransactionError,
-)
-from ...lease import Lease
 from .base import TIMEOUT, in_line, until
 from .broker_base import TwoQueues, lease_of
 

@@ -1,0 +1,269 @@
+"""Which items make a batch, and when it goes. Sans-IO.
+
+Items are gathered in the order in which they come. Whenever there are enough of them they make a
+full batch, which is due at once. So there is never more than one batch that is not full, the last
+one: it is due some time after its first item, the only one whose time has to be known.
+
+A batch that was taken to be flushed stays here, in front, as it is, until it is flushed or given
+up. While it is on its way, nothing else is done with it: if the flush is cancelled, there is
+nothing to put back. If it fails, the batch rests, and nothing passes it. Once taken, it takes no
+more items in, full or not.
+
+An item's *position* is how many came before it, ever.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from math import inf
+from typing import Generic, TypeVar
+
+from .._core.policies import Retry
+
+__all__ = ["Batch", "Batches"]
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+_UNTAKEN = 60.0  # seconds until a batch that nobody took is offered again, without a backoff
+
+
+class Batch(Generic[T]):
+    """Items that are flushed together.
+
+    Attributes:
+        start: The position of the first one.
+        items: The items, in order.
+        deliveries: How often flushing them has failed.
+        due: It rests until then.
+        error: What the last delivery that the retry policy allows has failed with; None: there
+            are more.
+    """
+
+    __slots__ = ("deliveries", "due", "error", "items", "start")
+
+    def __init__(self, start: int, items: list[T]) -> None:
+        self.start = start
+        self.items = items
+        self.deliveries = 0
+        self.due = -inf
+        self.error: Exception | None = None
+
+
+class Batches(Generic[T, P]):
+    """The items in order, the batches they make, and the producers who wait for room.
+
+    A producer that waits is handed its places before it is woken, in order of arrival, so that
+    nobody who comes later can take them.
+
+    Args:
+        size: How many items make a full batch.
+        interval: Seconds after which one goes that is not full, from its first item on.
+        capacity: How many items there may be, those on their way included.
+        retry: How long a batch rests that failed, and when it is given up.
+
+    Attributes:
+        filling: The items of the last batch, which is not full.
+        open: Whether items are taken in at all.
+        spare: How many items may be appended to `filling` with nothing else to be thought of: they
+            neither begin a batch nor make one full, and there is room for them.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_capacity",
+        "_interval",
+        "_producers",
+        "_reserved",
+        "_retry",
+        "_run_items",
+        "_runs",
+        "_since",
+        "_size",
+        "_start",
+        "_taken",
+        "_taken_items",
+        "filling",
+        "open",
+        "spare",
+    )
+
+    def __init__(self, size: int, interval: float, capacity: float, retry: Retry) -> None:
+        self.filling: list[T] = []
+        self.open = False
+        self.spare = 0
+        self._size = size
+        self._interval = interval
+        self._capacity = capacity
+        self._retry = retry
+        self._since = 0.0  # when the first item of `filling` came
+        self._runs: deque[list[T]] = deque()  # one or more full batches each, the first items last
+        self._run_items = 0
+        self._start = 0  # the position of the first item that was not taken
+        self._taken: OrderedDict[int, Batch[T]] = OrderedDict()  # by their starts, and so in order
+        self._taken_items = 0
+        self._producers: OrderedDict[P, int] = OrderedDict()
+        self._admitted: dict[P, int] = {}
+        self._reserved = 0
+
+    def __len__(self) -> int:
+        return self._taken_items + self._run_items + len(self.filling)
+
+    def __iter__(self) -> Iterator[T]:
+        for batch in self._taken.values():
+            yield from batch.items
+        for run in self._runs:
+            yield from reversed(run)
+        yield from self.filling
+
+    # Items come
+
+    def add(self, items: list[T], now: float) -> None:
+        """Add items in their order. O(items)."""
+        size, filling = self._size, self.filling
+        fits = 0
+        if filling:
+            fits = size - len(filling)
+            filling += items[:fits]
+            if len(items) < fits:
+                self.recount()
+                return
+            self._add_run(filling)
+        short = len(items) - (len(items) - fits) % size  # from where on they make no full batch
+        if short > fits:
+            self._add_run(items[fits:short])
+        self.filling = items[short:]
+        self._since = now
+        self.recount()
+
+    def _add_run(self, items: list[T]) -> None:
+        items.reverse()  # so that they can be taken from the end, whatever is left
+        self._runs.append(items)
+        self._run_items += len(items)
+
+    def recount(self) -> None:
+        """Find out anew how many items are to `spare`. O(1)."""
+        short = len(self.filling)
+        if short and self.open and not self._producers:
+            room = self._capacity - len(self) - self._reserved
+            self.spare = int(min(self._size - 1 - short, room))
+        else:
+            self.spare = 0
+
+    # Batches go
+
+    @property
+    def start(self) -> int:
+        """The position of the first item that is neither flushed nor given up. O(1)."""
+        return next(iter(self._taken), self._start)
+
+    def end(self, *, short: bool) -> int:
+        """The position after the last item, or after the last one in a full batch. O(1)."""
+        end = self._start + self._run_items
+        return end + len(self.filling) if short else end
+
+    def end_of_due(self, now: float) -> int:
+        """The position after the last item that is to go by now. O(1)."""
+        return self.end(short=self._since + self._interval <= now)
+
+    def rests_until(self) -> float:
+        """When the first batch may be tried. O(1)."""
+        return next((batch.due for batch in self._taken.values()), -inf)
+
+    def next_deadline(self) -> float:
+        """When something is to go; `math.inf`: there is nothing. O(1)."""
+        if self._taken:
+            return self.rests_until()
+        if self._runs:
+            return -inf
+        return self._since + self._interval if self.filling else inf
+
+    def take(self, end: int, now: float) -> Batch[T] | None:
+        """The first batch; None if it begins at a position or after it, or rests. O(its items)."""
+        if self.start >= end or self.rests_until() > now:
+            return None
+        if not self._taken:
+            self._take_next()
+        return next(iter(self._taken.values()))
+
+    def take_all(self) -> list[Batch[T]]:
+        """All batches, whether or not they are due. O(items)."""
+        while self._runs or self.filling:
+            self._take_next()
+        return list(self._taken.values())
+
+    def _take_next(self) -> None:
+        if self._runs:
+            run = self._runs[0]
+            items = run[-self._size :]
+            items.reverse()
+            del run[-self._size :]
+            if not run:
+                self._runs.popleft()
+            self._run_items -= len(items)
+        else:
+            items, self.filling = self.filling, []
+        self._taken[self._start] = Batch(self._start, items)
+        self._start += len(items)
+        self._taken_items += len(items)
+        self.recount()
+
+    def failed(self, batch: Batch[T], error: Exception, now: float) -> None:
+        """A batch was not flushed: it rests, or that was its last delivery. O(1)."""
+        batch.deliveries += 1
+        if self._retry.exhausted(batch.deliveries):
+            batch.error = error
+        else:
+            batch.due = now + self._retry.delay(batch.deliveries)
+
+    def not_given_up(self, batch: Batch[T], now: float) -> None:
+        """Nobody took a batch that is to be given up: it is offered again later. O(1)."""
+        backoff = self._retry.backoff
+        batch.due = now + (_UNTAKEN if backoff is None else backoff.ceiling)
+
+    def remove(self, batch: Batch[T]) -> None:
+        """A batch is flushed, or given up. O(1)."""
+        del self._taken[batch.start]
+        self._taken_items -= len(batch.items)
+        self.recount()
+
+    # Producers wait
+
+    def room(self, places: int) -> bool:
+        """Whether so many items can be added now. O(1)."""
+        if not self.open or self._producers:
+            return False
+        return self._capacity == inf or len(self) + self._reserved + places <= self._capacity
+
+    def wait(self, producer: P, places: int) -> None:
+        """Let a producer wait for so many places. O(1)."""
+        self._producers[producer] = places
+        self.recount()
+
+    def leave(self, producer: P) -> bool:
+        """Let a producer go; True: it had its places, which are reserved no more. O(1)."""
+        admitted = self._admitted.pop(producer, 0)
+        self._reserved -= admitted
+        self._producers.pop(producer, None)
+        self.recount()
+        return admitted > 0
+
+    def admit(self) -> Iterator[P]:
+        """The producers for whom there is room by now, their places reserved. O(1) each."""
+        while self._producers:
+            producer, places = next(iter(self._producers.items()))
+            if len(self) + self._reserved + places > self._capacity:
+                return
+            del self._producers[producer]
+            self._admitted[producer] = places
+            self._reserved += places
+            self.recount()
+            yield producer
+
+    def turn_away(self) -> list[P]:
+        """The producers who wait, and now do so no more. O(their number)."""
+        producers = list(self._producers)
+        self._producers.clear()
+        self.recount()
+        return producers

@@ -1,0 +1,213 @@
+"""The way of a batch into the callback: one at a time, counted, logged, tried again or given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from math import inf
+from typing import Generic, TypeVar
+
+from anyio import CancelScope, Event, Lock, current_effective_deadline
+
+from .._core.errors import LeaseqError
+from .._core.loop import Home, is_failure
+from .buffer import Batch, Batches
+
+__all__ = ["Call", "Sink"]
+
+T = TypeVar("T")
+
+
+class Call:
+    """One call to flush what comes before a position.
+
+    Attributes:
+        end: The position.
+        error: What the first delivery of such a batch that failed meanwhile has failed with.
+    """
+
+    __slots__ = ("end", "error")
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.error: Exception | None = None
+
+
+class Sink(Generic[T]):
+    """Where the batches go, one at a time.
+
+    A batch is removed from `Batches` once the callback has returned, and not before: so if the
+    callback is cancelled, natively or by a scope, there is nothing that would have to be put back.
+
+    Args:
+        batches: Where they come from.
+        home: The event loop.
+        on_flush: As in `Batcher`.
+        on_give_up: As in `Batcher`.
+        name: As in `Batcher`.
+        logger: Where failures are logged, as errors, and flushes, for debugging.
+        after: Called after each delivery, however it ended.
+
+    Attributes:
+        flushes: Batches flushed.
+        items: Items flushed.
+        failures: Deliveries that failed.
+        given_up: Items given up.
+        last_flush_time: When a batch was flushed last, on the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        batches: Batches[T, Event],
+        home: Home,
+        on_flush: Callable[[list[T]], Awaitable[object]],
+        on_give_up: Callable[[list[T], Exception], Awaitable[object] | None] | None,
+        name: str,
+        logger: logging.Logger,
+        after: Callable[[], None],
+    ) -> None:
+        self.flushes = self.items = self.failures = self.given_up = 0
+        self.last_flush_time: float | None = None
+        self._batches = batches
+        self._home = home
+        self._on_flush = on_flush
+        self._on_give_up = on_give_up
+        self._name = name
+        self._logger = logger
+        self._after = after
+        self._lock = Lock(fast_acquire=True)
+        self._calls: set[Call] = set()
+        self._news: Event | None = None  # there is one while a call waits for a batch that rests
+
+    async def flush_due(self) -> None:
+        """Try the next batch that is due, if the batcher is still open."""
+        async with self._lock:
+            now = self._home.time()
+            batch = self._batches.take(self._batches.end_of_due(now), now)
+            if batch is not None and self._batches.open:
+                await self._deliver(batch)
+
+    async def flush(self, call: Call) -> None:
+        """Try batches until all that the call is for are gone, or one has failed."""
+        self._calls.add(call)
+        try:
+            while call.error is None and self._batches.start < call.end:
+                await self._flush_next(call)
+        finally:
+            self._calls.discard(call)
+        if call.error is not None:
+            raise call.error
+
+    async def try_all(self, final: Call) -> None:
+        """Try each batch once, due or not; from ``final.end`` on, which moves on with them."""
+        async with self._lock:
+            for batch in self._batches.take_all():
+                if batch.start >= final.end:
+                    error = await self._deliver(batch)
+                    final.error = final.error or error
+                    final.end = batch.start + 1
+
+    async def _flush_next(self, call: Call) -> None:
+        """Try the next batch, or wait until it has rested or somebody has tried it."""
+        until = self._batches.rests_until()
+        if until > self._home.time():
+            self._news = self._news or Event()
+            with CancelScope(deadline=until):
+                await self._news.wait()
+            return
+        async with self._lock:
+            batch = self._batches.take(call.end, self._home.time())
+            if batch is not None and call.error is None:
+                await self._deliver(batch)
+
+    async def _deliver(self, batch: Batch[T]) -> Exception | None:
+        """Try to flush a batch, and give it up if that was the last time; say why it failed."""
+        await self._home.checkpoint()  # the callback may have none
+        try:
+            error = batch.error or await self._attempt(batch)
+            if error is None:
+                self._flushed(batch)
+            elif batch.error is None:
+                self._failed(batch, error)
+            if batch.error is not None:
+                await self._give_up(batch, batch.error)
+            return error
+        finally:
+            self._after()
+            if self._news is not None:
+                self._news.set()
+                self._news = None
+
+    async def _attempt(self, batch: Batch[T]) -> Exception | None:
+        """Call `on_flush`; an error in the place of a native cancellation is let through."""
+        cancelled = _times_cancelled()
+        try:
+            flushing = self._on_flush(batch.items.copy())
+            if isawaitable(flushing):
+                await flushing
+                return None
+        except Exception as error:
+            if _times_cancelled() > cancelled and current_effective_deadline() != -inf:
+                raise  # a native cancellation comes once: the task would go on as if it had not
+            return error
+        except asyncio.CancelledError as error:
+            if not is_failure(error):
+                raise
+            failure = LeaseqError("on_flush awaited something that was cancelled")
+            failure.__cause__ = error
+            return failure
+        raise TypeError(
+            f"on_flush must be an async function, but {self._on_flush!r} returned {flushing!r}: "
+            "make it one with async def, and if it blocks, await anyio.to_thread.run_sync(...) "
+            "in it"
+        )
+
+    def _flushed(self, batch: Batch[T]) -> None:
+        self._batches.remove(batch)
+        self.flushes += 1
+        self.items += len(batch.items)
+        self.last_flush_time = self._home.time()
+        self._logger.debug("batcher %r: flushed %d items", self._name, len(batch.items))
+
+    def _failed(self, batch: Batch[T], error: Exception) -> None:
+        self._batches.failed(batch, error, self._home.time())
+        self.failures += 1
+        for call in self._calls:
+            if batch.start < call.end:
+                call.error = call.error or error
+        self._logger.error(
+            "batcher %r: flushing %d items failed at delivery %d, and they are %s",
+            self._name,
+            len(batch.items),
+            batch.deliveries,
+            "kept and tried again" if batch.error is None else "given up",
+            exc_info=error,
+        )
+
+    async def _give_up(self, batch: Batch[T], error: Exception) -> None:
+        assert self._on_give_up is not None
+        try:
+            taking = self._on_give_up(batch.items.copy(), error)
+            if taking is not None:
+                await taking
+        except Exception:
+            self._batches.not_given_up(batch, self._home.time())
+            self._logger.exception(
+                "batcher %r: on_give_up failed: the %d items are kept, and offered again later",
+                self._name,
+                len(batch.items),
+            )
+        else:
+            self._batches.remove(batch)
+            self.given_up += len(batch.items)
+
+
+def _times_cancelled() -> int:
+    """How often the running task was cancelled by `asyncio.Task.cancel`; 0 on trio."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio
+        return 0
+    return 0 if task is None else task.cancelling()

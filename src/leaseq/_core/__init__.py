@@ -1,0 +1,1 @@
+"""The ground floor: errors, policies, options, requests, leases, the event loop."""

@@ -1,0 +1,119 @@
+"""A heap whose entries are dropped by no longer being true. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Deadlines", "Heap"]
+
+T = TypeVar("T")
+
+
+_LEAST = 32  # below this many dead entries a sweep costs more than it frees
+
+
+class Heap(Generic[T]):
+    """Things in the order of a number that each of them has.
+
+    An entry says what its thing's number was when it was added. It is alive while that is still
+    so, which the thing itself tells. So a thing is dropped by saying so, in O(1), and the heap is
+    swept as soon as more than half of it is dead: spread over the drops, O(1) each.
+
+    Args:
+        alive: Whether a thing still has this number, and is still of interest.
+    """
+
+    __slots__ = ("_alive", "_dead", "_entries", "_serial")
+
+    def __init__(self, alive: Callable[[float, T], bool]) -> None:
+        self._alive = alive
+        self._entries: list[tuple[float, int, T]] = []
+        self._serial = 0
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._dead
+
+    def add(self, number: float, thing: T) -> None:
+        """Add a thing; of equal numbers the one that was added first comes first. O(log n)."""
+        self._serial = serial = self._serial + 1
+        heappush(self._entries, (number, serial, thing))
+
+    def drop(self, thing: T) -> None:
+        """Forget a thing that is here, and is about to have another number or none.
+
+        O(1), amortised; for the first one O(log n).
+        """
+        entries = self._entries
+        if entries[-1][2] is thing:  # the newest is mostly the last: a leaf, free to go
+            entries.pop()
+        elif entries[0][2] is thing:  # the first would go at the next look
+            heappop(entries)
+        else:
+            self._dead += 1
+        if self._dead > _LEAST and self._dead * 2 > len(entries):
+            self._sweep(thing)
+
+    def first(self) -> tuple[float, T] | None:
+        """The smallest number and its thing; None: nothing is here. O(log n), amortised."""
+        entries = self._entries
+        while entries:
+            number, _, thing = entries[0]
+            if self._alive(number, thing):
+                return number, thing
+            heappop(entries)
+            self._dead -= 1
+        return None
+
+    def pop(self) -> T:
+        """Take out what `first` has just given. O(log n)."""
+        _, _, thing = heappop(self._entries)
+        if self._dead > _LEAST and self._dead * 2 > len(self._entries):
+            self._sweep(thing)
+        return thing
+
+    def _sweep(self, gone: T) -> None:
+        # A thing that got its old number back may stand here twice: once is enough.
+        alive = {
+            entry[2]: entry
+            for entry in self._entries
+            if entry[2] is not gone and self._alive(entry[0], entry[2])
+        }
+        self._entries = list(alive.values())
+        heapify(self._entries)
+        self._dead = 0
+
+
+class Due(Protocol):
+    """A thing that may fall due."""
+
+    deadline: float
+
+    @property
+    def ended(self) -> object | None:
+        """Not None once the thing is of no interest any more."""
+
+
+D = TypeVar("D", bound=Due)
+
+
+class Deadlines(Heap[D], Generic[D]):
+    """Things in the order in which they fall due. Times are the caller's clock, in seconds."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(lambda when, thing: thing.deadline == when and thing.ended is None)
+
+    def next(self) -> float:
+        """When to call `pop_due` again; `math.inf`: never, as things are. O(1), amortised."""
+        first = self.first()
+        return inf if first is None else first[0]
+
+    def pop_due(self, now: float) -> Iterator[D]:
+        """Give what is due, the earliest first, each forgotten as it is given. O(log n) each."""
+        while self.next() <= now:
+            yield self.pop()

@@ -1,0 +1,389 @@
+"""One hold on one item, and the cancel scope that ends with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, Self, TypeVar
+
+from anyio import CancelScope
+
+from .errors import InvalidLeaseError, LeaseLostError
+from .loop import is_failure
+from .policies import Priority
+
+if TYPE_CHECKING:
+    from ..abc import LeasedQueue
+    from .options import Ended, GetOptions
+
+__all__ = [
+    "Body",
+    "Cancellable",
+    "Lease",
+    "LeaseBatch",
+    "LeaseBatchContext",
+    "read_receipt",
+    "write_receipt",
+]
+
+K = TypeVar("K")
+
+
+V = TypeVar("V")
+
+
+class Cancellable(Protocol):
+    """What a body runs in."""
+
+    def cancel(self, reason: str | None = None, /) -> None:
+        """Cancel it."""
+
+
+class Body:
+    """Something that is entered for a body, which it may have to cancel: a lease, or many."""
+
+    __slots__ = ("_scope",)
+
+    _scope: Cancellable | None
+    _noun: ClassVar[str]
+
+    async def __aenter__(self) -> Self:
+        if self._scope is not None:
+            raise RuntimeError(f"{self!r} is entered already: one body for one {self._noun}")
+        self._scope = CancelScope()
+        self._scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scope = self._scope
+        assert isinstance(scope, CancelScope)
+        try:
+            swallowed = scope.__exit__(exc_type, error, traceback)
+        except BaseException as rest:  # a group, less the cancellations that were the scope's own
+            await self._leave(rest)
+            raise
+        finally:
+            self._scope = None
+        # The scope swallows nothing but the cancellation of what was lost, and then this raises.
+        await self._leave(None if swallowed else error)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Settle what was entered, now that its body has ended, with this error or without one."""
+        raise NotImplementedError
+
+
+class Lease(Body, Generic[K, V]):
+    """The exclusive hold of one consumer on one item, until it is settled or lost.
+
+    Made by a queue, never by hand. ``async with lease`` runs its body in a cancel scope:
+
+    - the body ends: the item is acknowledged, unless the body has settled the lease itself;
+    - the body raises an `Exception`: the item is released under the retry policy, the error goes
+      on;
+    - the body is cancelled from outside: the item is released and this hand-out not counted; it
+      returns to its old place the first time, and to the back of the line from the second time in
+      a row on, so that no consumer can keep others from their turn by giving up again and again;
+    - the lease is lost (it expired, or its queue was closed): the body is cancelled, and
+      `LeaseLostError` raised after it. A body that blocks the event loop, or shields itself,
+      cannot be stopped: have what it writes to refuse a `token` lower than the last one it saw.
+
+    Attributes:
+        queue: The queue that handed it out.
+        key: The item's key.
+        value: The item's value as it was handed out; a later put does not change it.
+        priority: The item's priority.
+        tenant: Whose work the item is; None: nobody's in particular.
+        token: The fencing token: for each key it only grows, also across restarts.
+        deadline: When the lease expires, in seconds of the event loop's clock
+            (`anyio.current_time`); `math.inf`: never.
+        since: When it was handed out, on the same clock; None where no timekeeper runs.
+        deliveries: Hand-outs of this item that count, this one included: 1 the first time.
+        cancellations: Hand-outs in a row before this one that were cancelled, and so not counted.
+        pledge: For transactions: one that is open will settle the lease, and is told if its body
+            has ended before.
+        ended: None while the lease holds its item, else how it ended.
+    """
+
+    _noun = "lease"
+    __slots__ = (
+        "cancellations",
+        "deadline",
+        "deliveries",
+        "ended",
+        "key",
+        "pledge",
+        "priority",
+        "queue",
+        "since",
+        "tenant",
+        "token",
+        "value",
+    )
+
+    def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
+        self.queue = queue
+        self.key = key
+        self.value = value
+        self.priority = int(Priority.NORMAL)
+        self.tenant: str | None = None
+        self.token = 0
+        self.deadline = math.inf
+        self.since: float | None = None
+        self.deliveries = 0
+        self.cancellations = 0
+        self.ended: Ended | None = None
+        self._scope = None
+        self.pledge: Callable[[Lease[K, V]], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.key!r} token={self.token} {self.ended or 'held'}>"
+
+    @property
+    def receipt(self) -> str:
+        """The lease as a string, for somebody else to settle: `LeasedQueue.resume` takes it.
+
+        Raises:
+            TypeError: the key is none of `str`, `int` and `bytes`.
+        """
+        return write_receipt(self.queue.name, self.key, self.token)
+
+    async def ack(self) -> bool:
+        """The item is done: the same as `LeasedQueue.ack` with this lease."""
+        return await self.queue.ack(self)
+
+    async def release(
+        self, *, requeue_front: bool = False, delay: float | None = None, counted: bool = True
+    ) -> None:
+        """Let it be tried again: the same as `LeasedQueue.release` with this lease."""
+        await self.queue.release(self, requeue_front=requeue_front, delay=delay, counted=counted)
+
+    async def reject(self, reason: str) -> None:
+        """Give it up: the same as `LeasedQueue.reject` with this lease."""
+        await self.queue.reject(self, reason)
+
+    async def extend(self, timeout: float | None) -> None:
+        """A new deadline, from now: the same as `LeasedQueue.extend` with this lease."""
+        await self.queue.extend(self, timeout)
+
+    async def __aenter__(self) -> Self:
+        if self.ended == "lost":
+            raise LeaseLostError(f"{self!r} was lost before it was entered")
+        if self.ended is not None:
+            raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
+        return await super().__aenter__()
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if self.ended == "lost":
+            if error is None:
+                raise LeaseLostError(f"{self!r} was lost while its body ran")
+        elif self.ended is not None:
+            pass  # the body has settled it
+        elif error is None:
+            await self.complete()
+        else:
+            with suppress(InvalidLeaseError):  # it ran out just now: the error says more
+                await self.abandon(error)
+
+    async def complete(self) -> None:
+        """Do what the good end of a body does: ack, unless a transaction will settle it."""
+        if self.pledge is None:
+            await self.queue.ack(self)
+        else:
+            self.pledge(self)
+
+    async def abandon(self, error: BaseException) -> None:
+        """Do what a body's end with an error does: a failure, or back if it was only stopped."""
+        if is_failure(error):
+            await self.queue.fail(self, error)
+        else:
+            await self.queue.give_back(self)
+
+    def cancel_body(self) -> None:
+        """Cancel what runs under ``async with lease``. For engines: the lease is lost."""
+        if self._scope is not None:
+            self._scope.cancel("the lease was lost")
+
+
+def write_receipt(queue: str, key: object, token: int) -> str:
+    """Write down a queue's name, a key and a token.
+
+    Raises:
+        TypeError: the key is none of `str`, `int` and `bytes`.
+    """
+    if isinstance(key, bytes):
+        return json.dumps([queue, {"bytes": base64.b64encode(key).decode()}, token])
+    if isinstance(key, str) or type(key) is int:
+        return json.dumps([queue, key, token])
+    raise TypeError(f"a receipt can be written for a key that is str, int or bytes, not {key!r}")
+
+
+def read_receipt(receipt: str) -> tuple[str, object, int]:
+    """Read what `write_receipt` wrote.
+
+    Raises:
+        InvalidLeaseError: it is not a receipt.
+    """
+    try:
+        queue, key, token = json.loads(receipt)
+        if isinstance(key, dict):
+            key = base64.b64decode(key["bytes"], validate=True)
+    except (ValueError, TypeError, KeyError):
+        raise InvalidLeaseError(f"not a receipt: {receipt!r}") from None
+    if (
+        not isinstance(queue, str)
+        or not (isinstance(key, str | bytes) or type(key) is int)
+        or type(token) is not int
+    ):
+        raise InvalidLeaseError(f"not a receipt: {receipt!r}")
+    return queue, key, token
+
+
+class LeaseBatch(Body, Generic[K, V]):
+    """Leases that one body works on.
+
+    Made by `LeasedQueue.lease_batch`, which enters it too. When the body ends, the leases that it
+    has not settled by itself are: acknowledged, if it ended well; released under the retry policy,
+    in their old order, if it raised; given back, uncounted, if it was cancelled.
+
+    A lease that is lost leaves the batch. The body is cancelled when none is left, what it has
+    settled by itself left out, and `LeaseLostError` raised after it. Iterating gives the leases
+    that are still held.
+
+    Attributes:
+        lost: Leases that were lost, in the order in which that was found out.
+    """
+
+    _noun = "batch"
+    __slots__ = ("_leases", "_none_left", "_size", "lost")
+
+    def __init__(self, leases: Sequence[Lease[K, V]]) -> None:
+        self._scope = None
+        self._leases = dict.fromkeys(leases)  # those that are not lost
+        self._size = len(self._leases)
+        self._none_left = False  # and so the body was cancelled
+        self.lost: list[Lease[K, V]] = []
+
+    def __repr__(self) -> str:
+        return f"<LeaseBatch {len(self)} held, {len(self.lost)} lost, of {self._size}>"
+
+    def __len__(self) -> int:
+        return sum(lease.ended is None for lease in self._leases)
+
+    def __iter__(self) -> Iterator[Lease[K, V]]:
+        return (lease for lease in self._leases if lease.ended is None)
+
+    async def ack(self, lease: Lease[K, V]) -> bool:
+        """One item is done: the same as `LeasedQueue.ack` with its lease."""
+        return await lease.ack()
+
+    async def release(
+        self,
+        lease: Lease[K, V],
+        *,
+        requeue_front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+    ) -> None:
+        """One item is to be tried again: the same as `LeasedQueue.release` with its lease."""
+        await lease.release(requeue_front=requeue_front, delay=delay, counted=counted)
+
+    async def reject(self, lease: Lease[K, V], reason: str) -> None:
+        """One item is given up: the same as `LeasedQueue.reject` with its lease."""
+        await lease.reject(reason)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        for lease in list(self._leases):
+            if lease.ended is None:
+                lease._scope = _Member(self, lease)
+            else:
+                self._lose(lease)
+        return self
+
+    async def settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
+        """Settle what is still held, in its old order. For pools, whose handlers get batches."""
+        for lease in list(self):
+            try:
+                await settle(lease)
+            except InvalidLeaseError:  # it ran out just now
+                self._lose(lease)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        for lease in self._leases:
+            lease._scope = None
+        held = list(self)
+        if error is None:
+            await self.settle_rest(Lease.complete)
+            none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
+            if none_left:
+                raise LeaseLostError(f"{self!r}: all that was left was lost while its body ran")
+        else:
+            await self.settle_rest(lambda lease: lease.abandon(error))
+
+    def _lose(self, lease: Lease[K, V]) -> None:
+        if lease not in self._leases:  # that it ran out has been noticed before
+            return
+        del self._leases[lease]
+        self.lost.append(lease)
+        if self._scope is not None and next(iter(self), None) is None:
+            self._none_left = True
+            self._scope.cancel("all leases of the batch were lost")
+
+
+class _Member(Generic[K, V]):
+    """What a lease of a batch has in place of a cancel scope of its own."""
+
+    __slots__ = ("_batch", "_lease")
+
+    def __init__(self, batch: LeaseBatch[K, V], lease: Lease[K, V]) -> None:
+        self._batch = batch
+        self._lease = lease
+
+    def cancel(self, reason: str | None = None, /) -> None:
+        self._batch._lose(self._lease)
+
+
+class LeaseBatchContext(Generic[K, V]):
+    """What `LeasedQueue.lease_batch` gives: leases items when entered, settles them when left."""
+
+    __slots__ = ("_batch", "_max_items", "_max_wait", "_options", "_queue", "_timeout")
+
+    _batch: LeaseBatch[K, V]
+
+    def __init__(
+        self,
+        queue: LeasedQueue[K, V],
+        max_items: int,
+        max_wait: float,
+        timeout: float | None,
+        options: GetOptions,
+    ) -> None:
+        self._queue = queue
+        self._max_items = max_items
+        self._max_wait = max_wait
+        self._timeout = timeout
+        self._options = options
+
+    async def __aenter__(self) -> LeaseBatch[K, V]:
+        leases = await self._queue.get_batch(
+            self._max_items, max_wait=self._max_wait, timeout=self._timeout, **self._options
+        )
+        self._batch = await LeaseBatch(leases).__aenter__()
+        return self._batch
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._batch.__aexit__(exc_type, error, traceback)

@@ -1,0 +1,119 @@
+"""What a queue can be told about order, shares and second tries."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import inf
+
+from .options import wait_seconds
+
+__all__ = ["Backoff", "Priority", "Retry", "Tenant"]
+
+
+class Priority(IntEnum):
+    """Names for six priorities; any other int will do too, the higher the sooner."""
+
+    VERY_LOW = 1
+    LOW = 2
+    NORMAL = 3
+    HIGH = 4
+    VERY_HIGH = 5
+    CRITICAL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What a tenant may have of a queue.
+
+    Args:
+        weight: Its share, relative to the weights of the other tenants that have something ready.
+        max_in_flight: How many of its items may be leased at a time; None: any number.
+
+    Raises:
+        ValueError: the weight is not a positive number, or the cap is less than 1.
+    """
+
+    weight: float = 1.0
+    max_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < inf:
+            raise ValueError(f"weight must be a number above 0, not {self.weight!r}")
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise ValueError(
+                f"max_in_flight must be 1 or more, or None for any, not {self.max_in_flight!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long an item rests before it is tried again: exponential, with full jitter.
+
+    After the n-th delivery it rests for a time drawn evenly from 0 to
+    ``min(ceiling, base * factor ** (n - 1))`` ("Exponential Backoff And Jitter", AWS Architecture
+    Blog, 2015): so that what failed together is not tried together again.
+
+    Args:
+        base: Seconds, at most, after the first delivery.
+        factor: How much longer each time, 1 or more.
+        ceiling: Seconds, at most, ever.
+        seed: Makes the draws repeatable; None: they are not.
+
+    Raises:
+        ValueError: a time is negative or not a number, or the factor less than 1.
+    """
+
+    base: float
+    factor: float = 2.0
+    ceiling: float = 300.0
+    seed: int | None = None
+    _random: random.Random = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        wait_seconds("base", self.base)
+        wait_seconds("ceiling", self.ceiling)
+        if not 1 <= self.factor < inf:
+            raise ValueError(f"factor must be a number of 1 or more, not {self.factor!r}")
+        object.__setattr__(self, "_random", random.Random(self.seed))
+
+    def delay(self, deliveries: int) -> float:
+        """Draw the rest after so many deliveries, in seconds."""
+        try:
+            longest = min(self.ceiling, self.base * self.factor ** (deliveries - 1))
+        except OverflowError:
+            longest = self.ceiling if self.base else 0.0
+        return self._random.uniform(0.0, longest)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What becomes of an item whose delivery failed or expired.
+
+    Args:
+        max_deliveries: After so many deliveries the item is a dead letter; None: it is tried for
+            ever.
+        backoff: How long it rests before the next try; None: it joins the back of the line at
+            once.
+
+    Raises:
+        ValueError: the number is less than 1.
+    """
+
+    max_deliveries: int | None = None
+    backoff: Backoff | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_deliveries is not None and self.max_deliveries < 1:
+            raise ValueError(
+                f"max_deliveries must be 1 or more, or None for ever, not {self.max_deliveries!r}"
+            )
+
+    def exhausted(self, deliveries: int) -> bool:
+        """Whether that was the last try."""
+        return self.max_deliveries is not None and deliveries >= self.max_deliveries
+
+    def delay(self, deliveries: int) -> float:
+        """Seconds until the next try."""
+        return 0.0 if self.backoff is None else self.backoff.delay(deliveries)

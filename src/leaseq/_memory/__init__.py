@@ -1,0 +1,1 @@
+"""The engine in this process: queues, broker and timekeeper over the rules."""

@@ -1,0 +1,168 @@
+"""Queues by name, in this process."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from anyio import TASK_STATUS_IGNORED, BusyResourceError
+from anyio.abc import TaskStatus
+
+from .._core.errors import QueueClosedError
+from .._core.loop import Home
+from .._core.options import BrokerQueueOptions, DeadLetter, QueueInfo
+from .._core.queue_options import (
+    check_handle,
+    check_known,
+    check_name,
+    check_same,
+    options_of_queue,
+)
+from ..abc import Broker
+from .engine import Shell
+from .queue import LeasedKeyQueue
+from .timekeeper import Timekeeper
+from .transaction import MemoryTransaction
+
+__all__ = ["MemoryBroker"]
+
+
+class MemoryBroker(Broker):
+    """A broker whose queues are `LeasedKeyQueue`s of this process: ``connect("memory://")``."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, LeasedKeyQueue[Any, Any]] = {}
+        self._options: dict[str, BrokerQueueOptions] = {}
+        self._home = Home()
+        self._keeper: Timekeeper | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryBroker {'closed' if self._closed else 'open'}: {len(self._queues)} queues>"
+
+    async def queue(
+        self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
+    ) -> LeasedKeyQueue[Any, Any]:
+        if not make:
+            self._existing(name)
+        return self._queue(name, options)
+
+    def _queue(self, name: str, options: BrokerQueueOptions) -> LeasedKeyQueue[Any, Any]:
+        self._check_open()
+        check_name(name)
+        check_known(options)
+        if name in self._queues:
+            check_same(name, self._options[name], options)
+            check_handle(name, self._options[name], options)
+            return self._queues[name]
+        others = dict(options_of_queue(options))
+        letters_name = others.pop("dead_letters", None)
+        letters = None if letters_name is None else self._letters_for(name, str(letters_name))
+        queue = LeasedKeyQueue[Any, Any](name=name, dead_letters=letters, **others)  # type: ignore[arg-type]
+        self._keep(queue, options)
+        if letters is not None and letters.name not in self._queues:
+            self._keep(letters, {})
+        return queue
+
+    def _letters_for(self, name: str, letters_name: str) -> LeasedKeyQueue[Any, Any]:
+        if letters_name == name:
+            raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+        check_name(letters_name)
+        return self._queues.get(letters_name) or LeasedKeyQueue[Any, Any](name=letters_name)
+
+    def _keep(self, queue: LeasedKeyQueue[Any, Any], options: BrokerQueueOptions) -> None:
+        self._queues[queue.name] = queue
+        self._options[queue.name] = options
+        if self._keeper is not None:
+            queue.offer(self._keeper)
+
+    async def create_queue_pair(
+        self, name: str, **options: Unpack[BrokerQueueOptions]
+    ) -> tuple[LeasedKeyQueue[Any, Any], LeasedKeyQueue[str, DeadLetter[Any, Any]]]:
+        if "dead_letters" in options and options["dead_letters"] is None:
+            raise ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+        there = self._queues.get(name)
+        if there is None or there.dead_letters is None:
+            options = {"dead_letters": f"{name}.dead", **options}
+        queue = self._queue(name, options)
+        return queue, await self.dead_letters(name)
+
+    async def dead_letters(self, name: str) -> LeasedKeyQueue[str, DeadLetter[Any, Any]]:
+        letters = self._existing(name).dead_letters
+        if letters is None:
+            raise LookupError(f"queue {name!r} has no queue of dead letters")
+        return self._queues[letters.name]
+
+    async def list_queues(self) -> list[QueueInfo]:
+        self._check_open()
+        return [await queue.info() for queue in self._queues.values()]
+
+    async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        queue = self._existing(name)
+        users = [other.name for other in self._queues.values() if other.dead_letters is queue]
+        if users:
+            raise ValueError(
+                f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: "
+                "delete these first"
+            )
+        await self._forget(queue)
+        letters = queue.dead_letters
+        if dead_letters and letters is not None:
+            shared = any(other.dead_letters is letters for other in self._queues.values())
+            if not shared:
+                await self._forget(self._queues[letters.name])
+
+    async def _forget(self, queue: LeasedKeyQueue[Any, Any]) -> None:
+        await queue.close()
+        if queue.dead_letters is not None:
+            queue.dead_letters.has_letters_of(queue.name, so=False)
+        del self._queues[queue.name]
+        del self._options[queue.name]
+
+    async def purge(self, name: str) -> int:
+        return len(self._existing(name).drain_nowait())
+
+    async def process_expired(self) -> int:
+        self._check_open()
+        return sum(queue.expire_now() for queue in self._open_queues())
+
+    def transaction(self) -> MemoryTransaction:
+        return MemoryTransaction(self)
+
+    async def close(self) -> None:
+        self._closed = True
+        for queue in self._queues.values():
+            await queue.close()
+        if self._keeper is not None:
+            self._keeper.ring()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        if self._keeper is not None:
+            raise BusyResourceError("letting time pass for")
+        self._home.check()
+        self._keeper = Timekeeper(self._home)
+        try:
+            await self._keeper.keep(self._open_queues, lambda: self._closed, task_status)
+        finally:
+            self._keeper = None
+
+    def _open_queues(self) -> list[Shell[Any, Any]]:
+        return [queue for queue in self._queues.values() if not queue.closed]
+
+    def owns(self, queue: Shell[Any, Any]) -> bool:
+        """Whether a queue is one of this broker's."""
+        return self._queues.get(queue.name) is queue
+
+    def time(self) -> float:
+        """The event loop's time, in seconds."""
+        return self._home.time()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueClosedError(f"{self!r}")
+
+    def _existing(self, name: str) -> LeasedKeyQueue[Any, Any]:
+        self._check_open()
+        try:
+            return self._queues[name]
+        except KeyError:
+            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one") from None

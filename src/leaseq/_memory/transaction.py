@@ -1,0 +1,185 @@
+"""Transactions over the queues of this engine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+
+from .._core.errors import LeaseqError, TransactionError
+from .._core.lease import Lease
+from .._core.options import PutOptions, check_hashable
+from .._core.requests import Terms
+from .._rules.item import Item
+from .._rules.plan import Outlook
+from ..abc import LeasedQueue, Transaction
+from .engine import Shell
+
+if TYPE_CHECKING:
+    from .broker import MemoryBroker
+
+__all__ = ["MemoryTransaction"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Step(Protocol):
+    """One thing that a transaction does to one queue."""
+
+    queue: Shell[Any, Any]
+
+    def plan(self, outlook: Outlook, now: float) -> None:
+        """Raise if it cannot be done after what was planned before."""
+
+    def do(self, now: float) -> None:
+        """Do it. What was planned cannot fail."""
+
+
+class _Put:
+    def __init__(self, queue: Shell[Any, Any], key: Hashable, value: object, terms: Terms) -> None:
+        self.queue = queue
+        self.key = key
+        self._value = value
+        self._terms = terms
+
+    def plan(self, outlook: Outlook, now: float) -> None:
+        self.queue.check_takes(self._terms)
+        outlook.put(self.key, self._terms)
+
+    def do(self, now: float) -> None:
+        self.queue.ledger.put(self.key, self._value, now, self._terms)
+
+
+class _Settle:
+    item: Item[Any, Any]
+
+    def __init__(self, queue: Shell[Any, Any], lease: Lease[Any, Any]) -> None:
+        self.queue = queue
+        self._lease = lease
+
+    def plan(self, outlook: Outlook, now: float) -> None:
+        self.item = self.queue.held(self._lease, now)
+
+
+class _Ack(_Settle):
+    def plan(self, outlook: Outlook, now: float) -> None:
+        super().plan(outlook, now)
+        outlook.ack(self.item)
+
+    def do(self, now: float) -> None:
+        self.queue.do_ack(self.item, now)
+
+
+class _Release(_Settle):
+    def __init__(
+        self,
+        queue: Shell[Any, Any],
+        lease: Lease[Any, Any],
+        *,
+        front: bool,
+        delay: float | None,
+        counted: bool,
+    ) -> None:
+        super().__init__(queue, lease)
+        self._front = front
+        self._delay = delay
+        self._counted = counted
+
+    def plan(self, outlook: Outlook, now: float) -> None:
+        super().plan(outlook, now)
+        self.queue.check_release(self._front, self._delay)
+        outlook.release(self.item, counted=self._counted, buried=self.queue.buries)
+
+    def do(self, now: float) -> None:
+        self.queue.ledger.release(
+            self.item, now, front=self._front, delay=self._delay, counted=self._counted
+        )
+
+
+class _Reject(_Settle):
+    def __init__(self, queue: Shell[Any, Any], lease: Lease[Any, Any], reason: str) -> None:
+        super().__init__(queue, lease)
+        self._reason = reason
+
+    def plan(self, outlook: Outlook, now: float) -> None:
+        super().plan(outlook, now)
+        outlook.reject(self.item, buried=self.queue.buries)
+
+    def do(self, now: float) -> None:
+        self.queue.ledger.reject(self.item, now, self._reason)
+
+
+class MemoryTransaction(Transaction):
+    """Steps that are kept until the block is left, then all planned, and then all done.
+
+    Both happens between two steps of the event loop: nobody can see a part of it, and nothing can
+    come between the plan and the deed.
+    """
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__()
+        self._broker = broker
+        self._steps: list[_Step] = []
+
+    def put(
+        self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
+    ) -> None:
+        check_hashable(key)
+        self._ask(_Put(self._mine(queue), key, value, Terms(**options)))
+
+    def ack(self, lease: Lease[K, V]) -> None:
+        self._settle(_Ack(self._mine(lease.queue), lease), lease)
+
+    def release(
+        self,
+        lease: Lease[K, V],
+        *,
+        requeue_front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+    ) -> None:
+        queue = self._mine(lease.queue)
+        queue.check_release(requeue_front, delay)
+        step = _Release(queue, lease, front=requeue_front, delay=delay, counted=counted)
+        self._settle(step, lease)
+
+    def reject(self, lease: Lease[K, V], reason: str) -> None:
+        self._settle(_Reject(self._mine(lease.queue), lease, reason), lease)
+
+    def _mine(self, queue: LeasedQueue[K, V]) -> Shell[K, V]:
+        if not isinstance(queue, Shell) or not self._broker.owns(queue):
+            raise ValueError(f"{queue!r} is not a queue of this broker")
+        return queue
+
+    def _ask(self, step: _Step) -> None:
+        self._check_open()
+        self._steps.append(step)
+
+    def _settle(self, step: _Step, lease: Lease[Any, Any]) -> None:
+        self._ask(step)
+        self._pledge(lease)
+
+    async def _commit(self) -> None:
+        now = self._broker.time()
+        outlooks: dict[Shell[Any, Any], Outlook] = {}
+        failures: list[Exception] = []
+        for step in self._steps:
+            queue = step.queue
+            if queue not in outlooks:
+                outlooks[queue] = Outlook(queue.ledger, now)
+            try:
+                step.plan(outlooks[queue], now)
+            except (LeaseqError, ValueError) as failure:
+                failures.append(failure)
+        for queue, outlook in outlooks.items():
+            if not queue.has_room(outlook.places):
+                failures.append(LeaseqError(f"{queue!r} has no room for {outlook.places} more"))
+        if failures:
+            raise TransactionError(failures)
+        for step in self._steps:
+            step.do(now)
+        for queue in outlooks:
+            mine = [step for step in self._steps if step.queue is queue]
+            put = [step.key for step in mine if isinstance(step, _Put)]
+            settled = [step.item for step in mine if isinstance(step, _Settle)]
+            queue.after_transaction(put, settled, now)

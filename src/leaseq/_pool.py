@@ -1,0 +1,515 @@
+"""Pools of workers in the user's task group."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from inspect import isawaitable, iscoroutinefunction
+from math import inf
+from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+
+from anyio import (
+    TASK_STATUS_IGNORED,
+    CancelScope,
+    CapacityLimiter,
+    Event,
+    create_task_group,
+    current_time,
+    get_cancelled_exc_class,
+    open_signal_receiver,
+    sleep,
+)
+from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint
+from anyio.to_thread import run_sync
+
+from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
+from ._core.lease import Lease, LeaseBatch
+from ._core.loop import is_failure
+from ._core.options import GetOptions, lease_seconds, wait_seconds
+from .abc import LeasedQueue
+
+__all__ = [
+    "Pool",
+    "PoolOptions",
+    "Reject",
+    "Worker",
+    "is_mere_failure",
+    "serve",
+    "serve_batches",
+    "stop_on_signals",
+]
+
+K = TypeVar("K")
+
+
+V = TypeVar("V")
+
+
+R = TypeVar("R")
+
+
+T = TypeVar("T")
+
+
+logger = logging.getLogger("leaseq")
+
+
+_GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
+
+
+class Reject(Exception):  # noqa: N818 - what a handler does, not what went wrong
+    """Raise it in a handler: the item is given up for this reason, and becomes a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PoolOptions(TypedDict, total=False):
+    """How a pool works."""
+
+    heartbeat: bool
+    """Whether leases are extended, each third of their length, while their handler runs. False
+    (the default): a handler that takes longer than its lease loses it."""
+    max_runtime: float | None
+    """With ``heartbeat``: seconds for a handler, up to which its lease is extended and no further,
+    so that one that hangs does not hold its key for ever. None (the default): no bound."""
+    stop: Event | None
+    """Once it is set, the pool claims nothing more, gives the running handlers ``grace`` to finish,
+    cancels the others, whose items go back uncounted, and returns."""
+    grace: float
+    """With ``stop``: seconds for the handlers that run when it is set. `math.inf` (the default): as
+    long as they take."""
+
+
+class ServeOptions(GetOptions, PoolOptions, total=False):
+    """How a pool leases its items, and how it works."""
+
+
+@overload
+async def serve(
+    queue: LeasedQueue[K, V],
+    handler: Callable[[Lease[K, V]], Awaitable[R]],
+    limit: int = 1,
+    *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
+    on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
+    on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
+) -> None: ...
+
+
+@overload
+async def serve(
+    queue: LeasedQueue[K, V],
+    handler: Callable[[Lease[K, V]], R],
+    limit: int = 1,
+    *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
+    on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
+    on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
+) -> None: ...
+
+
+async def serve(
+    queue: LeasedQueue[K, V],
+    handler: Callable[[Lease[K, V]], Awaitable[R]] | Callable[[Lease[K, V]], R],
+    limit: int = 1,
+    *,
+    on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
+    on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
+    on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
+) -> None:
+    """Have workers handle the items of a queue, until it is shut down and drained.
+
+    ``await tg.start(serve, queue, handler, 8)`` runs eight of them in your task group. Each leases
+    one item at a time, and none ahead. When the handler
+
+    - returns, the item is acknowledged;
+    - raises `Reject`, the item becomes a dead letter;
+    - raises another `Exception`, that is logged, and the item released under the retry policy;
+    - loses its lease, it is cancelled, and that is logged.
+
+    In all of these cases the pool goes on. An error of the queue itself or of a callback ends it,
+    and so does anything outside `Exception`; the other handlers are cancelled.
+
+    Args:
+        queue: The queue, on any engine.
+        handler: Takes a lease and does the work. An ordinary function runs in a worker thread.
+            Nothing can stop a thread: if its lease is lost, or the pool is cancelled, it runs to
+            its end all the same, and the pool waits for that.
+        limit: How many workers.
+        on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
+            then keeps it at that length. What it raises is as if the handler did.
+        on_success: Called with the lease and what the handler returned, once the item is done.
+        on_failure: Called with the lease, which still holds, and the error. It may settle the lease
+            in its own way; if it does not, the retry policy decides.
+        task_status: For ``tg.start``: the workers are there.
+        **options: As `ServeOptions` has them.
+
+    Raises:
+        QueueClosedError: the queue was closed with work left.
+        TimekeeperNotRunningError: as `LeasedQueue.get` does.
+        ValueError: an option has a value that it cannot have.
+        Exception: whatever else the queue raised, or a callback.
+
+    If cancelled, so are the handlers, and their items go back uncounted.
+    """
+    pool = Pool(queue.name, limit, **_pool_options(options))
+    get_options = _get_options(options)
+    handle = _as_async(handler, limit)
+
+    async def claim() -> Sequence[Lease[K, V]]:
+        _, _, lease = await queue.get(**get_options)
+        return (lease,)
+
+    async def work(leases: Sequence[Lease[K, V]]) -> None:
+        (lease,) = leases
+        try:
+            async with lease:
+                try:
+                    if on_start is not None:
+                        await on_start(lease)
+                        pool.replan(leases)
+                    result = await handle(lease)
+                except BaseException as error:
+                    if not is_mere_failure(error):
+                        raise
+                    await fail(lease, error)
+                    return
+        except LeaseLostError as lost:
+            logger.warning("queue %r: %s", queue.name, lost)
+            return
+        if on_success is not None and lease.ended == "acked":
+            await on_success(lease, result)
+
+    async def fail(lease: Lease[K, V], error: BaseException) -> None:
+        if isinstance(error, Reject):
+            if lease.ended is None:
+                await lease.reject(error.reason)
+            return
+        logger.error(
+            "queue %r: the handler of %r failed at delivery %d",
+            queue.name,
+            lease.key,
+            lease.deliveries,
+            exc_info=error,
+        )
+        if on_failure is not None and lease.ended is None:
+            await on_failure(lease, error)
+        if lease.ended is None:
+            await queue.fail(lease, error)
+        await checkpoint()  # a handler that fails whenever it is cancelled must not go on and on
+
+    await pool.run(claim, work, task_status)
+
+
+async def serve_batches(
+    queue: LeasedQueue[K, V],
+    handler: Callable[[LeaseBatch[K, V]], Awaitable[object]] | Callable[[LeaseBatch[K, V]], object],
+    max_items: int,
+    max_wait: float = 0.0,
+    limit: int = 1,
+    *,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
+) -> None:
+    """Have workers handle the items of a queue in batches, until it is shut down and drained.
+
+    As `serve`, with a handler that takes a `LeaseBatch`. When it returns, what it has not settled
+    itself is acknowledged; when it raises, released under the retry policy, in the old order.
+    `Reject` gives up all that is left of the batch.
+
+    Args:
+        queue: The queue, on any engine.
+        handler: Takes a batch and does the work. An ordinary function runs in a worker thread, as
+            in `serve`.
+        max_items: How many items a batch has at most.
+        max_wait: Seconds to wait for more items once there is one.
+        limit: How many workers.
+        task_status: For ``tg.start``: the workers are there.
+        **options: As `ServeOptions` has them.
+
+    Raises:
+        QueueClosedError: the queue was closed with work left.
+        TimekeeperNotRunningError: as `LeasedQueue.get_batch` does.
+        ValueError: an option has a value that it cannot have, as in `LeasedQueue.get_batch`.
+        Exception: whatever else the queue raised.
+
+    If cancelled, so are the handlers, and their items go back uncounted.
+    """
+    pool = Pool(queue.name, limit, **_pool_options(options))
+    get_options = _get_options(options)
+    handle = _as_async(handler, limit)
+
+    async def claim() -> Sequence[Lease[K, V]]:
+        return await queue.get_batch(max_items, max_wait=max_wait, **get_options)
+
+    async def work(leases: Sequence[Lease[K, V]]) -> None:
+        try:
+            async with LeaseBatch(leases) as batch:
+                try:
+                    await handle(batch)
+                except BaseException as error:
+                    if not is_mere_failure(error):
+                        raise
+                    await fail(batch, error)
+        except LeaseLostError as lost:
+            logger.warning("queue %r: %s", queue.name, lost)
+
+    async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
+        if isinstance(error, Reject):
+            await batch.settle_rest(partial(queue.reject, reason=error.reason))
+            return
+        logger.error(
+            "queue %r: the handler of a batch failed, with %d items left",
+            queue.name,
+            len(batch),
+            exc_info=error,
+        )
+        await batch.settle_rest(partial(queue.fail, error=error))
+        await checkpoint()  # as in `serve`
+
+    await pool.run(claim, work, task_status)
+
+
+async def stop_on_signals(
+    stop: Event,
+    *signals: signal.Signals,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+) -> None:
+    """Set an event at the first signal, and return; the next one does what it always does.
+
+    Args:
+        stop: What to set, for instance the ``stop`` of a pool.
+        *signals: Which signals; none: SIGINT and SIGTERM.
+        task_status: For ``tg.start``: signals are listened to.
+
+    If cancelled, signals are not listened to any more.
+    """
+    with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
+        task_status.started()
+        number = await anext(aiter(received))
+        logger.info("stopping, at %s", signal.Signals(number).name)
+        stop.set()
+
+
+def _as_async(
+    handler: Callable[[T], Awaitable[R]] | Callable[[T], R], limit: int
+) -> Callable[[T], Awaitable[R]]:
+    """The handler as an async function: an ordinary one runs in a worker thread."""
+    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+        return cast("Callable[[T], Awaitable[R]]", handler)
+    # Threads of the pool's own: who waited for one would hold a lease meanwhile.
+    threads = CapacityLimiter(limit)
+
+    def call(work: T) -> tuple[Awaitable[R] | R]:
+        return (handler(work),)  # trio has no thread return an awaitable by itself
+
+    async def in_a_thread(work: T) -> R:
+        (result,) = await run_sync(call, work, limiter=threads)
+        if isawaitable(result):  # the handler is a lambda around an async function, for instance
+            return await cast("Awaitable[R]", result)
+        return result
+
+    return in_a_thread
+
+
+def _get_options(options: ServeOptions) -> GetOptions:
+    chosen = {name: value for name, value in options.items() if name in _GET_OPTIONS}
+    return cast("GetOptions", chosen)
+
+
+def _pool_options(options: ServeOptions) -> PoolOptions:
+    others = {name: value for name, value in options.items() if name not in _GET_OPTIONS}
+    return cast("PoolOptions", others)
+
+
+_Leases: TypeAlias = Sequence[Lease[Any, Any]]
+
+
+def is_mere_failure(error: BaseException) -> bool:
+    """Whether an error is a failure, and nothing beside it is to end more than a handler."""
+    if isinstance(error, BaseExceptionGroup):
+        _, beside = error.split((Exception, get_cancelled_exc_class()))
+        if beside is not None:
+            return False
+    return is_failure(error)
+
+
+class Worker:
+    """One worker of a pool: what it has in hand, and when its leases are to be extended."""
+
+    __slots__ = ("_length", "_until", "beat_at", "leases", "scope")
+
+    def __init__(self) -> None:
+        self.scope = CancelScope()
+        self.leases: _Leases | None = None  # None: it waits for some
+        self.beat_at = inf
+        self._length = inf
+        self._until = inf
+
+    def plan(self, leases: _Leases, max_runtime: float) -> None:
+        """Have leases extended, if they have an end: a third after the hand-out of the first."""
+        first = min(leases, key=lambda lease: lease.deadline)
+        if first.deadline == inf:
+            self.beat_at = inf
+            return
+        now = current_time()
+        self._length = first.deadline - (now if first.since is None else first.since)
+        self._until = now + max_runtime
+        self.beat_at = first.deadline - self._length * 2 / 3
+
+    async def beat(self, now: float) -> None:
+        """Extend what it has in hand."""
+        deadline = min(now + self._length, self._until)
+        self.beat_at = inf if deadline == self._until else now + self._length / 3
+        for lease in self.leases or ():
+            if lease.ended is None and now < lease.deadline < deadline:
+                with suppress(InvalidLeaseError, QueueClosedError):  # its body is told already
+                    await lease.extend(deadline - now)
+
+
+class Pool:
+    """Workers in a task group, and what happens beside them."""
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        *,
+        heartbeat: bool = False,
+        max_runtime: float | None = None,
+        stop: Event | None = None,
+        grace: float = inf,
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be 1 worker or more, not {limit!r}")
+        if max_runtime is not None and not heartbeat:
+            raise ValueError(
+                f"max_runtime={max_runtime!r} bounds the heartbeat, and there is none: "
+                "set heartbeat=True, or leave the bound to lease_timeout"
+            )
+        if wait_seconds("grace", grace) < inf and stop is None:
+            raise ValueError(
+                f"grace={grace!r} is for handlers that run when the pool is stopped, and nothing "
+                "stops it: give it an event as stop"
+            )
+        self._name = name
+        self._heartbeat = heartbeat
+        self._max_runtime = lease_seconds("max_runtime", max_runtime)
+        self._grace = grace
+        self._stop = stop
+        self._workers = [Worker() for _ in range(limit)]
+        self._beat_at = inf
+        self._alarm = Event()
+        self._everything = CancelScope()
+        self._error: BaseException | None = None
+
+    async def run(
+        self,
+        claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
+        work: Callable[[Sequence[Lease[K, V]]], Awaitable[None]],
+        task_status: TaskStatus[None],
+    ) -> None:
+        """Let the workers work until there is nothing more to do."""
+        at_work = len(self._workers)
+
+        async def run_one(worker: Worker) -> None:
+            nonlocal at_work
+            await self._work(worker, claim, work)
+            at_work -= 1
+            if not at_work:
+                self._everything.cancel()  # what runs beside the workers
+
+        async with create_task_group() as tg:
+            self._everything = tg.cancel_scope
+            for worker in self._workers:
+                tg.start_soon(run_one, worker)
+            if self._heartbeat:
+                tg.start_soon(self._beat)
+            if self._stop is not None:
+                tg.start_soon(self._end_when, self._stop)
+            task_status.started()
+        if isinstance(self._error, Exception):
+            raise self._error
+        if self._error is not None:  # as itself it would pass for the cancellation of this task
+            raise RuntimeError("what a callback awaited was cancelled") from self._error
+
+    def replan(self, leases: _Leases) -> None:
+        """Beat for leases by the length that they have by now. O(workers)."""
+        if self._heartbeat:
+            for worker in self._workers:
+                if worker.leases is leases:
+                    worker.plan(leases, self._max_runtime)
+                    self._wake_at(worker.beat_at)
+
+    async def _work(
+        self,
+        worker: Worker,
+        claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
+        work: Callable[[Sequence[Lease[K, V]]], Awaitable[None]],
+    ) -> None:
+        try:
+            with worker.scope:
+                while self._stop is None or not self._stop.is_set():
+                    leases = worker.leases = await claim()
+                    if self._heartbeat:
+                        worker.plan(leases, self._max_runtime)
+                        self._wake_at(worker.beat_at)
+                    await work(leases)
+                    worker.leases = None
+                    worker.beat_at = inf
+        except BaseException as error:
+            if not is_mere_failure(error):
+                raise
+            claiming = worker.leases is None
+            if not (claiming and isinstance(error, QueueClosedError) and error.drained):
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the pool with an error, which comes out of it as it is: no group around it."""
+        if self._error is None:
+            self._error = error
+            self._everything.cancel()
+        else:
+            logger.error("queue %r: one more error ends the pool", self._name, exc_info=error)
+
+    async def _end_when(self, stop: Event) -> None:
+        await stop.wait()
+        for worker in self._workers:
+            if worker.leases is None:
+                worker.scope.cancel()
+        if self._grace < inf:
+            await sleep(self._grace)
+            self._everything.cancel()
+
+    def _wake_at(self, beat_at: float) -> None:
+        """Beat at a time, if nothing is planned before it."""
+        if beat_at < self._beat_at:
+            self._beat_at = beat_at
+            self._alarm.set()
+
+    async def _beat(self) -> None:
+        """Extend the leases that are due, all in one go."""
+        try:
+            while True:
+                now = current_time()
+                for worker in self._workers:
+                    if worker.beat_at <= now:
+                        await worker.beat(now)
+                self._beat_at = min(worker.beat_at for worker in self._workers)
+                self._alarm = Event()
+                with CancelScope(deadline=self._beat_at):
+                    await self._alarm.wait()
+        except Exception as error:
+            self._fail(error)

@@ -1,0 +1,1 @@
+"""The client of a store that processes share: dispatcher, waiters, queues, broker."""

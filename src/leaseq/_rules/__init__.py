@@ -1,0 +1,1 @@
+"""The rules of a queue, sans-IO: states, moves, turns, capacity, waiters."""

@@ -1,0 +1,52 @@
+"""An item of the memory engine, which is also the lease on it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
+
+from .._core.lease import Lease
+from .._core.policies import Priority
+
+if TYPE_CHECKING:
+    from ..abc import LeasedQueue
+    from .stock import Extra, Successor
+
+__all__ = ["Item"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_NORMAL = int(Priority.NORMAL)
+
+
+class Item(Lease[K, V]):
+    """One stay of a key in the queue, and the hand-out that ends it.
+
+    A consumer's lease is the very object that has been waiting since the put, so that a hand-out
+    makes nothing new. An item that goes back into the line after its lease goes as another object
+    with the old one's counts: an old lease stays what it was, whatever becomes of its key.
+
+    `deadline` is when something happens to the item by itself: while it is leased, its lease
+    expires; before, it falls due, or its time to live is over.
+    """
+
+    __slots__ = ("after", "extra")
+
+    def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
+        # All of Lease.__init__ again: this runs once for every put, and a call costs as much.
+        self.queue = queue
+        self.key = key
+        self.value = value
+        self.priority = _NORMAL
+        self.tenant = None
+        self.token = 0
+        self.deadline = inf
+        self.since = None
+        self.deliveries = 0
+        self.cancellations = 0
+        self.ended = None
+        self._scope = None
+        self.pledge = None
+        self.after: Successor[V] | None = None
+        self.extra: Extra | None = None

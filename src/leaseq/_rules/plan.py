@@ -1,0 +1,109 @@
+"""What will have become of a queue's keys, step by step, before the first step is taken. Sans-IO.
+
+The steps of a transaction are done all or none. So each is planned here first: `Outlook` follows
+the moves of the ledger's table for those keys that the transaction touches, and raises what the
+ledger would raise. What an outlook had no objection to cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from .._core.errors import InvalidLeaseError
+from .stock import check_put_on
+
+if TYPE_CHECKING:
+    from .._core.requests import Terms
+    from .item import Item
+    from .ledger import Ledger
+
+__all__ = ["Outlook"]
+
+
+class _Key:
+    """A key as it will be."""
+
+    __slots__ = ("done", "leased", "succeeded", "tenant", "there")
+
+    def __init__(self, item: Item[Any, Any] | None, *, leased: bool, done: bool) -> None:
+        self.there = item is not None
+        self.leased = leased
+        self.succeeded = item is not None and item.after is not None and item.after.buffered
+        self.tenant = None if item is None else item.tenant
+        self.done = done  # so lately that it is not taken again
+
+
+class Outlook:
+    """A queue as it will be after the steps that are planned so far.
+
+    Attributes:
+        places: How many places for waiting items there must be for the puts.
+    """
+
+    __slots__ = ("_keys", "_ledger", "_now", "_waiting", "places")
+
+    def __init__(self, ledger: Ledger[Any, Any], now: float) -> None:
+        self._ledger = ledger
+        self._now = now
+        self.places = 0
+        self._waiting = 0  # so many more items wait
+        self._keys: dict[Hashable, _Key] = {}
+
+    def put(self, key: Hashable, terms: Terms) -> None:
+        """Plan a put.
+
+        Raises:
+            KeyAlreadyInFlightError, ValueError: as `Ledger.put` would then.
+        """
+        known = self._look_at(key)
+        if known.there:
+            check_put_on(key, known.tenant, terms, leased=known.leased)
+            known.succeeded |= known.leased and terms.if_in_flight == "buffer"
+        elif not known.done:
+            known.there = True
+            known.tenant = terms.tenant
+            self._waiting += 1
+            self.places = self._waiting
+
+    def ack(self, item: Item[Any, Any]) -> None:
+        """Plan an ack of a lease that holds its item as yet.
+
+        Raises:
+            InvalidLeaseError: it will have been settled.
+        """
+        self._settle(item, stays=False).done = self._ledger.dedupes
+
+    def release(self, item: Item[Any, Any], *, counted: bool, buried: bool) -> None:
+        """Plan a release. Raises what `ack` raises.
+
+        Args:
+            item: The lease.
+            counted: Whether the hand-out counts.
+            buried: Whether the item would be out of the queue if it died.
+        """
+        dies = counted and buried and self._ledger.is_last_delivery(item)
+        self._settle(item, stays=not dies)
+
+    def reject(self, item: Item[Any, Any], *, buried: bool) -> None:
+        """Plan a rejection. Arguments and errors are those of `release`."""
+        self._settle(item, stays=not buried)
+
+    def _settle(self, item: Item[Any, Any], *, stays: bool) -> _Key:
+        known = self._look_at(item.key)
+        if not known.leased:
+            raise InvalidLeaseError(f"{item!r} is settled twice")
+        known.leased = False
+        known.there = stays or known.succeeded
+        self._waiting += known.there
+        return known
+
+    def _look_at(self, key: Hashable) -> _Key:
+        if key not in self._keys:
+            ledger = self._ledger
+            self._keys[key] = _Key(
+                ledger.item(key),
+                leased=key in ledger.leased,
+                done=ledger.is_duplicate(key, self._now),
+            )
+        return self._keys[key]

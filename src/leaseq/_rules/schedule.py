@@ -1,0 +1,274 @@
+"""Whose turn it is: tenants first, then priority, then first in first out. Sans-IO.
+
+Between tenants it is WF²Q+, worst-case fair weighted fair queueing (Bennett and Zhang,
+"Hierarchical packet fair queueing algorithms", IEEE/ACM Transactions on Networking 5(5), 1997),
+with one item as the unit of cost, charged when it is handed out.
+
+Each tenant has a *start* and a *finish*: the virtual times at which its next item begins and ends
+in an ideal world, where all who have something ready are served at once, each at the rate of its
+weight. So ``finish = start + 1 / weight``, and after a hand-out the finish is the next start. The
+*virtual time* moves on by one item over the sum of the competing weights for each item handed out,
+and leaps to the earliest start when it is behind them all. Of those whose start it has reached,
+the *eligible*, the one with the earliest finish is next. Nobody is ever more than one item ahead
+of or behind the ideal world.
+
+A tenant *competes* while it has something ready and is under its cap. When it comes back, its
+start is its own or the virtual time, whichever is later: it gets no credit for having idled. A
+hand-out that was restricted to some tenants, or to one key, is charged like any other, but moves
+no virtual time: those that it did not ask must not pay for it.
+
+A tenant with nothing ready and nothing leased is forgotten once the virtual time has reached its
+start, for then a new one would get the same. Of those that are ahead of it only so many are
+remembered, those that are furthest ahead.
+
+Virtual times are integers, so that they stay exact however long a queue lives.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .._core.heap import Heap
+from .._core.policies import Tenant
+from .ready_list import Line, Place
+
+if TYPE_CHECKING:
+    from .item import Item
+
+__all__ = ["Schedule"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_SHARE = 1 << 20  # the weight 1.0, as an integer
+_ITEM = 1 << 80  # the cost of one item at a weight of one 2**20th
+_REMEMBERED = 1024  # idle tenants ahead of the virtual time that are kept
+
+
+class _Account(Generic[K, V]):
+    """What one tenant has ready and leased, and when its next turn is."""
+
+    __slots__ = (
+        "competing",
+        "cost",
+        "eligible",
+        "idle",
+        "in_flight",
+        "lines",
+        "max_in_flight",
+        "name",
+        "priorities",
+        "ready",
+        "shares",
+        "start",
+    )
+
+    def __init__(self, name: str | None, tenant: Tenant) -> None:
+        self.name = name
+        self.lines: dict[int, Line[K, V]] = {}
+        self.priorities: list[int] = []  # those of `lines`, lowest first
+        self.ready = 0
+        self.in_flight = 0
+        self.start = 0
+        self.competing = False
+        self.eligible = False
+        self.idle = False
+        self.set(tenant)
+
+    def set(self, tenant: Tenant) -> None:
+        self.shares = max(1, round(tenant.weight * _SHARE))
+        self.cost = _ITEM // self.shares
+        self.max_in_flight = tenant.max_in_flight
+
+    @property
+    def finish(self) -> int:
+        return self.start + self.cost
+
+    @property
+    def may_compete(self) -> bool:
+        capped = self.max_in_flight is not None and self.in_flight >= self.max_in_flight
+        return self.ready > 0 and not capped
+
+    def head(self) -> Item[K, V]:
+        return self.lines[self.priorities[-1]].first()
+
+    def push(self, item: Item[K, V], place: Place) -> None:
+        line = self.lines.get(item.priority)
+        if line is None:
+            line = self.lines[item.priority] = Line()
+            insort(self.priorities, item.priority)
+        line.join(item, place)
+        self.ready += 1
+
+    def remove(self, item: Item[K, V]) -> None:
+        line = self.lines[item.priority]
+        line.leave(item)
+        self.ready -= 1
+        if not line.items:
+            del self.lines[item.priority]
+            del self.priorities[bisect_left(self.priorities, item.priority)]
+
+
+class Schedule(Generic[K, V]):
+    """The ready items of all tenants, and the order of their hand-outs.
+
+    Args:
+        tenants: Weights and caps of those that have other than the usual ones.
+    """
+
+    def __init__(self, tenants: Mapping[str, Tenant] = {}) -> None:
+        self._tenants: dict[str | None, Tenant] = dict(tenants.items())
+        self._accounts: dict[str | None, _Account[K, V]] = {}
+        self._now = 0  # the virtual time
+        self._shares = 0  # of all that compete
+        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.eligible and a.finish == n)
+        self._early: Heap[_Account[K, V]] = Heap(
+            lambda n, a: a.competing and not a.eligible and a.start == n
+        )
+        self._idle: Heap[_Account[K, V]] = Heap(lambda n, a: a.idle and a.start == n)
+
+    def __iter__(self) -> Iterator[tuple[str | None, int, int]]:
+        """The name of each tenant that is remembered, how many of its items are ready, leased."""
+        for account in self._accounts.values():
+            yield account.name, account.ready, account.in_flight
+
+    def tenant(self, name: str | None) -> Tenant:
+        """A tenant's weight and cap. O(1)."""
+        return self._tenants.get(name, _USUAL)
+
+    def set(self, name: str | None, tenant: Tenant) -> None:
+        """Give a tenant another weight or cap, from its next hand-out on. O(log tenants)."""
+        self._tenants[name] = tenant
+        account = self._accounts.get(name)
+        if account is not None:
+            self._withdraw(account)
+            account.set(tenant)
+            self._compete(account)
+
+    # Items
+
+    def push(self, item: Item[K, V], place: Place) -> None:
+        """An item is ready. O(log tenants)."""
+        account = self._account(item.tenant)
+        account.push(item, place)
+        self._compete(account)
+
+    def remove(self, item: Item[K, V]) -> None:
+        """An item is not ready any more, but not handed out either. O(log tenants)."""
+        account = self._accounts[item.tenant]
+        account.remove(item)
+        if not account.ready:
+            self._withdraw(account)
+            self._rest(account)
+
+    def hand_out(self, item: Item[K, V], *, restricted: bool) -> None:
+        """A ready item of a tenant that competes is leased. O(log tenants).
+
+        Args:
+            item: What `next` or `next_of` gave, or one of a key.
+            restricted: Whether it was asked for by its tenant or its key.
+        """
+        account = self._accounts[item.tenant]
+        if not restricted:
+            self._now += -(-_ITEM // self._shares)
+        account.remove(item)
+        account.in_flight += 1
+        (self._eligible if account.eligible else self._early).drop(account)
+        account.start += account.cost
+        if account.may_compete:
+            self._file(account)
+        else:
+            account.competing = account.eligible = False
+            self._shares -= account.shares
+
+    def adopt(self, item: Item[K, V]) -> None:
+        """An item is leased that was handed out before there was a schedule. O(1)."""
+        self._account(item.tenant).in_flight += 1
+
+    def end(self, item: Item[K, V]) -> None:
+        """The lease on an item has ended. O(log tenants)."""
+        account = self._accounts[item.tenant]
+        account.in_flight -= 1
+        self._compete(account)
+        self._rest(account)
+
+    # Turns
+
+    def claimable(self, tenant: str | None) -> bool:
+        """Whether a tenant has something ready and is under its cap. O(1)."""
+        account = self._accounts.get(tenant)
+        return account is not None and account.competing
+
+    def next(self) -> Item[K, V] | None:
+        """The item whose turn it is; None: nobody competes. O(log tenants)."""
+        early, eligible = self._early, self._eligible
+        turn = eligible.first()
+        first = early.first()
+        if first is not None:
+            if turn is None:
+                self._now = max(self._now, first[1].start)
+            if first[1].start <= self._now:
+                while first is not None and first[1].start <= self._now:
+                    account = early.pop()
+                    account.eligible = True
+                    eligible.add(account.finish, account)
+                    first = early.first()
+                turn = eligible.first()
+        return None if turn is None else turn[1].head()
+
+    def next_of(self, tenants: Iterable[str | None]) -> Item[K, V] | None:
+        """The item whose turn it is among some tenants; None: none competes. O(those tenants)."""
+        accounts = (self._accounts.get(name) for name in tenants)
+        competing = [account for account in accounts if account is not None and account.competing]
+        if not competing:
+            return None
+        return min(competing, key=lambda account: account.finish).head()
+
+    # Accounts
+
+    def _account(self, name: str | None) -> _Account[K, V]:
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = _Account(name, self.tenant(name))
+        elif account.idle:
+            self._idle.drop(account)
+            account.idle = False
+        return account
+
+    def _compete(self, account: _Account[K, V]) -> None:
+        if not account.competing and account.may_compete:
+            account.competing = True
+            account.start = max(account.start, self._now)
+            self._shares += account.shares
+            self._file(account)
+
+    def _withdraw(self, account: _Account[K, V]) -> None:
+        if account.competing:
+            (self._eligible if account.eligible else self._early).drop(account)
+            account.competing = account.eligible = False
+            self._shares -= account.shares
+
+    def _file(self, account: _Account[K, V]) -> None:
+        account.eligible = account.start <= self._now
+        if account.eligible:
+            self._eligible.add(account.finish, account)
+        else:
+            self._early.add(account.start, account)
+
+    def _rest(self, account: _Account[K, V]) -> None:
+        """Let an account idle that has nothing ready and nothing leased, and forget what may be."""
+        if not account.ready and not account.in_flight and not account.idle:
+            account.idle = True
+            self._idle.add(account.start, account)
+        while (first := self._idle.first()) is not None:
+            account = first[1]
+            if account.start > self._now and len(self._idle) <= _REMEMBERED:
+                return
+            self._idle.pop()
+            account.idle = False  # it may stand there twice
+            del self._accounts[account.name]
+
+
+_USUAL = Tenant()

@@ -1,0 +1,185 @@
+"""Whether a server can hold queues, and why one could not be connected to."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
+
+from .._core.errors import ServerError
+from .server_errors import refusal
+from .url import ValkeyUrl
+
+__all__ = [
+    "connected_replicas",
+    "is_elsewhere",
+    "of_cluster",
+    "why_not_connected",
+    "why_unusable",
+]
+
+OLDEST_VALKEY = (8, 0)
+OLDEST_REDIS = (7, 0)
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether a client says that the server it was sent to is another one's replica."""
+    return "No primary node found" in str(error)
+
+
+async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
+    """What to tell the user whose client could not connect; never the password.
+
+    If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
+
+    Args:
+        url: What the client could not connect to.
+        error: What it said of that: often just that it took too long, whatever the cause.
+        tls: How to speak TLS; None: not at all.
+    """
+    said = str(error)
+    if "WRONGPASS" in said:
+        return (
+            f"{url.address} does not know that user with that password (in a URL, what is special "
+            "in them is escaped)"
+        )
+    if "NOAUTH" in said:
+        return f"{url.address} asks for a password: valkey://user:password@host"
+    if "'HELLO'" in said:
+        return (
+            f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
+            "another name for it"
+        )
+    if "No topology views found" in said:
+        if url.is_cluster:
+            return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
+        return f"{url.address} is the replica of another server: name that one"
+    if isinstance(error, ServerError) or "PermissionDenied" in said:
+        refused = error if isinstance(error, ServerError) else refusal(said)
+        return f"{url.address} refuses what leaseq must ask at first: {refused}"
+    found = [
+        await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
+        for host, port in url.hosts
+    ]
+    return "; ".join(found)
+
+
+def _but(url: ValkeyUrl) -> str:
+    """What may be wrong where a host is as it should be."""
+    if url.is_cluster:
+        return "is there, but the node that has these keys is not, or does not let this user in"
+    return "does not let this user in"
+
+
+async def _what_is_there(
+    host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None
+) -> str | None:
+    """What is wrong with a host; None: nothing that can be seen."""
+    where = f"{host}:{port}"
+    try:
+        with anyio.fail_after(url.connect_timeout):
+            stream = await anyio.connect_tcp(host, port)
+    except TimeoutError:
+        return f"{where} cannot be reached within {url.connect_timeout:g} s"
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        # Each backend words it differently; a name that is not found has no errno of the system.
+        number = cause.errno or 0
+        known = os.strerror(number) if number > 0 else cause.strerror or cause
+        return f"no server at {where}: {known}"
+    async with stream:
+        try:
+            if tls is None:
+                said = await _what_it_says(stream, url)
+            else:
+                said = await _by_tls(stream, host, url, tls)
+        except (anyio.BrokenResourceError, anyio.EndOfStream):
+            said = "closes connections at once"
+            if tls is None:
+                said += ": does it want TLS, which is valkeys://?"
+        return said and f"{where} {said}"
+
+
+async def _by_tls(
+    stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext
+) -> str | None:
+    try:
+        with anyio.fail_after(url.connect_timeout):
+            tls = await TLSStream.wrap(
+                stream, hostname=host, ssl_context=context, standard_compatible=False
+            )
+    except ssl.SSLCertVerificationError as error:
+        return f"has a certificate that is not trusted: {error.verify_message}"
+    except (TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, OSError) as error:
+        if "ALERT" in str(getattr(error, "reason", "")):
+            return _what_is_shown(url)
+        return "does not speak TLS"
+    try:
+        return await _what_it_says(tls, url)
+    except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError):
+        # With TLS 1.3 it is only after all is agreed on that a server says that it is not content.
+        return _what_is_shown(url)
+
+
+def _what_is_shown(url: ValkeyUrl) -> str:
+    if url.cert is not None:
+        return f"does not accept the certificate that it was shown, {url.cert!r}"
+    return "wants to be shown a certificate: ?cert= and ?key= in the URL name it and its key"
+
+
+async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str | None:
+    """What kind of server it is, by its answer to a PING; None: one as it should be."""
+    answer = b""
+    with anyio.move_on_after(url.connect_timeout):
+        await stream.send(b"PING\r\n")
+        answer = await stream.receive()
+    if not answer:
+        return f"does not answer within {url.connect_timeout:g} s"
+    if answer[:1] not in (b"+", b"-"):
+        return "is not a Valkey or Redis server"
+    said = answer[1:].partition(b"\r")[0].decode(errors="replace")
+    if answer[:1] == b"-" and not said.startswith("NOAUTH"):
+        return f"is not ready: {said}"
+    if url.database:
+        return f"does not let this user in to database {url.database}: does it have one?"
+    return None
+
+
+def _read(info: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+
+
+def of_cluster(info: str) -> bool:
+    """Whether a server is one of a cluster, by what it answers to ``INFO``."""
+    return _read(info).get("cluster_enabled") == "1"
+
+
+def why_unusable(info: str) -> str | None:
+    """Why a server cannot hold queues, if it cannot, by what it answers to ``INFO``."""
+    said = _read(info)
+    if "valkey_version" in said:
+        name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
+    elif "redis_version" in said:
+        name, version, oldest = "Redis", said["redis_version"], OLDEST_REDIS
+    else:
+        return "it is not a Valkey or Redis server"
+    numbers = tuple(int(each) for each in version.split(".")[:2] if each.isdigit())
+    if numbers < oldest:
+        return f"it is {name} {version}: Valkey 8.0 or Redis 7.0 is the oldest that will do"
+    policy = said.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        return (
+            f"its maxmemory-policy is {policy}: when its memory is full it would silently drop "
+            "queues that are not empty; set maxmemory-policy to noeviction"
+        )
+    return None
+
+
+def connected_replicas(info: str) -> int:
+    """How many replicas a server has that follow it, by what it answers to ``INFO``."""
+    lines = [value for name, value in _read(info).items() if re.fullmatch(r"slave\d+", name)]
+    return sum("state=online" in line for line in lines)

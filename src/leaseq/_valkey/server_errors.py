@@ -1,0 +1,47 @@
+"""What a server says against something, as the error that its user is told."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .._core.errors import ServerError
+
+__all__ = ["refusal"]
+
+_NOT_ALLOWED: Final = re.compile(r"no permissions to run the '([^']+)' command", re.IGNORECASE)
+_NO_PERMISSION: Final = re.compile(
+    r"^NOPERM |ACL failure in script|no permissions to |user executing the script can't",
+    re.IGNORECASE,
+)
+_LACKING: Final = {
+    "access a key": "keys of the queue, or of the queue of its dead letters, or of the prefix",
+    "of the keys": "keys of the queue, or of the queue of its dead letters",
+    "access a channel": "the channels of the prefix",
+    "of the channels": "the channels of the prefix",
+    "can't run this command": "a command that scripts need",
+}
+_NO_WRITES: Final = {
+    "OOM": "the server is full",
+    "MISCONF": "the server cannot keep what is written",
+    "NOREPLICAS": "the server has too few replicas",
+}
+
+
+def refusal(said: str) -> ServerError:
+    """The error for what a server said, whose first word is its code."""
+    code = said.partition(" ")[0]
+    if _NO_PERMISSION.search(said):
+        code, said = "NOPERM", f"NOPERM this user may not do that: its ACL lacks {_lacking(said)}"
+    elif code in _NO_WRITES:
+        said = f"{said.rstrip('.')} ({_NO_WRITES[code]}: nothing was done)"
+    return ServerError(said, code=code)
+
+
+def _lacking(said: str) -> str:
+    """What an ACL has not, that the server says it should."""
+    command = _NOT_ALLOWED.search(said)
+    if command is not None:
+        return f"+{command[1]}"
+    lacking = (what for words, what in _LACKING.items() if words in said)
+    return next(lacking, f"something ({said})")

@@ -1,0 +1,148 @@
+"""The contract of a transaction: steps that are done all together, or not at all."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack
+
+from .._core.errors import InvalidLeaseError
+from .._core.lease import Lease
+from .._core.options import PutOptions
+from ._queue import LeasedQueue
+
+__all__ = ["Transaction"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Transaction(ABC):
+    """What is to be done in one step.
+
+    Nothing happens until the block is left without an error; then all of it does, in the order in
+    which it was asked for, and others see all or nothing. If any part cannot be done,
+    `TransactionError` is raised, and nothing was done. An error or a cancellation inside: nothing
+    was done.
+
+    A lease that is settled in a transaction is left alone by the end of its own ``async with``. If
+    the transaction then is not done, the item goes back as that would have let it: released if
+    something failed, given back if it was cancelled.
+
+    For engines: a subclass keeps the steps, each after `_check_open`, and gives every lease that a
+    step settles to `_pledge`: the end of its body is then left to the transaction.
+    """
+
+    def __init__(self) -> None:
+        self._state: Literal["new", "open", "over"] = "new"
+        self._pledged: list[Lease[Any, Any]] = []
+        self._bodiless: list[Lease[Any, Any]] = []  # their bodies have ended, and left them to us
+
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise RuntimeError("a transaction is for one block: make another one")
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._state = "over"
+        if error is None:
+            try:
+                await self._commit()
+            except BaseException as failed:
+                await self._abandon(failed)
+                raise
+            self._release_pledges()
+        else:
+            await self._abandon(error)
+
+    @abstractmethod
+    def put(
+        self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
+    ) -> None:
+        """`LeasedQueue.put`, later; it never waits for room.
+
+        Raises:
+            RuntimeError: the transaction is not open.
+            ValueError: it is not a queue of this broker.
+            ValueError, TypeError: as `LeasedQueue.put` does, for what can be seen at once.
+        """
+
+    @abstractmethod
+    def ack(self, lease: Lease[K, V]) -> None:
+        """`LeasedQueue.ack`, later.
+
+        Raises:
+            RuntimeError: the transaction is not open.
+            ValueError: it is a lease of another broker.
+        """
+
+    @abstractmethod
+    def release(
+        self,
+        lease: Lease[K, V],
+        *,
+        requeue_front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+    ) -> None:
+        """`LeasedQueue.release`, later.
+
+        Raises:
+            RuntimeError, ValueError: as `ack` does.
+            TimekeeperNotRunningError, ValueError: as `LeasedQueue.release` does.
+        """
+
+    @abstractmethod
+    def reject(self, lease: Lease[K, V], reason: str) -> None:
+        """`LeasedQueue.reject`, later. Raises what `ack` raises."""
+
+    def add(
+        self,
+        queue: LeasedQueue[str, V],
+        value: V,
+        *,
+        message_id: str | None = None,
+        **options: Unpack[PutOptions],
+    ) -> str:
+        """`LeasedQueue.add`, later; returns the key at once. Raises what `put` raises."""
+        key = uuid.uuid4().hex if message_id is None else message_id
+        self.put(queue, key, value, **options)
+        return key
+
+    # For engines
+
+    @abstractmethod
+    async def _commit(self) -> None:
+        """Do all that was asked for, or nothing of it and raise `TransactionError`."""
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise RuntimeError("the transaction is not open: use it inside its async with")
+
+    def _pledge(self, lease: Lease[Any, Any]) -> None:
+        """See to it that the end of this lease's body leaves it to the transaction."""
+        self._pledged.append(lease)
+        lease.pledge = self._take_over
+
+    def _take_over(self, lease: Lease[Any, Any]) -> None:
+        self._bodiless.append(lease)
+
+    def _release_pledges(self) -> None:
+        for lease in self._pledged:
+            if lease.pledge == self._take_over:
+                lease.pledge = None
+
+    async def _abandon(self, error: BaseException) -> None:
+        """Nothing was done: let those go back whose bodies have ended."""
+        self._release_pledges()
+        for lease in self._bodiless:
+            with suppress(InvalidLeaseError):  # it has ended otherwise: the error says more
+                await lease.abandon(error)

@@ -1,1 +1,0 @@
-"""What engines are built from: the parts that are the same wherever the items live."""

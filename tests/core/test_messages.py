@@ -1,0 +1,34 @@
+import math
+
+import pytest
+
+from leaseq import TimekeeperNotRunningError
+from leaseq._core.messages import check_release, no_timekeeper
+
+
+def test_the_error_says_what_needs_time_and_how_to_let_it_pass() -> None:
+    text = str(no_timekeeper("this queue", "a lease of 3 s", "expire"))
+    assert text.startswith("a lease of 3 s needs a timekeeper, or it would never expire")
+    assert "'this queue'" in text
+    assert "await tg.start(queue.run)" in text
+
+
+def test_a_release_without_a_delay_needs_no_timekeeper() -> None:
+    check_release("queue", 0.0, requeue_front=True, timed=False)
+
+
+def test_a_release_with_a_delay_needs_one() -> None:
+    check_release("queue", 1.0, requeue_front=False, timed=True)
+    with pytest.raises(TimekeeperNotRunningError, match=r"a delay of 1.0 s needs a timekeeper"):
+        check_release("queue", 1.0, requeue_front=False, timed=False)
+
+
+@pytest.mark.parametrize("delay", [-1.0, math.nan, math.inf])
+def test_a_release_has_no_delay_that_cannot_be_waited_for(delay: float) -> None:
+    with pytest.raises(ValueError, match="delay must be 0 or more seconds"):
+        check_release("queue", delay, requeue_front=False, timed=False)
+
+
+def test_a_release_is_not_both_at_once_and_later() -> None:
+    with pytest.raises(ValueError, match=r"requeue_front=True is at once, and delay=1.0 later"):
+        check_release("queue", 1.0, requeue_front=True, timed=True)
