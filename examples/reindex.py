@@ -10,15 +10,15 @@ from collections import Counter
 
 import anyio
 
-from leaseq import LeasedKeyQueue, Put
+from leaseq import LeasedKeyQueue, PutOutcome
 
 DOCUMENTS = ["introduction", "tutorial", "reference"]
 CHANGES = 60
 
 
-async def edit(queue: LeasedKeyQueue[str, int], newest: Counter[str]) -> Counter[Put]:
+async def edit(queue: LeasedKeyQueue[str, int], newest: Counter[str]) -> Counter[PutOutcome]:
     """Change documents, and say so. The value is the number of the document's revision."""
-    outcomes: Counter[Put] = Counter()
+    outcomes: Counter[PutOutcome] = Counter()
     for _ in range(CHANGES):
         document = random.choice(DOCUMENTS)
         newest[document] += 1

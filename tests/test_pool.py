@@ -1004,7 +1004,7 @@ async def test_a_batch_that_gathers_when_its_pool_is_stopped_goes_back(queue: Qu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": 0}, "limit must be 1 worker or more, not 0"),
+        ({"concurrency": 0}, "concurrency must be 1 worker or more, not 0"),
         ({"max_runtime": 10}, "max_runtime=10 bounds the heartbeat, and there is none"),
         ({"max_runtime": 0, "heartbeat": True}, "max_runtime must be more than 0 seconds"),
         ({"grace": -1, "stop": None}, "grace must be 0 seconds or more, not -1"),

@@ -52,7 +52,10 @@ SANS_IO = {
     "leaseq._valkey.keys",
 }
 """The rules, and what they are made of: nothing in them waits or tells the time."""
-PLAIN = {f"leaseq._core.{name}" for name in ("codec", "errors", "options", "policies")}
+PLAIN = {
+    f"leaseq._core.{name}"
+    for name in ("codec", "errors", "options", "policies", "reports", "validation")
+}
 """What the rules may use of all that is there."""
 IO = {
     *("asyncio", "concurrent", "datetime", "queue", "sched", "select", "selectors", "signal"),
@@ -151,7 +154,7 @@ def function():
     import rich
 class Class:
     async def method(self):
-        from .._core import lease, Put
+        from .._core import lease, PutOutcome
 """
     assert imports("leaseq._memory.queue", ast.parse(source)) == {
         Import("os.path"),

@@ -18,23 +18,19 @@ from ._core.errors import (
     UnusableServerError,
 )
 from ._core.lease import Lease, LeaseBatch
-from ._core.options import (
-    BrokerQueueOptions,
+from ._core.options import BrokerQueueOptions, GetOptions, InFlightPolicy, PutOptions, TakeOptions
+from ._core.policies import Backoff, Priority, Retry, Tenant
+from ._core.reports import (
     DeadLetter,
-    Done,
-    GetOptions,
-    InFlight,
-    InFlightPolicy,
+    HistoryEntry,
+    LeaseInfo,
     MessageId,
-    Put,
-    PutOptions,
+    PutOutcome,
     QueueInfo,
-    Redriven,
+    RedriveResult,
     Statistics,
-    TakeOptions,
     TenantStatistics,
 )
-from ._core.policies import Backoff, Priority, Retry, Tenant
 from ._pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
 from .abc import Broker, LeasedQueue, Transaction
 from .memory import LeasedKeyQueue, MemoryBroker
@@ -48,9 +44,8 @@ __all__ = [
     "Codec",
     "CodecError",
     "DeadLetter",
-    "Done",
     "GetOptions",
-    "InFlight",
+    "HistoryEntry",
     "InFlightPolicy",
     "InvalidLeaseError",
     "JsonCodec",
@@ -58,6 +53,7 @@ __all__ = [
     "Lease",
     "LeaseAlreadyAcknowledgedError",
     "LeaseBatch",
+    "LeaseInfo",
     "LeaseLostError",
     "LeasedKeyQueue",
     "LeasedQueue",
@@ -66,11 +62,11 @@ __all__ = [
     "MessageId",
     "PoolOptions",
     "Priority",
-    "Put",
     "PutOptions",
+    "PutOutcome",
     "QueueClosedError",
     "QueueInfo",
-    "Redriven",
+    "RedriveResult",
     "Reject",
     "Retry",
     "ServeOptions",

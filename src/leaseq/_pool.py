@@ -29,7 +29,8 @@ from anyio.to_thread import run_sync
 from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from ._core.lease import Lease, LeaseBatch
 from ._core.loop import is_failure
-from ._core.options import GetOptions, lease_seconds, wait_seconds
+from ._core.options import GetOptions
+from ._core.validation import lease_seconds, wait_seconds
 from .abc import LeasedQueue
 
 __all__ = [
@@ -94,7 +95,7 @@ class ServeOptions(GetOptions, PoolOptions, total=False):
 async def serve(
     queue: LeasedQueue[K, V],
     handler: Callable[[Lease[K, V]], Awaitable[R]],
-    limit: int = 1,
+    concurrency: int = 1,
     *,
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
@@ -108,7 +109,7 @@ async def serve(
 async def serve(
     queue: LeasedQueue[K, V],
     handler: Callable[[Lease[K, V]], R],
-    limit: int = 1,
+    concurrency: int = 1,
     *,
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
@@ -121,7 +122,7 @@ async def serve(
 async def serve(
     queue: LeasedQueue[K, V],
     handler: Callable[[Lease[K, V]], Awaitable[R]] | Callable[[Lease[K, V]], R],
-    limit: int = 1,
+    concurrency: int = 1,
     *,
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
@@ -147,7 +148,7 @@ async def serve(
         handler: Takes a lease and does the work. An ordinary function runs in a worker thread.
             Nothing can stop a thread: if its lease is lost, or the pool is cancelled, it runs to
             its end all the same, and the pool waits for that.
-        limit: How many workers.
+        concurrency: How many workers, and so how many items at once.
         on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
             then keeps it at that length. What it raises is as if the handler did.
         on_success: Called with the lease and what the handler returned, once the item is done.
@@ -164,9 +165,9 @@ async def serve(
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
-    pool = Pool(queue.name, limit, **_pool_options(options))
+    pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
-    handle = _as_async(handler, limit)
+    handle = _as_async(handler, concurrency)
 
     async def claim() -> Sequence[Lease[K, V]]:
         _, _, lease = await queue.get(**get_options)
@@ -218,7 +219,7 @@ async def serve_batches(
     handler: Callable[[LeaseBatch[K, V]], Awaitable[object]] | Callable[[LeaseBatch[K, V]], object],
     max_items: int,
     max_wait: float = 0.0,
-    limit: int = 1,
+    concurrency: int = 1,
     *,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
@@ -235,7 +236,7 @@ async def serve_batches(
             in `serve`.
         max_items: How many items a batch has at most.
         max_wait: Seconds to wait for more items once there is one.
-        limit: How many workers.
+        concurrency: How many workers, and so how many items at once.
         task_status: For ``tg.start``: the workers are there.
         **options: As `ServeOptions` has them.
 
@@ -247,9 +248,9 @@ async def serve_batches(
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
-    pool = Pool(queue.name, limit, **_pool_options(options))
+    pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
-    handle = _as_async(handler, limit)
+    handle = _as_async(handler, concurrency)
 
     async def claim() -> Sequence[Lease[K, V]]:
         return await queue.get_batch(max_items, max_wait=max_wait, **get_options)
@@ -304,13 +305,13 @@ async def stop_on_signals(
 
 
 def _as_async(
-    handler: Callable[[T], Awaitable[R]] | Callable[[T], R], limit: int
+    handler: Callable[[T], Awaitable[R]] | Callable[[T], R], concurrency: int
 ) -> Callable[[T], Awaitable[R]]:
     """The handler as an async function: an ordinary one runs in a worker thread."""
     if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
         return cast("Callable[[T], Awaitable[R]]", handler)
     # Threads of the pool's own: who waited for one would hold a lease meanwhile.
-    threads = CapacityLimiter(limit)
+    threads = CapacityLimiter(concurrency)
 
     def call(work: T) -> tuple[Awaitable[R] | R]:
         return (handler(work),)  # trio has no thread return an awaitable by itself
@@ -385,15 +386,15 @@ class Pool:
     def __init__(
         self,
         name: str,
-        limit: int,
+        concurrency: int,
         *,
         heartbeat: bool = False,
         max_runtime: float | None = None,
         stop: Event | None = None,
         grace: float = inf,
     ) -> None:
-        if limit < 1:
-            raise ValueError(f"limit must be 1 worker or more, not {limit!r}")
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be 1 worker or more, not {concurrency!r}")
         if max_runtime is not None and not heartbeat:
             raise ValueError(
                 f"max_runtime={max_runtime!r} bounds the heartbeat, and there is none: "
@@ -409,7 +410,7 @@ class Pool:
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
         self._grace = grace
         self._stop = stop
-        self._workers = [Worker() for _ in range(limit)]
+        self._workers = [Worker() for _ in range(concurrency)]
         self._beat_at = inf
         self._alarm = Event()
         self._everything = CancelScope()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaseq import InvalidLeaseError, MessageId, Put
+from leaseq import InvalidLeaseError, MessageId, PutOutcome
 from leaseq._core.lease import read_receipt, write_receipt
 
 
@@ -47,6 +47,6 @@ def test_what_was_not_written_is_no_receipt(receipt: str) -> None:
 
 
 def test_a_message_id_survives_being_copied_and_pickled() -> None:
-    message_id = MessageId("a", Put.DUPLICATE)
+    message_id = MessageId("a", PutOutcome.DUPLICATE)
     for again in (copy.deepcopy(message_id), pickle.loads(pickle.dumps(message_id))):
-        assert (again, again.outcome) == ("a", Put.DUPLICATE)
+        assert (again, again.outcome) == ("a", PutOutcome.DUPLICATE)

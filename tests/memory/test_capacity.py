@@ -3,7 +3,7 @@
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, wait_all_tasks_blocked
 
-from leaseq import DeadLetter, KeyAlreadyInFlightError, LeasedKeyQueue, Put, QueueClosedError
+from leaseq import DeadLetter, KeyAlreadyInFlightError, LeasedKeyQueue, PutOutcome, QueueClosedError
 from leaseq.testing.contract.base import Waiting, in_line, until
 
 pytestmark = pytest.mark.anyio
@@ -29,17 +29,17 @@ async def test_what_has_no_room_would_block(full: Queue) -> None:
         full.put_many_nowait({"a": 2, "c": 1})
     assert await full.peek("a") == 1
     full.get_nowait()
-    assert full.put_nowait("c", 1) is Put.ADDED
+    assert full.put_nowait("c", 1) is PutOutcome.ADDED
     with pytest.raises(WouldBlock):
         full.put_nowait("d", 1)
 
 
 async def test_an_update_without_waiting_needs_no_room(full: Queue) -> None:
-    assert full.put_nowait("a", 2) is Put.REPLACED
-    assert full.put_many_nowait({"a": 3, "b": 3}) == [Put.REPLACED, Put.REPLACED]
+    assert full.put_nowait("a", 2) is PutOutcome.REPLACED
+    assert full.put_many_nowait({"a": 3, "b": 3}) == [PutOutcome.REPLACED, PutOutcome.REPLACED]
     full.get_nowait()
     full.put_nowait("c", 1)
-    assert full.put_nowait("a", 4) is Put.UPDATED_IN_FLIGHT
+    assert full.put_nowait("a", 4) is PutOutcome.UPDATED_IN_FLIGHT
 
 
 async def test_more_items_than_ever_have_room_are_refused_without_waiting(full: Queue) -> None:

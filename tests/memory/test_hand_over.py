@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, current_time
 from anyio.lowlevel import checkpoint, current_token
 
-from leaseq import Lease, LeasedKeyQueue, Put, QueueClosedError, TimekeeperNotRunningError
+from leaseq import Lease, LeasedKeyQueue, PutOutcome, QueueClosedError, TimekeeperNotRunningError
 from leaseq.testing import VirtualEventLoop, advance
 from leaseq.testing.contract.base import in_line, until
 
@@ -90,7 +90,7 @@ async def test_an_item_on_its_way_can_be_updated(queue: Queue) -> None:
         tg.start_soon(consumer)
         await until(queue, getters=1)
         queue.put_nowait("a", 1)
-        assert queue.put_nowait("a", 2) is Put.UPDATED_IN_FLIGHT
+        assert queue.put_nowait("a", 2) is PutOutcome.UPDATED_IN_FLIGHT
     assert consumer.lease is not None
     assert consumer.lease.value == 1
     assert await consumer.lease.ack() is True

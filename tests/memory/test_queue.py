@@ -11,7 +11,7 @@ from anyio import CancelScope, WouldBlock, create_task_group, from_thread, to_th
 from leaseq import (
     KeyAlreadyInFlightError,
     LeasedKeyQueue,
-    Put,
+    PutOutcome,
     QueueClosedError,
     TimekeeperNotRunningError,
 )
@@ -157,7 +157,7 @@ async def test_a_cancelled_consumer_finds_out_at_its_next_wait(fast_acquire: boo
 
 
 async def test_an_item_can_be_put_got_and_acked_without_waiting(queue: Queue) -> None:
-    assert queue.put_nowait("a", 1) is Put.ADDED
+    assert queue.put_nowait("a", 1) is PutOutcome.ADDED
     key, value, lease = queue.get_nowait()
     assert (key, value, lease.key) == ("a", 1, "a")
     assert queue.ack_nowait(lease) is False
@@ -165,7 +165,7 @@ async def test_an_item_can_be_put_got_and_acked_without_waiting(queue: Queue) ->
 
 
 async def test_many_items_can_be_put_without_waiting(queue: Queue) -> None:
-    assert queue.put_many_nowait({"a": 1, "b": 2}) == [Put.ADDED, Put.ADDED]
+    assert queue.put_many_nowait({"a": 1, "b": 2}) == [PutOutcome.ADDED, PutOutcome.ADDED]
     assert await in_line(queue) == ["a", "b"]
 
 

@@ -10,7 +10,7 @@ from leaseq import (
     LeaseAlreadyAcknowledgedError,
     LeasedKeyQueue,
     LeaseLostError,
-    Put,
+    PutOutcome,
     Retry,
 )
 from leaseq._core.options import ANY_KEY, AnyKey
@@ -47,7 +47,9 @@ def make_ledger(
     return ledger
 
 
-def put(ledger: Ledger[Any, Any], key: Any, value: Any, now: float = 0, **options: Any) -> Put:
+def put(
+    ledger: Ledger[Any, Any], key: Any, value: Any, now: float = 0, **options: Any
+) -> PutOutcome:
     return ledger.put(key, value, now, Terms(**options))
 
 
@@ -242,7 +244,7 @@ def test_a_key_that_was_acknowledged_can_be_put_again_with_fresh_counts() -> Non
     ledger = make_ledger("a")
     ledger.release(claim(ledger), 0)
     ledger.ack(claim(ledger))
-    assert put(ledger, "a", "a2") is Put.ADDED
+    assert put(ledger, "a", "a2") is PutOutcome.ADDED
     assert claim(ledger).deliveries == 1
 
 

@@ -24,7 +24,7 @@ from leaseq import (
     LeaseAlreadyAcknowledgedError,
     LeasedKeyQueue,
     LeaseLostError,
-    Put,
+    PutOutcome,
     Retry,
     Tenant,
 )
@@ -228,7 +228,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def put(self, key: str, terms: Terms) -> None:
         self.value += 1
         expected = self.model.put(key, self.value, self.now, terms)
-        if isinstance(expected, Put):
+        if isinstance(expected, PutOutcome):
             assert self.ledger.put(key, self.value, self.now, terms) is expected
             self.serve([key])
         else:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, Put, Tenant
+from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, PutOutcome, Tenant
 from leaseq._core.options import ANY_KEY, AnyKey
 from leaseq._core.requests import Request, Terms
 from leaseq._rules.death import Bury, Fate
@@ -39,7 +39,9 @@ def make_ledger(
     return ledger
 
 
-def put(ledger: Ledger[Any, Any], key: Any, value: Any, now: float = 0, **options: Any) -> Put:
+def put(
+    ledger: Ledger[Any, Any], key: Any, value: Any, now: float = 0, **options: Any
+) -> PutOutcome:
     return ledger.put(key, value, now, Terms(**options))
 
 
@@ -99,13 +101,13 @@ def state(ledger: StrLedger) -> object:
 
 def test_a_new_key_joins_the_back_of_the_line() -> None:
     ledger = make_ledger("ab")
-    assert put(ledger, "c", "c1") is Put.ADDED
+    assert put(ledger, "c", "c1") is PutOutcome.ADDED
     assert line(ledger) == "abc"
 
 
 def test_a_key_that_is_ready_keeps_its_place_and_gets_the_new_value() -> None:
     ledger = make_ledger("abc")
-    assert put(ledger, "b", "b2") is Put.REPLACED
+    assert put(ledger, "b", "b2") is PutOutcome.REPLACED
     assert line(ledger) == "abc"
     assert claim(ledger, "b").value == "b2"
 
@@ -113,8 +115,8 @@ def test_a_key_that_is_ready_keeps_its_place_and_gets_the_new_value() -> None:
 @pytest.mark.parametrize("policy", ["update", "reject", "buffer"])
 def test_the_policy_is_of_no_matter_for_a_key_that_is_not_leased(policy: Any) -> None:
     ledger = make_ledger("a")
-    assert put(ledger, "a", "a2", if_in_flight=policy) is Put.REPLACED
-    assert put(ledger, "b", "b1", if_in_flight=policy) is Put.ADDED
+    assert put(ledger, "a", "a2", if_in_flight=policy) is PutOutcome.REPLACED
+    assert put(ledger, "b", "b1", if_in_flight=policy) is PutOutcome.ADDED
     assert ledger.buffered == 0
 
 
@@ -138,7 +140,7 @@ def test_a_replaced_value_leaves_an_item_at_its_old_place() -> None:
 def test_an_update_in_flight_leaves_the_value_that_was_handed_out() -> None:
     ledger = make_ledger("a")
     item = claim(ledger)
-    assert put(ledger, "a", "a2") is Put.UPDATED_IN_FLIGHT
+    assert put(ledger, "a", "a2") is PutOutcome.UPDATED_IN_FLIGHT
     assert item.value == "a1"
     assert ledger.peek("a") == "a2"
     assert ledger.buffered == 0
@@ -148,7 +150,7 @@ def test_the_latest_update_in_flight_wins() -> None:
     ledger = make_ledger("a")
     item = claim(ledger)
     put(ledger, "a", "a2")
-    assert put(ledger, "a", "a3") is Put.UPDATED_IN_FLIGHT
+    assert put(ledger, "a", "a3") is PutOutcome.UPDATED_IN_FLIGHT
     ledger.release(item, 0)
     assert claim(ledger).value == "a3"
 
@@ -156,7 +158,7 @@ def test_the_latest_update_in_flight_wins() -> None:
 def test_a_buffered_put_waits_for_the_end_of_the_lease() -> None:
     ledger = make_ledger("a")
     item = claim(ledger)
-    assert put(ledger, "a", "a2", if_in_flight="buffer") is Put.BUFFERED
+    assert put(ledger, "a", "a2", if_in_flight="buffer") is PutOutcome.BUFFERED
     assert item.value == "a1"
     assert ledger.peek("a") == "a2"
     assert try_claim(ledger, "a") is None
@@ -168,7 +170,7 @@ def test_a_key_has_one_successor_the_latest(policy: Any) -> None:
     ledger = make_ledger("a")
     item = claim(ledger)
     put(ledger, "a", "a2", if_in_flight="buffer")
-    assert put(ledger, "a", "a3", if_in_flight=policy) is Put.BUFFERED
+    assert put(ledger, "a", "a3", if_in_flight=policy) is PutOutcome.BUFFERED
     assert ledger.buffered == 1
     ledger.ack(item)
     assert [item.value for item in ledger.ready.values()] == ["a3"]
@@ -178,7 +180,7 @@ def test_a_buffered_put_takes_the_place_of_an_update() -> None:
     ledger = make_ledger("a")
     item = claim(ledger)
     put(ledger, "a", "a2")
-    assert put(ledger, "a", "a3", if_in_flight="buffer") is Put.BUFFERED
+    assert put(ledger, "a", "a3", if_in_flight="buffer") is PutOutcome.BUFFERED
     assert ledger.buffered == 1
     assert ledger.ack(item) is False
     assert claim(ledger).value == "a3"
@@ -298,7 +300,7 @@ def due(ledger: StrLedger, now: float) -> str:
 
 def test_a_delayed_key_is_there_but_nobody_gets_it() -> None:
     ledger = make_ledger()
-    assert put(ledger, "a", "a1", delay=5) is Put.ADDED
+    assert put(ledger, "a", "a1", delay=5) is PutOutcome.ADDED
     assert try_claim(ledger, now=4.9) is None
     assert try_claim(ledger, "a", now=4.9) is None
     assert "a" in ledger
@@ -340,7 +342,7 @@ def test_when_a_delayed_key_that_is_put_again_is_due(
 ) -> None:
     ledger = make_ledger()
     put(ledger, "a", "a1", delay=5)
-    assert put(ledger, "a", "a2", now=2, delay=delay, reschedule=reschedule) is Put.REPLACED
+    assert put(ledger, "a", "a2", now=2, delay=delay, reschedule=reschedule) is PutOutcome.REPLACED
     assert ledger.next_deadline() == when
     assert due(ledger, when) == "a"
     assert claim(ledger).value == "a2"
@@ -576,7 +578,7 @@ def test_another_tenant_is_refused_for_a_key_that_is_there(where: str, there: st
 def test_a_key_that_is_there_keeps_its_tenant(tenant: str | None) -> None:
     ledger = make_ledger()
     put(ledger, "a", "a1", tenant="x")
-    assert put(ledger, "a", "a2", tenant=tenant) is Put.REPLACED
+    assert put(ledger, "a", "a2", tenant=tenant) is PutOutcome.REPLACED
     assert claim(ledger).tenant == "x"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import inf
 
-from leaseq import KeyAlreadyInFlightError, Put, Retry
+from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
 from leaseq._rules.death import Fate
@@ -154,7 +154,7 @@ class Model:
 
     # The moves
 
-    def put(self, key: str, value: int, now: float, terms: Terms) -> Put | type[Exception]:
+    def put(self, key: str, value: int, now: float, terms: Terms) -> PutOutcome | type[Exception]:
         """What the put does, or is refused with."""
         hold, job = self.hold_on(key), self.waiting(key)
         if hold is not None and terms.if_in_flight == "reject":
@@ -164,7 +164,7 @@ class Model:
             return ValueError
         if job is not None:
             self.replace(job, value, now, terms)
-            return Put.REPLACED
+            return PutOutcome.REPLACED
         if hold is not None:
             return self.put_in_flight(hold, value, now, terms)
         job = self.new_job(key, value, terms.tenant)
@@ -172,7 +172,7 @@ class Model:
             job.priority = terms.priority
         job.dies_at = now + terms.ttl
         self.wait(job, now, now + terms.delay)
-        return Put.ADDED
+        return PutOutcome.ADDED
 
     def new_job(self, key: str, value: int, tenant: str | None) -> Job:
         self.put_so_far += 1
@@ -196,7 +196,7 @@ class Model:
             self.ready.remove(job)
             self.wait(job, now, due if terms.reschedule == "latest" else now)
 
-    def put_in_flight(self, hold: Hold, value: int, now: float, terms: Terms) -> Put:
+    def put_in_flight(self, hold: Hold, value: int, now: float, terms: Terms) -> PutOutcome:
         if terms.priority is not None:
             hold.priority = max(hold.priority, terms.priority)
         due = now + terms.delay
@@ -204,7 +204,7 @@ class Model:
         if successor is None:
             if terms.if_in_flight == "update":
                 hold.update = value
-                return Put.UPDATED_IN_FLIGHT
+                return PutOutcome.UPDATED_IN_FLIGHT
             successor = hold.successor = self.new_job(hold.job.key, value, hold.job.tenant)
             successor.due = due
         elif terms.reschedule == "latest":
@@ -214,7 +214,7 @@ class Model:
         successor.value = value
         if terms.ttl < inf:
             successor.dies_at = now + terms.ttl
-        return Put.BUFFERED
+        return PutOutcome.BUFFERED
 
     def hand_out(self, job: Job, now: float, timeout: float) -> None:
         self.ready.remove(job)

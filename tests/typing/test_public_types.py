@@ -9,15 +9,15 @@ import pytest
 from leaseq import (
     Codec,
     GetOptions,
-    InFlight,
     InvalidLeaseError,
     JsonCodec,
     Lease,
     LeasedKeyQueue,
     LeasedQueue,
+    LeaseInfo,
     MessageId,
-    Put,
     PutOptions,
+    PutOutcome,
     Statistics,
     TakeOptions,
 )
@@ -38,7 +38,7 @@ def test_a_queue_takes_its_types_from_its_annotation() -> None:
     queue: LeasedKeyQueue[int, list[str]] = LeasedKeyQueue(
         default_lease_timeout=30.0, fast_acquire=True, name="work"
     )
-    assert_type(queue.put_nowait(1, ["a"]), Put)
+    assert_type(queue.put_nowait(1, ["a"]), PutOutcome)
     queue.put_nowait("1", ["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     queue.put_nowait(2, [3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
@@ -51,13 +51,14 @@ def test_a_queue_is_one_of_the_contract() -> None:
 
 async def test_putting() -> None:
     queue = filled()
-    assert_type(await queue.put("a", 1), Put)
-    assert_type(await queue.put("a", 2, if_in_flight="buffer"), Put)
-    assert_type(await queue.put_many({"b": 1, "c": 2}), list[Put])
+    assert_type(await queue.put("a", 1), PutOutcome)
+    assert_type(await queue.put("a", 2, if_in_flight="buffer"), PutOutcome)
+    assert_type(await queue.put_many({"b": 1, "c": 2}), list[PutOutcome])
     assert_type(
-        await queue.put_many(zip("de", [1, 2], strict=True), if_in_flight="reject"), list[Put]
+        await queue.put_many(zip("de", [1, 2], strict=True), if_in_flight="reject"),
+        list[PutOutcome],
     )
-    assert_type(queue.put_many_nowait([("f", 1)]), list[Put])
+    assert_type(queue.put_many_nowait([("f", 1)]), list[PutOutcome])
 
 
 async def test_options_can_be_kept_in_a_dictionary() -> None:
@@ -65,7 +66,7 @@ async def test_options_can_be_kept_in_a_dictionary() -> None:
     put: PutOptions = {"if_in_flight": "update"}
     get: GetOptions = {"lease_timeout": None}
     take: TakeOptions = {"lease_timeout": None}
-    assert_type(await queue.put("a", 1, **put), Put)
+    assert_type(await queue.put("a", 1, **put), PutOutcome)
     assert_type(await queue.get(**get), tuple[str, int, Lease[str, int]])
     assert_type(await queue.take("b", **take), tuple[str, int, Lease[str, int]])
 
@@ -179,7 +180,7 @@ async def test_what_is_in_there() -> None:
     assert_type(await queue.inflight_keys(), set[str])
     assert_type(await queue.qsize(), int)
     assert_type(await queue.inflight_size(), int)
-    for each in assert_type(await queue.inflight(), list[InFlight[str]]):
+    for each in assert_type(await queue.inflight(), list[LeaseInfo[str]]):
         assert_type(each.key, str)
         assert_type(each.token, int)
         assert_type(each.deadline, float)

@@ -147,9 +147,9 @@ def plain(result: object) -> object:
         return [plain(each) for each in result]
     if isinstance(result, Lease):
         return (result.key, result.value, result.deliveries, result.cancellations)
-    if isinstance(result, leaseq.InFlight):
+    if isinstance(result, leaseq.LeaseInfo):
         return replace(result, token=0, since=None)
-    if isinstance(result, leaseq.Done):
+    if isinstance(result, leaseq.HistoryEntry):
         return replace(result, token=0, acked_at=0.0)
     if isinstance(result, leaseq.QueueInfo):
         return replace(result, created_at=0.0)

@@ -13,7 +13,7 @@ from tests.servers import Server
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, eventually
 
-from leaseq import Put, Retry
+from leaseq import PutOutcome, Retry
 from leaseq.testing import Operation, cancel_sweep
 from leaseq.testing.contract.base import in_line, until
 from leaseq.valkey import ValkeyQueue
@@ -191,7 +191,7 @@ async def test_a_native_cancel_while_a_call_is_under_way_leaves_it_done_once(
             with pytest.raises(asyncio.CancelledError):
                 await driver
             gate.open()
-            assert await other is Put.ADDED
+            assert await other is PutOutcome.ADDED
         assert (await queue.statistics()).put == 2
         assert await in_line(queue) == ["a", "b"]
 

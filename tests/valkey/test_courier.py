@@ -17,7 +17,7 @@ from tests.valkey.calls import CALLS, Scene, outcome
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, replies_lost, slow
 
-from leaseq import LeaseLostError, Put, Tenant
+from leaseq import LeaseLostError, PutOutcome, Tenant
 from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
 from leaseq._remote import dispatcher as courier
 from leaseq.testing.contract.base import in_line, until
@@ -147,7 +147,7 @@ async def test_a_call_whose_reply_was_lost_is_done_once(engine: Valkey, runs: bo
             if runs:
                 await tg.start(queue.run)
             with replies_lost(queue._broker, [True, False, True]) as lost:
-                assert await queue.put("a", 1) is Put.ADDED
+                assert await queue.put("a", 1) is PutOutcome.ADDED
             assert len(lost) == 3
             with replies_lost(queue._broker, [True]):
                 _, _, lease = await queue.get(timeout=0)
@@ -162,7 +162,7 @@ async def test_a_call_whose_reply_was_lost_is_done_once(engine: Valkey, runs: bo
 async def test_a_call_that_was_not_done_is_done_after_all(engine: Valkey) -> None:
     queue = await engine.queue()
     with fail_after(20), replies_lost(queue._broker, [False, False]):
-        assert await queue.put("a", 1) is Put.ADDED
+        assert await queue.put("a", 1) is PutOutcome.ADDED
     assert await in_line(queue) == ["a"]
 
 

@@ -19,7 +19,7 @@ from tests.valkey.test_client import SECRET, refused
 from tests.valkey.wire import Fault, Wire
 
 import leaseq
-from leaseq import Put, Retry
+from leaseq import PutOutcome, Retry
 from leaseq._core.errors import QueueClosedError, ServerError, ServerUnavailableError
 from leaseq._valkey.connection import GlideConnection
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
@@ -56,7 +56,7 @@ async def test_a_put_that_was_done_and_then_forbidden_is_in_doubt(own_server: Se
                 await queue.put("a", 1)
             assert caught.value.in_doubt
             own_server.command("ACL", "SETUSER", "ada", "+evalsha")
-            assert await queue.put("b", 1) is Put.ADDED  # it is in nobody's way
+            assert await queue.put("b", 1) is PutOutcome.ADDED  # it is in nobody's way
             assert await queue.available_keys() == {"first", "a", "b"}
 
 

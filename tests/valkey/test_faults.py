@@ -215,7 +215,7 @@ async def test_an_operation_that_fails_spoils_nothing_else_of_the_same_call(
                 together.start_soon(outcomes.of, "bad", spoiled.put("b", 1))
                 together.start_soon(outcomes.of, "ack", queue.ack(lease))
             assert isinstance(outcomes.pop("bad"), ServerError)
-            assert outcomes == {"put": leaseq.Put.ADDED, "ack": False}
+            assert outcomes == {"put": leaseq.PutOutcome.ADDED, "ack": False}
             statistics = await queue.statistics()
             assert (statistics.ready, statistics.leased, statistics.acked) == (1, 0, 1)
             assert await in_line(queue) == ["a"]

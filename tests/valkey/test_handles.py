@@ -15,7 +15,7 @@ from tests.servers import Server
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
-from leaseq import Put, QueueClosedError, Tenant, connect
+from leaseq import PutOutcome, QueueClosedError, Tenant, connect
 from leaseq._core.errors import LeaseqError
 from leaseq.testing.contract.base import in_line, until
 
@@ -103,7 +103,7 @@ async def test_a_put_that_raises_because_of_the_end_is_not_done(engine: Valkey, 
                     gate.open()
             await eventually(lambda: bool(outcomes))
             await other.ack(lease)
-            assert await other.contains("late") is (outcomes[0] is Put.ADDED)
+            assert await other.contains("late") is (outcomes[0] is PutOutcome.ADDED)
             assert not queue._putters
             tg.cancel_scope.cancel()
 
@@ -149,7 +149,7 @@ async def test_a_queue_that_another_broker_deleted_can_be_made_again(engine: Val
         with suppress(LeaseqError):
             await queue.put("a", 1)
         again = await broker.queue("work")
-        assert await again.put("a", 1) is Put.ADDED
+        assert await again.put("a", 1) is PutOutcome.ADDED
         await again.close()
         assert await in_line(await broker.queue("work")) == ["a"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaseq import MessageId, Put
+from leaseq import MessageId, PutOutcome
 from leaseq._valkey.keys import decode_key, decode_name, encode_key, encode_name
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
@@ -43,7 +43,7 @@ def test_different_keys_are_different_bytes(
         (-7, b"i-7"),
         (b"7", b"b7"),
         ("ä", b"s\xc3\xa4"),
-        (MessageId("a", Put.ADDED), b"sa"),
+        (MessageId("a", PutOutcome.ADDED), b"sa"),
         (Colour.RED, b"sred"),
         (Level.HIGH, b"i5"),
     ],

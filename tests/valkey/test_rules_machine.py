@@ -31,7 +31,7 @@ from naive_ledger import KEYS, TENANTS, Hold, Job, Model, Order
 from script_calls import Caller, Ear, Operation, Reply, claim, declare, name, put, request
 from script_dump import Dump, dump
 
-from leaseq import Backoff, Put, Retry
+from leaseq import Backoff, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
 from leaseq._rules.death import Fate
@@ -39,11 +39,11 @@ from leaseq._rules.death import Fate
 UNIT = 1_000_000_000  # microseconds, much more than a test takes
 UNBURIED = 60_000_000
 OUTCOMES = {
-    Put.ADDED: b"a",
-    Put.REPLACED: b"r",
-    Put.UPDATED_IN_FLIGHT: b"u",
-    Put.DUPLICATE: b"d",
-    Put.BUFFERED: b"b",
+    PutOutcome.ADDED: b"a",
+    PutOutcome.REPLACED: b"r",
+    PutOutcome.UPDATED_IN_FLIGHT: b"u",
+    PutOutcome.DUPLICATE: b"d",
+    PutOutcome.BUFFERED: b"b",
 }
 LETTERS = {"dead": 2, "dropped": 0, None: 3}
 FATES = {"dead": b"dead", "dropped": b"dropped", None: b"kept"}

@@ -22,8 +22,8 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError, TimekeeperNotRunningError
 from .._core.loop import Home
-from .._core.options import wait_seconds
 from .._core.policies import Backoff, Retry
+from .._core.validation import wait_seconds
 from .buffer import Batches
 from .flusher import Call, Sink
 

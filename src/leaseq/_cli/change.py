@@ -12,7 +12,8 @@ import anyio
 import typer
 
 from .._core.errors import KeyAlreadyInFlightError, LeaseqError, ServerError, ServerUnavailableError
-from .._core.options import InFlightPolicy, Put, PutOptions, QueueInfo
+from .._core.options import InFlightPolicy, PutOptions
+from .._core.reports import PutOutcome, QueueInfo
 from ..abc import Broker, LeasedQueue
 from .common import NotDone, consult
 from .parameters import Json, Key, Name, Url, Yes, confirm, to_key
@@ -66,7 +67,7 @@ def put(
     options: PutOptions = {"delay": delay, "ttl": ttl, "priority": priority, "tenant": tenant}
     options["if_in_flight"] = if_in_flight
 
-    async def command(broker: Broker) -> Put:
+    async def command(broker: Broker) -> PutOutcome:
         async with anyio.create_task_group() as tg:
             if delay:
                 await tg.start(broker.run)  # without it a delay is refused
@@ -80,7 +81,7 @@ def put(
         typer.echo(as_json(said))
     else:
         typer.echo(outcome.value)
-    if outcome is Put.DUPLICATE:
+    if outcome is PutOutcome.DUPLICATE:
         typer.echo("leaseq: the key was acked lately, so that nothing was put", err=True)
         raise typer.Exit(1)
 
@@ -105,7 +106,7 @@ async def _put(
     timeout: float,
     *,
     create: bool,
-) -> Put:
+) -> PutOutcome:
     try:
         queue = await find_queue(broker, name, make=create, codec=LegibleCodec())
     except NotDone as error:
@@ -128,12 +129,12 @@ async def _put(
 
 async def _put_if_there_is_room(
     queue: LeasedQueue[Any, Any], key: Any, value: Any, options: PutOptions, timeout: float
-) -> Put | None:
+) -> PutOutcome | None:
     """Put, and wait so many seconds for room; None: there was none, and nothing was put.
 
     A server that does not answer is another matter, for which `put` has words of its own.
     """
-    outcomes: list[Put] = []
+    outcomes: list[PutOutcome] = []
     errors: list[Exception] = []
     silence: list[Exception] = []
 

@@ -14,7 +14,7 @@ import anyio
 
 from .._core.codec import Codec
 from .._core.errors import QueueClosedError, ServerError
-from .._core.options import DeadLetter, QueueInfo, Statistics
+from .._core.reports import DeadLetter, QueueInfo, Statistics
 from ..abc import Broker, LeasedQueue
 from .common import NotDone
 from .text import LegibleCodec, write_key

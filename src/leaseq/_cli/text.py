@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.codec import JsonCodec
 from .._core.errors import CodecError
-from .._core.options import DeadLetter
+from .._core.reports import DeadLetter
 
 __all__ = [
     "LegibleCodec",

@@ -18,7 +18,8 @@ from .policies import Priority
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
-    from .options import Ended, GetOptions
+    from .options import GetOptions
+    from .reports import Ended
 
 __all__ = [
     "Body",

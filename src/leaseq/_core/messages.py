@@ -10,7 +10,7 @@ from .errors import (
     LeaseLostError,
     TimekeeperNotRunningError,
 )
-from .options import delay_seconds
+from .validation import delay_seconds
 
 if TYPE_CHECKING:
     from .lease import Lease

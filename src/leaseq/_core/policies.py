@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
 
-from .options import wait_seconds
+from .validation import wait_seconds
 
 __all__ = ["Backoff", "Priority", "Retry", "Tenant"]
 

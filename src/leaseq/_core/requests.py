@@ -6,16 +6,8 @@ from collections.abc import Collection
 from math import inf
 from typing import Generic, TypeVar, get_args
 
-from .options import (
-    ANY_KEY,
-    AnyKey,
-    InFlightPolicy,
-    Reschedule,
-    check_hashable,
-    delay_seconds,
-    lease_seconds,
-    wait_seconds,
-)
+from .options import ANY_KEY, AnyKey, InFlightPolicy, Reschedule
+from .validation import check_hashable, delay_seconds, lease_seconds, wait_seconds
 
 __all__ = ["Request", "Terms", "check_batch", "check_limit"]
 

@@ -9,7 +9,7 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
 from .._core.loop import Home
-from .._core.options import BrokerQueueOptions, DeadLetter, QueueInfo
+from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
     check_handle,
     check_known,
@@ -17,6 +17,7 @@ from .._core.queue_options import (
     check_same,
     options_of_queue,
 )
+from .._core.reports import DeadLetter, QueueInfo
 from ..abc import Broker
 from .engine import Shell
 from .queue import LeasedKeyQueue

@@ -17,9 +17,11 @@ from anyio.abc import TaskStatus
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError
 from .._core.lease import Lease
 from .._core.loop import Home
-from .._core.options import ANY_KEY, AnyKey, DeadLetter, Done, lease_seconds, wait_seconds
+from .._core.options import ANY_KEY, AnyKey
 from .._core.policies import Retry, Tenant
+from .._core.reports import DeadLetter, HistoryEntry
 from .._core.requests import Request
+from .._core.validation import lease_seconds, wait_seconds
 from .._rules.capacity import Room
 from .._rules.death import Fate
 from .._rules.item import Item
@@ -93,7 +95,7 @@ class Core(LeasedQueue[K, V]):
         )
         self._waiters: Waiters[K, V] = Waiters(self._ledger)
         self._room: Room[Event] | None = None if max_size == inf else Room(max_size)
-        self._history: deque[Done[K, V]] | None = deque(maxlen=history) if history else None
+        self._history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
         self._home = Home()
         self._runs = False
         self._shut_down = False

@@ -12,7 +12,8 @@ from anyio import CancelScope, Event, fail_after
 from .._core.errors import QueueClosedError
 from .._core.lease import Lease
 from .._core.messages import check_held, check_release, no_timekeeper
-from .._core.options import ANY_KEY, AnyKey, Done, GetOptions, Put, TakeOptions
+from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
+from .._core.reports import HistoryEntry, PutOutcome
 from .._core.requests import Request, Terms
 from .._rules.item import Item
 from .._rules.ledger import Ledger
@@ -90,7 +91,7 @@ class Shell(Core[K, V]):
                 raise
             again = True
 
-    def _put_all(self, pairs: Collection[tuple[K, V]], terms: Terms) -> list[Put]:
+    def _put_all(self, pairs: Collection[tuple[K, V]], terms: Terms) -> list[PutOutcome]:
         """Put what `_places` has had no objection to."""
         now = self._home.time()
         outcomes = [self._ledger.put(key, value, now, terms) for key, value in pairs]
@@ -252,7 +253,7 @@ class Shell(Core[K, V]):
         updated = self._ledger.ack(item, now)
         if self._history is not None:
             self._history.append(
-                Done(item.key, item.value, item.token, item.deliveries, time.time())
+                HistoryEntry(item.key, item.value, item.token, item.deliveries, time.time())
             )
         return updated
 

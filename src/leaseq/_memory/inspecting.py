@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from .._core.options import Done, InFlight, Put, QueueInfo, Statistics, TenantStatistics
+from .._core.reports import (
+    HistoryEntry,
+    LeaseInfo,
+    PutOutcome,
+    QueueInfo,
+    Statistics,
+    TenantStatistics,
+)
 from .._core.requests import Terms
 from .engine import Shell
 
@@ -13,7 +20,7 @@ __all__ = ["Inspecting"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-_ADDED = Put.ADDED
+_ADDED = PutOutcome.ADDED
 _NO_TERMS = Terms()
 _TURN = frozenset({"tenant", "priority"})  # what says no more than whose turn it is
 
@@ -71,9 +78,9 @@ class Inspecting(Shell[K, V]):
             return {None: TenantStatistics(len(ledger.ready), len(ledger.leased))}
         return {name: TenantStatistics(ready, leased) for name, ready, leased in ledger.schedule}
 
-    async def inflight(self, *, consumer: str | None = None) -> list[InFlight[K]]:
+    async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         held = [
-            InFlight(
+            LeaseInfo(
                 key=item.key,
                 token=item.token,
                 consumer=None if item.extra is None else item.extra.consumer,
@@ -99,5 +106,5 @@ class Inspecting(Shell[K, V]):
             dead_letters_of=tuple(self._letters_of),
         )
 
-    async def history(self) -> list[Done[K, V]]:
+    async def history(self) -> list[HistoryEntry[K, V]]:
         return list(self._history or ())

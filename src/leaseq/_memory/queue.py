@@ -11,19 +11,11 @@ from anyio import Event, WouldBlock
 from .._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from .._core.lease import Lease, read_receipt
 from .._core.messages import check_held, no_timekeeper
-from .._core.options import (
-    ANY_KEY,
-    DeadLetter,
-    GetOptions,
-    Put,
-    PutOptions,
-    Redriven,
-    TakeOptions,
-    lease_seconds,
-    wait_seconds,
-)
+from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
+from .._core.reports import DeadLetter, PutOutcome, RedriveResult
 from .._core.requests import Terms, check_batch, check_limit
+from .._core.validation import lease_seconds, wait_seconds
 from .._rules.item import Item
 from .inspecting import Inspecting
 
@@ -32,7 +24,7 @@ __all__ = ["LeasedKeyQueue"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-_ADDED = Put.ADDED
+_ADDED = PutOutcome.ADDED
 _NO_TERMS = Terms()
 _TURN = frozenset({"tenant", "priority"})  # what says no more than whose turn it is
 
@@ -69,7 +61,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
 
     # Producers
 
-    def put_nowait(self, key: K, value: V, **options: Unpack[PutOptions]) -> Put:
+    def put_nowait(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
         """`put` without waiting. O(1); with a tenant, a delay or a ttl O(log n).
 
         Raises:
@@ -93,7 +85,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
             raise WouldBlock
         return self._put_all([(key, value)], terms)[0]
 
-    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> Put:
+    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
         if not self._fast_acquire:
             await self._home.checkpoint()
         if self._room is not None:
@@ -104,7 +96,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
 
     def put_many_nowait(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
-    ) -> list[Put]:
+    ) -> list[PutOutcome]:
         """`put_many` without waiting. O(items); with a tenant, a delay or a ttl O(items log n).
 
         Raises:
@@ -120,7 +112,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
-    ) -> list[Put]:
+    ) -> list[PutOutcome]:
         pairs = self._pairs(items)
         terms = Terms(**options)
         if not self._fast_acquire:
@@ -305,7 +297,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
 
     async def redrive(
         self, keys: Iterable[K] | None = None, limit: int | None = None
-    ) -> Redriven[K]:
+    ) -> RedriveResult[K]:
         letters = self.dead_letters
         if letters is None:
             raise ValueError(f"{self!r} has no queue of dead letters to bring items back from")
@@ -333,7 +325,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
             back.append(letter.key)
         letters._admit()
         letters._check_drained()
-        return Redriven(tuple(back), tuple(conflicts))
+        return RedriveResult(tuple(back), tuple(conflicts))
 
     # What is in there
 

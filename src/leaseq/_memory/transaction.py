@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from .._core.errors import LeaseqError, TransactionError
 from .._core.lease import Lease
-from .._core.options import PutOptions, check_hashable
+from .._core.options import PutOptions
 from .._core.requests import Terms
+from .._core.validation import check_hashable
 from .._rules.item import Item
 from .._rules.plan import Outlook
 from ..abc import LeasedQueue, Transaction

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._core.codec import Codec, JsonCodec
 from .._core.errors import LeaseqError, QueueClosedError, ServerError, UnusableServerError
 from .._core.loop import Home
-from .._core.options import BrokerQueueOptions, DeadLetter, QueueInfo
+from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
     check_handle,
     check_known,
@@ -25,6 +25,7 @@ from .._core.queue_options import (
     codec_for,
     options_of_queue,
 )
+from .._core.reports import DeadLetter, QueueInfo
 from .._valkey.encoding import declare_words, read_options
 from .._valkey.keys import decode_key, decode_name
 from .._valkey.opening import open_client

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any, TypeVar, cast
 
-from .._core.options import Done, InFlight, QueueInfo, Statistics, TenantStatistics
+from .._core.reports import HistoryEntry, LeaseInfo, QueueInfo, Statistics, TenantStatistics
 from .._valkey.keys import decode_key, decode_name, encode_key
 from .claiming import Claiming
 from .requests import Answer
@@ -95,11 +95,11 @@ class Inspecting(Claiming[K, V]):
             tenants=by_tenant if tenants else None,
         )
 
-    async def inflight(self, *, consumer: str | None = None) -> list[InFlight[K]]:
+    async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         answer = await self._ask("look", "inflight")
         now = self._home.time()
         held = [
-            InFlight(
+            LeaseInfo(
                 key=cast("K", decode_key(key)),
                 token=int(token),
                 consumer=decode_name(who),
@@ -117,10 +117,10 @@ class Inspecting(Claiming[K, V]):
         answer = await self._ask("look", "info", "1")
         return read_info(self.name, answer, (each.decode() for each in answer[6:]))
 
-    async def history(self) -> list[Done[K, V]]:
+    async def history(self) -> list[HistoryEntry[K, V]]:
         answer = await self._ask("look", "history")
         return [
-            Done(
+            HistoryEntry(
                 key=cast("K", decode_key(key)),
                 value=self._value(body, letter=letter),
                 token=int(token),

@@ -18,19 +18,11 @@ from .._core.errors import (
 )
 from .._core.lease import Lease, read_receipt
 from .._core.messages import check_held, check_release, no_timekeeper
-from .._core.options import (
-    ANY_KEY,
-    Ended,
-    GetOptions,
-    Put,
-    PutOptions,
-    Redriven,
-    TakeOptions,
-    lease_seconds,
-    wait_seconds,
-)
+from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
+from .._core.reports import Ended, PutOutcome, RedriveResult
 from .._core.requests import Terms, check_batch, check_limit
+from .._core.validation import lease_seconds, wait_seconds
 from .._valkey.encoding import put_words
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded
 from .engine import BEHIND
@@ -44,11 +36,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _OUTCOMES = {
-    b"a": Put.ADDED,
-    b"r": Put.REPLACED,
-    b"u": Put.UPDATED_IN_FLIGHT,
-    b"d": Put.DUPLICATE,
-    b"b": Put.BUFFERED,
+    b"a": PutOutcome.ADDED,
+    b"r": PutOutcome.REPLACED,
+    b"u": PutOutcome.UPDATED_IN_FLIGHT,
+    b"d": PutOutcome.DUPLICATE,
+    b"b": PutOutcome.BUFFERED,
 }
 _LOT = 1000  # letters that are looked at in one step: a server that did more would do nothing else
 
@@ -70,13 +62,13 @@ class ValkeyQueue(Inspecting[K, V]):
 
     # Producers
 
-    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> Put:
+    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
         [outcome] = await self.put_many([(key, value)], **options)
         return outcome
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
-    ) -> list[Put]:
+    ) -> list[PutOutcome]:
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         terms = Terms(**options)
         items_on_wire = [(encode_key(key), self.codec.encode(value)) for key, value in pairs]
@@ -329,7 +321,7 @@ class ValkeyQueue(Inspecting[K, V]):
 
     async def redrive(
         self, keys: Iterable[K] | None = None, limit: int | None = None
-    ) -> Redriven[K]:
+    ) -> RedriveResult[K]:
         if self.site.letters is None:
             raise ValueError(f"{self!r} has no queue of dead letters to bring items back from")
         check_limit(limit)
@@ -354,7 +346,7 @@ class ValkeyQueue(Inspecting[K, V]):
             conflicts += (cast("K", decode_key(key)) for key in answer[2])
             left = (answer[3] if left is None else left) - _LOT
             where = answer[4]
-        return Redriven(tuple(back), tuple(conflicts))
+        return RedriveResult(tuple(back), tuple(conflicts))
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
         if self._closed:

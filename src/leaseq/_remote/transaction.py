@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
 from .._core.lease import Lease
 from .._core.messages import check_held
-from .._core.options import Ended, PutOptions
+from .._core.options import PutOptions
+from .._core.reports import Ended
 from .._core.requests import Terms
 from .._valkey.encoding import put_words
 from .._valkey.keys import encode_key, encoded

@@ -67,8 +67,8 @@ from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.messages import check_held
-from .._core.options import Ended
 from .._core.policies import Retry, Tenant
+from .._core.reports import Ended
 from .death import Bury
 from .ready_list import Place
 from .stock import Stock, Successor

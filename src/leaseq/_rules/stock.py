@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.errors import KeyAlreadyInFlightError
 from .._core.heap import Deadlines
-from .._core.options import ANY_KEY, Put, check_hashable
+from .._core.options import ANY_KEY
 from .._core.policies import Priority, Tenant
+from .._core.reports import PutOutcome
+from .._core.validation import check_hashable
 from .ready_list import Line, Place
 from .schedule import Schedule
 
@@ -203,24 +205,24 @@ class Stock(Generic[K, V]):
         self.ready[key] = item
         return True
 
-    def put(self, key: K, value: V, now: float, terms: Terms) -> Put:
+    def put(self, key: K, value: V, now: float, terms: Terms) -> PutOutcome:
         """Put a key, whatever state it is in. O(1); if it is timed or has a tenant, O(log n)."""
         self.check_put(key, terms)
         if self.is_duplicate(key, now):
-            return Put.DUPLICATE
+            return PutOutcome.DUPLICATE
         leased = self.leased.get(key)
         if leased is not None:
             return self._put_in_flight(leased, value, now, terms)
         waiting = self.ready.get(key) or self.delayed.get(key)
         if waiting is not None:
             self._replace(waiting, value, now, terms)
-            return Put.REPLACED
+            return PutOutcome.REPLACED
         item = self._make(self._queue, key, value)
         if terms.priority is not None:
             item.priority = terms.priority
         item.tenant = terms.tenant
         self._place(item, now, due=now + terms.delay, expires=now + terms.ttl)
-        return Put.ADDED
+        return PutOutcome.ADDED
 
     def _replace(self, item: Item[K, V], value: V, now: float, terms: Terms) -> None:
         """A put on an item that waits.
@@ -256,7 +258,7 @@ class Stock(Generic[K, V]):
         item.token = 0
         self._place(item, now, due=due, expires=expires)
 
-    def _put_in_flight(self, item: Item[K, V], value: V, now: float, terms: Terms) -> Put:
+    def _put_in_flight(self, item: Item[K, V], value: V, now: float, terms: Terms) -> PutOutcome:
         after = item.after
         if after is None:
             item.after = after = Successor(value, item.priority, item.tenant)
@@ -264,7 +266,7 @@ class Stock(Generic[K, V]):
         if terms.priority is not None:
             after.priority = max(after.priority, terms.priority)
         if terms.if_in_flight == "update" and not after.buffered:
-            return Put.UPDATED_IN_FLIGHT
+            return PutOutcome.UPDATED_IN_FLIGHT
         due = now + terms.delay
         if not after.buffered:
             after.buffered = True
@@ -274,7 +276,7 @@ class Stock(Generic[K, V]):
             after.due = due if terms.reschedule == "latest" else min(after.due, due)
         if terms.ttl != inf:
             after.expires = now + terms.ttl
-        return Put.BUFFERED
+        return PutOutcome.BUFFERED
 
     # Getting into the line, and out
 

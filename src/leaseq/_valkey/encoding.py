@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from .._core.options import BrokerQueueOptions, lease_seconds, wait_seconds
+from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
 from .._core.requests import Terms
+from .._core.validation import lease_seconds, wait_seconds
 from .._remote.requests import Word, at_most_a_century, microseconds
 from .keys import encode_name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._core.options import check_hashable
+from .._core.validation import check_hashable
 
 __all__ = ["decode_key", "decode_name", "encode_key", "encode_name", "encoded", "shown"]
 

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar, Unpack
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from .._core.options import BrokerQueueOptions, DeadLetter, QueueInfo
+from .._core.options import BrokerQueueOptions
+from .._core.reports import DeadLetter, QueueInfo
 from ._queue import LeasedQueue
 from ._transaction import Transaction
 

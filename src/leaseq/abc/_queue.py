@@ -13,21 +13,17 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
 from .._core.lease import LeaseBatchContext
-from .._core.options import (
-    ANY_KEY,
-    AnyKey,
-    Done,
-    GetOptions,
-    InFlight,
-    MessageId,
-    Put,
-    PutOptions,
-    QueueInfo,
-    Redriven,
-    Statistics,
-    TakeOptions,
-)
+from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
+from .._core.reports import (
+    HistoryEntry,
+    LeaseInfo,
+    MessageId,
+    PutOutcome,
+    QueueInfo,
+    RedriveResult,
+    Statistics,
+)
 
 if TYPE_CHECKING:
     from .._core.lease import Lease
@@ -72,7 +68,7 @@ class LeasedQueue(ABC, Generic[K, V]):
     # Producers
 
     @abstractmethod
-    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> Put:
+    async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
         """Put an item, or replace the value of one that is there.
 
         Args:
@@ -108,7 +104,7 @@ class LeasedQueue(ABC, Generic[K, V]):
             value: What its consumer gets.
             message_id: The key to put it under; None: 32 hexadecimal digits, drawn at random. A
                 producer that may send twice gives one of its own: with the queue's ``dedupe_for``
-                it is taken once, and the second time its outcome is `Put.DUPLICATE`.
+                it is taken once, and the second time its outcome is `PutOutcome.DUPLICATE`.
             **options: As `PutOptions` has them.
 
         Returns:
@@ -126,7 +122,7 @@ class LeasedQueue(ABC, Generic[K, V]):
     @abstractmethod
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
-    ) -> list[Put]:
+    ) -> list[PutOutcome]:
         """Put items in their order, all or none, with the same options.
 
         Args:
@@ -442,7 +438,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     @abstractmethod
-    async def inflight(self, *, consumer: str | None = None) -> list[InFlight[K]]:
+    async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         """What is being worked on, in the order of the hand-outs.
 
         Args:
@@ -456,7 +452,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         """What the queue is, and how full. O(1), plus the number of its dead letters."""
 
     @abstractmethod
-    async def history(self) -> list[Done[K, V]]:
+    async def history(self) -> list[HistoryEntry[K, V]]:
         """The last items that were acknowledged, the latest last. O(their number).
 
         As many as the queue was told to remember, which is none unless it was told.
@@ -467,7 +463,7 @@ class LeasedQueue(ABC, Generic[K, V]):
     @abstractmethod
     async def redrive(
         self, keys: Iterable[K] | None = None, limit: int | None = None
-    ) -> Redriven[K]:
+    ) -> RedriveResult[K]:
         """Bring dead letters of this queue back, with their tenants and priorities, to start anew.
 
         Args:

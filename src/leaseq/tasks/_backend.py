@@ -6,8 +6,9 @@ from typing import Any, TypedDict, Unpack
 
 from anyio import Lock
 
-from .._core.options import BrokerQueueOptions, lease_seconds
+from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
+from .._core.validation import lease_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 from ._results import Store
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from .._core.options import lease_seconds
+from .._core.validation import lease_seconds
 from ._task import check_retries
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from anyio import CapacityLimiter, NoEventLoopError, from_thread
 
-from .._core.options import lease_seconds
+from .._core.validation import lease_seconds
 from ._signature import as_plain
 
 if TYPE_CHECKING:

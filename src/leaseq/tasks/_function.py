@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from .._core.options import lease_seconds
 from .._core.policies import Priority
+from .._core.validation import lease_seconds
 from ._signature import Signature
 from ._task import Task, check_priority, check_retries, new_id
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, Unpack, overload
 
 from .._core.lease import Lease
-from .._core.options import PutOptions, Statistics, lease_seconds
+from .._core.options import PutOptions
+from .._core.reports import Statistics
+from .._core.validation import lease_seconds
 from ..abc import Broker, LeasedQueue
 from ._backend import Place, TaskQueueOptions, queue_options
 from ._context import current_run

@@ -13,7 +13,7 @@ from typing import Any, Final
 from anyio import fail_after
 
 from .._core.errors import LeaseLostError
-from .._core.options import wait_seconds
+from .._core.validation import wait_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 
 __all__ = ["Store"]

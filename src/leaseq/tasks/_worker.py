@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 
 from .._core.lease import Lease
 from .._core.loop import Home
-from .._core.options import lease_seconds, wait_seconds
+from .._core.validation import lease_seconds, wait_seconds
 from .._pool import Reject, ServeOptions, is_mere_failure, serve
 from ._config import WorkerConfig
 from ._context import Run, enter, leave

@@ -10,8 +10,9 @@ from anyio import create_task_group
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ..._core.options import DeadLetter, GetOptions, PutOptions
+from ..._core.options import GetOptions, PutOptions
 from ..._core.policies import Retry, Tenant
+from ..._core.reports import DeadLetter
 from ...abc import LeasedQueue
 
 __all__ = [

@@ -9,8 +9,8 @@ import pytest
 from anyio import create_task_group
 
 from ..._core.errors import LeaseLostError
-from ..._core.options import DeadLetter
 from ..._core.policies import Priority, Retry
+from ..._core.reports import DeadLetter
 from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, letters_in, others_run
 
 __all__ = ["Burying", "BuryingInTime", "Mortal"]

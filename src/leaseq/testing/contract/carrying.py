@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ..._core.codec import Codec
-from ..._core.options import BrokerQueueOptions, DeadLetter
+from ..._core.options import BrokerQueueOptions
+from ..._core.reports import DeadLetter
 from ...abc import Broker, LeasedQueue
 from .broker_base import BrokerPart, lease_of
 

@@ -7,8 +7,8 @@ import math
 import pytest
 from anyio import create_task_group
 
-from ..._core.options import Put
 from ..._core.policies import Backoff, Retry
+from ..._core.reports import PutOutcome
 from .base import Engine, Part, Queue, Start, Waiting, in_line, until
 
 __all__ = ["Delaying"]
@@ -18,7 +18,7 @@ class Delaying(Part):
     """``delay=`` and ``reschedule=``."""
 
     async def test_a_delayed_item_is_taken_by_nobody(self, engine: Engine, queue: Queue) -> None:
-        assert await queue.put("a", 1, delay=10) is Put.ADDED
+        assert await queue.put("a", 1, delay=10) is PutOutcome.ADDED
         await engine.advance(9)
         assert await in_line(queue) == []
         with pytest.raises(TimeoutError):
@@ -151,7 +151,7 @@ class Delaying(Part):
 
     async def test_a_delayed_item_can_be_replaced(self, engine: Engine, queue: Queue) -> None:
         await queue.put("a", 1, delay=10)
-        assert await queue.put("a", 2, delay=20) is Put.REPLACED
+        assert await queue.put("a", 2, delay=20) is PutOutcome.REPLACED
         await engine.advance(11)
         _, value, _ = await queue.get(timeout=0)
         assert value == 2

@@ -12,8 +12,8 @@ from anyio.lowlevel import checkpoint
 
 from ..._core.errors import InvalidLeaseError, LeaseLostError
 from ..._core.lease import Lease
-from ..._core.options import Put
 from ..._core.policies import Tenant
+from ..._core.reports import PutOutcome
 from .base import Engine, Part, Queue, QueueOptions, Waiting, in_line, others_run, until
 from .settling import each_way
 from .sharing import fill
@@ -81,7 +81,7 @@ class SharingHandles(SharedPart):
 
     async def test_what_one_puts_the_other_gets(self, both: Handles) -> None:
         one, other = both
-        assert await one.put("a", {"page": 1}) is Put.ADDED
+        assert await one.put("a", {"page": 1}) is PutOutcome.ADDED
         key, value, lease = await other.get()
         assert (key, value) == ("a", {"page": 1})
         assert lease.queue is other
@@ -104,9 +104,9 @@ class SharingHandles(SharedPart):
     async def test_a_key_of_the_one_is_there_for_the_other(self, both: Handles) -> None:
         one, other = both
         await one.put("a", 1)
-        assert await other.put("a", 2) is Put.REPLACED
+        assert await other.put("a", 2) is PutOutcome.REPLACED
         _, value, lease = await one.get()
-        assert await other.put("a", 3) is Put.UPDATED_IN_FLIGHT
+        assert await other.put("a", 3) is PutOutcome.UPDATED_IN_FLIGHT
         assert (value, await one.peek("a")) == (2, 3)
         assert await one.ack(lease) is True
 

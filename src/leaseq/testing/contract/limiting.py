@@ -8,8 +8,8 @@ import pytest
 from anyio import create_task_group
 
 from ..._core.errors import QueueClosedError
-from ..._core.options import Put
 from ..._core.policies import Retry
+from ..._core.reports import PutOutcome
 from .base import TIMEOUT, Engine, Part, Queue, Start, Waiting, in_line, until
 
 __all__ = ["Limiting", "LimitingInTime"]
@@ -111,16 +111,19 @@ class Limiting(Part):
     async def test_an_update_never_waits(self, full: Queue) -> None:
         async with create_task_group() as tg:
             await Waiting(tg, full).put("c")
-            assert await full.put("a", 2) is Put.REPLACED
-            assert await full.put_many([("a", 3), ("b", 3)]) == [Put.REPLACED, Put.REPLACED]
+            assert await full.put("a", 2) is PutOutcome.REPLACED
+            assert await full.put_many([("a", 3), ("b", 3)]) == [
+                PutOutcome.REPLACED,
+                PutOutcome.REPLACED,
+            ]
             tg.cancel_scope.cancel()
         assert await full.peek("a") == 3
 
     async def test_an_update_in_flight_never_waits(self, full: Queue) -> None:
         await full.get()
         await full.put("c", 1)
-        assert await full.put("a", 2) is Put.UPDATED_IN_FLIGHT
-        assert await full.put("a", 3, if_in_flight="buffer") is Put.BUFFERED
+        assert await full.put("a", 2) is PutOutcome.UPDATED_IN_FLIGHT
+        assert await full.put("a", 3, if_in_flight="buffer") is PutOutcome.BUFFERED
 
     async def test_a_release_is_never_blocked(self, full: Queue) -> None:
         _, _, lease = await full.get()
@@ -173,7 +176,7 @@ class Limiting(Part):
     async def test_only_new_keys_among_many_take_room(self, full: Queue) -> None:
         await full.get()
         outcomes = await full.put_many([("b", 2), ("c", 2)])
-        assert outcomes == [Put.REPLACED, Put.ADDED]
+        assert outcomes == [PutOutcome.REPLACED, PutOutcome.ADDED]
 
     async def test_one_item_does_not_pass_many_that_came_before(self, full: Queue) -> None:
         async with create_task_group() as tg:

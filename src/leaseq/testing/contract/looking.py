@@ -7,7 +7,7 @@ import time
 import pytest
 from anyio import create_task_group, current_time
 
-from ..._core.options import TenantStatistics
+from ..._core.reports import TenantStatistics
 from .base import Engine, Part, Queue, Start, Waiting, in_line
 
 __all__ = ["Ageing", "Looking"]

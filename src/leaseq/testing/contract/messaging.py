@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..._core.options import MessageId, Put
+from ..._core.reports import MessageId, PutOutcome
 from ...abc import Broker, LeasedQueue
 from .base import in_line
 from .broker_base import WINDOW, BrokerEngine, BrokerPart, lease_of
@@ -22,63 +22,66 @@ class Messaging(BrokerPart):
     ) -> None:
         ids = [await queue.add(1), await queue.add(1)]
         assert isinstance(ids[0], MessageId)
-        assert ids[0].outcome is Put.ADDED
+        assert ids[0].outcome is PutOutcome.ADDED
         assert len(set(ids)) == 2
         assert await in_line(queue) == ids
 
     async def test_an_id_that_is_given_is_the_key(self, queue: LeasedQueue[str, Any]) -> None:
         message_id = await queue.add(1, message_id="order-1", priority=5)
         assert message_id == "order-1"
-        assert message_id.outcome is Put.ADDED
+        assert message_id.outcome is PutOutcome.ADDED
         key, value, lease = await queue.get()
         assert (key, value, lease.priority) == ("order-1", 1, 5)
 
     async def test_a_message_that_waits_is_replaced(self, queue: LeasedQueue[str, Any]) -> None:
         await queue.add(1, message_id="a")
-        assert (await queue.add(2, message_id="a")).outcome is Put.REPLACED
+        assert (await queue.add(2, message_id="a")).outcome is PutOutcome.REPLACED
         assert await in_line(queue) == ["a"]
 
     async def test_a_message_that_is_leased_is_put_as_ever(
         self, queue: LeasedQueue[str, Any]
     ) -> None:
         await lease_of(queue, "a")
-        assert (await queue.add(2, message_id="a")).outcome is Put.UPDATED_IN_FLIGHT
+        assert (await queue.add(2, message_id="a")).outcome is PutOutcome.UPDATED_IN_FLIGHT
         again = await queue.add(2, message_id="a", if_in_flight="buffer")
-        assert again.outcome is Put.BUFFERED
+        assert again.outcome is PutOutcome.BUFFERED
 
     async def test_a_message_that_was_acked_lately_is_not_taken_again(
         self, queue: LeasedQueue[str, Any]
     ) -> None:
         await (await lease_of(queue, "a")).ack()
-        assert (await queue.add(2, message_id="a")).outcome is Put.DUPLICATE
-        assert await queue.put("a", 2) is Put.DUPLICATE
-        assert await queue.put_many([("a", 2), ("b", 2)]) == [Put.DUPLICATE, Put.ADDED]
+        assert (await queue.add(2, message_id="a")).outcome is PutOutcome.DUPLICATE
+        assert await queue.put("a", 2) is PutOutcome.DUPLICATE
+        assert await queue.put_many([("a", 2), ("b", 2)]) == [
+            PutOutcome.DUPLICATE,
+            PutOutcome.ADDED,
+        ]
         assert await in_line(queue) == ["b"]
 
     async def test_a_duplicate_needs_no_room(self, broker: Broker) -> None:
         queue = await broker.queue("small", max_size=1, dedupe_for=WINDOW)
         await (await lease_of(queue, "a")).ack()
         await queue.put("b", 1)
-        assert await queue.put("a", 1) is Put.DUPLICATE
+        assert await queue.put("a", 1) is PutOutcome.DUPLICATE
 
     async def test_without_the_option_it_is_taken_at_once(self, broker: Broker) -> None:
         queue = await broker.queue("letters")
         await (await lease_of(queue, "a")).ack()
-        assert (await queue.add(2, message_id="a")).outcome is Put.ADDED
+        assert (await queue.add(2, message_id="a")).outcome is PutOutcome.ADDED
 
     async def test_for_no_time_at_all_it_is_taken_at_once(self, broker: Broker) -> None:
         queue = await broker.queue("letters", dedupe_for=0)
         await (await lease_of(queue, "a")).ack()
-        assert (await queue.add(2, message_id="a")).outcome is Put.ADDED
+        assert (await queue.add(2, message_id="a")).outcome is PutOutcome.ADDED
 
     async def test_a_message_is_not_done_before_it_is_acked(
         self, queue: LeasedQueue[str, Any]
     ) -> None:
         await (await lease_of(queue, "a")).release()
-        assert await queue.put("a", 2) is Put.REPLACED
+        assert await queue.put("a", 2) is PutOutcome.REPLACED
         _, _, lease = await queue.get()
         await lease.reject("no")
-        assert await queue.put("a", 3) is Put.ADDED
+        assert await queue.put("a", 3) is PutOutcome.ADDED
 
     async def test_while_a_successor_is_there_it_is_put_as_ever(
         self, queue: LeasedQueue[str, Any]
@@ -86,11 +89,11 @@ class Messaging(BrokerPart):
         lease = await lease_of(queue, "a", 1)
         await queue.put("a", 2, if_in_flight="buffer")
         await lease.ack()
-        assert await queue.put("a", 3) is Put.REPLACED
+        assert await queue.put("a", 3) is PutOutcome.REPLACED
         _, value, lease = await queue.get()
         assert value == 3
         await lease.ack()
-        assert await queue.put("a", 4) is Put.DUPLICATE
+        assert await queue.put("a", 4) is PutOutcome.DUPLICATE
 
     async def test_a_dead_letter_is_no_duplicate(self, queue: LeasedQueue[str, Any]) -> None:
         await (await lease_of(queue, "a", 1)).reject("no")
@@ -113,9 +116,9 @@ class Forgetting(BrokerPart):
         queue = await broker.queue("orders", dedupe_for=WINDOW)
         await (await lease_of(queue, "a")).ack()
         await engine.advance(WINDOW - 1)
-        assert await queue.put("a", 2) is Put.DUPLICATE
+        assert await queue.put("a", 2) is PutOutcome.DUPLICATE
         await engine.advance(2)
-        assert await queue.put("a", 2) is Put.ADDED
+        assert await queue.put("a", 2) is PutOutcome.ADDED
 
     async def test_each_ack_starts_the_time_anew(
         self, engine: BrokerEngine, broker: Broker
@@ -126,5 +129,5 @@ class Forgetting(BrokerPart):
             await (await lease_of(queue, str(_))).ack()
             await engine.advance(WINDOW + 1)
         await (await lease_of(queue, "a")).ack()
-        assert await queue.put("a", 2) is Put.DUPLICATE
-        assert await queue.put("1", 2) is Put.ADDED
+        assert await queue.put("a", 2) is PutOutcome.DUPLICATE
+        assert await queue.put("1", 2) is PutOutcome.ADDED

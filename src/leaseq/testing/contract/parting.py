@@ -7,7 +7,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from ..._core.errors import LeaseLostError, QueueClosedError
-from ..._core.options import Put
+from ..._core.reports import PutOutcome
 from .base import TIMEOUT, Queue, Waiting, in_line, others_run, until
 from .handles import Handles, SharedEngine, SharedPart, StartBoth
 
@@ -39,7 +39,7 @@ class PartingHandles(SharedPart):
         await one.shutdown()
         with pytest.raises(QueueClosedError):
             await one.put("a", 1)
-        assert await other.put("a", 1) is Put.ADDED
+        assert await other.put("a", 1) is PutOutcome.ADDED
         assert await in_line(other) == ["a"]
 
     async def test_a_shutdown_of_the_one_leaves_the_others_consumers_waiting(

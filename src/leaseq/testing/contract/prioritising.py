@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group
 
-from ..._core.options import Put
 from ..._core.policies import Priority
+from ..._core.reports import PutOutcome
 from .base import Part, Queue, Waiting, in_line, until
 
 __all__ = ["Prioritising"]
@@ -67,7 +67,7 @@ class Prioritising(Part):
         await queue.put("a", 1)
         await queue.put("b", 1)
         await queue.put("c", 1, priority=Priority.HIGH)
-        assert await queue.put("b", 2, priority=Priority.HIGH) is Put.REPLACED
+        assert await queue.put("b", 2, priority=Priority.HIGH) is PutOutcome.REPLACED
         assert await in_line(queue) == ["c", "b", "a"]
 
     @pytest.mark.parametrize("priority", [None, Priority.LOW, Priority.HIGH])

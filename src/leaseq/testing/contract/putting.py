@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group
 
 from ..._core.errors import KeyAlreadyInFlightError
-from ..._core.options import Put
+from ..._core.reports import PutOutcome
 from .base import Part, Queue, in_line, until
 
 __all__ = ["Putting"]
@@ -18,18 +18,18 @@ class Putting(Part):
     """`put`, `add` and `put_many`, and what they do to a key that is there."""
 
     async def test_a_new_key_is_added(self, queue: Queue) -> None:
-        assert await queue.put("a", 1) is Put.ADDED
+        assert await queue.put("a", 1) is PutOutcome.ADDED
         assert await queue.qsize() == 1
 
     async def test_an_acked_key_is_new_again(self, queue: Queue) -> None:
         await queue.put("a", 1)
         _, _, lease = await queue.get()
         await queue.ack(lease)
-        assert await queue.put("a", 2) is Put.ADDED
+        assert await queue.put("a", 2) is PutOutcome.ADDED
 
     async def test_a_put_on_a_key_in_line_replaces_its_value(self, queue: Queue) -> None:
         await queue.put("a", 1)
-        assert await queue.put("a", 2) is Put.REPLACED
+        assert await queue.put("a", 2) is PutOutcome.REPLACED
         _, value, _ = await queue.get()
         assert value == 2
 
@@ -57,7 +57,7 @@ class Putting(Part):
     async def test_an_update_in_flight_leaves_the_snapshot_alone(self, queue: Queue) -> None:
         await queue.put("a", 1)
         _, _, lease = await queue.get()
-        assert await queue.put("a", 2) is Put.UPDATED_IN_FLIGHT
+        assert await queue.put("a", 2) is PutOutcome.UPDATED_IN_FLIGHT
         assert lease.value == 1
 
     async def test_an_update_in_flight_comes_back_with_a_release(self, queue: Queue) -> None:
@@ -108,14 +108,14 @@ class Putting(Part):
 
     async def test_a_refusing_put_replaces_a_value_in_line(self, queue: Queue) -> None:
         await queue.put("a", 1)
-        assert await queue.put("a", 2, if_in_flight="reject") is Put.REPLACED
+        assert await queue.put("a", 2, if_in_flight="reject") is PutOutcome.REPLACED
 
     # "buffer"
 
     async def test_a_buffered_item_is_in_nobody_elses_hands(self, queue: Queue) -> None:
         await queue.put("a", 1)
         await queue.get()
-        assert await queue.put("a", 2, if_in_flight="buffer") is Put.BUFFERED
+        assert await queue.put("a", 2, if_in_flight="buffer") is PutOutcome.BUFFERED
         with pytest.raises(TimeoutError):
             await queue.take("a", timeout=0)
         assert await in_line(queue) == []
@@ -131,7 +131,7 @@ class Putting(Part):
         await queue.put("a", 1)
         _, _, lease = await queue.get()
         await queue.put("a", 2, if_in_flight="buffer")
-        assert await queue.put("a", 3, if_in_flight="buffer") is Put.BUFFERED
+        assert await queue.put("a", 3, if_in_flight="buffer") is PutOutcome.BUFFERED
         await queue.ack(lease)
         _, value, _ = await queue.get()
         assert value == 3
@@ -195,7 +195,7 @@ class Putting(Part):
 
     async def test_many_items_are_put_in_their_order(self, queue: Queue) -> None:
         outcomes = await queue.put_many([("b", 1), ("a", 2)])
-        assert outcomes == [Put.ADDED, Put.ADDED]
+        assert outcomes == [PutOutcome.ADDED, PutOutcome.ADDED]
         assert await in_line(queue) == ["b", "a"]
 
     async def test_many_items_can_come_as_a_mapping(self, queue: Queue) -> None:
@@ -218,10 +218,10 @@ class Putting(Part):
         await queue.get()
         await queue.put("b", 1)
         outcomes = await queue.put_many([("a", 2), ("b", 2), ("c", 2)], if_in_flight="buffer")
-        assert outcomes == [Put.BUFFERED, Put.REPLACED, Put.ADDED]
+        assert outcomes == [PutOutcome.BUFFERED, PutOutcome.REPLACED, PutOutcome.ADDED]
 
     async def test_a_key_that_comes_twice_among_many_has_its_last_value(self, queue: Queue) -> None:
-        assert await queue.put_many([("a", 1), ("a", 2)]) == [Put.ADDED, Put.REPLACED]
+        assert await queue.put_many([("a", 1), ("a", 2)]) == [PutOutcome.ADDED, PutOutcome.REPLACED]
         _, value, _ = await queue.get()
         assert value == 2
 
@@ -233,12 +233,12 @@ class Putting(Part):
         assert await queue.qsize() == 0
 
     async def test_a_key_that_comes_twice_is_not_in_flight_in_between(self, queue: Queue) -> None:
-        outcomes: list[Put] = []
+        outcomes: list[PutOutcome] = []
         async with create_task_group() as tg:
             tg.start_soon(queue.get)
             await until(queue, getters=1)
             outcomes += await queue.put_many([("a", 1), ("a", 2)], if_in_flight="reject")
-        assert outcomes == [Put.ADDED, Put.REPLACED]
+        assert outcomes == [PutOutcome.ADDED, PutOutcome.REPLACED]
         assert await queue.peek("a") == 2
 
     async def test_many_items_go_to_as_many_getters_in_order(self, queue: Queue) -> None:

@@ -6,8 +6,8 @@ import pytest
 from anyio import create_task_group
 
 from ..._core.errors import QueueClosedError
-from ..._core.options import Redriven
 from ..._core.policies import Priority, Retry
+from ..._core.reports import RedriveResult
 from .base import Part, Queue, Start, Waiting, in_line, letters_in, others_run
 
 __all__ = ["Redriving"]
@@ -26,12 +26,12 @@ class Redriving(Part):
 
     async def test_all_letters_come_back_in_their_order(self, pages: Queue, letters: Queue) -> None:
         await reject(pages, "b", "a", "c")
-        assert await pages.redrive() == Redriven(keys=("b", "a", "c"), conflicts=())
+        assert await pages.redrive() == RedriveResult(keys=("b", "a", "c"), conflicts=())
         assert await in_line(pages) == ["b", "a", "c"]
         assert await letters_in(letters) == []
 
     async def test_there_may_be_nothing_to_bring_back(self, pages: Queue) -> None:
-        assert await pages.redrive() == Redriven(keys=(), conflicts=())
+        assert await pages.redrive() == RedriveResult(keys=(), conflicts=())
 
     async def test_one_letter_can_be_brought_back(self, pages: Queue, letters: Queue) -> None:
         await reject(pages, "a", "b", "c")
@@ -71,20 +71,20 @@ class Redriving(Part):
         await pages.put("a", "new")
         await pages.put("b", "new")
         await pages.take("b")
-        assert await pages.redrive() == Redriven(keys=("c",), conflicts=("a", "b"))
+        assert await pages.redrive() == RedriveResult(keys=("c",), conflicts=("a", "b"))
         assert await pages.peek("a") == "new"
         assert [letter.key for letter in await letters_in(letters)] == ["a", "b"]
 
     async def test_conflicts_do_not_count_for_the_limit(self, pages: Queue) -> None:
         await reject(pages, "a", "b")
         await pages.put("a", "new")
-        assert await pages.redrive(limit=1) == Redriven(keys=("b",), conflicts=("a",))
+        assert await pages.redrive(limit=1) == RedriveResult(keys=("b",), conflicts=("a",))
 
     async def test_of_two_letters_of_a_key_the_older_one_comes_back(
         self, pages: Queue, letters: Queue
     ) -> None:
         await reject(pages, "a", "a")
-        assert await pages.redrive() == Redriven(keys=("a",), conflicts=("a",))
+        assert await pages.redrive() == RedriveResult(keys=("a",), conflicts=("a",))
         assert (await letters.statistics()).ready == 1
 
     async def test_a_queue_brings_back_letters_of_its_own_only(
@@ -101,7 +101,7 @@ class Redriving(Part):
     ) -> None:
         await reject(pages, "a", "b")
         _, _, lease = await letters.get()
-        assert await pages.redrive() == Redriven(keys=("b",), conflicts=())
+        assert await pages.redrive() == RedriveResult(keys=("b",), conflicts=())
         await letters.ack(lease)
         assert lease.ended == "acked"
 

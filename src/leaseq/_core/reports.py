@@ -1,0 +1,186 @@
+"""Outcomes and reports: plain values that come out of a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Literal, Self, TypeVar
+
+__all__ = [
+    "DeadLetter",
+    "Ended",
+    "HistoryEntry",
+    "LeaseInfo",
+    "MessageId",
+    "PutOutcome",
+    "QueueInfo",
+    "RedriveResult",
+    "Statistics",
+    "TenantStatistics",
+]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Ended = Literal["acked", "released", "rejected", "lost"]
+
+
+class PutOutcome(StrEnum):
+    """What a put did."""
+
+    ADDED = "added"
+    """The key was absent: a new item is in line."""
+    REPLACED = "replaced"
+    """The key was waiting: its value was replaced, its place in line kept."""
+    UPDATED_IN_FLIGHT = "updated in flight"
+    """The key is leased: the new value comes back with a release or an expiry; an ack drops it."""
+    DUPLICATE = "duplicate"
+    """The key was acknowledged within the queue's ``dedupe_for``: nothing was put."""
+    BUFFERED = "buffered"
+    """The key is leased: the new value becomes ready when that lease ends, however it ends."""
+
+
+class MessageId(str):
+    """The key of an item that was added: a string, which also says what became of it."""
+
+    __slots__ = ("outcome",)
+
+    outcome: PutOutcome
+
+    def __new__(cls, key: str, outcome: PutOutcome) -> Self:
+        """Say of a key what became of its item."""
+        message_id = super().__new__(cls, key)
+        message_id.outcome = outcome
+        return message_id
+
+    def __getnewargs__(self) -> tuple[str, PutOutcome]:  # type: ignore[override]  # str has one less
+        return str(self), self.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo(Generic[K]):
+    """One item that is being worked on."""
+
+    key: K
+    token: int
+    consumer: str | None
+    """Who has it, as `get` or `take` was told."""
+    since: float | None
+    """When it was handed out, in seconds on the event loop's clock; None: no timekeeper ran."""
+    deadline: float
+    """When the lease expires, on the same clock; `math.inf`: never."""
+    deliveries: int
+    """Hand-outs that count, this one included."""
+    tenant: str | None
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry(Generic[K, V]):
+    """One item that was acknowledged, as a queue with ``history=`` remembers it."""
+
+    key: K
+    value: V
+    token: int
+    deliveries: int
+    acked_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Generic[K, V]):
+    """An item that was given up, as it is kept in a queue of dead letters."""
+
+    queue: str
+    """The name of the queue it comes from."""
+    key: K
+    value: V
+    token: int | None
+    """The last lease's; None: it was never leased."""
+    reason: str
+    """``"expired"``: its time to live was over; ``"max_deliveries"``: its last delivery failed;
+    else what `reject` was told."""
+    error: str | None
+    """What its last delivery failed with, as text; None: it did not raise."""
+    deliveries: int
+    tenant: str | None
+    priority: int
+    died_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveResult(Generic[K]):
+    """What `redrive` did."""
+
+    keys: tuple[K, ...]
+    """The keys that are back in the queue."""
+    conflicts: tuple[K, ...]
+    """The keys that another item has by now: their letters stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """What a queue is, and how full."""
+
+    name: str
+    ready: int
+    delayed: int
+    leased: int
+    dead: int
+    """Letters in its queue of dead letters that are this queue's."""
+    created_at: float
+    """Seconds since the epoch."""
+    dead_letters_of: tuple[str, ...]
+    """The names of the queues whose dead letters it has; empty: it is an ordinary queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStatistics:
+    """What one tenant has in a queue."""
+
+    ready: int
+    leased: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What is in a queue, who waits for it, and what has happened so far."""
+
+    ready: int
+    """Items that the next consumers can have."""
+    delayed: int
+    """Items that fall due later."""
+    leased: int
+    """Items in a consumer's hands."""
+    buffered: int
+    """Successors that wait for the end of their key's lease."""
+    getters: int
+    """Consumers that wait for any item, or any of some tenants."""
+    takers: int
+    """Consumers that wait for one key."""
+    putters: int
+    """Producers that wait for room."""
+    put: int
+    """Items added so far (a value that replaced another is not counted again)."""
+    delivered: int
+    """Hand-outs that count."""
+    acked: int
+    released: int
+    """Leases given back, by hand or by an error; cancelled ones left out."""
+    expired: int
+    """Leases that ran past their deadline."""
+    cancelled: int
+    """Leases given back because their consumer was cancelled."""
+    dead: int
+    """Items moved to the queue of dead letters."""
+    dropped: int
+    """Items given up without one, or taken out by ``drain_nowait``."""
+    superseded: int
+    """Items that gave way to a buffered successor when their lease ended without an ack."""
+    oldest_ready_age: float | None
+    """Seconds for which the longest waiting ready item has been ready; None: there is none, or no
+    timekeeper ran when it was put."""
+    tenants: Mapping[str | None, TenantStatistics] | None
+    """What each tenant has in there; None: not asked for."""
