@@ -17,6 +17,7 @@ from ._core.errors import (
     TransactionError,
     UnusableServerError,
 )
+from ._core.exports import adopt as _adopt
 from ._core.lease import Lease, LeaseBatch
 from ._core.options import BrokerQueueOptions, GetOptions, InFlightPolicy, PutOptions, TakeOptions
 from ._core.policies import Backoff, Priority, Retry, Tenant
@@ -85,3 +86,5 @@ __all__ = [
     "serve_batches",
     "stop_on_signals",
 ]
+
+_adopt(__name__, __all__, globals())

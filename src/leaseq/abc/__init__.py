@@ -1,7 +1,10 @@
 """The contract: what queues and brokers promise, on every engine."""
 
+from .._core.exports import adopt as _adopt
 from ._broker import Broker
 from ._queue import LeaseContext, LeasedQueue
 from ._transaction import Transaction
 
 __all__ = ["Broker", "LeaseContext", "LeasedQueue", "Transaction"]
+
+_adopt(__name__, __all__, globals())

@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
         name="msgspec",
     ) from error
 
+from .._core.exports import adopt as _adopt
 from ._backend import TaskQueueOptions
 from ._config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
 from ._context import current_task, xcom_pull, xcom_pull_sync, xcom_push
@@ -39,3 +40,5 @@ __all__ = [
     "xcom_pull_sync",
     "xcom_push",
 ]
+
+_adopt(__name__, __all__, globals())
