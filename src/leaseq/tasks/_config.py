@@ -1,7 +1,5 @@
 """The configuration of workers: a file in YAML or TOML, checked by a schema."""
 
-from __future__ import annotations
-
 import logging
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +125,7 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_max_retries: _NotNegative | None = None
     xcom_ttl_seconds: _Seconds | None = None
 
-    def apply(self, tasks: TaskQueue) -> None:
+    def apply(self, tasks: "TaskQueue") -> None:
         """Set them on a queue."""
         if self.default_max_retries is not None:
             tasks.max_retries = check_retries(self.default_max_retries)
