@@ -1,8 +1,11 @@
 """The backends that the tests run on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
+from tests.servers import Cluster, Server, Servers, binary
 from tests.skipping import skipping_backend
 
 from leaseq.testing import virtual_backend
@@ -91,3 +94,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     make_backend = (REAL_TIME | VIRTUAL_TIME | SKIPPED_TIME)[request.param]
     return make_backend()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """One server of each kind for the whole run, started when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def start(kind: str) -> Server:
+            server = Server(binary(kind), tmp_path_factory.mktemp(kind))
+            return running.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the whole run. A test does it no harm, and keeps to prefixes of its own."""
+    with Cluster(binary("valkey"), tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
