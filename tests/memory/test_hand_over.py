@@ -7,6 +7,7 @@ import anyio
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, current_time
 from anyio.lowlevel import checkpoint, current_token
+from tests.contract.helpers import in_line, until
 
 from leaseq import (
     Lease,
@@ -16,7 +17,6 @@ from leaseq import (
     TimekeeperNotRunningError,
 )
 from leaseq.testing import VirtualEventLoop, advance
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

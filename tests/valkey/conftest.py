@@ -19,18 +19,18 @@ MakeServer: TypeAlias = Callable[..., Server]
 
 PROGRAM = Path(__file__).with_name("processes.py")
 
-ONCE = {"redis": "trio", "cluster": "asyncio"}
-"""Whose server it is makes no difference to the backends: what runs on one of them alone."""
+ON_REDIS = "trio"
+"""Whose server it is makes no difference to the backends: tests run on one of them on Redis."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is run once on one backend."""
+    """Run tests on Redis on one backend."""
     items[:] = [item for item in items if _is_wanted(item.nodeid)]
 
 
 def _is_wanted(test: str) -> bool:
-    found = re.search(r"\[(redis|cluster)-((?:asyncio|trio)[^-\]]*)", test)
-    return found is None or ONCE[found[1]] == found[2]
+    found = re.search(r"\[redis-((?:asyncio|trio)[^-\]]*)", test)
+    return found is None or found[1] == ON_REDIS
 
 
 def start(what: str, url: str, *options: str) -> AbstractAsyncContextManager[Child]:
