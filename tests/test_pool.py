@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio import CancelScope, Event, create_task_group, current_time, sleep, sleep_forever
 from anyio.lowlevel import checkpoint
+from tests.contract.helpers import in_line, until
 
 from leaseq import (
     DeadLetter,
@@ -27,7 +28,6 @@ from leaseq import (
     serve_batches,
 )
 from leaseq.testing import Operation, advance, cancel_sweep
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from anyio import CancelScope, create_task_group, current_time, sleep, sleep_forever
 from anyio.lowlevel import checkpoint
+from tests.contract.helpers import in_line, until
 
 from leaseq import (
     DeadLetter,
@@ -22,7 +23,6 @@ from leaseq import (
     TimekeeperNotRunningError,
 )
 from leaseq.testing import Operation, advance, cancel_sweep
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

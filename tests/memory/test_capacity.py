@@ -2,9 +2,9 @@
 
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, wait_all_tasks_blocked
+from tests.contract.helpers import Waiting, in_line, until
 
 from leaseq import DeadLetter, KeyAlreadyInFlightError, LeasedKeyQueue, PutOutcome, QueueClosedError
-from leaseq.testing.contract.base import Waiting, in_line, until
 
 pytestmark = pytest.mark.anyio
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from anyio import CancelScope, create_task_group, sleep
 from anyio.lowlevel import checkpoint
+from tests.contract.helpers import in_line
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, TimekeeperNotRunningError
 from leaseq.testing import advance
-from leaseq.testing.contract.base import in_line
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -8,10 +8,10 @@ import anyio
 import pytest
 from anyio import WouldBlock, create_task_group, current_time
 from anyio.lowlevel import current_token
+from tests.contract.helpers import Waiting, in_line, until
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, Tenant, TimekeeperNotRunningError
 from leaseq.testing import VirtualEventLoop, advance
-from leaseq.testing.contract.base import Waiting, in_line, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

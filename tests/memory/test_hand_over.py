@@ -7,10 +7,10 @@ import anyio
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, current_time
 from anyio.lowlevel import checkpoint, current_token
+from tests.contract.helpers import in_line, until
 
 from leaseq import Lease, LeasedKeyQueue, PutOutcome, QueueClosedError, TimekeeperNotRunningError
 from leaseq.testing import VirtualEventLoop, advance
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

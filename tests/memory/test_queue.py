@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, from_thread, to_thread
+from tests.contract.helpers import in_line, until
 
 from leaseq import (
     KeyAlreadyInFlightError,
@@ -15,7 +16,6 @@ from leaseq import (
     QueueClosedError,
     TimekeeperNotRunningError,
 )
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

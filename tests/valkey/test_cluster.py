@@ -10,6 +10,7 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from anyio.abc import TaskGroup
+from tests.contract.helpers import in_line
 from tests.servers import Cluster, Server, free_port
 from tests.valkey.conftest import MakeServer
 from tests.valkey.mishaps import eventually
@@ -17,7 +18,6 @@ from tests.valkey.mishaps import eventually
 import leaseq
 from leaseq import LeasedQueue, LeaseLostError
 from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq.testing.contract.base import in_line
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio

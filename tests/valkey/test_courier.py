@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from anyio.lowlevel import checkpoint
+from tests.contract.helpers import in_line, until
 from tests.servers import Server
 from tests.valkey.calls import CALLS, Scene, outcome
 from tests.valkey.engine import Valkey
@@ -20,7 +21,6 @@ from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, re
 from leaseq import LeaseLostError, PutOutcome, Tenant
 from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
 from leaseq._remote import dispatcher as courier
-from leaseq.testing.contract.base import in_line, until
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio

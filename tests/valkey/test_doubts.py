@@ -12,8 +12,8 @@ import anyio
 import glide
 import pytest
 from anyio import create_task_group, fail_after
-from tests.servers import Server
-from tests.valkey.conftest import MakeServer, binary
+from tests.servers import Server, binary
+from tests.valkey.conftest import MakeServer
 from tests.valkey.mishaps import eventually
 from tests.valkey.test_client import SECRET, refused
 from tests.valkey.wire import Fault, Wire

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
+from tests.contract.helpers import in_line
 from tests.servers import Server
 from tests.valkey.mishaps import eventually
 from tests.valkey.wire import Wire
@@ -15,7 +16,6 @@ from tests.valkey.wire import Wire
 import leaseq
 from leaseq import QueueClosedError
 from leaseq._core.errors import LeaseqError, ServerError
-from leaseq.testing.contract.base import in_line
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio

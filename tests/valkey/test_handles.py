@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
+from tests.contract.helpers import in_line, until
 from tests.servers import Server
 from tests.valkey.engine import Valkey
 from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
 from leaseq import PutOutcome, QueueClosedError, Tenant, connect
 from leaseq._core.errors import LeaseqError
-from leaseq.testing.contract.base import in_line, until
 
 pytestmark = pytest.mark.anyio
 

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from tests.contract.helpers import in_line
 from tests.servers import Server
 from tests.valkey.wire import Wire
 
 import leaseq
 from leaseq._core.errors import UnusableServerError
-from leaseq.testing.contract.base import in_line
 
 pytestmark = pytest.mark.anyio
 

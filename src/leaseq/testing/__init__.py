@@ -1,7 +1,4 @@
-"""What the tests of a leased queue, and of the code that uses one, are made of.
-
-The contract suite is in `leaseq.testing.contract`, which needs pytest.
-"""
+"""Virtual time, and a sweep of cancellations, for tests of code that uses a queue."""
 
 from leaseq.testing._clocks import VirtualEventLoop, advance, virtual_backend
 from leaseq.testing._sweep import Operation, Scenario, cancel_sweep

@@ -1,0 +1,345 @@
+"""``async with lease``: what the end of a body does to its item."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+import pytest
+from anyio import CancelScope, create_task_group, sleep_forever
+from anyio.lowlevel import checkpoint
+from tests.contract.helpers import TIMEOUT, Engine, Queue, in_line
+
+from leaseq import InvalidLeaseError, LeaseLostError
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_body_has_the_lease_of_the_next_item(queue: Queue) -> None:
+    await queue.put_many([("a", 1), ("b", 2)])
+    async with queue.lease() as lease:
+        assert (lease.key, lease.value) == ("a", 1)
+
+
+async def test_a_body_can_have_the_lease_of_one_key(queue: Queue) -> None:
+    await queue.put_many([("a", 1), ("b", 2)])
+    async with queue.lease(key="b") as lease:
+        assert (lease.key, lease.value) == ("b", 2)
+
+
+async def test_a_body_waits_no_longer_than_its_timeout(queue: Queue) -> None:
+    with pytest.raises(TimeoutError):
+        async with queue.lease(timeout=0):
+            raise AssertionError("there is nothing to lease")
+    with pytest.raises(TimeoutError):
+        async with queue.lease(timeout=0, key="a"):
+            raise AssertionError("there is nothing to lease")
+
+
+async def test_a_lease_that_is_there_can_be_given_a_body(queue: Queue) -> None:
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    async with lease as entered:
+        assert entered is lease
+    assert lease.ended == "acked"
+
+
+async def test_the_end_of_a_body_is_an_ack(queue: Queue) -> None:
+    await queue.put("a", 1)
+    async with queue.lease() as lease:
+        pass
+    assert lease.ended == "acked"
+    assert not await queue.contains("a")
+
+
+@pytest.mark.parametrize("by_hand", ["acked", "released"])
+async def test_a_body_that_settles_its_lease_is_left_alone(queue: Queue, by_hand: str) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    async with queue.lease() as lease:
+        if by_hand == "acked":
+            await lease.ack()
+        else:
+            await lease.release()
+    assert lease.ended == by_hand
+    assert await in_line(queue) == ["b"] + ["a"] * (by_hand == "released")
+
+
+async def test_an_error_after_a_body_has_settled_goes_on(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(KeyError):
+        async with queue.lease() as lease:
+            await lease.ack()
+            raise KeyError
+    assert lease.ended == "acked"
+
+
+# Failures
+
+
+async def test_an_error_in_a_body_comes_out_as_it_is(queue: Queue) -> None:
+    error = KeyError("page")
+    await queue.put("a", 1)
+    with pytest.raises(KeyError) as caught:
+        async with queue.lease():
+            raise error
+    assert caught.value is error
+
+
+async def test_an_error_is_a_release_that_counts(queue: Queue) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    with suppress(KeyError):
+        async with queue.lease():
+            raise KeyError
+    _, _, lease = await queue.take("a")
+    assert (lease.deliveries, lease.cancellations) == (2, 0)
+    assert (await queue.statistics()).released == 1
+
+
+async def test_an_item_whose_body_failed_goes_to_the_back_of_the_line(queue: Queue) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    with suppress(KeyError):
+        async with queue.lease():
+            raise KeyError
+    assert await in_line(queue) == ["b", "a"]
+
+
+async def test_an_error_in_a_group_is_a_failure(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(BaseExceptionGroup):
+        async with queue.lease():
+            raise BaseExceptionGroup("both", [KeyboardInterrupt(), KeyError()])
+    _, _, lease = await queue.get()
+    assert lease.deliveries == 2
+
+
+async def test_an_error_in_a_task_of_the_body_is_a_failure(queue: Queue) -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    await queue.put("a", 1)
+    with pytest.raises(ExceptionGroup):
+        async with queue.lease(), create_task_group() as tg:
+            tg.start_soon(fail)
+    _, _, lease = await queue.get()
+    assert lease.deliveries == 2
+
+
+# Cancellations
+
+
+async def test_a_cancelled_body_gives_its_item_back_uncounted(queue: Queue) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    with CancelScope() as scope:
+        async with queue.lease():
+            scope.cancel()
+            await checkpoint()
+    assert scope.cancelled_caught
+    _, _, lease = await queue.get()
+    assert (lease.key, lease.deliveries, lease.cancellations) == ("a", 1, 1)
+    assert (await queue.statistics()).cancelled == 1
+
+
+async def test_a_consumer_that_gives_up_again_and_again_keeps_nobody_from_their_turn(
+    queue: Queue,
+) -> None:
+    keys: list[str] = []
+    await queue.put_many([("a", 1), ("b", 1)])
+    for _ in range(4):
+        with CancelScope() as scope:
+            async with queue.lease() as lease:
+                keys.append(lease.key)
+                scope.cancel()
+                await checkpoint()
+    assert keys == ["a", "a", "b", "b"]
+
+
+async def test_a_body_that_ends_in_spite_of_its_cancellation_is_acked(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with CancelScope() as scope:
+        async with queue.lease() as lease:
+            scope.cancel()
+            with suppress(anyio.get_cancelled_exc_class()):
+                await checkpoint()
+    assert lease.ended == "acked"
+
+
+async def test_a_failing_clean_up_of_a_cancelled_body_is_a_failure(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(KeyError), CancelScope() as scope:
+        async with queue.lease():
+            scope.cancel()
+            try:
+                await checkpoint()
+            except anyio.get_cancelled_exc_class():
+                raise KeyError from None
+    _, _, lease = await queue.get()
+    assert lease.deliveries == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_the_end_of_the_program_is_no_failure_of_the_item(
+    queue: Queue, error: type[BaseException]
+) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    with pytest.raises(error):
+        async with queue.lease():
+            raise error
+    _, _, lease = await queue.get()
+    assert (lease.key, lease.deliveries) == ("a", 1)
+
+
+async def test_a_group_without_an_error_is_no_failure(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(BaseExceptionGroup):
+        async with queue.lease():
+            raise BaseExceptionGroup("interrupted", [KeyboardInterrupt()])
+    _, _, lease = await queue.get()
+    assert lease.deliveries == 1
+
+
+# Misuse
+
+
+async def test_one_lease_has_one_body(queue: Queue) -> None:
+    await queue.put("a", 1)
+    async with queue.lease() as lease:
+        with pytest.raises(RuntimeError, match="one body for one lease"):
+            async with lease:
+                raise AssertionError("entered twice")
+    assert lease.ended == "acked"
+
+
+async def test_a_lease_that_has_ended_can_have_no_body(queue: Queue) -> None:
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    await lease.release()
+    with pytest.raises(InvalidLeaseError, match="has ended"):
+        async with lease:
+            raise AssertionError("entered after its end")
+
+
+# The queue is closed
+
+
+async def test_closing_the_queue_cancels_a_body(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(LeaseLostError, match="lost while its body ran"):
+        async with queue.lease(), create_task_group() as tg:
+            tg.start_soon(queue.close)
+            await sleep_forever()
+
+
+async def test_a_body_that_closes_its_own_queue_has_lost_its_lease(queue: Queue) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(LeaseLostError):
+        async with queue.lease():
+            await queue.close()
+
+
+# Bodies whose lease runs out
+
+
+@pytest.mark.needs("advance")
+async def test_a_body_is_cancelled_when_its_lease_expires(engine: Engine, timed: Queue) -> None:
+    await timed.put("a", 1)
+    async with create_task_group() as tg:
+        with pytest.raises(LeaseLostError, match="lost while its body ran"):
+            async with timed.lease():
+                tg.start_soon(engine.advance, TIMEOUT + 1)
+                await sleep_forever()
+
+
+@pytest.mark.needs("advance")
+async def test_a_body_that_has_not_noticed_has_lost_its_lease_too(
+    engine: Engine, timed: Queue
+) -> None:
+    await timed.put("a", 1)
+    with pytest.raises(LeaseLostError):
+        async with timed.lease():
+            with CancelScope(shield=True):
+                await engine.advance(TIMEOUT + 1)
+    assert await in_line(timed) == ["a"]
+
+
+@pytest.mark.needs("advance")
+async def test_a_body_that_has_extended_its_lease_goes_on(engine: Engine, timed: Queue) -> None:
+    await timed.put("a", 1)
+    async with timed.lease() as lease:
+        for _ in range(3):
+            await engine.advance(TIMEOUT - 1)
+            await lease.extend(TIMEOUT)
+    assert lease.ended == "acked"
+
+
+@pytest.mark.needs("advance")
+async def test_a_body_that_swallows_its_cancellation_has_lost_its_lease(
+    engine: Engine, timed: Queue
+) -> None:
+    await timed.put("a", 1)
+    with pytest.raises(LeaseLostError):
+        async with timed.lease():
+            with suppress(anyio.get_cancelled_exc_class()):
+                await outlive_the_lease(engine)
+    assert await in_line(timed) == ["a"]
+
+
+@pytest.mark.needs("advance")
+async def test_a_cancellation_from_outside_wins_over_the_loss(engine: Engine, timed: Queue) -> None:
+    await timed.put("a", 1)
+    with CancelScope() as scope:
+        async with timed.lease():
+            with CancelScope(shield=True):
+                await engine.advance(TIMEOUT + 1)
+            scope.cancel()
+            await checkpoint()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.needs("advance")
+async def test_an_error_of_the_clean_up_is_not_masked_by_the_loss(
+    engine: Engine, timed: Queue
+) -> None:
+    await timed.put("a", 1)
+    with pytest.raises(KeyError):
+        async with timed.lease():
+            try:
+                await outlive_the_lease(engine)
+            except anyio.get_cancelled_exc_class():
+                raise KeyError from None
+    assert await in_line(timed) == ["a"]
+
+
+@pytest.mark.needs("advance")
+async def test_an_error_in_a_task_of_the_body_is_not_masked_by_the_loss(
+    engine: Engine, timed: Queue
+) -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            raise KeyError from None
+
+    await timed.put("a", 1)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with timed.lease(), create_task_group() as tg:
+            tg.start_soon(fail_when_cancelled)
+            await outlive_the_lease(engine)
+    [error] = caught.value.exceptions
+    assert isinstance(error, KeyError)
+
+
+@pytest.mark.needs("advance")
+async def test_a_body_that_has_settled_its_lease_cannot_lose_it(
+    engine: Engine, timed: Queue
+) -> None:
+    await timed.put("a", 1)
+    async with timed.lease() as lease:
+        await lease.ack()
+        await engine.advance(TIMEOUT + 1)
+    assert lease.ended == "acked"
+
+
+async def outlive_the_lease(engine: Engine) -> None:
+    with CancelScope(shield=True):
+        await engine.advance(TIMEOUT + 1)
+    await sleep_forever()

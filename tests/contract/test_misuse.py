@@ -1,0 +1,154 @@
+"""Errors that teach how a queue is used."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from anyio import create_task_group
+from tests.contract.helpers import Engine, Queue
+
+from leaseq import Backoff, Retry, TimekeeperNotRunningError
+
+pytestmark = pytest.mark.anyio
+
+timeouts = pytest.mark.parametrize("timeout", [-1, -0.001, math.nan])
+
+lease_timeouts = pytest.mark.parametrize("timeout", [0, -1, math.nan])
+
+
+async def test_a_timed_lease_needs_a_timekeeper(engine: Engine) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+    with pytest.raises(TimekeeperNotRunningError, match=r"await tg\.start\(queue\.run\)"):
+        await queue.get(lease_timeout=60)
+    with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
+        await queue.take("a", lease_timeout=60)
+    assert await queue.available_keys() == {"a"}
+
+
+async def test_the_queues_own_timeout_needs_a_timekeeper(engine: Engine) -> None:
+    queue = await engine.queue(default_lease_timeout=60)
+    await queue.put("a", 1)
+    with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
+        await queue.get()
+    with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
+        async with queue.lease():
+            raise AssertionError("entered")
+    assert await queue.available_keys() == {"a"}
+
+
+async def test_a_timekeeper_is_needed_before_there_is_anything_to_lease(engine: Engine) -> None:
+    queue = await engine.queue(default_lease_timeout=60)
+    with pytest.raises(TimekeeperNotRunningError):
+        await queue.get()
+
+
+async def test_a_timekeeper_that_was_cancelled_is_missed(engine: Engine) -> None:
+    queue = await engine.queue(default_lease_timeout=60)
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        await queue.put_many([("a", 1), ("b", 1)])
+        _, _, lease = await queue.get()
+        tg.cancel_scope.cancel()
+    with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
+        await queue.get()
+    with pytest.raises(TimekeeperNotRunningError, match="a lease of 30"):
+        await queue.extend(lease, 30)
+
+
+async def test_a_delay_needs_a_timekeeper(engine: Engine) -> None:
+    queue = await engine.queue()
+    with pytest.raises(TimekeeperNotRunningError, match=r"(?s)a delay of 10 .*tg\.start"):
+        await queue.put("a", 1, delay=10)
+    with pytest.raises(TimekeeperNotRunningError, match="a delay of 10"):
+        await queue.put_many([("a", 1)], delay=10)
+    assert await queue.qsize() == 0
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    with pytest.raises(TimekeeperNotRunningError, match="a delay of 10"):
+        await queue.release(lease, delay=10)
+    assert lease.ended is None
+
+
+async def test_a_backoff_needs_a_timekeeper_at_the_lease_and_not_at_its_end(engine: Engine) -> None:
+    queue = await engine.queue(retry=Retry(backoff=Backoff(10)))
+    await queue.put("a", 1)
+    with pytest.raises(TimekeeperNotRunningError, match="a backoff"):
+        await queue.get()
+    with pytest.raises(TimekeeperNotRunningError, match="a backoff"):
+        await queue.take("a")
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        _, _, lease = await queue.get()
+        tg.cancel_scope.cancel()
+    await queue.release(lease)
+    assert lease.ended == "released"
+
+
+async def test_a_missing_timekeeper_is_a_runtime_error(engine: Engine) -> None:
+    queue = await engine.queue(default_lease_timeout=60)
+    with pytest.raises(RuntimeError):
+        await queue.get()
+
+
+@timeouts
+async def test_a_wait_of_no_length_is_refused(queue: Queue, timeout: float) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
+        await queue.get(timeout)
+    with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
+        await queue.take("a", timeout)
+    assert await queue.available_keys() == {"a"}
+
+
+@lease_timeouts
+async def test_a_lease_of_no_length_is_refused(queue: Queue, timeout: float) -> None:
+    await queue.put("a", 1)
+    message = f"lease_timeout must be more than 0 seconds, or None for ever, not {timeout}"
+    with pytest.raises(ValueError, match=message):
+        await queue.get(lease_timeout=timeout)
+    with pytest.raises(ValueError, match=message):
+        await queue.take("a", lease_timeout=timeout)
+    assert await queue.available_keys() == {"a"}
+
+
+@lease_timeouts
+async def test_an_extension_of_no_length_is_refused(queue: Queue, timeout: float) -> None:
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    with pytest.raises(ValueError, match=f"timeout must be more than 0 .*, not {timeout}"):
+        await queue.extend(lease, timeout)
+    assert lease.deadline == math.inf
+
+
+@lease_timeouts
+async def test_a_queue_whose_leases_have_no_length_is_refused(
+    engine: Engine, timeout: float
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"default_lease_timeout must be more than 0 .*, not {timeout}"
+    ):
+        await engine.queue(default_lease_timeout=timeout)
+
+
+async def test_an_unknown_policy_is_refused_with_the_choices(queue: Queue) -> None:
+    message = "if_in_flight must be one of 'update', 'reject', 'buffer', not 'drop'"
+    with pytest.raises(ValueError, match=message):
+        await queue.put("a", 1, if_in_flight="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        await queue.put_many([("a", 1)], if_in_flight="drop")  # type: ignore[arg-type]
+    assert await queue.qsize() == 0
+
+
+async def test_a_key_that_cannot_be_hashed_is_refused(queue: Queue) -> None:
+    key: str = ["a"]  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
+        await queue.put(key, 1)
+    with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
+        await queue.put(key, 1, if_in_flight="buffer")
+    with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
+        await queue.put_many([("b", 1), (key, 1)])
+    with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
+        await queue.take(key)
+    assert await queue.qsize() == 0
