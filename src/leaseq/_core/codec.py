@@ -1,4 +1,4 @@
-"""How values become bytes and come back, where they leave the process."""
+"""Codecs: values as bytes, and back, where they leave the process."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ _REFUSALS = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class Codec(Protocol[V]):
-    """What makes bytes of values, and values of these bytes, for a queue on another machine.
+    """An encoder and decoder of the values of a queue that processes share.
 
-    ``codec=`` of `Broker.queue`. Whoever puts and whoever gets need codecs that understand each
-    other. An error of `encode` is raised by the put, and nothing was put; an item that `decode`
-    has an error for becomes a dead letter with that error, and its bytes are kept.
+    It is the ``codec=`` of `Broker.queue`. Producers and consumers need codecs that understand each
+    other. An error of `encode` is raised by the put, and nothing was put. An item that `decode`
+    raises for becomes a dead letter with that error, and its bytes are kept.
     """
 
     def encode(self, value: V, /) -> bytes:
-        """The value as bytes."""
+        """Return the value as bytes."""
         ...
 
     def decode(self, body: bytes, /) -> V:
-        """The value that `encode` made these bytes of."""
+        """Return the value that `encode` made these bytes of."""
         ...
 
 
 class JsonCodec(Generic[V]):
-    """Values as JSON, by msgspec: the codec of a queue that was given none.
+    """Values as JSON, by msgspec: the default codec.
 
-    It knows what JSON knows, and dataclasses, msgspec's structs, dates, enums, bytes, tuples, sets
-    and more, each of which comes back as what it was if ``type`` says so; without it a dataclass
-    comes back as a dict, and a tuple as a list. In JSON there are no infinities and no NaN: these
-    come back as None.
+    It takes JSON's own types, and dataclasses, msgspec's structs, dates, enums, bytes, tuples, sets
+    and more. With ``type`` each comes back as it was; without it a dataclass comes back as a dict,
+    and a tuple as a list. JSON has no infinities and no NaN: they come back as None.
 
     Args:
-        type: The type of the values: they are decoded to it, and checked. Left out: to what JSON
-            makes of them.
+        type: The type of the values, to which they are decoded and checked. Left out: JSON's own
+            types.
 
     Raises:
         LeaseqError: msgspec is not installed.
-        TypeError: it is not a type that msgspec knows what to do with.
+        TypeError: msgspec does not support the type.
     """
 
     __slots__ = ("_decode", "_encode", "_refusals", "_type")
@@ -79,10 +78,10 @@ class JsonCodec(Generic[V]):
         return hash(JsonCodec)
 
     def encode(self, value: V, /) -> bytes:
-        """The value as JSON. O(its size).
+        """Return the value as JSON. O(its size).
 
         Raises:
-            CodecError: JSON has no way to say it.
+            CodecError: the value has no JSON form.
         """
         try:
             return self._encode(value)
@@ -93,7 +92,7 @@ class JsonCodec(Generic[V]):
             ) from error
 
     def decode(self, body: bytes, /) -> V:
-        """The value that this JSON says. O(its size).
+        """Return the value of this JSON. O(its size).
 
         Raises:
             CodecError: it is not JSON, or not of the type.

@@ -21,14 +21,14 @@ __all__ = [
 
 
 class LeaseqError(Exception):
-    """What every exception of this library is."""
+    """The base of every exception of this library."""
 
 
 class QueueClosedError(LeaseqError):
-    """The queue is closed; or it is shut down, and what was asked for cannot come any more.
+    """The queue is closed; or it is shut down, and the item asked for can no longer come.
 
     Attributes:
-        drained: Whether all is done: nothing was left in the queue.
+        drained: True if nothing was left in the queue.
     """
 
     def __init__(self, message: str = "", *, drained: bool = False) -> None:
@@ -41,7 +41,7 @@ class KeyAlreadyInFlightError(LeaseqError):
 
 
 class InvalidLeaseError(LeaseqError):
-    """The lease does not hold its item: it was released before, or is another queue's."""
+    """The lease does not hold its item: it was released, or belongs to another queue."""
 
 
 class LeaseAlreadyAcknowledgedError(InvalidLeaseError):
@@ -49,18 +49,18 @@ class LeaseAlreadyAcknowledgedError(InvalidLeaseError):
 
 
 class LeaseLostError(InvalidLeaseError):
-    """The lease passed its deadline, or its queue was closed: somebody else may hold the item."""
+    """The lease expired, or its queue was closed; another consumer may hold the item."""
 
 
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):
-    """Something needs time to pass, and nothing lets it: ``queue.run`` was not started."""
+    """The call needs a timekeeper, and ``queue.run`` was not started."""
 
 
 class TransactionError(LeaseqError):
-    """A transaction could not be done, and so nothing of it was.
+    """A transaction could not be done, and none of its steps was.
 
     Attributes:
-        failures: Why not: an error for each part that could not be done.
+        failures: An error for each step that could not be done.
     """
 
     def __init__(self, failures: Sequence[Exception]) -> None:
@@ -70,11 +70,11 @@ class TransactionError(LeaseqError):
 
 
 class CodecError(LeaseqError, ValueError):
-    """A value cannot be made bytes of; or bytes are not those of a value."""
+    """The value could not be encoded or decoded."""
 
 
 class UnusableServerError(LeaseqError):
-    """There is no server to connect to, or none that can hold queues; the message says why."""
+    """The server cannot be connected to, or cannot hold queues; the message says why."""
 
 
 class ServerUnavailableError(LeaseqError, ConnectionError):
@@ -83,8 +83,8 @@ class ServerUnavailableError(LeaseqError, ConnectionError):
     The connection comes back by itself, once the server does.
 
     Attributes:
-        in_doubt: Whether what was asked for may have been done, or may still be: the request was
-            on its way, and its answer was lost. Otherwise it certainly was not done.
+        in_doubt: True if the request may have been done, or may still be: it was sent, and its
+            answer was lost. False if it certainly was not done.
     """
 
     def __init__(self, message: str = "", *, in_doubt: bool) -> None:
@@ -93,11 +93,11 @@ class ServerUnavailableError(LeaseqError, ConnectionError):
 
 
 class ServerError(LeaseqError):
-    """The server refused what it was asked for, with an error of its own.
+    """The server refused the request, with an error of its own.
 
     Attributes:
-        code: The error's first word: ``"OOM"`` (the server is full), ``"NOPERM"`` (the user may
-            not), ``"ERR"`` (anything).
+        code: The first word of the error: ``"OOM"`` (the server is full), ``"NOPERM"`` (the user is
+            not permitted), ``"ERR"`` (anything else).
     """
 
     def __init__(self, message: str, *, code: str) -> None:

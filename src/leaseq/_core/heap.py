@@ -1,4 +1,4 @@
-"""A heap whose entries are dropped by no longer being true. Sans-IO."""
+"""Heaps whose entries are dropped by becoming stale, and deadlines in one. Sans-IO."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LEAST = 32  # below this many dead entries a sweep costs more than it frees
 class Heap(Generic[T]):
     """Things in the order of a number that each of them has.
 
-    An entry says what its thing's number was when it was added. It is alive while that is still
-    so, which the thing itself tells. So a thing is dropped by saying so, in O(1), and the heap is
-    swept as soon as more than half of it is dead: spread over the drops, O(1) each.
+    An entry records the number of its thing when it was added, and is alive while the thing still
+    has that number. So a thing is dropped by a change of its number, in O(1), and the heap is swept
+    when more than half of it is dead: O(1) for each drop, amortised.
 
     Args:
-        alive: Whether a thing still has this number, and is still of interest.
+        alive: Returns True while a thing still has this number and is still of interest.
     """
 
     __slots__ = ("_alive", "_dead", "_entries", "_serial")
@@ -58,7 +58,7 @@ class Heap(Generic[T]):
             self._sweep(thing)
 
     def first(self) -> tuple[float, T] | None:
-        """The smallest number and its thing; None: nothing is here. O(log n), amortised."""
+        """Return the smallest number and its thing; None if empty. O(log n), amortised."""
         entries = self._entries
         while entries:
             number, _, thing = entries[0]
@@ -69,7 +69,7 @@ class Heap(Generic[T]):
         return None
 
     def pop(self) -> T:
-        """Take out what `first` has just given. O(log n)."""
+        """Remove and return the thing that `first` has just returned. O(log n)."""
         _, _, thing = heappop(self._entries)
         if self._dead > _LEAST and self._dead * 2 > len(self._entries):
             self._sweep(thing)
@@ -88,13 +88,13 @@ class Heap(Generic[T]):
 
 
 class Due(Protocol):
-    """A thing that may fall due."""
+    """A thing with a deadline."""
 
     deadline: float
 
     @property
     def ended(self) -> object | None:
-        """Not None once the thing is of no interest any more."""
+        """None while the deadline matters."""
 
 
 D = TypeVar("D", bound=Due)
@@ -109,11 +109,11 @@ class Deadlines(Heap[D], Generic[D]):
         super().__init__(lambda when, thing: thing.deadline == when and thing.ended is None)
 
     def next(self) -> float:
-        """When to call `pop_due` again; `math.inf`: never, as things are. O(1), amortised."""
+        """Return the earliest deadline; `math.inf` if there is none. O(1), amortised."""
         first = self.first()
         return inf if first is None else first[0]
 
     def pop_due(self, now: float) -> Iterator[D]:
-        """Give what is due, the earliest first, each forgotten as it is given. O(log n) each."""
+        """Yield what is due, the earliest first, and forget each. O(log n) each."""
         while self.next() <= now:
             yield self.pop()

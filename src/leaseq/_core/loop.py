@@ -1,4 +1,4 @@
-"""What the library needs of the event loop that anyio has no cheap way to ask for."""
+"""The event loop: a clock and checkpoints bound once, and two questions about cancellation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Home", "comes_again", "is_failure"]
 
 
 class Home:
-    """The one event loop that a queue lives in, from its first use inside one on.
+    """The event loop that a queue belongs to, from its first use on.
 
-    The loop's clock and its checkpoint are bound once: for anyio to find out each time which
-    backend is running costs half a microsecond, which is most of a hand-out.
+    The clock and the checkpoint of the loop are bound once: to have anyio find the running backend
+    at each call costs half a microsecond, which is most of a hand-out.
     """
 
     __slots__ = ("_current", "_pause", "_token", "time")
@@ -80,11 +80,11 @@ class Home:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an error says that something failed, and not only that it was stopped.
+    """Return True if an error is a failure, and not only a cancellation of this task.
 
-    An `Exception` does, and a group with one in it. And on asyncio a task that awaits another one
-    which somebody cancelled gets that one's `asyncio.CancelledError`: if nobody has cancelled
-    *this* task, natively or through a scope, that is a failure of what it awaited.
+    An `Exception` is one, and a group with one in it. On asyncio, a task that awaits another task
+    gets the other's `asyncio.CancelledError` when that is cancelled: unless *this* task was
+    cancelled, natively or through a scope, that is a failure of what it awaited.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
@@ -100,9 +100,9 @@ def is_failure(error: BaseException) -> bool:
 
 
 def comes_again(cancellation: BaseException) -> bool:
-    """Whether a cancellation that is caught and not raised comes again at the next checkpoint.
+    """Return True if a cancellation that is caught comes again at the next checkpoint.
 
-    A cancel scope's does. What `asyncio.Task.cancel` raises comes once.
+    The cancellation of a scope does; that of `asyncio.Task.cancel` comes once.
     """
     if not isinstance(cancellation, asyncio.CancelledError):
         return True

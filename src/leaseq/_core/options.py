@@ -38,72 +38,72 @@ ANY_KEY = AnyKey.ANY_KEY
 
 
 class PutOptions(TypedDict, total=False):
-    """How an item is put."""
+    """Options of a put."""
 
     if_in_flight: InFlightPolicy
-    """What to do when the key is leased. ``"update"`` (the default) replaces the value that a
-    release or an expiry puts back, and that an ack drops; ``"reject"`` raises
+    """The policy for a key that is leased. ``"update"`` (the default) replaces the value, which a
+    release or an expiry puts back, and an ack drops; ``"reject"`` raises
     `KeyAlreadyInFlightError`; ``"buffer"`` keeps one successor, the latest, which becomes ready
     when the lease ends."""
     priority: int | None
-    """One of `Priority`, or any int, the higher the sooner. None (the default): `Priority.NORMAL`,
-    or what the key's item has. A higher one given to an item that waits moves it to the back of
-    that priority's line; a lower one changes nothing."""
+    """One of `Priority`, or any int; higher comes first. None (the default): `Priority.NORMAL`, or
+    that of the item that is there. A higher one moves a waiting item to the back of that
+    priority's line; a lower one changes nothing."""
     tenant: str | None
-    """Whose work it is: tenants get their turns by weight. None (the default): nobody's in
-    particular, or whose the key's item is."""
+    """The tenant whose work it is; tenants get their turns by weight. None (the default): no tenant,
+    or that of the item that is there."""
     delay: float
-    """Seconds until it is ready; 0 (the default): now."""
+    """Seconds until it is ready; 0 by default."""
     ttl: float | None
-    """Time to live: seconds in which it must have been leased for the first time, or it is a dead
-    letter; None (the default): for ever, or what the key's item has."""
+    """Time to live: seconds within which it must be leased for the first time, or it becomes a dead
+    letter. None (the default): no limit, or that of the item that is there."""
     reschedule: Reschedule
-    """What becomes of the due time of an item that waits. ``"earliest"`` (the default): the earlier
-    one of what it has and now + ``delay``; ``"latest"``: now + ``delay`` (a debounce). Never
+    """The new due time of an item that waits. ``"earliest"`` (the default): the earlier of its own
+    and now + ``delay``; ``"latest"``: now + ``delay`` (a debounce). Never
     earlier than a retry's backoff."""
 
 
 class BrokerQueueOptions(TypedDict, total=False):
-    """How a broker makes a queue; what is left out is as usual.
+    """Options of a broker's queue; an option left out has its default.
 
-    ``type`` and ``codec`` say how this broker reads and writes values: they are not the queue's.
+    ``type`` and ``codec`` say how this broker reads and writes values, and are not stored.
     """
 
     default_lease_timeout: float | None
-    """Seconds until a lease expires, unless `get` or `take` say otherwise; None: never."""
+    """Seconds until a lease expires, unless `get` or `take` give another timeout; None: never."""
     max_size: float
-    """How many items may wait; `math.inf`: any number."""
+    """The largest number of ready and delayed items; `math.inf`: no limit."""
     retry: Retry
-    """What becomes of items whose delivery failed or expired."""
+    """The retry policy for items whose delivery failed or expired."""
     dead_letters: str | None
     """The name of the queue for items that are given up; None: they are dropped."""
     tenants: Mapping[str, Tenant] | None
     """Weights and caps of tenants."""
     history: int
-    """How many acknowledged items to remember."""
+    """The number of acknowledged items to remember."""
     dedupe_for: float | None
-    """Seconds after the ack of an item for which its key is not taken again; None: at once."""
+    """Seconds after an ack for which the same key is refused as a duplicate; None: 0."""
     type: Any
-    """The type of the values, where they leave the process: they are decoded to it. Left out: what
-    JSON knows. In memory they are never encoded, and stay what they are."""
+    """The type to which values are decoded where they leave the process. Left out: JSON's own types.
+    In memory values are never encoded."""
     codec: Codec[Any] | None
-    """How values become bytes, where they leave the process, in place of JSON; None: as JSON."""
+    """The codec of values that leave the process; None: JSON."""
 
 
 class TakeOptions(TypedDict, total=False):
-    """How one key is leased."""
+    """Options of a lease on one key."""
 
     lease_timeout: float | None
     """Seconds until the lease expires, from the hand-out; None: never. Left out: the queue's
     ``default_lease_timeout``."""
     consumer: str | None
-    """Who takes it, for `inflight`."""
+    """The name of the consumer, for `inflight` and `release_all`."""
 
 
 class GetOptions(TakeOptions, total=False):
-    """How the next item is leased."""
+    """Options of a lease on the next item."""
 
     tenants: Collection[str | None] | None
-    """Whose items alone will do, in fair turn; None (the default): anybody's."""
+    """The tenants whose items are taken, in fair turn; None (the default): all."""
     steal_from: Collection[str | None]
-    """With ``tenants``: whose items will do too when those have nothing to claim."""
+    """With ``tenants``: the tenants whose items are taken when those have none to claim."""

@@ -27,7 +27,7 @@ Ended = Literal["acked", "released", "rejected", "lost"]
 
 
 class PutOutcome(StrEnum):
-    """What a put did."""
+    """The outcome of a put."""
 
     ADDED = "added"
     """The key was absent: a new item is in line."""
@@ -42,14 +42,14 @@ class PutOutcome(StrEnum):
 
 
 class MessageId(str):
-    """The key of an item that was added: a string, which also says what became of it."""
+    """The key of an item that was added: a string, with the outcome of the put."""
 
     __slots__ = ("outcome",)
 
     outcome: PutOutcome
 
     def __new__(cls, key: str, outcome: PutOutcome) -> Self:
-        """Say of a key what became of its item."""
+        """Make a key with the outcome of its put."""
         message_id = super().__new__(cls, key)
         message_id.outcome = outcome
         return message_id
@@ -60,16 +60,16 @@ class MessageId(str):
 
 @dataclass(frozen=True, slots=True)
 class LeaseInfo(Generic[K]):
-    """One item that is being worked on."""
+    """A lease, as `inflight` reports it."""
 
     key: K
     token: int
     consumer: str | None
-    """Who has it, as `get` or `take` was told."""
+    """The name that was given to `get` or `take`."""
     since: float | None
-    """When it was handed out, in seconds on the event loop's clock; None: no timekeeper ran."""
+    """The time of the hand-out, in seconds on the event loop's clock; None: no timekeeper ran."""
     deadline: float
-    """When the lease expires, on the same clock; `math.inf`: never."""
+    """The time of its expiry, on the same clock; `math.inf`: never."""
     deliveries: int
     """Hand-outs that count, this one included."""
     tenant: str | None
@@ -78,7 +78,7 @@ class LeaseInfo(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry(Generic[K, V]):
-    """One item that was acknowledged, as a queue with ``history=`` remembers it."""
+    """An acknowledged item, as a queue with ``history=`` remembers it."""
 
     key: K
     value: V
@@ -100,9 +100,9 @@ class DeadLetter(Generic[K, V]):
     """The last lease's; None: it was never leased."""
     reason: str
     """``"expired"``: its time to live was over; ``"max_deliveries"``: its last delivery failed;
-    else what `reject` was told."""
+    otherwise the reason that was given to `reject`."""
     error: str | None
-    """What its last delivery failed with, as text; None: it did not raise."""
+    """The error of its last delivery, as text; None: it did not raise."""
     deliveries: int
     tenant: str | None
     priority: int
@@ -112,33 +112,33 @@ class DeadLetter(Generic[K, V]):
 
 @dataclass(frozen=True, slots=True)
 class RedriveResult(Generic[K]):
-    """What `redrive` did."""
+    """The result of `redrive`."""
 
     keys: tuple[K, ...]
     """The keys that are back in the queue."""
     conflicts: tuple[K, ...]
-    """The keys that another item has by now: their letters stay."""
+    """The keys that another item has: their letters stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """What a queue is, and how full."""
+    """A description of a queue with its sizes."""
 
     name: str
     ready: int
     delayed: int
     leased: int
     dead: int
-    """Letters in its queue of dead letters that are this queue's."""
+    """Letters of this queue in its queue of dead letters."""
     created_at: float
     """Seconds since the epoch."""
     dead_letters_of: tuple[str, ...]
-    """The names of the queues whose dead letters it has; empty: it is an ordinary queue."""
+    """The names of the queues whose dead letters it holds; empty for an ordinary queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantStatistics:
-    """What one tenant has in a queue."""
+    """Counts of one tenant's items in a queue."""
 
     ready: int
     leased: int
@@ -146,29 +146,29 @@ class TenantStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What is in a queue, who waits for it, and what has happened so far."""
+    """Counts of a queue's items and waiters, and of what has happened so far."""
 
     ready: int
-    """Items that the next consumers can have."""
+    """Items that can be claimed, caps aside."""
     delayed: int
     """Items that fall due later."""
     leased: int
-    """Items in a consumer's hands."""
+    """Items under a lease."""
     buffered: int
     """Successors that wait for the end of their key's lease."""
     getters: int
-    """Consumers that wait for any item, or any of some tenants."""
+    """Consumers that wait for any item, or for any of some tenants."""
     takers: int
     """Consumers that wait for one key."""
     putters: int
     """Producers that wait for room."""
     put: int
-    """Items added so far (a value that replaced another is not counted again)."""
+    """Items added so far; a replaced value is not counted again."""
     delivered: int
     """Hand-outs that count."""
     acked: int
     released: int
-    """Leases given back, by hand or by an error; cancelled ones left out."""
+    """Leases released, by a call or by an error, without the cancelled ones."""
     expired: int
     """Leases that ran past their deadline."""
     cancelled: int
@@ -176,11 +176,11 @@ class Statistics:
     dead: int
     """Items moved to the queue of dead letters."""
     dropped: int
-    """Items given up without one, or taken out by ``drain_nowait``."""
+    """Items given up without a queue of dead letters, or taken out by ``drain_nowait``."""
     superseded: int
     """Items that gave way to a buffered successor when their lease ended without an ack."""
     oldest_ready_age: float | None
-    """Seconds for which the longest waiting ready item has been ready; None: there is none, or no
-    timekeeper ran when it was put."""
+    """Seconds for which the oldest ready item has been ready; None: there is none, or no timekeeper
+    ran when it was put."""
     tenants: Mapping[str | None, TenantStatistics] | None
-    """What each tenant has in there; None: not asked for."""
+    """Counts by tenant; None: not asked for."""

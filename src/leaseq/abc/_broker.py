@@ -42,21 +42,21 @@ class Broker(ABC):
     async def queue(
         self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> LeasedQueue[Any, Any]:
-        """The queue of a name, made if it is not there.
+        """Return the queue of a name, made if it is not there.
 
         Args:
             name: The name.
-            make: False: of a queue that is not there, say so, and do not make it.
-            **options: As `BrokerQueueOptions` has them. Of a queue that is there none may differ;
-                those left out are as they are. ``type`` and ``codec`` are this broker's alone,
-                which has them from its first call for the queue on.
+            make: False: raise if the queue is not there, and do not make it.
+            **options: As `BrokerQueueOptions` has them. They must not differ from those of a queue
+                that is there; options left out stay as they are. ``type`` and ``codec`` concern
+                this broker alone, from its first call for the queue on.
 
         Raises:
-            LookupError: there is no such queue, and none is to be made.
+            LookupError: there is no such queue, and ``make`` is False.
             QueueClosedError: the broker is closed.
             TypeError: there is no such option.
-            ValueError: the name is not one; an option differs from what the queue has, or has a
-                value that it cannot have; there are both a type and a codec.
+            ValueError: the name is invalid; an option is invalid, or differs from the queue's; both
+                a type and a codec are given.
             LeaseqError: the values need a codec that is not installed.
 
         If cancelled, nothing was made. O(1).
@@ -66,10 +66,10 @@ class Broker(ABC):
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]
     ) -> tuple[LeasedQueue[Any, Any], LeasedQueue[str, DeadLetter[Any, Any]]]:
-        """A queue, and its queue of dead letters; made if they are not there.
+        """Return a queue and its queue of dead letters, made if they are not there.
 
-        Of a queue that is there the dead letters are as they are. A new one's are ``<name>.dead``,
-        unless the options have another name.
+        A queue that is there keeps its dead letters. A new one gets ``<name>.dead``, unless the
+        options give another name.
 
         Raises:
             QueueClosedError, TypeError, ValueError: as `queue` does.
@@ -80,10 +80,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def dead_letters(self, name: str) -> LeasedQueue[str, DeadLetter[Any, Any]]:
-        """The queue of dead letters of the queue of a name.
+        """Return the queue of dead letters of a queue.
 
         Raises:
-            LookupError: there is no such queue, or it has none.
+            LookupError: there is no such queue, or it has no queue of dead letters.
             QueueClosedError: the broker is closed.
 
         O(1).
@@ -91,7 +91,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def list_queues(self) -> list[QueueInfo]:
-        """What there is, in the order in which it was made.
+        """Return descriptions of all queues, in the order in which they were made.
 
         Raises:
             QueueClosedError: the broker is closed.
@@ -101,25 +101,28 @@ class Broker(ABC):
 
     @abstractmethod
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
-        """Close a queue and forget it, with all that is in it.
+        """Close a queue and delete it with all its items.
 
-        Who waits gets `QueueClosedError`, its leases are lost.
+        Waiters get `QueueClosedError`; held leases are lost.
 
         Args:
             name: The name.
-            dead_letters: Its queue of dead letters too, unless another queue has the same.
+            dead_letters: True: delete its queue of dead letters too, unless another queue shares
+                it.
 
         Raises:
             LookupError: there is no such queue.
             QueueClosedError: the broker is closed.
-            ValueError: it is the queue of dead letters of another one.
+            ValueError: another queue has its dead letters in it.
 
         Takes effect even if cancelled. O(its items).
         """
 
     @abstractmethod
     async def purge(self, name: str) -> int:
-        """Drop all that waits in a queue, and say how many. What is leased is left alone.
+        """Drop all ready and delayed items of a queue, and return their number.
+
+        Leased items are left alone.
 
         Raises:
             LookupError: there is no such queue.
@@ -130,7 +133,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def process_expired(self) -> int:
-        """Bury all items whose time to live is over, now, and say how many.
+        """Give up all items whose time to live is over, and return their number.
 
         Raises:
             QueueClosedError: the broker is closed.
@@ -140,10 +143,10 @@ class Broker(ABC):
 
     @abstractmethod
     def transaction(self) -> Transaction:
-        """Puts and settlements over any queues of the broker, done all in one step or not at all.
+        """Return a transaction over the broker's queues: all of its steps are done, or none.
 
-        ``async with broker.transaction() as tx``: what is asked of ``tx`` is done when the block is
-        left without an error.
+        ``async with broker.transaction() as tx``: the steps asked of ``tx`` are done when the block
+        is left without an error.
         """
 
     @abstractmethod
@@ -152,10 +155,12 @@ class Broker(ABC):
 
     @abstractmethod
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Let time pass for all queues: ``await tg.start(broker.run)``. Returns when it is closed.
+        """Run the timekeeper of all queues: ``await tg.start(broker.run)``.
+
+        It returns when the broker is closed.
 
         Raises:
             BusyResourceError: it is running already.
 
-        If cancelled, time stands still, as with `LeasedQueue.run`.
+        If cancelled, nothing falls due until it is started again, as with `LeasedQueue.run`.
         """

@@ -47,12 +47,12 @@ class LeasedQueue(ABC, Generic[K, V]):
     """
 
     name: str
-    """What it is called in logs and errors."""
+    """The name of the queue in logs and errors."""
 
     @property
     @abstractmethod
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True once `close` was called."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,23 +72,22 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Put an item, or replace the value of one that is there.
 
         Args:
-            key: What identifies the item; hashable.
-            value: What its consumer gets.
+            key: The identity of the item; hashable.
+            value: The value for the consumer.
             **options: As `PutOptions` has them.
 
         Returns:
-            What happened: the key was absent, waiting, or leased.
+            The outcome, by the state of the key: absent, ready or delayed, or leased.
 
         Raises:
             KeyAlreadyInFlightError: the key is leased, and ``if_in_flight="reject"``.
             QueueClosedError: the queue is shut down or closed.
             TimekeeperNotRunningError: there is a delay, and `run` was not started.
             TypeError: the key is not hashable.
-            ValueError: an option has a value that it cannot have; or the key is there for another
-                tenant.
+            ValueError: an option has an invalid value; or the key is there for another tenant.
 
-        Waits while the queue is full; for a key that is there it never does. If cancelled, nothing
-        was put. O(1); with a tenant, a delay or a time to live O(log n).
+        Waits while the queue is full, but never for a key that is there. If cancelled, nothing was
+        put. O(1); with a tenant, a delay or a time to live O(log n).
         """
 
     async def add(
@@ -98,17 +97,17 @@ class LeasedQueue(ABC, Generic[K, V]):
         message_id: str | None = None,
         **options: Unpack[PutOptions],
     ) -> MessageId:
-        """Put an item under a new key of the queue's making.
+        """Put an item under a generated key.
 
         Args:
-            value: What its consumer gets.
-            message_id: The key to put it under; None: 32 hexadecimal digits, drawn at random. A
-                producer that may send twice gives one of its own: with the queue's ``dedupe_for``
-                it is taken once, and the second time its outcome is `PutOutcome.DUPLICATE`.
+            value: The value for the consumer.
+            message_id: The key; None: 32 random hexadecimal digits. A producer that may send the
+                same item twice gives a key of its own: a queue with ``dedupe_for`` takes it once,
+                and the outcome of the second time is `PutOutcome.DUPLICATE`.
             **options: As `PutOptions` has them.
 
         Returns:
-            The key, which also has the ``outcome``.
+            The key, with the ``outcome`` as an attribute.
 
         Raises:
             KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, ValueError: as
@@ -130,12 +129,12 @@ class LeasedQueue(ABC, Generic[K, V]):
             **options: As `PutOptions` has them.
 
         Returns:
-            What `put` would return, for each.
+            The outcome of each, as `put` returns it.
 
         Raises:
             KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put` does, for the first item that cannot be put; then none is.
-            ValueError: there are more items than the queue may ever hold.
+            ValueError: more items are new than the queue may ever hold.
 
         Waits until there is room for all of them. If cancelled, nothing was put. O(items).
         """
@@ -149,19 +148,19 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Lease the next item, and wait for one if need be.
 
         Args:
-            timeout: Seconds to wait for an item, None: without end; 0: do not wait. Where it is
-                not a matter of one call, ``with anyio.fail_after(...)`` says it better.
+            timeout: Seconds to wait for an item; None: no limit; 0: do not wait. For more than one
+                call, prefer ``with anyio.fail_after(...)``.
             **options: As `GetOptions` has them.
 
         Returns:
-            The key, the value, and the lease, which has both too.
+            The key, the value and the lease, which has both as attributes.
 
         Raises:
-            TimeoutError: nothing came in time.
+            TimeoutError: no item came in time.
             QueueClosedError: the queue is closed, or shut down and drained.
-            TimekeeperNotRunningError: the lease is timed, or retries have a backoff, or something
-                delayed is to be waited for, and `run` was not started.
-            ValueError: an option has a value that it cannot have.
+            TimekeeperNotRunningError: `run` was not started, and the lease is timed, retries have a
+                backoff, or only a delayed item could come.
+            ValueError: an option has an invalid value.
 
         If cancelled, nothing was taken: an item that was on its way goes back to the head of the
         line, uncounted, and to the next consumer that waits. O(1); with a timeout or tenants
@@ -172,25 +171,25 @@ class LeasedQueue(ABC, Generic[K, V]):
     async def take(
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
     ) -> tuple[K, V, Lease[K, V]]:
-        """Lease one key; wait while it is absent, delayed or leased, or its tenant at its cap.
+        """Lease one key; wait while it is absent, delayed or leased, or its tenant is at its cap.
 
-        A consumer that waits for a key comes before those that would take any.
+        A consumer that waits for one key is served before consumers that take any.
 
         Args:
             key: The key.
-            timeout: Seconds to wait for it, None: without end; 0: do not wait.
+            timeout: Seconds to wait for it; None: no limit; 0: do not wait.
             **options: As `TakeOptions` has them.
 
         Returns:
-            The key, the value, and the lease, which has both too.
+            The key, the value and the lease, which has both as attributes.
 
         Raises:
             TimeoutError: the key did not become ready in time.
-            QueueClosedError: the queue is closed; or it is shut down and the key absent, so that
-                it cannot come any more.
+            QueueClosedError: the queue is closed; or it is shut down, and the key is absent and can
+                no longer come.
             TimekeeperNotRunningError: as `get` does.
             TypeError: the key is not hashable.
-            ValueError: an option has a value that it cannot have.
+            ValueError: an option has an invalid value.
 
         If cancelled, nothing was taken, as with `get`. O(1); with a timeout or tenants O(log n).
         """
@@ -204,23 +203,23 @@ class LeasedQueue(ABC, Generic[K, V]):
         timeout: float | None = None,
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
-        """Lease several items: one at least, and more as they come.
+        """Lease several items: at least one, and more as they come.
 
         Args:
-            max_items: How many at most.
-            max_wait: Seconds to wait for more once there is one. Who waits for a single item comes
-                before those who wait for more.
+            max_items: The largest number of items.
+            max_wait: Seconds to wait for more items after the first. Consumers that wait for a
+                single item are served before consumers that wait for more.
             timeout: Seconds to wait for the first, as in `get`.
             **options: As `GetOptions` has them.
 
         Returns:
-            The leases, in the order of the line. There are fewer than ``max_items`` when
-            ``max_wait`` is over, or when the queue is shut down and nothing waits any more.
+            The leases, in the order of the line: fewer than ``max_items`` when ``max_wait`` is
+            over, or when the queue is shut down and nothing is left to claim.
 
         Raises:
             TimeoutError, QueueClosedError, TimekeeperNotRunningError: as `get` does.
-            ValueError: an option has a value that it cannot have; or ``max_wait`` is not less than
-                the timeout of the leases, so that the first could be lost before the last comes.
+            ValueError: an option has an invalid value; or ``max_wait`` is not less than the timeout
+                of the leases, so that the first could be lost before the last comes.
 
         If cancelled, nothing was taken: all go back to their old places, uncounted. O(1) for each
         item; with a timeout or tenants O(log n).
@@ -236,8 +235,8 @@ class LeasedQueue(ABC, Generic[K, V]):
     ) -> LeaseBatchContext[K, V]:
         """Lease several items for one body: ``async with queue.lease_batch(100) as batch``.
 
-        It is `get_batch`, and then a `LeaseBatch` around the body: what its end does is said there.
-        Arguments and errors are those of `get_batch`.
+        It is `get_batch`, and then a `LeaseBatch` around the body, which settles the leases at its
+        end. Arguments and errors are those of `get_batch`.
         """
         return LeaseBatchContext(self, max_items, max_wait, timeout, options)
 
@@ -250,15 +249,16 @@ class LeasedQueue(ABC, Generic[K, V]):
     ) -> LeaseContext[K, V]:
         """Lease an item for a body: ``async with queue.lease() as lease``.
 
-        It is `get`, or with ``key=`` `take`, and then ``async with lease``: what the end of the
-        body does is said there. Arguments and errors are those of `get` and `take`.
+        It is `get`, or with ``key=`` `take`, and then ``async with lease``, which settles the lease
+        at the end of the body (see `Lease`). Arguments and errors are those of `get` and `take`.
         """
         return LeaseContext(self, key, timeout, options)
 
     def __aiter__(self) -> AsyncIterator[Lease[K, V]]:
-        """Leases as they come, each to be entered with ``async with lease``.
+        """Iterate over leases as they come, each to be entered with ``async with lease``.
 
-        Ends when the queue is drained, and shut down or closed. If cancelled, nothing was taken.
+        The iteration ends when the queue is drained, and shut down or closed. If cancelled, nothing
+        was taken.
 
         Raises:
             QueueClosedError: the queue was closed with work left.
@@ -269,18 +269,18 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def ack(self, lease: Lease[K, V]) -> bool:
-        """The item is done: it leaves the queue.
+        """Acknowledge: the item is done, and leaves the queue.
 
         Returns:
             True if an update that this consumer never saw was dropped with it.
 
         Raises:
             LeaseAlreadyAcknowledgedError: it was acknowledged before.
-            LeaseLostError: it has expired; the item may be somebody else's by now.
-            InvalidLeaseError: it was released before, or is another queue's.
+            LeaseLostError: it has expired; another consumer may hold the item.
+            InvalidLeaseError: it was released before, or belongs to another queue.
             QueueClosedError: the queue is closed.
 
-        Takes effect even if cancelled: what is done is not undone. O(1).
+        Takes effect even if cancelled. O(1).
         """
 
     @abstractmethod
@@ -292,14 +292,15 @@ class LeasedQueue(ABC, Generic[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """Let the item be tried again; or give it up, if that was its last delivery.
+        """Let the item be tried again, or give it up if this was its last delivery.
 
         Args:
-            lease: What holds it.
-            requeue_front: To the front of its priority's line, at once; else to the back.
-            delay: Seconds until it is ready again; None: as the retry policy has it.
-            counted: Whether this hand-out counts as a delivery. If it does and is the last one that
-                the retry policy allows, the item becomes a dead letter.
+            lease: The lease on the item.
+            requeue_front: True: to the front of its priority's line, without a delay; False: to
+                the back.
+            delay: Seconds until it is ready again; None: by the retry policy.
+            counted: True: this hand-out counts as a delivery. The item becomes a dead letter if it
+                was the last one that the retry policy allows.
 
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
@@ -329,8 +330,8 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Give the item up: it becomes a dead letter.
 
         Args:
-            lease: What holds it.
-            reason: Why, for those who read the dead letters.
+            lease: The lease on the item.
+            reason: The reason, for readers of the dead letters.
 
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
@@ -359,7 +360,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Args:
             lease: The lease.
-            timeout: Seconds from now, more or less than it had; None: it never expires.
+            timeout: Seconds from now, more or less than were left; None: it never expires.
 
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
@@ -372,13 +373,13 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def resume(self, receipt: str) -> Lease[K, V]:
-        """The lease that a receipt was written for, to be settled by whoever has the receipt.
+        """Return the lease of a receipt, to be settled by the holder of the receipt.
 
         Args:
             receipt: The `Lease.receipt`.
 
         Raises:
-            InvalidLeaseError: it is not a receipt, or another queue's.
+            InvalidLeaseError: it is not a receipt, or it belongs to another queue.
             LeaseLostError: the lease has ended.
             QueueClosedError: the queue is closed.
 
@@ -387,13 +388,13 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def release_all(self, *, consumer: str) -> int:
-        """Take all its leases from a consumer that is known to be gone, as if they had expired.
+        """End all leases of a consumer that is known to be gone, as if they had expired.
 
         Args:
-            consumer: Who, as `get` or `take` was told.
+            consumer: The name that was given to `get` or `take`.
 
         Returns:
-            How many there were.
+            The number of leases that ended.
 
         Raises:
             QueueClosedError: the queue is closed.
@@ -405,57 +406,57 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def peek(self, key: K) -> V | None:
-        """The newest value put under a key, whoever holds it; None if it is absent. O(1)."""
+        """Return the newest value put under a key, leased or not; None if it is absent. O(1)."""
 
     @abstractmethod
     async def contains(self, key: K) -> bool:
-        """Whether the key is ready, delayed or leased. O(1)."""
+        """Return True if the key is ready, delayed or leased. O(1)."""
 
     @abstractmethod
     async def available_keys(self) -> set[K]:
-        """The keys that are ready. O(ready)."""
+        """Return the keys that are ready. O(ready)."""
 
     @abstractmethod
     async def inflight_keys(self) -> set[K]:
-        """The keys that are leased. O(leased)."""
+        """Return the keys that are leased. O(leased)."""
 
     @abstractmethod
     async def qsize(self) -> int:
-        """How many items wait: ready and delayed ones, and buffered successors. O(1)."""
+        """Return the number of ready and delayed items and buffered successors. O(1)."""
 
     @abstractmethod
     async def inflight_size(self) -> int:
-        """How many items are leased. O(1)."""
+        """Return the number of leased items. O(1)."""
 
     @abstractmethod
     async def statistics(self, *, tenants: bool = False) -> Statistics:
-        """Counts of what is in there and of what has happened.
+        """Return counts of the items in the queue and of what has happened so far.
 
         Args:
-            tenants: Whether to tell it for each tenant, too.
+            tenants: True: include counts by tenant.
 
         O(1); with tenants O(tenants).
         """
 
     @abstractmethod
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
-        """What is being worked on, in the order of the hand-outs.
+        """Return the leases, in the order of the hand-outs.
 
         Args:
-            consumer: By whom; None: by anybody.
+            consumer: Only those of this consumer; None: all.
 
         O(leased).
         """
 
     @abstractmethod
     async def info(self) -> QueueInfo:
-        """What the queue is, and how full. O(1), plus the number of its dead letters."""
+        """Return a description of the queue with its sizes. O(1), plus its dead letters."""
 
     @abstractmethod
     async def history(self) -> list[HistoryEntry[K, V]]:
-        """The last items that were acknowledged, the latest last. O(their number).
+        """Return the items that were acknowledged last, the latest last. O(their number).
 
-        As many as the queue was told to remember, which is none unless it was told.
+        There are at most as many as the queue's option ``history``, which is 0 by default.
         """
 
     # Dead letters and tenants
@@ -468,11 +469,11 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Args:
             keys: The keys of the items to bring back; None: of all.
-            limit: How many at most, the oldest first; None: all.
+            limit: The largest number, the oldest first; None: all.
 
         Returns:
-            The keys that are back, and those whose letters stay because another item has the key.
-            Letters that are leased or delayed in their own queue are left alone.
+            The keys that are back, and the keys whose letters stay because another item has the
+            key. Letters that are leased or delayed in their own queue are left alone.
 
         Raises:
             QueueClosedError: the queue is shut down or closed.
@@ -495,10 +496,10 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def shutdown(self) -> None:
-        """Say that nothing more is coming.
+        """Refuse further puts, and let consumers go on until the queue is drained.
 
-        Puts raise `QueueClosedError` from now on. Consumers go on until the queue is drained,
-        retries included; then they get `QueueClosedError`, and iterations end.
+        Puts raise `QueueClosedError` from now on. When the queue is drained, retries included,
+        consumers get `QueueClosedError`, and iterations end.
 
         Takes effect even if cancelled. O(waiting consumers).
         """
@@ -515,21 +516,20 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def close(self) -> None:
-        """End it at once, whatever is left.
+        """Close the queue without waiting, whatever is left in it.
 
-        Leased items go back to their old places, their leases are lost, and bodies that run under
-        them are cancelled. Everyone who waits, and every later call that would change something,
-        gets `QueueClosedError`. Closing again does nothing.
+        Leased items go back to their old places; their leases are lost, and the bodies that run
+        under them are cancelled. Waiters, and later calls that would change something, get
+        `QueueClosedError`. Closing again does nothing.
 
         Takes effect even if cancelled. O(leased + waiting consumers).
         """
 
     @abstractmethod
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Let time pass for the queue: the timekeeper.
+        """Run the timekeeper: expiry of leases, delays, times to live, retries.
 
-        Leases expire, delayed items fall due, times to live run out; in the queue of dead letters
-        too, unless that has a `run` of its own.
+        It looks after the queue of dead letters too, unless that has a `run` of its own.
 
         Start it in your own task group: ``await tg.start(queue.run)``. It returns when the queue is
         closed, or shut down and drained, and no event of an item or a lease ever raises out of it.
@@ -537,13 +537,13 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             BusyResourceError: it is running already.
 
-        If cancelled, time stands still: leases keep their deadlines, and a lease past its own is
-        refused, but no item returns to the line by itself until `run` is started again.
+        If cancelled, nothing falls due until `run` is started again: leases keep their deadlines,
+        and a lease past its deadline is refused, but its item does not return to the line.
         """
 
 
 class LeaseContext(Generic[K, V]):
-    """What `LeasedQueue.lease` gives: leases an item when entered, ends the lease when left."""
+    """The context manager of `LeasedQueue.lease`: leases an item, and settles the lease."""
 
     __slots__ = ("_key", "_lease", "_options", "_queue", "_timeout")
 

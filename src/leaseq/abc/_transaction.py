@@ -20,16 +20,16 @@ V = TypeVar("V")
 
 
 class Transaction(ABC):
-    """What is to be done in one step.
+    """Puts and settlements that are done in one step, or not at all.
 
-    Nothing happens until the block is left without an error; then all of it does, in the order in
-    which it was asked for, and others see all or nothing. If any part cannot be done,
-    `TransactionError` is raised, and nothing was done. An error or a cancellation inside: nothing
-    was done.
+    Nothing happens until the block is left without an error. Then all steps are done, in the order
+    in which they were asked for, and others see all of them or none. If a step cannot be done,
+    `TransactionError` is raised, and nothing was done; likewise after an error or a cancellation
+    inside the block.
 
     A lease that is settled in a transaction is left alone by the end of its own ``async with``. If
-    the transaction then is not done, the item goes back as that would have let it: released if
-    something failed, given back if it was cancelled.
+    the transaction is not done, the item goes back: released after a failure, given back uncounted
+    after a cancellation.
 
     For engines: a subclass keeps the steps, each after `_check_open`, and gives every lease that a
     step settles to `_pledge`: the end of its body is then left to the transaction.
@@ -67,21 +67,21 @@ class Transaction(ABC):
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
-        """`LeasedQueue.put`, later; it never waits for room.
+        """Put an item at the commit, as `LeasedQueue.put`, without ever waiting for room.
 
         Raises:
             RuntimeError: the transaction is not open.
-            ValueError: it is not a queue of this broker.
-            ValueError, TypeError: as `LeasedQueue.put` does, for what can be seen at once.
+            ValueError: the queue does not belong to this broker.
+            ValueError, TypeError: as `LeasedQueue.put` does, as far as can be told now.
         """
 
     @abstractmethod
     def ack(self, lease: Lease[K, V]) -> None:
-        """`LeasedQueue.ack`, later.
+        """Acknowledge a lease at the commit, as `LeasedQueue.ack`.
 
         Raises:
             RuntimeError: the transaction is not open.
-            ValueError: it is a lease of another broker.
+            ValueError: the lease belongs to another broker.
         """
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Transaction(ABC):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """`LeasedQueue.release`, later.
+        """Release a lease at the commit, as `LeasedQueue.release`.
 
         Raises:
             RuntimeError, ValueError: as `ack` does.
@@ -102,7 +102,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        """`LeasedQueue.reject`, later. Raises what `ack` raises."""
+        """Reject a lease at the commit, as `LeasedQueue.reject`. Raises what `ack` raises."""
 
     def add(
         self,
@@ -112,7 +112,7 @@ class Transaction(ABC):
         message_id: str | None = None,
         **options: Unpack[PutOptions],
     ) -> str:
-        """`LeasedQueue.add`, later; returns the key at once. Raises what `put` raises."""
+        """Add an item at the commit, and return its key now. Raises what `put` raises."""
         key = uuid.uuid4().hex if message_id is None else message_id
         self.put(queue, key, value, **options)
         return key
@@ -121,14 +121,14 @@ class Transaction(ABC):
 
     @abstractmethod
     async def _commit(self) -> None:
-        """Do all that was asked for, or nothing of it and raise `TransactionError`."""
+        """Do all steps; or none, and raise `TransactionError`."""
 
     def _check_open(self) -> None:
         if self._state != "open":
             raise RuntimeError("the transaction is not open: use it inside its async with")
 
     def _pledge(self, lease: Lease[Any, Any]) -> None:
-        """See to it that the end of this lease's body leaves it to the transaction."""
+        """Let the end of this lease's body leave the settlement to the transaction."""
         self._pledged.append(lease)
         lease.pledge = self._take_over
 
@@ -141,7 +141,7 @@ class Transaction(ABC):
                 lease.pledge = None
 
     async def _abandon(self, error: BaseException) -> None:
-        """Nothing was done: let those go back whose bodies have ended."""
+        """Return the items whose bodies have ended, since nothing was done."""
         self._release_pledges()
         for lease in self._bodiless:
             with suppress(InvalidLeaseError):  # it has ended otherwise: the error says more
