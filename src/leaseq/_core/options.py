@@ -50,8 +50,8 @@ class PutOptions(TypedDict, total=False):
     that of the item that is there. A higher one moves a waiting item to the back of that
     priority's line; a lower one changes nothing."""
     tenant: str | None
-    """The tenant whose work it is; tenants get their turns by weight. None (the default): no tenant,
-    or that of the item that is there."""
+    """The tenant whose work it is; tenants get their turns by weight. None (the default): none, or
+    that of the item that is there."""
     delay: float
     """Seconds until it is ready; 0 by default."""
     ttl: float | None
@@ -84,8 +84,8 @@ class BrokerQueueOptions(TypedDict, total=False):
     dedupe_for: float | None
     """Seconds after an ack for which the same key is refused as a duplicate; None: 0."""
     type: Any
-    """The type to which values are decoded where they leave the process. Left out: JSON's own types.
-    In memory values are never encoded."""
+    """The type to which values are decoded where they leave the process. Left out: JSON's own
+    types. In memory values are never encoded."""
     codec: Codec[Any] | None
     """The codec of values that leave the process; None: JSON."""
 
