@@ -1,8 +1,8 @@
 """What a change costs: the sections of two checkouts in turn, and the ratio of each subject.
 
 ``python -m benchmarks.before_after ../before`` runs this checkout and the other one round by round,
-each with its own code and its own benchmarks. It prints the median over the rounds of the cost after
-divided by the cost before. Both checkouts use the dependencies of this environment.
+each with its own code and its own benchmarks. It prints the median over the rounds of the cost
+after divided by the cost before. Both checkouts use the dependencies of this environment.
 """
 
 import argparse
