@@ -22,7 +22,7 @@ from .._pool import stop_on_signals
 from ..abc import Broker
 from ..tasks._config import WorkerConfig
 from ..tasks._handler import TaskHandler
-from ..tasks._queue import TaskQueue
+from ..tasks._queue import TaskQueue, source_of
 from ..tasks._worker import TaskWorker
 
 __all__ = ["worker"]
@@ -196,7 +196,7 @@ async def _work(queue: TaskQueue, task_worker: TaskWorker) -> None:
         await stop.wait()
         task_worker.stop()
 
-    async with anyio.create_task_group() as tg, queue.place.source as source:
+    async with anyio.create_task_group() as tg, source_of(queue) as source:
         await tg.start(source.run)
         await tg.start(stop_on_signals, stop)
         tg.start_soon(stop_the_worker)
