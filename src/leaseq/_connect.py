@@ -6,9 +6,10 @@ from ._core.errors import LeaseqError
 from .abc import Broker
 from .memory import MemoryBroker
 
-__all__ = ["connect"]
+__all__ = ["SERVER_SCHEMES", "connect"]
 
-_REMOTE = ("valkey", "valkeys", "redis", "rediss")
+SERVER_SCHEMES = ("valkey", "valkeys", "redis", "rediss")
+"""Schemes of the URLs of servers."""
 
 
 def connect(url: str) -> Broker:
@@ -29,9 +30,9 @@ def connect(url: str) -> Broker:
         if rest.strip("/"):
             raise ValueError("memory:// is in this process: it takes no host, path or options")
         return MemoryBroker()
-    if scheme in _REMOTE:
+    if scheme in SERVER_SCHEMES:
         return _connect_to_server(url, scheme)
-    choices = ", ".join(f"{choice}://" for choice in ("memory", *_REMOTE))
+    choices = ", ".join(f"{choice}://" for choice in ("memory", *SERVER_SCHEMES))
     # Not what it starts with: it may have a password in it, wherever.
     raise ValueError(f"a broker's URL starts with one of {choices}")
 

@@ -135,7 +135,11 @@ def test_demo_does_not_hide_a_bug_behind_an_interrupt(
         ("--workers", 0, "workers must be at least 1, not 0"),
         ("--crash-rate", -0.1, "the crash rate must be from 0 to 1, not -0.1"),
         ("--crash-rate", "nan", "the crash rate must be from 0 to 1, not nan"),
-        ("--lease-timeout", 0, "the lease timeout must be some seconds above 0, not 0.0"),
+        (
+            "--lease-timeout",
+            0,
+            "the lease timeout must be a finite number of seconds above 0, not 0.0",
+        ),
         ("--backend", "curio", "'curio' is not one of 'asyncio', 'trio'"),
     ],
 )

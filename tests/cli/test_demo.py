@@ -165,8 +165,14 @@ async def test_the_progress_is_shown_from_the_first_to_the_last(files: list[Path
         ({"workers": 0}, "workers must be at least 1, not 0"),
         ({"crash_rate": 1.5}, "the crash rate must be from 0 to 1, not 1.5"),
         ({"crash_rate": math.nan}, "the crash rate must be from 0 to 1, not nan"),
-        ({"lease_timeout": 0.0}, "the lease timeout must be some seconds above 0, not 0.0"),
-        ({"lease_timeout": math.inf}, "the lease timeout must be some seconds above 0, not inf"),
+        (
+            {"lease_timeout": 0.0},
+            "the lease timeout must be a finite number of seconds above 0, not 0.0",
+        ),
+        (
+            {"lease_timeout": math.inf},
+            "the lease timeout must be a finite number of seconds above 0, not inf",
+        ),
     ],
 )
 def test_a_number_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:

@@ -13,21 +13,20 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from leaseq import LeasedKeyQueue, MemoryBroker, QueueClosedError, QueueInfo, Retry
-from leaseq._cli import common as opening
-from leaseq._cli import make_app
-from leaseq._cli.common import NotDone, explain, place
-from leaseq._cli.observe import Look, watch_queues
+from leaseq._cli import common, make_app
+from leaseq._cli.common import CommandError, address_of, describe_error
 from leaseq._cli.queries import find_rows
 from leaseq._cli.text import (
     LegibleCodec,
     as_json,
+    format_duration,
     json_value,
     printable,
     read_key,
     read_value,
-    span,
     write_key,
 )
+from leaseq._cli.watch import Snapshot, watch_queues
 from leaseq._core.errors import LeaseqError, ServerUnavailableError, UnusableServerError
 from leaseq.abc import Broker
 
@@ -60,7 +59,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Says what the commands are connected to: ``use(fill)``, or a class of broker of its own."""
 
     def use(fill: Fill | None = None, kind: Callable[[Any], Broker] = Filled) -> None:
-        monkeypatch.setattr(opening, "connect", lambda url: kind(fill))
+        monkeypatch.setattr(common, "connect", lambda url: kind(fill))
 
     return use  # type: ignore[return-value]
 
@@ -134,7 +133,7 @@ def test_a_key_that_is_none_is_refused(text: str, message: str) -> None:
     "text", ["oops", "NaN", "[1,", b"\xff\xfe\xff", "[" * 100_000, "", "1e999"]
 )
 def test_a_value_that_is_not_json_is_refused(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match=r"JSON|1e999 is more than a float can be"):
+    with pytest.raises(ValueError, match=r"JSON|1e999 is more than a float can hold"):
         read_value(text)
 
 
@@ -165,11 +164,11 @@ def test_a_text_does_nothing_to_the_terminal() -> None:
     ],
 )
 def test_a_time_is_read_at_a_glance(seconds: float | None, text: str) -> None:
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_place_says_nothing_of_who_goes_there() -> None:
-    assert place(URL) == "valkey://example.org:6379/0"
+    assert address_of(URL) == "valkey://example.org:6379/0"
 
 
 # Looking
@@ -321,7 +320,7 @@ def test_an_item_is_not_put_among_dead_letters(use: Use) -> None:
     use(fill)
     result = invoke("put", "orders.dead", "a", "1")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "has the dead letters of 'orders', and an item would be none" in result.stderr
+    assert "has the dead letters of 'orders': it does not take items" in result.stderr
 
 
 def test_the_version_is_told() -> None:
@@ -389,14 +388,19 @@ def test_dead_letters_that_cannot_be_seen_are_counted(
 
     monkeypatch.setattr(LeasedKeyQueue, "available_keys", none)
     use(fill)
-    assert invoke("dead", "orders").output == "2 dead letters: none can be looked at just now\n"
+    assert (
+        invoke("dead", "orders").output
+        == "2 dead letters, of which none can be read at the moment\n"
+    )
 
 
 def test_a_queue_without_dead_letters_has_none_to_show(use: Use) -> None:
     use(fill)
     result = invoke("dead", "emails")
     assert result.exit_code == 1
-    assert "'emails' has no queue of dead letters: what it gives up is dropped" in result.stderr
+    assert (
+        "'emails' has no queue of dead letters: items that it gives up are dropped" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -658,7 +662,7 @@ def test_a_letter_whose_key_is_there_again_stays(use: Use) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("orders.dead", "has the dead letters of 'orders': name the queue that they are to be"),
+        ("orders.dead", "has the dead letters of 'orders': name the queue to bring them back into"),
         ("emails", "queue 'emails' has no queue of dead letters"),
     ],
 )
@@ -676,13 +680,13 @@ def test_only_a_queue_with_dead_letters_has_some_to_bring_back(
 
 async def watched(
     use: Use, kind: Callable[[Any], Broker], looks: int, *names: str, interval: float = 2.0
-) -> list[Look]:
+) -> list[Snapshot]:
     """The first looks of a watch."""
-    seen: list[Look] = []
+    seen: list[Snapshot] = []
 
     class EnoughError(Exception): ...
 
-    def show(look: Look) -> None:
+    def show(look: Snapshot) -> None:
         seen.append(look)
         if len(seen) == looks:
             raise EnoughError
@@ -784,7 +788,7 @@ async def test_a_watch_goes_on_when_a_queue_goes_away_and_comes_back(use: Use) -
     before, during, gone, after = await watched(use, Vanishing, 4, "emails")
     assert before.rows[0].statistics is not None
     assert during.rows[0].statistics is None
-    assert isinstance(gone.error, NotDone)
+    assert isinstance(gone.error, CommandError)
     assert after.rows[0].statistics is not None
 
 
@@ -917,7 +921,7 @@ def test_what_goes_wrong_is_one_line(
 
 def test_who_changes_something_is_told_that_it_may_have_been_done() -> None:
     error = ServerUnavailableError("no answer", in_doubt=True)
-    assert "may have been done, so look" in explain(error, URL, changes=True)
+    assert "may have been done, so look" in describe_error(error, URL, changes=True)
 
 
 def test_a_bug_is_one_line_that_says_where(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -932,7 +936,7 @@ def test_a_bug_with_the_password_in_it_is_told_without() -> None:
     try:
         raise RuntimeError("cannot log in with p@ss")
     except RuntimeError as error:
-        line = explain(error, "valkey://:p%40ss@localhost")
+        line = describe_error(error, "valkey://:p%40ss@localhost")
     assert line.startswith("unexpected RuntimeError at test_operating.py:")
     assert "p@ss" not in line
 

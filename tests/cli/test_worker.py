@@ -112,7 +112,7 @@ def invoke(*arguments: str, **environment: str) -> Result:
             "'number' of 'app_of_tasks' is not a TaskQueue: it has tasks, own",
         ),
         (["leaseq:tasks"], "'tasks' of 'leaseq' is not a TaskQueue"),
-        (["app_of_tasks:tasks"], "say where the queues live: here, in LEASEQ_URL, or in the"),
+        (["app_of_tasks:tasks"], "give the URL of the broker: here, in LEASEQ_URL, or in the"),
         (["app_of_tasks:tasks", "--url", "mysql://:secret@h"], "a broker's URL starts with one of"),
         (["app_of_tasks:tasks", "--config", "server.yaml", "--worker", "worker-001"], "a broker's"),
         (["app_of_tasks:own", "--url", "memory://"], "has its broker from its module"),

@@ -8,7 +8,7 @@ import pytest
 from anyio import create_task_group
 from tests.contract.helpers import Queue, Start, Waiting, fill, in_line, until
 
-from leaseq import Priority, Tenant
+from leaseq import Priority, Tenant, TenantMismatchError
 
 pytestmark = pytest.mark.anyio
 
@@ -111,15 +111,17 @@ async def test_a_put_for_another_tenant_is_refused(queue: Queue) -> None:
     await queue.put("a", 1, tenant="ann")
     await queue.put("b", 1)
     message = "key 'a' is there for the tenant 'ann'"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TenantMismatchError, match=message) as caught:
         await queue.put("a", 2, tenant="bob")
-    with pytest.raises(ValueError, match=message):
+    assert caught.value.tenant == "ann"
+    with pytest.raises(TenantMismatchError, match=message):
         await queue.put_many([("c", 2), ("a", 2)], tenant="bob")
-    with pytest.raises(ValueError, match="key 'b' is there for the tenant None"):
+    with pytest.raises(TenantMismatchError, match="key 'b' is there for the tenant None") as caught:
         await queue.put("b", 2, tenant="bob")
+    assert caught.value.tenant is None
     await queue.take("a")
     for if_in_flight in ("update", "buffer"):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(TenantMismatchError, match=message):
             await queue.put("a", 2, tenant="bob", if_in_flight=if_in_flight)
     assert await queue.peek("a") == 1
     assert not await queue.contains("c")

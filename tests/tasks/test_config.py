@@ -1,6 +1,7 @@
 """Configuration files of workers."""
 
 import logging
+import re
 import sys
 from math import inf
 from pathlib import Path
@@ -8,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from leaseq.tasks import RedisSettings, TaskQueue, WorkerConfig
+from leaseq.tasks import (
+    QueueSettings,
+    RedisSettings,
+    TaskQueue,
+    TaskWorker,
+    WorkerConfig,
+    WorkerSettings,
+)
 
 YAML = """
 redis:
@@ -75,7 +83,7 @@ def test_a_file_of_fairqueue_is_read(tmp_path: Path, caplog: pytest.LogCaptureFi
         "the setting workers[0].poll_interval_seconds",
         "the setting workers[1].poll_interval_seconds",
     ]
-    assert messages[-1].endswith("nothing is polled: a push wakes the worker that waits for it")
+    assert messages[-1].endswith("workers do not poll: a push wakes a waiting worker")
 
 
 def test_toml_says_the_same(tmp_path: Path) -> None:
@@ -95,10 +103,11 @@ def test_the_kind_of_file_is_told_by_its_name(tmp_path: Path, name: str) -> None
 
 def test_defaults_are_set_on_the_queue() -> None:
     tasks = TaskQueue()
-    WorkerConfig.create_default("one").queue.apply(tasks)
+    TaskWorker.from_config(tasks, WorkerConfig.create_default("one"))
     assert (tasks.max_retries, tasks.xcom_ttl) == (3, 3600.0)
     queue = {"default_max_retries": 5, "xcom_ttl_seconds": 60}
-    WorkerConfig.from_dict({"workers": [], "queue": queue}).queue.apply(tasks)
+    config = WorkerConfig.from_dict({"workers": [{"id": "one"}], "queue": queue})
+    TaskWorker.from_config(tasks, config)
     assert (tasks.max_retries, tasks.xcom_ttl) == (5, 60.0)
 
 
@@ -122,7 +131,7 @@ def test_one_worker_needs_no_file() -> None:
         ([{"id": "a", "colour": 1}], "unknown field `colour` - at `$.workers[0]`"),
         ([{"id": "a", "assigned_users": "b"}], "got `str` - at `$.workers[0].assigned_users`"),
         ([{"id": "a", "steal_targets": ["b"]}], "worker 'a' has steal_targets and no assigned"),
-        ([{"id": "a"}, {"id": "a"}], "there are two workers 'a': each needs an id of its own"),
+        ([{"id": "a"}, {"id": "a"}], "two workers have the id 'a': each needs an id of its own"),
         ("a", "Expected `array`, got `str` - at `$.workers`"),
     ],
 )
@@ -213,3 +222,29 @@ def test_no_secret_is_shown() -> None:
     assert "secret" not in repr((config, config.redis))
     with pytest.raises(AttributeError):
         config.url = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (WorkerSettings, {"id": 1}, "id: Expected `str`, got `int`"),
+        (WorkerSettings, {"id": "a", "max_concurrent_tasks": 0}, "max_concurrent_tasks: Expected"),
+        (WorkerSettings, {"id": "a", "assigned_users": "b"}, "assigned_users: Expected `array`"),
+        (RedisSettings, {"port": "6379"}, "port: Expected `int`, got `str`"),
+        (RedisSettings, {"password": 1}, "password: Expected `str | null`, got `int`"),
+        (QueueSettings, {"default_max_retries": 2.5}, "default_max_retries: Expected `int | null`"),
+        (WorkerConfig, {"workers": [{"id": 1}]}, r"workers: Expected `str`, got `int`"),
+        (WorkerConfig, {"workers": (), "redis": "localhost"}, "redis: Expected `object | null`"),
+    ],
+)
+def test_settings_made_by_hand_are_checked_too(kind: Any, settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind(**settings)
+
+
+def test_settings_made_by_hand_take_lists_and_their_own_kind() -> None:
+    worker = WorkerSettings("one", assigned_users=["user:1"])  # type: ignore[arg-type]
+    config = WorkerConfig([worker], redis=RedisSettings())  # type: ignore[arg-type]
+    assert worker.assigned_users == ("user:1",)
+    assert config.workers == (worker,)
+    assert config.broker_url == "redis://localhost:6379/0"

@@ -181,7 +181,9 @@ async def test_a_value_that_does_not_come_is_an_error_that_says_what_to_do(
 
     await tasks.push(want.task(0.0), workflow="w")
     await do_all(tasks)
-    assert "nothing was pushed under 'order' in workflow 'w': a push is" in (await letter()).reason
+    assert (
+        "no value was pushed under 'order' in workflow 'w': a value is" in (await letter()).reason
+    )
     await tasks.push(want.task(3.0), workflow="w")
     await do_all(tasks)
     assert "in workflow 'w' within 3.0 s" in (await letter()).reason
@@ -209,7 +211,7 @@ async def test_a_value_that_is_too_large_is_refused_at_once(
     await do_all(tasks)
     assert caught == [
         "XCom value 'order' has 11 bytes as JSON, and value_limit is 10: store it elsewhere, and "
-        "keep where"
+        "keep a reference to it"
     ]
     await tasks.push(overdo.task())
     await do_all(tasks)
@@ -221,11 +223,11 @@ async def test_outside_of_a_task_there_is_no_xcom(tasks: TaskQueue) -> None:
     async def give() -> None:
         xcom_push("order", 1)
 
-    with pytest.raises(RuntimeError, match=r"xcom_push\(\) is for the inside of a task.*\.task\("):
+    with pytest.raises(RuntimeError, match=r"xcom_push\(\) works only inside of a task.*\.task\("):
         await give()
-    with pytest.raises(RuntimeError, match=r"xcom_pull\(\) is for the inside of a task"):
+    with pytest.raises(RuntimeError, match=r"xcom_pull\(\) works only inside of a task"):
         await xcom_pull("order")
-    with pytest.raises(RuntimeError, match=r"xcom_pull_sync\(\) is for the inside of a task"):
+    with pytest.raises(RuntimeError, match=r"xcom_pull_sync\(\) works only inside of a task"):
         xcom_pull_sync("order")
 
 
@@ -290,7 +292,7 @@ async def test_the_form_for_threads_is_refused_elsewhere(tasks: TaskQueue) -> No
     async def want() -> None:
         xcom_pull_sync("order")
 
-    with pytest.raises(RuntimeError, match=r"in an `async def` one write `await xcom_pull"):
+    with pytest.raises(RuntimeError, match=r"in an `async def` write `await xcom_pull"):
         await want.task()()
 
 

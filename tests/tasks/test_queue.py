@@ -1,6 +1,7 @@
 """Queues of tasks: pushing, taking by hand, results, and where they are."""
 
 import math
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -103,7 +104,7 @@ async def test_what_is_not_a_task_is_refused(tasks: TaskQueue) -> None:
         await tasks.push(task, tenant=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="priority must be a Priority or another int, not 'high'"):
         await tasks.push(task, priority="high")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"a task is made by function.task\(...\).*: 5 is none"):
+    with pytest.raises(TypeError, match=r"a task is made by function.task\(...\).*, not 5"):
         await tasks.push(5)  # type: ignore[arg-type]
 
 
@@ -296,7 +297,7 @@ async def test_a_cancelled_wait_leaves_the_result_to_others(url: str, native: bo
             tasks = TaskQueue(broker)
             double = register(tasks)
             task = await tasks.push(double.task(4))
-            store = await tasks.place.store("results", "the result")
+            store = await tasks._backend.results("the result")
             results: list[int] = []
 
             async def wait() -> None:
@@ -335,7 +336,7 @@ async def test_a_queue_alone_does_tasks_but_keeps_nothing(do_all: Any_) -> None:
     assert done == [4]
     with pytest.raises(ValueError, match=f"the result of '{task.id}' needs a broker, and there is"):
         await tasks.result(task.id)
-    with pytest.raises(ValueError, match="what task 'double' returns needs a broker"):
+    with pytest.raises(ValueError, match="keeping the result of task 'double' needs a broker"):
         register(tasks)
     with pytest.raises(ValueError, match="with different tenants or priorities in one step needs"):
         await tasks.push_many([Task.create("user:1"), Task.create("user:2")])
@@ -350,7 +351,7 @@ async def test_a_queue_of_tasks_is_bound_for_a_block(broker: Broker) -> None:
     with tasks.bind(broker):
         assert tasks.bound
         await tasks.push(double.task(1))
-        with pytest.raises(RuntimeError, match="has a place for its tasks already"):
+        with pytest.raises(RuntimeError, match=r"is bound to .* already: bind it once"):
             tasks.bind(broker).__enter__()
     assert not tasks.bound
     with pytest.raises(ValueError, match="needs a broker"), tasks.bind(LeasedKeyQueue()):
@@ -370,9 +371,10 @@ async def test_options_are_those_of_the_queue_that_is_made(broker: Broker) -> No
 async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> None:
     with pytest.raises(TypeError, match="tasks go into a broker or a LeasedQueue, not 'str'"):
         TaskQueue("memory://")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="has no option colour: it has backoff, lease_timeout"):
+    every = "backoff, lease_timeout, max_retries, name, tenants, value_limit, xcom_ttl"
+    with pytest.raises(TypeError, match=f"a TaskQueue has no option colour: it has {every}"):
         TaskQueue(colour="red")  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match=r"lease_timeout: .* is made already"):
+    with pytest.raises(ValueError, match=r"lease_timeout: .* exists already"):
         TaskQueue(LeasedKeyQueue(), lease_timeout=1.0)
     with pytest.raises(ValueError, match="lease_timeout must be more than 0 seconds"):
         TaskQueue(broker, lease_timeout=0)
@@ -380,6 +382,29 @@ async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> Non
         TaskQueue(broker, xcom_ttl=-1)
     with pytest.raises(ValueError, match="value_limit must be 1 byte or more, not 0"):
         TaskQueue(broker, value_limit=0)
+    with pytest.raises(ValueError, match="a queue's name has"):
+        TaskQueue(broker, name="a b")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("name", 5, "name must be a string, not 5"),
+        ("max_retries", 2.5, "max_retries must be an int, not 2.5"),
+        ("xcom_ttl", "5", "xcom_ttl must be a number of seconds, not '5'"),
+        ("value_limit", 1e6, "value_limit must be an int, not 1000000.0"),
+        ("lease_timeout", "60", "lease_timeout must be a number of seconds, not '60'"),
+        ("backoff", 0.5, "backoff must be a Backoff or None, not 0.5"),
+        ("tenants", ["user:1"], "tenants must map names to Tenant, not be ['user:1']"),
+        ("tenants", {"user:1": 2.0}, "tenants['user:1'] must be a Tenant, not 2.0"),
+        ("tenants", {1: Tenant()}, "the name of a tenant must be a string, not 1"),
+    ],
+)
+async def test_an_option_of_a_task_queue_with_the_wrong_type_is_refused(
+    option: str, value: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        TaskQueue(**{option: value})
 
 
 async def test_pushing_ends_with_a_shutdown(tasks: TaskQueue, do_all: Any_) -> None:

@@ -1,10 +1,11 @@
-"""Which functions are tasks."""
+"""The registry: functions that are tasks, and the public names of what is made of them."""
 
+import re
 from typing import Any
 
 import pytest
 
-from leaseq.tasks import Task, TaskQueue
+from leaseq.tasks import Task, TaskFunction, TaskHandler, TaskQueue, TaskWorker
 
 
 @pytest.fixture
@@ -68,3 +69,51 @@ def test_retries_cannot_be_negative(tasks: TaskQueue) -> None:
         TaskQueue(max_retries=-1)
     with pytest.raises(ValueError, match="max_retries must be 0 or more, not -1"):
         Task.create("user:1", max_retries=-1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("max_retries", 2.5, "max_retries must be an int, not 2.5"),
+        ("result_ttl", "60", "result_ttl must be a number of seconds, not '60'"),
+        ("xcom_key", 5, "xcom_key must be a string or None, not 5"),
+        (
+            "priorty",
+            6,
+            "@tasks.task(...) has no option priorty: it has lease_timeout, max_retries, name, "
+            "priority, result_ttl, ttl, xcom_key",
+        ),
+    ],
+)
+def test_an_option_of_a_function_with_the_wrong_type_is_refused(
+    tasks: TaskQueue, option: str, value: Any, message: str
+) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(TypeError, match=re.escape(message)):
+        tasks.task(**options)
+
+
+@pytest.mark.parametrize("public", [Task, TaskFunction, TaskHandler, TaskQueue, TaskWorker])
+def test_public_objects_have_the_documented_names_alone(public: type) -> None:
+    documented = {
+        Task: {"create", *Task.__struct_fields__},
+        TaskFunction: {"task"},
+        TaskHandler: {"process_task", "on_task_start", "on_task_success", "on_task_failure"},
+        TaskQueue: {
+            *("task", "functions", "bind", "bound", "open", "push", "push_many", "pop", "get"),
+            *("delete", "result", "stats", "shutdown", "join"),
+            *("name", "max_retries", "xcom_ttl", "value_limit"),
+        },
+        TaskWorker: {"from_config", "run", "stop", "health"},
+    }
+    assert {name for name in dir(public) if not name.startswith("_")} == documented[public]
+
+
+def test_instances_have_no_more_public_names_than_documented(tasks: TaskQueue) -> None:
+    @tasks.task
+    def nothing() -> None: ...
+
+    worker = TaskWorker(tasks)
+    assert {name for name in vars(worker) if not name.startswith("_")} == {"id", "concurrency"}
+    assert {name for name in vars(nothing) if not name.startswith("_")} == {"name"}
+    assert {name for name in vars(tasks) if not name.startswith("_")} == set()

@@ -1,6 +1,7 @@
 """Workers: what becomes of tasks that succeed, fail, hang, or cannot be done."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -398,7 +399,7 @@ async def test_a_handler_does_payloads_and_leaves_functions_to_its_parent(
     assert await tasks.result(task) == 8
     await tasks.push(Task.create("user:1", payload={"action": "other"}))
     await do_all(tasks, MyHandler())
-    assert "give the worker a TaskHandler whose process_task does it" in (await letter()).reason
+    assert "give the worker a TaskHandler with a process_task for it" in (await letter()).reason
 
 
 async def test_handlers_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> None:
@@ -412,12 +413,14 @@ async def test_handlers_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> 
         TaskWorker(tasks, Blocking())
 
 
-async def test_options_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> None:
-    with pytest.raises(TypeError, match="lists of names, not one name"):
+async def test_options_that_cannot_be_are_refused_when_a_worker_is_made(tasks: TaskQueue) -> None:
+    with pytest.raises(TypeError, match="tenants must be a list of names, not one name: 'user:1'"):
         TaskWorker(tasks, tenants="user:1")
+    with pytest.raises(TypeError, match="steal_from must be a list of names, not one name: 'b'"):
+        TaskWorker(tasks, tenants=["a"], steal_from="b")
     with pytest.raises(ValueError, match=r"steal_from=\['b'\] is for a worker with tenants of"):
         TaskWorker(tasks, steal_from=["b"])
-    with pytest.raises(ValueError, match="tenants must name one at least"):
+    with pytest.raises(ValueError, match="tenants must name at least one tenant"):
         TaskWorker(tasks, tenants=[])
     with pytest.raises(ValueError, match="concurrency must be 1 task or more, not 0"):
         TaskWorker(tasks, concurrency=0)
@@ -426,6 +429,39 @@ async def test_options_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> N
     with pytest.raises(ValueError, match="grace must be 0 seconds or more"):
         TaskWorker(tasks, grace=-1.0)
     assert repr(TaskWorker(tasks, id="one")) == "<TaskWorker 'one' of 'tasks'>"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("id", 5, "id must be a string, not 5"),
+        ("tenants", 5, "tenants must be a list of names, not 5"),
+        ("tenants", [5], "tenants must have strings or None, not 5"),
+        ("concurrency", 2.5, "concurrency must be an int, not 2.5"),
+        ("concurrency", True, "concurrency must be an int, not True"),
+        ("max_runtime", "5", "max_runtime must be a number of seconds, not '5'"),
+        ("grace", None, "grace must be a number of seconds, not None"),
+        ("stop", True, "stop must be an anyio.Event or None, not True"),
+        (
+            "colour",
+            "red",
+            "a TaskWorker has no option colour: it has concurrency, grace, id, max_runtime, "
+            "steal_from, stop, tenants",
+        ),
+    ],
+)
+async def test_an_option_of_a_worker_with_the_wrong_type_is_refused(
+    tasks: TaskQueue, option: str, value: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        TaskWorker(tasks, **{option: value})
+
+
+async def test_a_worker_is_of_a_task_queue(tasks: TaskQueue) -> None:
+    with pytest.raises(TypeError, match="tasks must be a TaskQueue, not 'tasks'"):
+        TaskWorker("tasks")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"config must be a WorkerConfig, not \{\}"):
+        TaskWorker.from_config(tasks, {})  # type: ignore[arg-type]
 
 
 # The end
@@ -564,7 +600,7 @@ async def test_a_cancelled_worker_has_stored_all_of_a_task_or_nothing(
             await tasks.shutdown()
             operation: Operation = TaskWorker(tasks, concurrency=1).run
             yield operation
-            xcom = await tasks.place.store("xcom", "")
+            xcom = await tasks._backend.xcom("")
             for task in pushed:
                 is_left = await tasks.get(task.id) is not None
                 kept = [

@@ -1,7 +1,4 @@
-"""The command ``leaseq``. It needs the extra ``leaseq[cli]``, and says so where that is missing.
-
-A command lives beside what it shows; this file only gathers them.
-"""
+"""The command ``leaseq``. It needs the extra ``leaseq[cli]``, and says so if that is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _EXTRA = ("typer", "rich")
 
 
 def main() -> None:
-    """Run the command line, on the arguments of this process."""
+    """Run the command line with the arguments of this process."""
     try:
         app = make_app()
     except ModuleNotFoundError as error:
@@ -34,25 +31,27 @@ def main() -> None:
 
 
 def make_app() -> typer.Typer:
-    """Return the typer application with every command.
+    """Return the typer application with all commands.
 
     Raises:
         ModuleNotFoundError: typer or rich is not installed. They are imported here, not above,
-            so that `main` can say it.
+            so that `main` can report it.
     """
     import typer
 
-    from .commands import COMMANDS
+    from .change import purge, put, redrive
     from .demo.command import demo
+    from .show import dead, info, peek, queues
+    from .watch import watch
 
     app = typer.Typer(
         name="leaseq",
         no_args_is_help=True,
         add_completion=False,
-        pretty_exceptions_show_locals=False,  # which may be secrets
+        pretty_exceptions_show_locals=False,  # they may have secrets
     )
 
-    def say_version(asked: bool) -> None:
+    def show_version(asked: bool) -> None:
         if asked:
             typer.echo(f"leaseq {metadata.version('leaseq')}")
             raise typer.Exit
@@ -61,20 +60,22 @@ def make_app() -> typer.Typer:
     def leaseq(
         *,
         version: bool = typer.Option(
-            False, "--version", callback=say_version, is_eager=True, help="Say which, and exit."
+            False,
+            "--version",
+            callback=show_version,
+            is_eager=True,
+            help="Show the version and exit.",
         ),
     ) -> None:
         """A keyed, leased work queue for trio and asyncio."""
 
-    app.command()(demo)
-    app.command()(_worker())
-    for command in COMMANDS:
+    for command in (demo, _worker(), queues, info, watch, put, peek, purge, dead, redrive):
         app.command()(command)
     return app
 
 
 def _worker() -> Callable[..., None]:
-    """``leaseq worker``; without the extra that it needs, a command that says so."""
+    """Return ``leaseq worker``, or a command that says which extra it needs."""
     try:
         from .worker import worker
     except ModuleNotFoundError as error:
@@ -84,7 +85,7 @@ def _worker() -> Callable[..., None]:
         return worker
 
     def worker_is_missing() -> None:
-        """Do the tasks of a module. Needs leaseq[tasks]."""
+        """Run the tasks of a module. Needs leaseq[tasks]."""
         sys.exit(
             "the workers of leaseq need msgspec, which is not installed: "
             "pip install 'leaseq[tasks]'"

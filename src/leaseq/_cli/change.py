@@ -1,4 +1,4 @@
-"""``leaseq put``, ``purge`` and ``redrive``: they change what is in a queue."""
+"""``leaseq put``, ``purge`` and ``redrive``: the commands that change a queue."""
 
 from __future__ import annotations
 
@@ -11,82 +11,107 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from .._core.errors import KeyAlreadyInFlightError, LeaseqError, ServerError, ServerUnavailableError
+from .._core.errors import (
+    KeyAlreadyInFlightError,
+    LeaseqError,
+    ServerError,
+    ServerUnavailableError,
+    TenantMismatchError,
+)
 from .._core.options import InFlightPolicy, PutOptions
 from .._core.reports import PutOutcome, QueueInfo
 from ..abc import Broker, LeasedQueue
-from .common import NotDone, consult
-from .parameters import Json, Key, Name, Url, Yes, confirm, to_key
+from .common import (
+    CommandError,
+    Json,
+    Key,
+    Name,
+    Url,
+    Yes,
+    confirm,
+    parse_key,
+    run_with_broker,
+)
 from .queries import find, find_queue
 from .text import LegibleCodec, as_json, counted, printable, read_value, write_key
 
 __all__ = ["purge", "put", "redrive"]
 
-_PAUSE = 0.1  # seconds between two looks whether a put waits for room
+_PAUSE = 0.1  # seconds between two checks of a put that waits for room
 
 
-# Putting
+# Put
 
 
 def put(
     name: Name,
     key: Key,
-    value: Annotated[str, typer.Argument(help="JSON; or @FILE; or - for stdin.", metavar="VALUE")],
+    value: Annotated[
+        str, typer.Argument(help="Value of the item: JSON, @FILE, or - for stdin.", metavar="VALUE")
+    ],
     *,
     url: Url,
     priority: Annotated[
-        int | None, typer.Option(help="The higher the sooner; 3 is usual.", metavar="N")
+        int | None, typer.Option(help="Priority, the higher the sooner; 3 is normal.", metavar="N")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose work it is.", metavar="NAME")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Tenant that the work belongs to.", metavar="NAME")
+    ] = None,
     delay: Annotated[
-        float, typer.Option(min=0, help="Seconds until it is ready.", metavar="SECONDS")
+        float, typer.Option(min=0, help="Seconds until the item is ready.", metavar="SECONDS")
     ] = 0.0,
     ttl: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds in which it must have been leased.", metavar="SECONDS"),
+        typer.Option(
+            min=0,
+            help="Time to live: seconds in which the item has to be leased.",
+            metavar="SECONDS",
+        ),
     ] = None,
     if_in_flight: Annotated[
         InFlightPolicy,
         typer.Option(
-            help="If the key is leased: update what a release puts back and an ack drops, reject, "
-            "or buffer it until the lease has ended."
+            help="If the key is leased: update the value, which a release puts back and an ack "
+            "drops; reject the put; or buffer the item until the lease ends."
         ),
     ] = "update",
     timeout: Annotated[
         float,
         typer.Option(min=0, help="Seconds to wait for room in a full queue.", metavar="SECONDS"),
     ] = 5.0,
-    create: Annotated[bool, typer.Option("--create", help="Make the queue if need be.")] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the queue if it does not exist.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Put an item, or replace the value of one that is there.
+    """Put an item, or replace the value of the one that has the key.
 
-    The value is put as JSON: consumers that have a codec of their own may not be able to read it.
+    The value is put as JSON, so consumers with a codec of their own may not be able to read it.
     """
-    wanted, document = to_key(key), _read(value)
+    parsed, document = parse_key(key), _read_value(value)
     options: PutOptions = {"delay": delay, "ttl": ttl, "priority": priority, "tenant": tenant}
     options["if_in_flight"] = if_in_flight
 
     async def command(broker: Broker) -> PutOutcome:
         async with anyio.create_task_group() as tg:
             if delay:
-                await tg.start(broker.run)  # without it a delay is refused
-            outcome = await _put(broker, name, wanted, document, options, timeout, create=create)
+                await tg.start(broker.run)  # without it the queue refuses a delay
+            outcome = await _put(broker, name, parsed, document, options, timeout, create=create)
             tg.cancel_scope.cancel()
         return outcome
 
-    outcome = consult(url, command, changes=True)
+    outcome = run_with_broker(url, command, changes=True)
     if json:
-        said = {"queue": name, "key": write_key(wanted), "outcome": outcome.value}
-        typer.echo(as_json(said))
+        result = {"queue": name, "key": write_key(parsed), "outcome": outcome.value}
+        typer.echo(as_json(result))
     else:
         typer.echo(outcome.value)
     if outcome is PutOutcome.DUPLICATE:
-        typer.echo("leaseq: the key was acked lately, so that nothing was put", err=True)
+        typer.echo("leaseq: the key was acked lately, so nothing was put", err=True)
         raise typer.Exit(1)
 
 
-def _read(value: str) -> Any:
+def _read_value(value: str) -> Any:
     try:
         if value == "-":
             return read_value(sys.stdin.buffer.read())
@@ -109,34 +134,46 @@ async def _put(
 ) -> PutOutcome:
     try:
         queue = await find_queue(broker, name, make=create, codec=LegibleCodec())
-    except NotDone as error:
-        raise NotDone(f"{error} (--create makes one of this name)") from None
+    except CommandError as error:
+        raise CommandError(f"{error} (--create makes one of this name)") from None
     except ValueError as error:
-        raise NotDone(str(error)) from None
+        raise CommandError(str(error)) from None
     await _check_takes_items(queue)
     try:
         outcome = await _put_if_there_is_room(queue, key, value, options, timeout)
     except KeyAlreadyInFlightError:
-        raise NotDone(
+        raise CommandError(
             f"key {write_key(key)} is leased: --if-in-flight buffer puts it after that"
         ) from None
+    except TenantMismatchError as error:
+        raise CommandError(
+            f"key {write_key(key)} is there for the tenant {error.tenant!r}: leave --tenant out, "
+            "or put another key"
+        ) from None
     except (TypeError, ValueError) as error:
-        raise NotDone(_in_options(error, options)) from None
+        raise CommandError(str(error)) from None
     if outcome is None:
-        raise NotDone(f"queue {name!r} had no room for {timeout:g} s: nothing was put")
+        raise CommandError(f"queue {name!r} had no room for {timeout:g} s: nothing was put")
     return outcome
 
 
 async def _put_if_there_is_room(
     queue: LeasedQueue[Any, Any], key: Any, value: Any, options: PutOptions, timeout: float
 ) -> PutOutcome | None:
-    """Put, and wait so many seconds for room; None: there was none, and nothing was put.
+    """Put, and wait for room; return None if there was none in time, so that nothing was put.
 
-    A server that does not answer is another matter, for which `put` has words of its own.
+    A server that does not answer is not a queue without room: `put` reports that itself.
+
+    Args:
+        queue: The queue.
+        key: The key.
+        value: The value.
+        options: Options of the put.
+        timeout: Seconds to wait.
     """
     outcomes: list[PutOutcome] = []
     errors: list[Exception] = []
-    silence: list[Exception] = []
+    no_answer: list[Exception] = []
 
     async def put() -> None:
         try:
@@ -151,53 +188,50 @@ async def _put_if_there_is_room(
         while True:
             try:
                 if (await queue.statistics()).putters:
-                    break  # it waits for room
+                    break  # the put waits for room
             except LeaseqError as error:
-                await anyio.sleep(_PAUSE)  # for what the put itself has to say of it
-                silence.append(ServerUnavailableError(str(error), in_doubt=True))
+                await anyio.sleep(_PAUSE)  # the put itself may report more
+                no_answer.append(ServerUnavailableError(str(error), in_doubt=True))
                 break
             await anyio.sleep(_PAUSE)
         tg.cancel_scope.cancel()
-    for failure in errors or (not outcomes and silence) or ():
+    for failure in errors or (not outcomes and no_answer) or ():
         raise failure
     return outcomes[0] if outcomes else None
 
 
 async def _check_takes_items(queue: LeasedQueue[Any, Any]) -> None:
-    """See that it is no queue of dead letters: there, an item would be none."""
-    with suppress(ServerError):  # not everybody may see that
+    """Raise if this is a queue of dead letters, which an item is not.
+
+    Raises:
+        CommandError: It is.
+    """
+    with suppress(ServerError):  # the user may not read that
         senders = (await queue.info()).dead_letters_of
         if senders:
-            raise NotDone(
-                f"queue {queue.name!r} has the dead letters of {', '.join(map(repr, senders))}, "
-                "and an item would be none"
+            raise CommandError(
+                f"queue {queue.name!r} has the dead letters of {', '.join(map(repr, senders))}: "
+                "it does not take items"
             )
 
 
-def _in_options(error: Exception, options: PutOptions) -> str:
-    """What is wrong with a put, in the words of the command line."""
-    if options["tenant"] is not None and "is there for the tenant" in str(error):
-        return f"{str(error).partition(':')[0]}: leave --tenant out, or put another key"
-    return str(error)
-
-
-# Purging
+# Purge
 
 
 def purge(name: Name, *, url: Url, yes: Yes = False, json: Json = False) -> None:
-    """Drop all that waits in a queue, for good. What is leased stays."""
+    """Drop all ready and delayed items of a queue, for good. Leased items stay."""
     if not yes:
-        info = consult(url, lambda broker: find(broker, name))
+        info = run_with_broker(url, lambda broker: find(broker, name))
         if info.ready or info.delayed:
-            confirm(_what_is_dropped(info))
-    dropped = consult(url, lambda broker: _purge(broker, name), changes=True)
+            confirm(_purge_question(info))
+    dropped = run_with_broker(url, lambda broker: _purge(broker, name), changes=True)
     if json:
         typer.echo(as_json({"queue": name, "dropped": dropped}))
     else:
         typer.echo(f"dropped {counted(dropped, 'item')}")
 
 
-def _what_is_dropped(info: QueueInfo) -> str:
+def _purge_question(info: QueueInfo) -> str:
     what = f"drop {info.ready} ready and {info.delayed} delayed items of {info.name!r}"
     if info.dead_letters_of:
         what += f", the dead letters of {', '.join(map(repr, info.dead_letters_of))}"
@@ -210,12 +244,12 @@ async def _purge(broker: Broker, name: str) -> int:
     return await broker.purge(name)
 
 
-# Bringing back
+# Redrive
 
 
 @dataclass(frozen=True, slots=True)
-class _Back:
-    """What became of dead letters, by the keys of their items."""
+class _Redriven:
+    """Outcome of a redrive, by the keys of the items."""
 
     back: list[Any]
     conflicts: list[Any]
@@ -226,33 +260,33 @@ def redrive(
     name: Name,
     keys: Annotated[
         list[str] | None,
-        typer.Argument(help="Those of the items to bring back; none: of all.", metavar="KEY"),
+        typer.Argument(help="Keys of the items to bring back; without keys, all.", metavar="KEY"),
     ] = None,
     *,
     url: Url,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="How many at most, the oldest first.", metavar="N")
+        int | None, typer.Option(min=1, help="Bring back at most N, the oldest first.", metavar="N")
     ] = None,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Bring dead letters back into their queue, to start anew. Asks, unless it is told which.
+    """Bring dead letters back into their queue, with fresh counts. Asks if there are no keys.
 
-    Exits with 1 if a letter had to stay: its key is in the queue again, or it is not there.
+    Exits with 1 if a letter stays because its key is in the queue again, or a key has no letter.
     """
-    wanted = [to_key(each) for each in keys or ()]
+    wanted = [parse_key(each) for each in keys or ()]
     if not (yes or wanted):
-        there = consult(url, lambda broker: _find_sender(broker, name))
-        if there.dead:
-            count = there.dead if limit is None else min(limit, there.dead)
+        info = run_with_broker(url, lambda broker: _find_sender(broker, name))
+        if info.dead:
+            count = info.dead if limit is None else min(limit, info.dead)
             confirm(f"bring {counted(count, 'dead letter')} back into {name!r}?")
-    found = consult(url, lambda broker: _redrive(broker, name, wanted, limit), changes=True)
+    found = run_with_broker(url, lambda broker: _redrive(broker, name, wanted, limit), changes=True)
     back, conflicts, missing = (
         [write_key(each) for each in some] for some in (found.back, found.conflicts, found.missing)
     )
     if json:
-        said = {"queue": name, "back": back, "conflicts": conflicts, "missing": missing}
-        typer.echo(as_json(said))
+        document = {"queue": name, "back": back, "conflicts": conflicts, "missing": missing}
+        typer.echo(as_json(document))
     else:
         typer.echo(f"brought back {counted(len(back), 'item')}")
         for each in conflicts:
@@ -264,25 +298,29 @@ def redrive(
 
 
 async def _find_sender(broker: Broker, name: str) -> QueueInfo:
-    """The queue, if it has a queue of dead letters."""
+    """Return the state of a queue that has a queue of dead letters.
+
+    Raises:
+        CommandError: The queue does not exist, or has none.
+    """
     info = await find(broker, name)
     try:
         await broker.dead_letters(name)
     except LookupError:
         if info.dead_letters_of:
             senders = ", ".join(map(repr, info.dead_letters_of))
-            raise NotDone(
-                f"queue {name!r} has the dead letters of {senders}: name the queue that they are "
-                "to be brought back into"
+            raise CommandError(
+                f"queue {name!r} has the dead letters of {senders}: name the queue to bring "
+                "them back into"
             ) from None
-        raise NotDone(f"queue {name!r} has no queue of dead letters") from None
+        raise CommandError(f"queue {name!r} has no queue of dead letters") from None
     return info
 
 
-async def _redrive(broker: Broker, name: str, keys: list[Any], limit: int | None) -> _Back:
+async def _redrive(broker: Broker, name: str, keys: list[Any], limit: int | None) -> _Redriven:
     await _find_sender(broker, name)
     queue = await find_queue(broker, name)
     done = await queue.redrive(keys or None, limit)
     seen = {*done.keys, *done.conflicts}
     missing = [] if limit is not None else [key for key in keys if key not in seen]
-    return _Back([*done.keys], [*done.conflicts], missing)
+    return _Redriven([*done.keys], [*done.conflicts], missing)

@@ -1,4 +1,4 @@
-"""What an operator sees of queues, read through the contract. Nothing is made or changed by it."""
+"""Queries of queues and items through the contract. They neither make nor change any."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .._core.codec import Codec
 from .._core.errors import QueueClosedError, ServerError
 from .._core.reports import DeadLetter, QueueInfo, Statistics
 from ..abc import Broker, LeasedQueue
-from .common import NotDone
+from .common import CommandError
 from .text import LegibleCodec, write_key
 
 __all__ = [
-    "Details",
-    "Holding",
-    "Letters",
-    "Row",
+    "DeadLetters",
+    "HeldLease",
+    "QueueDetails",
+    "QueueRow",
     "find",
     "find_details",
     "find_letters",
@@ -35,59 +35,59 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AT_ONCE = 500  # keys that are looked at together
+_CONCURRENCY = 500  # calls that are under way together
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One queue, at a glance."""
+class QueueRow:
+    """A queue in a list."""
 
     info: QueueInfo
     statistics: Statistics | None
-    """None: it went away meanwhile."""
+    """None: the queue was deleted meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """One lease."""
+class HeldLease:
+    """A lease that is held."""
 
     key: Any
     token: int
     consumer: str | None
     age: float | None
-    """Seconds since the hand-out, if that is known."""
+    """Seconds since the hand-out; None: unknown."""
     left: float | None
-    """Seconds until it expires, 0 if it is past that; None: it never does."""
+    """Seconds until it expires, 0 if it is overdue; None: it never does."""
     deliveries: int
     tenant: str | None
     priority: int
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
-    """One queue, at length."""
+class QueueDetails:
+    """A queue with its counts and leases."""
 
     info: QueueInfo
     statistics: Statistics
-    leases: Sequence[Holding]
-    """In the order of the hand-outs."""
+    leases: Sequence[HeldLease]
+    """In the order of their hand-out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
-    """Dead letters."""
+class DeadLetters:
+    """Dead letters of one queue, or of those that share a queue of dead letters."""
 
     total: int
-    """How many there are, those that somebody deals with just now included."""
+    """Number of all of them, leased ones included."""
     letters: Sequence[DeadLetter[Any, Any]]
-    """Some of them, the latest first."""
+    """The latest of them, in that order."""
 
 
 async def find(broker: Broker, name: str) -> QueueInfo:
-    """What there is to say of the queue of a name.
+    """Return the state of a queue.
 
     Raises:
-        NotDone: there is none.
+        CommandError: The queue does not exist.
     """
     return await (await find_queue(broker, name)).info()
 
@@ -95,59 +95,59 @@ async def find(broker: Broker, name: str) -> QueueInfo:
 async def find_queue(
     broker: Broker, name: str, *, make: bool = False, codec: Codec[Any] | None = None
 ) -> LeasedQueue[Any, Any]:
-    """The queue of a name.
+    """Return a queue.
 
     Raises:
-        NotDone: there is none, and none is to be made.
+        CommandError: The queue does not exist, and is not to be made.
     """
     try:
         return await broker.queue(name, make=make, codec=codec)
     except LookupError:
         names: list[str] = []
-        with suppress(ServerError):  # not everybody may see what there is
+        with suppress(ServerError):  # the user may not list queues
             names = [info.name for info in await broker.list_queues()]
-        raise NotDone(_not_there(name, names)) from None
+        raise _unknown_queue(name, names) from None
 
 
-def _not_there(name: str, names: Iterable[str]) -> str:
+def _unknown_queue(name: str, names: Iterable[str]) -> CommandError:
     similar = get_close_matches(name, names, 1)
     hint = f": did you mean {similar[0]!r}?" if similar else ""
-    return f"there is no queue {name!r}{hint}"
+    return CommandError(f"there is no queue {name!r}{hint}")
 
 
-def _among(infos: Iterable[QueueInfo], names: Collection[str]) -> list[QueueInfo]:
+def _select(infos: Iterable[QueueInfo], names: Collection[str]) -> list[QueueInfo]:
     there = {info.name: info for info in infos}
     for name in names:
         if name not in there:
-            raise NotDone(_not_there(name, there))
+            raise _unknown_queue(name, there)
     return [there[name] for name in names]
 
 
-async def find_rows(broker: Broker, names: Collection[str] = ()) -> list[Row]:
-    """Queues at a glance: these, or all there are.
+async def find_rows(broker: Broker, names: Collection[str] = ()) -> list[QueueRow]:
+    """Return a row for each of these queues, or for all queues.
 
     Raises:
-        NotDone: one of them is not there.
+        CommandError: One of them does not exist.
     """
     infos = await broker.list_queues()
     if names:
-        infos = _among(infos, names)
-    return await _each(lambda info: _find_row(broker, info), infos)
+        infos = _select(infos, names)
+    return await _call_with_each(lambda info: _find_row(broker, info), infos)
 
 
-async def _find_row(broker: Broker, info: QueueInfo) -> Row:
+async def _find_row(broker: Broker, info: QueueInfo) -> QueueRow:
     try:
         queue = await broker.queue(info.name, make=False)
-        return Row(info, await queue.statistics())
+        return QueueRow(info, await queue.statistics())
     except (LookupError, QueueClosedError):
-        return Row(info, None)
+        return QueueRow(info, None)
 
 
-async def find_details(broker: Broker, name: str) -> Details:
-    """One queue at length.
+async def find_details(broker: Broker, name: str) -> QueueDetails:
+    """Return the details of one queue.
 
     Raises:
-        NotDone: there is none.
+        CommandError: The queue does not exist.
     """
     queue = await find_queue(broker, name)
     info = await queue.info()
@@ -155,7 +155,7 @@ async def find_details(broker: Broker, name: str) -> Details:
     inflight = await queue.inflight()
     now = anyio.current_time()
     leases = [
-        Holding(
+        HeldLease(
             key=one.key,
             token=one.token,
             consumer=one.consumer,
@@ -167,29 +167,31 @@ async def find_details(broker: Broker, name: str) -> Details:
         )
         for one in inflight
     ]
-    return Details(info, statistics, leases)
+    return QueueDetails(info, statistics, leases)
 
 
 async def find_value(broker: Broker, name: str, key: Any) -> Any:
-    """The value of a key.
+    """Return the newest value of a key.
 
     Raises:
-        NotDone: there is no such queue, or the key is not in it.
+        CommandError: The queue does not exist, or does not have the key.
     """
     queue = await find_queue(broker, name, codec=LegibleCodec())
     value = await queue.peek(key)
     if value is None and not await queue.contains(key):
-        raise NotDone(f"there is no key {write_key(key)} in queue {name!r}")
+        raise CommandError(f"there is no key {write_key(key)} in queue {name!r}")
     return value
 
 
-async def find_letters(broker: Broker, name: str, limit: int) -> Letters:
-    """The latest dead letters of a queue; or of all whose letters a queue has, if it has any.
+async def find_letters(broker: Broker, name: str, limit: int) -> DeadLetters:
+    """Return the latest dead letters of a queue.
+
+    Of a queue of dead letters, those of all queues that share it.
 
     Raises:
-        NotDone: there is no such queue, or it has no dead letters.
+        CommandError: The queue does not exist, or has no queue of dead letters.
     """
-    queue = await find_queue(broker, name, codec=LegibleCodec())  # and what is in its letters
+    queue = await find_queue(broker, name, codec=LegibleCodec())  # for its dead letters too
     info = await queue.info()
     if info.dead_letters_of:
         letters = await _letters_in(queue)
@@ -198,29 +200,29 @@ async def find_letters(broker: Broker, name: str, limit: int) -> Letters:
         try:
             letters_queue = await broker.dead_letters(name)
         except LookupError:
-            raise NotDone(
-                f"queue {name!r} has no queue of dead letters: what it gives up is dropped"
+            raise CommandError(
+                f"queue {name!r} has no queue of dead letters: items that it gives up are dropped"
             ) from None
         letters = [each for each in await _letters_in(letters_queue) if each.queue == name]
         total = max(len(letters), info.dead)
-    return Letters(total, nlargest(limit, letters, key=lambda letter: letter.died_at))
+    return DeadLetters(total, nlargest(limit, letters, key=lambda letter: letter.died_at))
 
 
 async def _letters_in(queue: LeasedQueue[Any, Any]) -> list[DeadLetter[Any, Any]]:
     keys = [*await queue.available_keys(), *await queue.inflight_keys()]
-    found = await _each(queue.peek, keys)
+    found = await _call_with_each(queue.peek, keys)
     return [each for each in found if isinstance(each, DeadLetter)]
 
 
-async def _each(function: Callable[[T], Awaitable[R]], arguments: Sequence[T]) -> list[R]:
-    """What a function says of each, in that order, many at a time."""
-    said: dict[int, R] = {}
+async def _call_with_each(function: Callable[[T], Awaitable[R]], arguments: Sequence[T]) -> list[R]:
+    """Return the results for all arguments, in that order; calls run concurrently."""
+    results: dict[int, R] = {}
 
-    async def ask(number: int) -> None:
-        said[number] = await function(arguments[number])
+    async def call(number: int) -> None:
+        results[number] = await function(arguments[number])
 
-    for start in range(0, len(arguments), _AT_ONCE):
+    for start in range(0, len(arguments), _CONCURRENCY):
         async with anyio.create_task_group() as tg:
-            for number in range(start, min(start + _AT_ONCE, len(arguments))):
-                tg.start_soon(ask, number)
-    return [said[number] for number in range(len(arguments))]
+            for number in range(start, min(start + _CONCURRENCY, len(arguments))):
+                tg.start_soon(call, number)
+    return [results[number] for number in range(len(arguments))]

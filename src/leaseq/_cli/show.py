@@ -1,30 +1,52 @@
-"""``leaseq queues``, ``info``, ``peek`` and ``dead``: they look, and change nothing."""
+"""``leaseq queues``, ``info``, ``peek`` and ``dead``, and their results as tables and JSON."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from .common import consult
-from .parameters import Fewer, Json, Key, Limit, Name, Url, to_key
-from .queries import find_details, find_letters, find_rows, find_value
-from .tables import (
-    details_document,
-    details_tables,
-    letters_document,
-    letters_table,
-    make_console,
-    row_document,
-    rows_table,
-    value_document,
+from .common import Json, Key, Limit, Name, OptionalLimit, Url, parse_key, run_with_broker
+from .queries import (
+    DeadLetters,
+    QueueDetails,
+    QueueRow,
+    find_details,
+    find_letters,
+    find_rows,
+    find_value,
 )
-from .text import as_json, counted, legible_json, printable
+from .text import (
+    as_json,
+    counted,
+    format_duration,
+    indented_json,
+    json_letter,
+    json_value,
+    printable,
+    write_key,
+)
 
-__all__ = ["dead", "info", "peek", "queues"]
+__all__ = ["dead", "info", "make_console", "peek", "queues", "row_document", "rows_table"]
+
+_WIDE = 1000  # columns where there is no terminal, so that a row is one line for grep
+_COUNTS = ("put", "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped")
+_LOCAL = ("getters", "takers", "putters")  # waiters of this process: it has none
+
+
+# Commands
 
 
 def queues(*, url: Url, json: Json = False) -> None:
-    """List the queues: what waits in them, what is leased, what has died."""
-    rows = consult(url, find_rows)
+    """List the queues, with the number of ready, delayed, leased and dead items."""
+    rows = run_with_broker(url, find_rows)
     if json:
         typer.echo(as_json([row_document(row) for row in rows]))
     elif rows:
@@ -33,30 +55,30 @@ def queues(*, url: Url, json: Json = False) -> None:
         typer.echo("there are no queues")
 
 
-def info(name: Name, *, url: Url, limit: Fewer = None, json: Json = False) -> None:
-    """Tell all of one queue: counts, tenants, and who holds what for how long.
+def info(name: Name, *, url: Url, limit: OptionalLimit = None, json: Json = False) -> None:
+    """Show one queue: counts, tenants, and leases with consumer, age and time left.
 
-    Tenants with the most items come first, and leases in the order in which they were handed out:
-    20 of each are shown, unless --limit says otherwise, and with --json all.
+    Tenants with the most items come first, and leases in the order of their hand-out. At most 20
+    of each are shown, unless --limit is given; with --json, all of them.
     """
-    details = consult(url, lambda broker: find_details(broker, name))
+    details = run_with_broker(url, lambda broker: find_details(broker, name))
     if json:
-        typer.echo(as_json(details_document(details, limit)))
+        typer.echo(as_json(_details_document(details, limit)))
         return
     console = make_console()
-    for table in details_tables(details, 20 if limit is None else limit):
+    for table in _details_tables(details, 20 if limit is None else limit):
         console.print(table)
 
 
 def peek(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
-    """Show the newest value of a key, and leave it where it is."""
-    wanted = to_key(key)
-    value = consult(url, lambda broker: find_value(broker, name, wanted))
-    document = value_document(name, wanted, value)
+    """Show the newest value of a key, and leave the item where it is."""
+    wanted = parse_key(key)
+    value = run_with_broker(url, lambda broker: find_value(broker, name, wanted))
+    document = _value_document(name, wanted, value)
     if json:
         typer.echo(as_json(document))
     elif "value" in document:
-        typer.echo(legible_json(document["value"]))
+        typer.echo(indented_json(document["value"]))
     else:
         typer.echo(printable(repr(value)))
 
@@ -64,15 +86,182 @@ def peek(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
 def dead(name: Name, *, url: Url, limit: Limit = 20, json: Json = False) -> None:
     """Show dead letters, the latest first, and leave them where they are.
 
-    NAME is a queue; or a queue of dead letters, which shows those of all queues that share it.
+    NAME is a queue, or a queue of dead letters: then those of all queues that share it are shown.
     """
-    letters = consult(url, lambda broker: find_letters(broker, name, limit))
+    letters = run_with_broker(url, lambda broker: find_letters(broker, name, limit))
     if json:
-        typer.echo(as_json(letters_document(name, letters)))
+        typer.echo(as_json(_letters_document(name, letters)))
     elif letters.letters:
         of_many = any(each.queue != name for each in letters.letters)
-        make_console().print(letters_table(letters, of_many=of_many))
+        make_console().print(_letters_table(letters, of_many=of_many))
     elif letters.total:
-        typer.echo(f"{counted(letters.total, 'dead letter')}: none can be looked at just now")
+        typer.echo(
+            f"{counted(letters.total, 'dead letter')}, of which none can be read at the moment"
+        )
     else:
         typer.echo("no dead letters")
+
+
+# Tables and documents
+
+
+def make_console() -> Console:
+    """Return a console on stdout that does not wrap lines where there is no terminal."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_WIDE)
+    return console
+
+
+def rows_table(
+    rows: Sequence[QueueRow], rates: Mapping[str, tuple[float, float]] | None = None
+) -> Table:
+    """Return a table of queues, a row each.
+
+    Args:
+        rows: The queues.
+        rates: Items put and acked per second, by the names of queues; None: not shown.
+    """
+    table = _table("name", "ready", "delayed", "leased", "dead", "oldest ready", numbers=4)
+    if rates is not None:
+        for column in ("put/s", "acked/s"):
+            table.add_column(column, justify="right")
+    table.add_column("dead letters of", overflow="fold")
+    for row in rows:
+        info, statistics = row.info, row.statistics
+        cells: list[object] = [info.name, info.ready, info.delayed, info.leased]
+        cells.append(Text(str(info.dead), style="bold red" if info.dead else ""))
+        cells.append(format_duration(None if statistics is None else statistics.oldest_ready_age))
+        if rates is not None:
+            rate = rates.get(info.name)
+            cells += ["-", "-"] if rate is None else [f"{each:.1f}" for each in rate]
+        cells.append(", ".join(info.dead_letters_of))
+        _add(table, cells)
+    return table
+
+
+def row_document(row: QueueRow) -> dict[str, object]:
+    """Return the row of a queue as a JSON object."""
+    age = None if row.statistics is None else row.statistics.oldest_ready_age
+    return asdict(row.info) | {"oldest_ready_age": age}
+
+
+def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
+    """Return tables of one queue, with at most ``limit`` tenants and as many leases."""
+    info, statistics = details.info, details.statistics
+    facts = Table(title=Text(printable(info.name)), title_justify="left", show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    rows: dict[str, object] = {
+        "ready": info.ready,
+        "delayed": info.delayed,
+        "leased": info.leased,
+        "buffered": statistics.buffered,
+        "oldest ready": format_duration(statistics.oldest_ready_age),
+        "dead letters": info.dead,
+        "dead letters of": ", ".join(info.dead_letters_of) or "-",
+        "made": _format_time(info.created_at),
+    }
+    counts = {each: getattr(statistics, each) for each in _COUNTS}
+    rows["so far"] = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    for what, fact in rows.items():
+        _add(facts, [what, fact if fact != "" else "-"])
+    tables = [facts]
+    tenants = statistics.tenants or {}
+    if tenants.keys() - {None}:
+        table = _table("tenant", "ready", "leased", numbers=2)
+        busiest = sorted(tenants.items(), key=lambda each: -each[1].ready - each[1].leased)
+        for name, has in busiest[:limit]:
+            _add(table, ["-" if name is None else name, has.ready, has.leased])
+        tables.append(_with_rest(table, len(tenants) - limit))
+    if details.leases:
+        table = _table("leased key", "deliveries", "priority", "age", "expires in", numbers=2)
+        for column in ("consumer", "tenant", "token"):
+            table.add_column(column, overflow="fold")
+        for one in details.leases[:limit]:
+            left = (
+                "never"
+                if one.left is None
+                else "overdue"
+                if one.left == 0
+                else format_duration(one.left)
+            )
+            cells = [
+                write_key(one.key),
+                one.deliveries,
+                one.priority,
+                format_duration(one.age),
+                left,
+            ]
+            _add(table, [*cells, _or_dash(one.consumer), _or_dash(one.tenant), one.token])
+        tables.append(_with_rest(table, len(details.leases) - limit))
+    return tables
+
+
+def _details_document(details: QueueDetails, limit: int | None) -> dict[str, object]:
+    """Return the details of one queue as a JSON object."""
+    statistics = asdict(details.statistics)
+    for each in _LOCAL:
+        del statistics[each]
+    tenants = details.statistics.tenants or {}
+    statistics["tenants"] = [{"tenant": name, **asdict(has)} for name, has in tenants.items()]
+    leases = [asdict(one) | {"key": write_key(one.key)} for one in details.leases[:limit]]
+    return asdict(details.info) | {"statistics": statistics, "leases": leases}
+
+
+def _letters_table(letters: DeadLetters, *, of_many: bool) -> Table:
+    """Return a table of dead letters; of several queues, with the names of these."""
+    table = _table("key", "reason", "error", "deliveries", "tenant", "died at", numbers=0)
+    if of_many:
+        table.add_column("queue", overflow="fold")
+    for one in letters.letters:
+        cells = [write_key(one.key), one.reason, _or_dash(one.error), one.deliveries]
+        cells += [
+            _or_dash(one.tenant),
+            _format_time(one.died_at),
+            *([one.queue] if of_many else []),
+        ]
+        _add(table, cells)
+    return _with_rest(table, letters.total - len(letters.letters))
+
+
+def _letters_document(name: str, letters: DeadLetters) -> dict[str, object]:
+    """Return dead letters as a JSON object."""
+    found = [json_letter(each) for each in letters.letters]
+    return {"queue": name, "total": letters.total, "letters": found}
+
+
+def _value_document(name: str, key: object, value: object) -> dict[str, object]:
+    """Return the value of a key as a JSON object."""
+    return {"queue": name, "key": write_key(key), **json_value(value)}
+
+
+# Cells
+
+
+def _table(*columns: str, numbers: int) -> Table:
+    """Return a table with these columns; as many after the first as ``numbers`` align right."""
+    table = Table()
+    for position, column in enumerate(columns):
+        right = 0 < position <= numbers
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, cells: Sequence[object]) -> None:
+    table.add_row(*(each if isinstance(each, Text) else Text(printable(each)) for each in cells))
+
+
+def _with_rest(table: Table, more: int) -> Table:
+    if more > 0:
+        table.caption = f"and {more:,} more"
+        table.caption_justify = "left"
+    return table
+
+
+def _or_dash(text: Any) -> Any:
+    return "-" if text is None else text
+
+
+def _format_time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"

@@ -1,4 +1,4 @@
-"""Keys and values as an operator types them, reads them, and has them in JSON."""
+"""Keys, values and durations as text and as JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = [
     "LegibleCodec",
     "as_json",
     "counted",
+    "format_duration",
+    "indented_json",
     "json_letter",
     "json_value",
-    "legible_json",
     "printable",
     "read_key",
     "read_value",
-    "span",
     "write_key",
 ]
 
@@ -30,10 +30,10 @@ _KINDS = ("int:", "bytes:", "str:")
 
 
 class LegibleCodec(JsonCodec[Any]):
-    """As JSON; and what is none stays the bytes that it is, so that it can be looked at."""
+    """JSON; a body that is not JSON stays bytes, so that it can be shown."""
 
     def decode(self, body: bytes, /) -> Any:
-        """What the JSON says, or the bytes. O(their number)."""
+        """Decode JSON, or return the bytes. O(size)."""
         try:
             return super().decode(body)
         except CodecError:
@@ -41,12 +41,12 @@ class LegibleCodec(JsonCodec[Any]):
 
 
 def read_key(text: str) -> str | int | bytes:
-    """The key that an operator means: ``int:42``, ``bytes:00ff`` (hexadecimal), else a string.
+    """Read a key: ``int:42``, ``bytes:00ff`` (hexadecimal), or else a string.
 
-    A string that begins like one of these is written ``str:int:42``.
+    A string that starts like one of these is written ``str:int:42``.
 
     Raises:
-        ValueError: what follows is not of that kind.
+        ValueError: The rest of the text is not of the kind that the prefix announces.
     """
     kind, colon, rest = text.partition(":")
     if kind + colon == "int:":
@@ -65,7 +65,7 @@ def read_key(text: str) -> str | int | bytes:
 
 
 def write_key(key: object) -> str:
-    """A key as `read_key` reads it."""
+    """Return the text that `read_key` reads as this key."""
     if isinstance(key, str):
         return f"str:{key}" if key.startswith(_KINDS) or not key else key
     if isinstance(key, int):
@@ -76,18 +76,18 @@ def write_key(key: object) -> str:
 
 
 def read_value(text: str | bytes) -> Any:
-    """The value that some JSON says.
+    """Read a value from JSON.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: It is not JSON, or has a number that a float cannot hold.
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"there is no {constant} in JSON")
+        raise ValueError(f"JSON has no {constant}")
 
     def finite(number: str) -> float:
         if math.isinf(float(number)):
-            raise ValueError(f"{number} is more than a float can be")
+            raise ValueError(f"{number} is more than a float can hold")
         return float(number)
 
     try:
@@ -96,14 +96,14 @@ def read_value(text: str | bytes) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(
             f"the value is not JSON ({error.msg}, at {where}): "
-            "a text needs the quotes of JSON inside those of the shell, '\"text\"'"
+            "a string needs the quotes of JSON inside those of the shell, '\"text\"'"
         ) from None
     except (RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"the value is not JSON: {error}") from None
 
 
 def json_value(value: object) -> dict[str, object]:
-    """A value as a field of an object: ``value``; or ``bytes``, in base64, if it is not JSON."""
+    """Return an object with the field ``value``; or ``bytes``, in base64, if it is not JSON."""
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, DeadLetter):
@@ -112,38 +112,38 @@ def json_value(value: object) -> dict[str, object]:
 
 
 def json_letter(letter: DeadLetter[Any, Any]) -> dict[str, object]:
-    """A dead letter as an object."""
-    said = {each.name: getattr(letter, each.name) for each in fields(letter)}
-    said["key"] = write_key(letter.key)
-    del said["value"]
-    return said | json_value(letter.value)
+    """Return a dead letter as a JSON object."""
+    document = {each.name: getattr(letter, each.name) for each in fields(letter)}
+    document["key"] = write_key(letter.key)
+    del document["value"]
+    return document | json_value(letter.value)
 
 
 def as_json(document: object) -> str:
-    """A document as JSON, on one line; what JSON cannot say, as text."""
+    """Return JSON on one line; values that JSON does not have become text."""
     return json.dumps(document, default=repr)
 
 
-def legible_json(document: object) -> str:
-    """A document as JSON for people, whose letters are what they are, save those that do harm."""
+def indented_json(document: object) -> str:
+    """Return JSON for people: indented, not escaped save for what a terminal acts on."""
     lines = json.dumps(document, default=repr, indent=2, ensure_ascii=False).split("\n")
     return "\n".join(map(printable, lines))
 
 
 def counted(number: int, what: str) -> str:
-    """``1 item``, ``2 items``."""
+    """Return a number with its noun: ``1 item``, ``2 items``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def printable(text: object) -> str:
-    """A text that does nothing to a terminal, whoever wrote it."""
+    """Return a text with all characters escaped that a terminal acts on."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
     )
 
 
-def span(seconds: float | None) -> str:
-    """A time as one reads it at a glance; a dash for None."""
+def format_duration(seconds: float | None) -> str:
+    """Return a duration in one unit, such as ``10 min``; a dash for None."""
     if seconds is None:
         return "-"
     if seconds < 10:

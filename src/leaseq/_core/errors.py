@@ -14,6 +14,7 @@ __all__ = [
     "QueueClosedError",
     "ServerError",
     "ServerUnavailableError",
+    "TenantMismatchError",
     "TimekeeperNotRunningError",
     "TransactionError",
     "UnusableServerError",
@@ -38,6 +39,18 @@ class QueueClosedError(LeaseqError):
 
 class KeyAlreadyInFlightError(LeaseqError):
     """The key is leased, and the put said ``if_in_flight="reject"``."""
+
+
+class TenantMismatchError(LeaseqError, ValueError):
+    """The put names another tenant than the key's item has.
+
+    Attributes:
+        tenant: The tenant of the item; None: no particular one.
+    """
+
+    def __init__(self, message: str = "", *, tenant: str | None) -> None:
+        super().__init__(message)
+        self.tenant = tenant
 
 
 class InvalidLeaseError(LeaseqError):

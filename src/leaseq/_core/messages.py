@@ -8,6 +8,7 @@ from .errors import (
     InvalidLeaseError,
     LeaseAlreadyAcknowledgedError,
     LeaseLostError,
+    TenantMismatchError,
     TimekeeperNotRunningError,
 )
 from .validation import delay_seconds
@@ -15,7 +16,7 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = ["check_held", "check_release", "no_timekeeper"]
+__all__ = ["check_held", "check_release", "no_timekeeper", "tenant_mismatch"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -30,6 +31,21 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
         "        await tg.start(queue.run)\n\n"
         "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
         "or do without time: lease_timeout=None, no delay, no backoff"
+    )
+
+
+def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> TenantMismatchError:
+    """Return the error for a put on a key whose item has another tenant.
+
+    Args:
+        key: The key.
+        tenant: The tenant of the item.
+        wanted: The tenant of the put.
+    """
+    return TenantMismatchError(
+        f"key {key!r} is there for the tenant {tenant!r}: leave tenant= out, "
+        f"or put it for {wanted!r} under another key",
+        tenant=tenant,
     )
 
 

@@ -17,7 +17,7 @@ from .._core.errors import (
     ServerUnavailableError,
 )
 from .._core.lease import Lease, read_receipt
-from .._core.messages import check_held, check_release, no_timekeeper
+from .._core.messages import check_held, check_release, no_timekeeper, tenant_mismatch
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import Ended, PutOutcome, RedriveResult
@@ -128,10 +128,7 @@ class ValkeyQueue(Inspecting[K, V]):
                 'or put it with if_in_flight="buffer"'
             )
         tenant = decode_name(cast("bytes", what))
-        return ValueError(
-            f"key {key!r} is there for the tenant {tenant!r}: leave tenant= out, "
-            f"or put it for {terms.tenant!r} under another key"
-        )
+        return tenant_mismatch(key, tenant, terms.tenant)
 
     # Consumers
 

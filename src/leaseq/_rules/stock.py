@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.errors import KeyAlreadyInFlightError
 from .._core.heap import Deadlines
+from .._core.messages import tenant_mismatch
 from .._core.options import ANY_KEY
 from .._core.policies import Priority, Tenant
 from .._core.reports import PutOutcome
@@ -36,10 +37,7 @@ def check_put_on(key: object, tenant: str | None, terms: Terms, *, leased: bool)
             f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
         )
     if terms.tenant not in (None, tenant):
-        raise ValueError(
-            f"key {key!r} is there for the tenant {tenant!r}: leave tenant= out, "
-            f"or put it for {terms.tenant!r} under another key"
-        )
+        raise tenant_mismatch(key, tenant, terms.tenant)
 
 
 class Extra:

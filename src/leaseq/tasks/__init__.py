@@ -1,4 +1,4 @@
-"""Tasks: functions as work, fair between users. Needs the extra ``leaseq[tasks]``."""
+"""Tasks: functions as work, fair between tenants. Needs the extra ``leaseq[tasks]``."""
 
 try:
     import msgspec as _msgspec  # noqa: F401
@@ -13,10 +13,9 @@ from ._backend import TaskQueueOptions
 from ._config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
 from ._context import current_task, xcom_pull, xcom_pull_sync, xcom_push
 from ._errors import TaskDataError, TaskFailedError, ValueTooLargeError
-from ._function import TaskDecorator, TaskFunction
 from ._handler import TaskHandler
 from ._queue import TaskQueue
-from ._task import Task
+from ._task import Task, TaskDecorator, TaskFunction
 from ._worker import TaskWorker, WorkerHealth
 
 __all__ = [

@@ -1,77 +1,77 @@
-"""Where the tasks of a `TaskQueue` are: a queue, and what is kept beside it."""
+"""The queue behind a `TaskQueue`, and the results and XCom values beside it."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Unpack
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from anyio import Lock
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
-from .._core.validation import lease_seconds
 from ..abc import Broker, LeasedQueue, Transaction
-from ._results import Store
+from ._errors import ValueTooLargeError
+from ._results import Results
+from ._validation import seconds_or_forever
 
-__all__ = ["Place", "TaskQueueOptions", "queue_options"]
+__all__ = ["Backend", "TaskQueueOptions", "read_queue_options"]
 
 
 class TaskQueueOptions(TypedDict, total=False):
-    """How a `TaskQueue` makes its queue in a broker; what is left out is as usual."""
+    """Options of the queue that a `TaskQueue` makes in its broker."""
 
     lease_timeout: float | None
-    """Seconds after which a dead worker's task goes to another one (60); None: never."""
+    """Seconds after which the task of a dead worker goes to another one (60.0); None: never."""
     backoff: Backoff | None
-    """How long a task rests before it is tried again (``Backoff(1.0)``: up to a second, then two,
-    and so on to five minutes); None: not at all."""
+    """Delay before a task is tried again (``Backoff(1.0)``: up to a second, then two, and so on
+    to five minutes); None: no delay."""
     tenants: dict[str, Tenant] | None
-    """Weights and caps of tenants (None: all alike)."""
+    """Weights and caps of tenants; None (the default): all alike."""
 
 
-def queue_options(options: TaskQueueOptions) -> BrokerQueueOptions:
-    """How the queue is made in a broker.
+def read_queue_options(options: TaskQueueOptions) -> BrokerQueueOptions:
+    """Return the options of the queue in a broker.
 
     Raises:
-        TypeError: there is no such option.
-        ValueError: the lease timeout is not above 0.
+        TypeError: An option has the wrong type.
+        ValueError: The lease timeout is not above 0.
     """
-    unknown = options.keys() - TaskQueueOptions.__optional_keys__
-    if unknown:
-        choices = ", ".join(sorted(TaskQueueOptions.__optional_keys__))
-        raise TypeError(f"a TaskQueue has no option {', '.join(sorted(unknown))}: it has {choices}")
     lease_timeout = options.get("lease_timeout", 60.0)
-    lease_seconds("lease_timeout", lease_timeout)
+    seconds_or_forever("lease_timeout", lease_timeout)
+    backoff = options.get("backoff", Backoff(1.0))
+    if not isinstance(backoff, Backoff | None):
+        raise TypeError(f"backoff must be a Backoff or None, not {backoff!r}: write Backoff(1.0)")
+    tenants = options.get("tenants")
+    if tenants is not None:
+        _check_tenants(tenants)
     return {
         "default_lease_timeout": lease_timeout,
-        "retry": Retry(backoff=options.get("backoff", Backoff(1.0))),
-        "tenants": options.get("tenants"),
+        "retry": Retry(backoff=backoff),
+        "tenants": tenants,
     }
 
 
-class Place:
-    """A queue of tasks; with a broker also what results and XCom are kept in.
+def _check_tenants(tenants: Mapping[str, Tenant]) -> None:
+    if not isinstance(tenants, Mapping):
+        raise TypeError(f"tenants must map names to Tenant, not be {tenants!r}")
+    for name, tenant in tenants.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a tenant must be a string, not {name!r}")
+        if not isinstance(tenant, Tenant):
+            raise TypeError(f"tenants[{name!r}] must be a Tenant, not {tenant!r}")
 
-    Args:
-        source: A broker, which makes the queues when they are first needed; or a queue alone.
-        name: What the queue is called in the broker.
-        **options: As `TaskQueueOptions` has them.
 
-    Raises:
-        TypeError: it is neither a broker nor a queue; there is no such option.
-        ValueError: there are options, and the queue is made already.
-    """
+class _Binding:
+    """The broker or queue that a backend is bound to, with the queues opened so far."""
 
-    def __init__(
-        self,
-        source: Broker | LeasedQueue[str, Any],
-        name: str,
-        **options: Unpack[TaskQueueOptions],
-    ) -> None:
+    __slots__ = ("broker", "kept", "lock", "queue", "source")
+
+    def __init__(self, source: Broker | LeasedQueue[str, Any]) -> None:
         self.source = source
         self.broker: Broker | None = None
         self.queue: LeasedQueue[str, Any] | None = None
-        self._name = name
-        self._stores: dict[str, Store] = {}
-        self._lock = Lock()
+        self.kept: dict[str, Results] = {}
+        self.lock = Lock()
         if isinstance(source, Broker):
             self.broker = source
         elif isinstance(source, LeasedQueue):
@@ -81,63 +81,161 @@ class Place:
                 f"tasks go into a broker or a LeasedQueue, not {type(source).__name__!r}: "
                 "write TaskQueue(leaseq.connect(url))"
             )
-        if options and self.queue is not None:
-            raise ValueError(
-                f"{', '.join(options)}: {self.queue!r} is made already; say it where that is made, "
-                "or give the broker instead of the queue"
+
+
+class Backend:
+    """The queue of tasks; with a broker also results and XCom values.
+
+    It exists before it has a broker, since functions are registered before that, and their tasks
+    may be run without one.
+
+    Args:
+        name: Name of the queue in the broker.
+        xcom_ttl: Seconds for which XCom values are kept.
+        value_limit: Bytes that one result or XCom value may have as JSON.
+        options: Options of the queue.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: The lease timeout is not above 0.
+    """
+
+    __slots__ = ("_binding", "_options", "_options_given", "name", "value_limit", "xcom_ttl")
+
+    def __init__(
+        self, name: str, xcom_ttl: float, value_limit: int, options: TaskQueueOptions
+    ) -> None:
+        self.name = name
+        self.xcom_ttl = xcom_ttl
+        self.value_limit = value_limit
+        self._options = read_queue_options(options)
+        self._options_given = tuple(options)
+        self._binding: _Binding | None = None
+
+    # The source
+
+    def bind(self, source: Broker | LeasedQueue[str, Any]) -> None:
+        """Put the tasks into a broker, or into a queue.
+
+        Raises:
+            RuntimeError: It is bound already.
+            TypeError: The source is neither.
+            ValueError: There are options for the queue, and it exists already.
+        """
+        if self._binding is not None:
+            raise RuntimeError(
+                f"task queue {self.name!r} is bound to {self._binding.source!r} already: bind it "
+                "once"
             )
-        self._options = queue_options(options)
+        binding = _Binding(source)
+        if self._options_given and binding.queue is not None:
+            raise ValueError(
+                f"{', '.join(self._options_given)}: {binding.queue!r} exists already; set this "
+                "where the queue is made, or pass the broker instead of the queue"
+            )
+        self._binding = binding
+
+    def unbind(self) -> None:
+        """Forget the source."""
+        self._binding = None
+
+    @property
+    def is_bound(self) -> bool:
+        """True while there is a source."""
+        return self._binding is not None
+
+    @property
+    def source(self) -> Broker | LeasedQueue[str, Any]:
+        """The broker, or the queue.
+
+        Raises:
+            RuntimeError: There is none.
+        """
+        return self._bound().source
+
+    # The queues
 
     async def open(self) -> LeasedQueue[str, Any]:
-        """The queue of the tasks, made if it is not there. If cancelled, nothing was made."""
-        if self.queue is None:
-            assert self.broker is not None
-            async with self._lock:
-                if self.queue is None:
-                    self.queue, _ = await self.broker.create_queue_pair(self._name, **self._options)
-        return self.queue
+        """Return the queue of the tasks, made if it does not exist. If cancelled, it was not made.
 
-    async def store(self, kind: str, what: str) -> Store:
-        """Where values of a kind are kept.
+        Raises:
+            RuntimeError: There is no source.
+        """
+        binding = self._bound()
+        if binding.queue is None:
+            assert binding.broker is not None
+            async with binding.lock:
+                if binding.queue is None:
+                    binding.queue, _ = await binding.broker.create_queue_pair(
+                        self.name, **self._options
+                    )
+        return binding.queue
+
+    async def results(self, purpose: str) -> Results:
+        """Return the results of the tasks.
 
         Args:
-            kind: The last part of the queue's name.
-            what: What needs it, for the error.
+            purpose: Subject of the error if there is no broker.
 
         Raises:
-            ValueError: there is no broker.
+            RuntimeError: There is no source.
+            ValueError: There is no broker.
         """
-        broker = self._needed(what)
-        if kind not in self._stores:
-            async with self._lock:
-                if kind not in self._stores:
-                    queue = await broker.queue(f"{self._name}.{kind}")
-                    self._stores[kind] = Store(broker, queue)
-        return self._stores[kind]
+        return await self._kept("results", purpose)
 
-    def transaction(self, what: str) -> Transaction:
-        """A transaction of the broker.
+    async def xcom(self, purpose: str) -> Results:
+        """Return the XCom values of the tasks. Arguments and errors are those of `results`."""
+        return await self._kept("xcom", purpose)
+
+    async def _kept(self, kind: str, purpose: str) -> Results:
+        binding, broker = self._with_broker(purpose)
+        if kind not in binding.kept:
+            async with binding.lock:
+                if kind not in binding.kept:
+                    queue = await broker.queue(f"{self.name}.{kind}")
+                    binding.kept[kind] = Results(broker, queue)
+        return binding.kept[kind]
+
+    def transaction(self, purpose: str) -> Transaction:
+        """Return a transaction of the broker. Arguments and errors are those of `results`."""
+        return self._with_broker(purpose)[1].transaction()
+
+    # Values
+
+    def check_keeps(self, purpose: str) -> None:
+        """Raise if values cannot be kept. Arguments and errors are those of `results`."""
+        self._with_broker(purpose)
+
+    def check_size(self, size: int, what: str) -> None:
+        """Raise if a value is too large to be kept.
 
         Args:
-            what: What needs it, for the error.
+            size: Bytes of the value as JSON.
+            what: Subject of the error.
 
         Raises:
-            ValueError: there is no broker.
+            ValueTooLargeError: The size is above the limit.
         """
-        return self._needed(what).transaction()
+        if size > self.value_limit:
+            raise ValueTooLargeError(
+                f"{what} has {size} bytes as JSON, and value_limit is {self.value_limit}: store "
+                "it elsewhere, and keep a reference to it"
+            )
 
-    def check_keeps(self, what: str) -> None:
-        """See that values can be kept here.
+    def _bound(self) -> _Binding:
+        if self._binding is None:
+            raise RuntimeError(
+                f"task queue {self.name!r} has no broker yet: write "
+                "TaskQueue(leaseq.connect(url)), or `with tasks.bind(broker):` around the code "
+                "that uses it"
+            )
+        return self._binding
 
-        Raises:
-            ValueError: there is no broker.
-        """
-        self._needed(what)
-
-    def _needed(self, what: str) -> Broker:
-        if self.broker is None:
+    def _with_broker(self, purpose: str) -> tuple[_Binding, Broker]:
+        binding = self._bound()
+        if binding.broker is None:
             raise ValueError(
-                f"{what} needs a broker, and there is only {self.queue!r}: write "
+                f"{purpose} needs a broker, and there is only {binding.queue!r}: write "
                 "TaskQueue(leaseq.connect(url))"
             )
-        return self.broker
+        return binding, binding.broker

@@ -1,20 +1,14 @@
-"""The configuration of workers: a file in YAML or TOML, checked by a schema."""
+"""Configuration of workers: a file in YAML or TOML, checked by a schema."""
 
 import logging
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import quote
 
 import msgspec
-
-from .._core.validation import lease_seconds
-from ._task import check_retries
-
-if TYPE_CHECKING:
-    from ._queue import TaskQueue
 
 __all__ = ["QueueSettings", "RedisSettings", "WorkerConfig", "WorkerSettings"]
 
@@ -27,11 +21,11 @@ _Grace = Annotated[float, msgspec.Meta(ge=0)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
-_SCRIPTS = "what runs on the server comes with the engine"
-_NOT_COUNTED = "the queue counts for itself: await tasks.stats()"
-_BATCHED = "pushes and settlements are sent together anyway"
-_NO_SWEEP = "the queue cleans up behind itself"
-_CONNECTION = "the engine keeps its connections by itself"
+_SCRIPTS = "the engine brings its own scripts"
+_NOT_COUNTED = "the queue keeps its own counts: await tasks.stats()"
+_BATCHED = "pushes and settlements are always sent in batches"
+_NO_SWEEP = "the queue removes what has ended without a sweep"
+_CONNECTION = "the engine manages its own connections"
 _MEANINGLESS: Final[Mapping[str, Mapping[str, str]]] = {
     "redis": {
         "decode_responses": _CONNECTION,
@@ -39,9 +33,7 @@ _MEANINGLESS: Final[Mapping[str, Mapping[str, str]]] = {
         "socket_connect_timeout": _CONNECTION,
         "socket_timeout": _CONNECTION,
     },
-    "workers": {
-        "poll_interval_seconds": "nothing is polled: a push wakes the worker that waits for it"
-    },
+    "workers": {"poll_interval_seconds": "workers do not poll: a push wakes a waiting worker"},
     "queue": {
         "stats_prefix": _NOT_COUNTED,
         "stats_aggregation_interval": _NOT_COUNTED,
@@ -52,19 +44,35 @@ _MEANINGLESS: Final[Mapping[str, Mapping[str, str]]] = {
         "queue_cleanup_interval": _NO_SWEEP,
     },
 }
-"""What a file of FairQueue's may have that says nothing here, and why."""
+"""Settings of FairQueue's files that have no meaning here, with the reason."""
+
+
+def _check_fields(settings: msgspec.Struct) -> None:
+    """Raise `ValueError`, with the name of the field, if one has the wrong type or value.
+
+    A Struct by itself checks its fields only when it is read from data.
+    """
+    for field in msgspec.structs.fields(type(settings)):
+        try:
+            value = msgspec.convert(getattr(settings, field.name), field.type)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{field.name}: {error}") from None
+        msgspec.structs.force_setattr(settings, field.name, value)
 
 
 class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A server, in parts: what a URL says in one line.
+    """The parts of a server's URL.
 
     Attributes:
-        host: Its name or address.
+        host: Name or address of the server.
         port: Its port.
-        db: The number of its database.
-        username: Who connects; None: the usual user.
-        password: Their password; never shown.
-        ssl: Whether the connection is encrypted.
+        db: Number of the database.
+        username: Name of the user; None: the default user.
+        password: Password of the user; never shown.
+        ssl: True for an encrypted connection.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
     """
 
     host: _Name = "localhost"
@@ -74,12 +82,15 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str | None = None
     ssl: bool = False
 
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
     def __repr__(self) -> str:
         return f"<RedisSettings {self.host}:{self.port}/{self.db}>"
 
     @property
     def url(self) -> str:
-        """The URL that says the same, with the password."""
+        """The URL, with the password."""
         user = "" if self.username is None else quote(self.username, safe="")
         word = "" if self.password is None else f":{quote(self.password, safe='')}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -88,15 +99,19 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One worker.
+    """Settings of one worker.
 
     Attributes:
-        id: What it is called.
-        assigned_users: Whose tasks it does, in fair turn; empty: anybody's.
-        steal_targets: Whose tasks it does when those have none.
-        max_concurrent_tasks: How many tasks it does at a time.
-        task_timeout_seconds: Seconds for one task; None: no bound.
-        graceful_shutdown_timeout: Seconds for the tasks that run when it is stopped.
+        id: Name of the worker.
+        assigned_users: Tenants whose tasks it runs, in fair turn; empty: all tenants.
+        steal_targets: Tenants whose tasks it runs when its own have none.
+        max_concurrent_tasks: Tasks that it runs at a time.
+        task_timeout_seconds: Longest run of one task, in seconds; None: no bound.
+        graceful_shutdown_timeout: Seconds that running tasks get when it is stopped.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range; there are ``steal_targets``
+            without ``assigned_users``.
     """
 
     id: _Name
@@ -107,43 +122,44 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graceful_shutdown_timeout: _Grace = inf
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         if self.steal_targets and not self.assigned_users:
             raise ValueError(
-                f"worker {self.id!r} has steal_targets and no assigned_users: it would do "
-                "anybody's tasks anyway"
+                f"worker {self.id!r} has steal_targets and no assigned_users: it runs "
+                "the tasks of all tenants anyway"
             )
 
 
 class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a worker's `TaskQueue` takes where its tasks say nothing; None: as it has it.
+    """Defaults that a worker sets on its `TaskQueue`; None: left as they are.
 
     Attributes:
-        default_max_retries: Its ``max_retries``.
-        xcom_ttl_seconds: Its ``xcom_ttl``.
+        default_max_retries: The ``max_retries`` of the `TaskQueue`.
+        xcom_ttl_seconds: The ``xcom_ttl`` of the `TaskQueue`.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
     """
 
     default_max_retries: _NotNegative | None = None
     xcom_ttl_seconds: _Seconds | None = None
 
-    def apply(self, tasks: "TaskQueue") -> None:
-        """Set them on a queue."""
-        if self.default_max_retries is not None:
-            tasks.max_retries = check_retries(self.default_max_retries)
-        if self.xcom_ttl_seconds is not None:
-            tasks.xcom_ttl = lease_seconds("xcom_ttl", self.xcom_ttl_seconds)
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the tasks are, and who does which. It does not change, and shows no password.
+    """The server of the tasks, and the workers that run them. Immutable; shows no password.
 
     Attributes:
         workers: The workers; each has an id of its own.
-        url: Where the queues live, for `leaseq.connect`; None: ``redis`` says it, or nothing does.
-        redis: The same in parts.
-        queue: What the queue takes where tasks say nothing.
+        url: URL of the broker, for `leaseq.connect`; None: see ``redis``.
+        redis: The parts of the URL; None: see ``url``.
+        queue: Defaults of the `TaskQueue`.
 
     Raises:
-        ValueError: there are two workers of one id; there is a URL, and its parts too.
+        ValueError: A setting has the wrong type; two workers have the same id; there are both a
+            URL and its parts.
     """
 
     workers: tuple[WorkerSettings, ...]
@@ -152,10 +168,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue: QueueSettings = QueueSettings()
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         ids = [worker.id for worker in self.workers]
         twice = sorted({each for each in ids if ids.count(each) > 1})
         if twice:
-            raise ValueError(f"there are two workers {twice[0]!r}: each needs an id of its own")
+            raise ValueError(f"two workers have the id {twice[0]!r}: each needs an id of its own")
         if self.url is not None and self.redis is not None:
             raise ValueError("there are a url and a redis section: leave one of them out")
 
@@ -164,17 +181,17 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def broker_url(self) -> str | None:
-        """Where the queues live, with the password; None: the file does not say."""
+        """The URL of the broker, with the password; None if the configuration has none."""
         return self.redis.url if self.redis is not None else self.url
 
     def worker(self, id: str | None = None) -> WorkerSettings:
-        """The settings of one worker.
+        """Return the settings of one worker.
 
         Args:
-            id: Which; None: the only one.
+            id: Id of the worker; None: the only one.
 
         Raises:
-            LookupError: there is no such worker, or more than one to choose from.
+            LookupError: There is no such worker, or there are several to choose from.
         """
         found = [worker for worker in self.workers if id in (None, worker.id)]
         if len(found) == 1:
@@ -193,16 +210,16 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         *,
         url: str | None = None,
     ) -> Self:
-        """The configuration of a single worker.
+        """Make the configuration of a single worker.
 
         Args:
-            worker_id: What it is called.
-            assigned_users: Whose tasks it does, in fair turn; empty: anybody's.
-            steal_targets: Whose tasks it does when those have none.
-            url: Where the queues live; None: it is said elsewhere.
+            worker_id: Name of the worker.
+            assigned_users: Tenants whose tasks it runs, in fair turn; empty: all tenants.
+            steal_targets: Tenants whose tasks it runs when its own have none.
+            url: URL of the broker; None: it is given elsewhere.
 
         Raises:
-            ValueError: a part is not what it should be, with its place.
+            ValueError: A part has the wrong type or value; the message has its place.
         """
         worker = {
             "id": worker_id,
@@ -216,8 +233,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Read a file: ``.yaml`` and ``.yml`` as YAML, ``.toml`` as TOML.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: its name ends otherwise; or as `from_dict` does, with the file's name.
+            OSError: The file cannot be read.
+            ValueError: It has another suffix; or as `from_dict` does, with the name of the file.
         """
         readers: dict[str, Callable[[str | Path], Self]] = {
             ".yaml": cls.from_yaml,
@@ -248,39 +265,36 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read what a file has.
+        """Read the parsed content of a file.
 
-        Settings that have a meaning in FairQueue and none here are logged, with the reason, and
-        left out.
+        Settings of FairQueue that have no meaning here are logged, with the reason, and ignored.
 
         Raises:
-            ValueError: a part is not what it should be, with its place, as in
-                ``$.workers[0].max_concurrent_tasks``; never with a value that may be secret.
+            ValueError: A part has the wrong type or value; the message has its place, such as
+                ``$.workers[0].max_concurrent_tasks``, and no value that may be secret.
         """
         try:
-            return msgspec.convert(_without_the_meaningless(data), cls)
+            return msgspec.convert(_without_meaningless(data), cls)
         except msgspec.ValidationError as error:
             raise ValueError(str(error)) from None
 
 
-def _without_the_meaningless(data: Any) -> Any:
+def _without_meaningless(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     kept = dict(data)
     for section, reasons in _MEANINGLESS.items():
         part = kept.get(section)
         if isinstance(part, list):
-            kept[section] = [
-                _without(each, f"{section}[{n}]", reasons) for n, each in enumerate(part)
-            ]
+            kept[section] = [_drop(each, f"{section}[{n}]", reasons) for n, each in enumerate(part)]
         else:
-            kept[section] = _without(part, section, reasons)
+            kept[section] = _drop(part, section, reasons)
             if part is None:
                 del kept[section]
     return kept
 
 
-def _without(part: Any, place: str, reasons: Mapping[str, str]) -> Any:
+def _drop(part: Any, place: str, reasons: Mapping[str, str]) -> Any:
     if not isinstance(part, dict):
         return part
     for name in part.keys() & reasons.keys():
@@ -294,7 +308,7 @@ def _parse_yaml(data: bytes) -> Any:
     except ImportError:
         raise ValueError("reading YAML needs pyyaml: pip install 'leaseq[tasks]'") from None
     except msgspec.DecodeError as error:
-        # Its message shows the line, and what it says may quote a word: there may be a password.
+        # Its message quotes the line, and the problem may quote a word: either may be a password.
         mark = getattr(error.__context__, "problem_mark", None)
         problem = getattr(error.__context__, "problem", None)
         where = "" if mark is None else f", at line {mark.line + 1}, column {mark.column + 1}"

@@ -1,185 +1,207 @@
-"""The task that runs here, and what it shares with others of its workflow."""
+"""The task that runs here, and the values that it shares with its workflow."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from contextvars import ContextVar, Token
+from typing import Any, Final
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, NoEventLoopError, from_thread
 
-from .._core.validation import lease_seconds
+from ._backend import Backend
 from ._signature import as_plain
+from ._task import Definition, Task
+from ._validation import seconds_or_forever
 
-if TYPE_CHECKING:
-    from ._queue import TaskQueue
-    from ._task import Task
-
-__all__ = ["Run", "current_run", "current_task", "xcom_pull", "xcom_pull_sync", "xcom_push"]
+__all__ = [
+    "Run",
+    "current_run",
+    "current_task",
+    "enter_run",
+    "leave_run",
+    "xcom_pull",
+    "xcom_pull_sync",
+    "xcom_push",
+]
 
 _MISSING: Final = object()
 _current: ContextVar[Run | None] = ContextVar("leaseq.tasks.run", default=None)
 
 
 class Run:
-    """One run of one task: what it has pushed so far is stored when it succeeds."""
+    """A run of a task, with the XCom values to be stored when it succeeds.
 
-    __slots__ = ("pushes", "task", "tasks", "threads")
+    Args:
+        task: The task.
+        backend: The backend of its `TaskQueue`.
+        threads: Limit on threads for functions that block; None: anyio's own.
+    """
+
+    __slots__ = ("backend", "definition", "pushes", "task", "threads")
 
     def __init__(
-        self, task: Task[Any], tasks: TaskQueue, threads: CapacityLimiter | None = None
+        self, task: Task[Any], backend: Backend, threads: CapacityLimiter | None = None
     ) -> None:
         self.task = task
-        self.tasks = tasks
+        self.backend = backend
         self.threads = threads
+        function = task.function
+        self.definition: Definition | None = None if function is None else function._definition
         self.pushes: dict[str, tuple[Any, float]] | None = None
 
     @property
     def workflow(self) -> str:
-        """What its XCom values are found under."""
+        """The namespace of its XCom values."""
         return self.task.workflow or self.task.id
 
     @property
-    def leaves_something(self) -> bool:
-        """Whether there is anything to store when the task succeeds."""
-        function = self.task.function
-        return self.pushes is not None or (function is not None and function.terms.keeps_something)
+    def leaves_values(self) -> bool:
+        """True if there is a value to store when the task succeeds."""
+        definition = self.definition
+        return self.pushes is not None or (definition is not None and definition.terms.keeps_result)
 
     @property
     def result_ttl(self) -> float | None:
-        """Seconds for which what the task returns is kept; None: it is not."""
-        function = self.task.function
-        return None if function is None else function.terms.result_ttl
+        """Seconds for which the task's result is kept; None: it is not."""
+        return None if self.definition is None else self.definition.terms.result_ttl
 
     def push(self, key: str, value: object, ttl: float | None) -> None:
-        """Have a value stored when the task succeeds."""
+        """Check an XCom value, and store it when the task succeeds."""
         what = f"XCom value {key!r}"
-        self.tasks.place.check_keeps(what)
+        self.backend.check_keeps(what)
         plain, size = as_plain(value, what)
-        self.keep(key, self.tasks.within_limit(plain, size, what), ttl)
+        self.backend.check_size(size, what)
+        self.keep(key, plain, ttl)
 
     def keep(self, key: str, plain: object, ttl: float | None) -> None:
-        """Have a plain value stored when the task succeeds."""
-        seconds = self.tasks.xcom_ttl if ttl is None else lease_seconds("ttl", ttl)
+        """Store a plain value when the task succeeds."""
+        seconds = self.backend.xcom_ttl if ttl is None else seconds_or_forever("ttl", ttl)
         if self.pushes is None:
             self.pushes = {}
-        self.pushes[self._full(key)] = plain, seconds
+        self.pushes[self._full_key(key)] = plain, seconds
 
     async def pull(self, key: str, default: Any, timeout: float | None) -> Any:
-        """What was pushed under a key, by this task or one of its workflow that has succeeded."""
-        full = self._full(key)
-        if self.pushes is not None and full in self.pushes:
-            return as_plain(self.pushes[full][0], key)[0]
-        store = await self.tasks.place.store("xcom", f"XCom value {key!r}")
+        """Return the value that this task, or a successful one of its workflow, has pushed."""
+        full_key = self._full_key(key)
+        if self.pushes is not None and full_key in self.pushes:
+            return as_plain(self.pushes[full_key][0], key)[0]
+        xcom = await self.backend.xcom(f"XCom value {key!r}")
         try:
-            return await store.wait(full, timeout)
+            return await xcom.wait(full_key, timeout)
         except TimeoutError:
             if default is not _MISSING:
                 return default
             waited = "" if timeout == 0 else f" within {timeout} s"
             raise LookupError(
-                f"nothing was pushed under {key!r} in workflow {self.workflow!r}{waited}: a push "
-                "is seen once its task has succeeded, by tasks of the same workflow; give a "
-                "default or a timeout if it may be missing"
+                f"no value was pushed under {key!r} in workflow {self.workflow!r}{waited}: a value "
+                "is seen by tasks of the same workflow, once the task that pushed it has "
+                "succeeded; give a default or a timeout if it may be missing"
             ) from None
 
-    def _full(self, key: str) -> str:
+    def _full_key(self, key: str) -> str:
         return f"{quote(self.workflow, safe='')}/{key}"
 
 
 def current_run() -> Run | None:
-    """The run of the task that runs here."""
+    """Return the run in this context; None outside of a task."""
     return _current.get()
 
 
-def enter(run: Run) -> Any:
-    """Have a run be the one that runs here; returns what `leave` takes."""
+def enter_run(run: Run) -> Token[Run | None]:
+    """Make a run the current one; `leave_run` ends that."""
     return _current.set(run)
 
 
-def leave(token: Any) -> None:
-    """End what `enter` began."""
+def leave_run(token: Token[Run | None]) -> None:
+    """Restore the run before `enter_run`."""
     _current.reset(token)
 
 
-def _inside(what: str) -> Run:
+def _run_for(call: str) -> Run:
     run = _current.get()
     if run is None:
         raise RuntimeError(
-            f"{what} is for the inside of a task, and none runs here: push the task to a queue, "
+            f"{call} works only inside of a task, and none runs here: push the task to a queue, "
             "or run it here with `await function.task(...)()`, not `function(...)`"
         )
     return run
 
 
 def current_task() -> Task[Any]:
-    """The task that runs here, in an ``async def`` or in a thread.
+    """Return the task that runs here, in an ``async def`` or in a thread.
 
     Raises:
-        RuntimeError: none does.
+        RuntimeError: No task runs here.
+
+    O(1).
     """
-    return _inside("current_task()").task
+    return _run_for("current_task()").task
 
 
 def xcom_push(key: str, value: object, ttl: float | None = None) -> None:
     """Share a value with the tasks of this workflow, once this task has succeeded.
 
-    It is stored in the same step in which the task is done: a task that fails leaves none behind.
-    Nothing has to be waited for, so it is the same call in an ``async def`` and in a ``def``.
+    It is stored in one step with the end of the task: a task that fails leaves no values. The call
+    does not suspend, so it is the same in an ``async def`` and in a ``def``.
 
     Args:
-        key: What it is found under; a later push replaces it.
-        value: Anything that can be written as JSON. It is a snapshot.
-        ttl: Seconds for which it is kept; None: the `TaskQueue`'s ``xcom_ttl``, an hour.
+        key: The key of the value; a later push replaces it.
+        value: Any value that can be written as JSON. A snapshot is kept.
+        ttl: Seconds for which it is kept; None: the ``xcom_ttl`` of the `TaskQueue`, an hour by
+            default.
 
     Raises:
-        RuntimeError: no task runs here.
-        TaskDataError: the value cannot be written as JSON.
-        ValueTooLargeError: it is larger than the `TaskQueue`'s ``value_limit``.
-        ValueError: there is no broker to keep it; the time is not above 0.
+        RuntimeError: No task runs here.
+        TaskDataError: The value cannot be written as JSON.
+        TypeError: The time is not a number.
+        ValueTooLargeError: It is larger than the ``value_limit`` of the `TaskQueue`.
+        ValueError: There is no broker to keep it, or the time is not above 0.
 
     O(size of the value).
     """
-    _inside("xcom_push()").push(key, value, ttl)
+    _run_for("xcom_push()").push(key, value, ttl)
 
 
 async def xcom_pull(key: str, default: Any = _MISSING, timeout: float | None = 0.0) -> Any:
-    """What a task of this workflow has pushed, as JSON has it.
+    """Return a value that a task of this workflow has pushed, as JSON has it.
 
-    In a ``def`` task, which runs in a thread, it is `xcom_pull_sync`.
+    A ``def`` task, which runs in a thread, calls `xcom_pull_sync`.
 
     Args:
-        key: What it was pushed under.
-        default: What to return if it is not there; left out: that is an error.
-        timeout: Seconds to wait for it; 0 (the default): do not wait; None: without end.
+        key: The key of the value.
+        default: The value to return if there is none; left out: that is an error.
+        timeout: Seconds to wait for it. 0 (the default): do not wait; None: without end.
 
     Raises:
-        LookupError: it is not there, or did not come in time, and there is no default.
-        RuntimeError: no task runs here.
-        ValueError: there is no broker that has it.
+        LookupError: There is no value, or none came in time, and there is no default.
+        RuntimeError: No task runs here.
+        ValueError: There is no broker.
 
     If cancelled, nothing has changed. O(size of the value).
     """
-    return await _inside("xcom_pull()").pull(key, default, timeout)
+    return await _run_for("xcom_pull()").pull(key, default, timeout)
 
 
 def xcom_pull_sync(key: str, default: Any = _MISSING, timeout: float | None = 0.0) -> Any:
-    """`xcom_pull` for a ``def`` task, which runs in a worker thread.
+    """Return a value as `xcom_pull` does, in a ``def`` task, which runs in a worker thread.
 
     Args:
-        key: What it was pushed under.
-        default: What to return if it is not there; left out: that is an error.
-        timeout: Seconds to wait for it; 0 (the default): do not wait; None: without end.
+        key: The key of the value.
+        default: The value to return if there is none; left out: that is an error.
+        timeout: Seconds to wait for it. 0 (the default): do not wait; None: without end.
 
     Raises:
-        RuntimeError: no task runs here, or this is not a worker thread.
-        LookupError, ValueError: as `xcom_pull` does.
+        RuntimeError: No task runs here, or this is not a worker thread.
+        LookupError: There is no value, or none came in time, and there is no default.
+        ValueError: There is no broker.
+
+    Blocks the thread. O(size of the value).
     """
-    run = _inside("xcom_pull_sync()")
+    run = _run_for("xcom_pull_sync()")
     try:
         return from_thread.run(run.pull, key, default, timeout)
     except NoEventLoopError:
         raise RuntimeError(
-            "xcom_pull_sync() is for `def` tasks, which run in a thread: in an `async def` one "
+            "xcom_pull_sync() is for `def` tasks, which run in a thread: in an `async def` "
             "write `await xcom_pull(...)`"
         ) from None

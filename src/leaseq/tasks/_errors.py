@@ -1,4 +1,4 @@
-"""What can be wrong with a task."""
+"""Errors of tasks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ __all__ = ["TaskDataError", "TaskFailedError", "ValueTooLargeError"]
 
 
 class TaskDataError(LeaseqError, ValueError):
-    """What is in a task does not fit, and no second try would help: it becomes a dead letter.
+    """The data of a task does not fit; a retry would not help, so the task is a dead letter.
 
-    There is no such task here; an argument or a result is not what the function's annotations
-    say, with the path of the field; what is to be kept cannot be written as JSON.
+    Raised when no function is registered under the task's name, when an argument or a result does
+    not match the function's annotations (the message has the path of the field), and when a value
+    to be kept cannot be written as JSON.
     """
 
 
 class ValueTooLargeError(TaskDataError):
-    """A result, or what is pushed to XCom, is larger than the ``value_limit`` of its queue."""
+    """A result or an XCom value is larger than the ``value_limit`` of its `TaskQueue`."""
 
 
 class TaskFailedError(LeaseqError):
-    """The task whose result is asked for was given up.
+    """The task whose result was asked for was given up.
 
     Attributes:
-        task_id: Which task.
-        reason: Why, as its dead letter has it.
+        task_id: The id of the task.
+        reason: The reason in its dead letter.
     """
 
     def __init__(self, task_id: str, reason: str) -> None:

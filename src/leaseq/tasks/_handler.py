@@ -1,4 +1,4 @@
-"""What a worker does with a task, and tells of it."""
+"""Handlers: the code that runs tasks and is notified of their ends."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ __all__ = ["TaskHandler"]
 
 
 class TaskHandler:
-    """What a `TaskWorker` does with its tasks: subclass it, and override what is to be different.
+    """Runs the tasks of a `TaskWorker`, and is notified of them. To be subclassed.
 
-    The hooks may be ``async def`` or ``def``; the latter run in the event loop, and must not block
-    it. What a hook raises is logged, and changes nothing.
+    The hooks may be ``async def`` or ``def``; the latter run in the event loop and must not block
+    it. An error of a hook is logged and has no other effect.
     """
 
     async def process_task(self, task: Task[Any]) -> object:
-        """Do a task: here, have its function called.
+        """Run a task. This one calls the task's function.
 
-        Override it for tasks with a payload, and leave the others to
+        Override it for tasks with a payload, and pass the others to
         ``await super().process_task(task)``.
 
         Args:
-            task: What is to be done.
+            task: The task.
 
         Returns:
-            What its function returned.
+            The result of its function.
 
         Raises:
-            Exception: the task has failed, and is tried again, or is a dead letter after its last
-                retry.
-            Reject: it is a dead letter at once.
-            TaskDataError: so it is; here: it has no function.
+            Exception: The task has failed: it is tried again, or becomes a dead letter after its
+                last retry.
+            Reject: The task becomes a dead letter without a retry.
+            TaskDataError: The same. Raised here for a task without a function.
 
-        Cancelled when its lease is lost, or when the worker ends before it.
+        Cancelled when the lease is lost, or when the worker ends before the task.
         """
         if task.function is None:
             raise TaskDataError(
-                "the task has a payload and no function: give the worker a TaskHandler whose "
-                "process_task does it"
+                "the task has a payload and no function: give the worker a TaskHandler with a "
+                "process_task for it"
             )
         return await task()
 
     def on_task_start(self, task: Task[Any]) -> object:
-        """Called before a task is done."""
+        """Called before a task is run."""
 
     def on_task_success(self, task: Task[Any], duration: float) -> object:
-        """Called once a task is done and out of the queue.
+        """Called when a task is done and has left the queue.
 
         Args:
             task: The task.
-            duration: Seconds it took.
+            duration: Seconds that it took.
         """
 
     def on_task_failure(self, task: Task[Any], error: BaseException, duration: float) -> object:
-        """Called when a task has raised, each time; not when it has lost its lease.
+        """Called each time that a task has raised an error, but not when it has lost its lease.
 
         Args:
             task: The task.
-            error: What it raised.
-            duration: Seconds it took.
+            error: The error.
+            duration: Seconds that it took.
         """

@@ -1,52 +1,73 @@
-"""A queue of tasks, with the functions that they stand for."""
+"""A queue of tasks, with the functions that they call."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, Unpack, overload
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from .._core.lease import Lease
 from .._core.options import PutOptions
+from .._core.policies import Priority
+from .._core.queue_options import check_name
 from .._core.reports import Statistics
-from .._core.validation import lease_seconds
 from ..abc import Broker, LeasedQueue
-from ._backend import Place, TaskQueueOptions, queue_options
+from ._backend import Backend, TaskQueueOptions
+from ._config import QueueSettings
 from ._context import current_run
-from ._errors import TaskDataError, TaskFailedError, ValueTooLargeError
+from ._errors import TaskDataError, TaskFailedError
 from ._execution import run_here
-from ._function import TaskFunction
-from ._registry import TaskRegistry
-from ._task import DEFAULT_MAX_RETRIES, Task, check_priority, check_retries, check_tenant
+from ._task import (
+    DEFAULT_MAX_RETRIES,
+    Registry,
+    Task,
+    TaskDecorator,
+    TaskFunction,
+    TaskTerms,
+    decode_task,
+    encode_task,
+)
+from ._validation import (
+    check_count,
+    check_priority,
+    check_text,
+    seconds_or_forever,
+    unknown_options,
+)
 
-__all__ = ["TaskQueue"]
+__all__ = ["TaskQueue", "source_of"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _VALUE_LIMIT = 1_000_000
 _XCOM_TTL = 3600.0
+_OWN_OPTIONS = frozenset({"name", "max_retries", "xcom_ttl", "value_limit"})
+_TASK_OPTIONS = frozenset({"name", *TaskTerms.__dataclass_fields__})
 
 
-class TaskQueue(TaskRegistry):
+class TaskQueue:
     """A queue of tasks, fair between tenants, with a registry of its own.
 
-    Made where the functions are, often as a module's global: it does nothing by itself. Its queue
-    is made in the broker when it is first needed.
+    Made beside the functions, often as a global of a module: making it has no effect elsewhere.
+    The queue in the broker is made on first use.
 
     Args:
-        source: A `Broker`; or a `LeasedQueue`, which keeps neither results nor XCom; or None:
-            `bind` says it later.
-        name: What its queue is called in the broker. Dead letters are in ``<name>.dead``, results
-            in ``<name>.results``, XCom in ``<name>.xcom``.
-        max_retries: How often a task is tried again when it has failed, where it says nothing.
-        xcom_ttl: Seconds for which XCom values are kept, where a push says nothing.
+        source: A `Broker`; or a `LeasedQueue`, which keeps neither results nor XCom values; or
+            None: `bind` gives it later.
+        name: Name of the queue in the broker. Dead letters are in ``<name>.dead``, results in
+            ``<name>.results``, XCom values in ``<name>.xcom``.
+        max_retries: Retries of a failed task whose function does not set them.
+        xcom_ttl: Seconds for which an XCom value is kept, unless the push sets them.
         value_limit: Bytes that one result or XCom value may have as JSON.
-        **options: As `TaskQueueOptions` has them.
+        **options: See `TaskQueueOptions`.
 
     Raises:
-        TypeError: the source is none; there is no such option.
-        ValueError: an option has a value that it cannot have; or it is for a queue that is made
-            already.
+        TypeError: The source is neither a broker nor a queue; an option is unknown or has the
+            wrong type.
+        ValueError: An option is out of range, or is for a queue that exists already.
     """
 
     def __init__(
@@ -59,77 +80,184 @@ class TaskQueue(TaskRegistry):
         value_limit: int = _VALUE_LIMIT,
         **options: Unpack[TaskQueueOptions],
     ) -> None:
-        super().__init__()
-        if value_limit < 1:
-            raise ValueError(f"value_limit must be 1 byte or more, not {value_limit!r}")
-        lease_seconds("xcom_ttl", xcom_ttl)
-        self.name = name
-        self.max_retries = check_retries(max_retries)
-        self.xcom_ttl = xcom_ttl
-        self.value_limit = value_limit
-        queue_options(options)
-        self._options = options
-        self._place = None if source is None else Place(source, name, **options)
+        unknown = options.keys() - TaskQueueOptions.__optional_keys__
+        if unknown:
+            known = TaskQueueOptions.__optional_keys__ | _OWN_OPTIONS
+            raise unknown_options("a TaskQueue", unknown, known)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, not {name!r}")
+        check_name(name)
+        check_count("max_retries", max_retries, 0)
+        seconds_or_forever("xcom_ttl", xcom_ttl)
+        check_count("value_limit", value_limit, 1, " byte")
+        self._backend = Backend(name, xcom_ttl, value_limit, options)
+        self._registry = Registry(max_retries, partial(run_here, self._backend))
         self._popped: dict[str, Lease[str, Any]] = {}
+        if source is not None:
+            self._backend.bind(source)
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name!r}: {len(self._functions)} functions>"
+        return f"<TaskQueue {self.name!r}: {len(self._registry.functions)} functions>"
 
-    # Where it is
+    @property
+    def name(self) -> str:
+        """Name of the queue in the broker."""
+        return self._backend.name
+
+    @property
+    def max_retries(self) -> int:
+        """Retries of a failed task whose function does not set them."""
+        return self._registry.max_retries
+
+    @property
+    def xcom_ttl(self) -> float:
+        """Seconds for which an XCom value is kept, unless the push sets them."""
+        return self._backend.xcom_ttl
+
+    @property
+    def value_limit(self) -> int:
+        """Bytes that one result or XCom value may have as JSON."""
+        return self._backend.value_limit
+
+    def _apply(self, settings: QueueSettings) -> None:
+        """Take over the defaults of a configuration."""
+        if settings.default_max_retries is not None:
+            self._registry.max_retries = settings.default_max_retries
+        if settings.xcom_ttl_seconds is not None:
+            self._backend.xcom_ttl = settings.xcom_ttl_seconds
+
+    # The functions
+
+    @property
+    def functions(self) -> Mapping[str, TaskFunction[..., Any, Any]]:
+        """The registered functions by name; read-only."""
+        return MappingProxyType(self._registry.functions)
+
+    @overload
+    def task(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> TaskFunction[P, Coroutine[Any, Any, T], T]: ...
+
+    @overload
+    def task(self, function: Callable[P, T], /) -> TaskFunction[P, T, T]: ...
+
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        priority: int = Priority.NORMAL,
+        max_retries: int | None = None,
+        lease_timeout: float | None = None,
+        ttl: float | None = None,
+        result_ttl: float | None = None,
+        xcom_key: str | None = None,
+    ) -> TaskDecorator: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        priority: int = Priority.NORMAL,
+        max_retries: int | None = None,
+        lease_timeout: float | None = None,
+        ttl: float | None = None,
+        result_ttl: float | None = None,
+        xcom_key: str | None = None,
+        **unknown: object,
+    ) -> Any:
+        """Register a function: ``@tasks.task`` or ``@tasks.task(priority=Priority.HIGH)``.
+
+        The function can still be called as itself; ``function.task(...)`` makes a `Task` of a
+        call.
+
+        Args:
+            function: An ``async def``, or an ordinary function, which runs in a worker thread.
+            name: Name of the function in the queue; None: its own. Workers find the function by
+                this name, so producers and workers have to agree on it.
+            priority: Priority of its tasks: one of `Priority`, or any int, the higher the sooner.
+            max_retries: Retries of a failed task of it; None: those of the `TaskQueue`.
+            lease_timeout: Seconds after which a task of it goes to another worker when its own
+                has died; None: those of the queue. A living worker extends its leases.
+            ttl: Seconds in which a task has to be started for the first time; None: no limit.
+            result_ttl: Seconds for which the result is kept for `TaskQueue.result`; None: it is
+                not kept.
+            xcom_key: XCom key under which the result is pushed; None: it is not pushed.
+            **unknown: There are no other options.
+
+        Raises:
+            TypeError: It is not a function, or it is a generator; an option is unknown or has the
+                wrong type.
+            ValueError: The name is taken; a number is out of range; a result is to be kept, and
+                there is no broker.
+
+        O(1).
+        """
+        if unknown:
+            raise unknown_options("@tasks.task(...)", unknown, _TASK_OPTIONS)
+        terms = TaskTerms(priority, max_retries, lease_timeout, ttl, result_ttl, xcom_key)
+
+        def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
+            made = self._registry.define(function, name, terms)
+            self._check_keeps(made)
+            self._registry.add(made)
+            return made
+
+        return register if function is None else register(function)
+
+    def _check_keeps(self, function: TaskFunction[..., Any, Any]) -> None:
+        """Raise `ValueError` if the result of a function is to be kept, and there is no broker."""
+        if self._backend.is_bound and function._definition.terms.keeps_result:
+            self._backend.check_keeps(f"keeping the result of task {function.name!r}")
+
+    # The source
 
     @contextmanager
     def bind(self, source: Broker | LeasedQueue[str, Any]) -> Iterator[None]:
-        """Say where the tasks go, for a ``with`` block.
+        """Put the tasks into a broker or a queue, for a ``with`` block.
+
+        Args:
+            source: As for a `TaskQueue`.
 
         Raises:
-            RuntimeError: that is said already.
-            TypeError, ValueError: as for the ``source`` of a `TaskQueue`; or a function's results
-                are to be kept, and it is not a broker.
+            RuntimeError: It is bound already.
+            TypeError: The source is neither a broker nor a queue.
+            ValueError: There are options for the queue, and it exists already; or the result of a
+                function is to be kept, and the source is not a broker.
+
+        O(functions).
         """
-        if self._place is not None:
-            raise RuntimeError(f"{self!r} has a place for its tasks already: bind it once")
-        place = self._place = Place(source, self.name, **self._options)
+        self._backend.bind(source)
         try:
-            for function in self._functions.values():
-                self.check_keeps(function)
+            for function in self._registry.functions.values():
+                self._check_keeps(function)
             yield
         finally:
-            assert self._place is place
-            self._place = None
+            self._backend.unbind()
             self._popped.clear()
 
     @property
     def bound(self) -> bool:
-        """Whether there is a place for its tasks."""
-        return self._place is not None
-
-    @property
-    def place(self) -> Place:
-        """Where the tasks are.
-
-        Raises:
-            RuntimeError: nothing has said so.
-        """
-        if self._place is None:
-            raise RuntimeError(
-                f"{self!r} has no broker yet: write TaskQueue(leaseq.connect(url)), or "
-                "`with tasks.bind(broker):` around what uses it"
-            )
-        return self._place
+        """True while there is a broker or a queue for the tasks."""
+        return self._backend.is_bound
 
     async def open(self) -> LeasedQueue[str, Any]:
-        """The queue that holds the tasks, under their ids; made if it is not there.
+        """Return the queue that holds the tasks by their ids; made if it does not exist.
 
-        For all that this class has no call for: `LeasedQueue.redrive`, `LeasedQueue.set_tenant`,
+        For calls that this class does not have: `LeasedQueue.redrive`, `LeasedQueue.set_tenant`,
         and so on.
 
         Raises:
-            RuntimeError: there is no broker yet.
-            QueueClosedError, ValueError: as `Broker.queue` does.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The broker is closed.
+            ValueError: The queue exists with other options.
 
-        If cancelled, nothing was made. O(1).
+        If cancelled, no queue was made. O(1).
         """
-        return await self.place.open()
+        return await self._backend.open()
 
     # Producers
 
@@ -143,35 +271,39 @@ class TaskQueue(TaskRegistry):
         delay: float = 0.0,
         ttl: float | None = None,
     ) -> Task[T]:
-        """Queue a task, for a worker to do.
+        """Queue a task for a worker.
 
         A task that is pushed again while it waits or runs is still one task.
 
         Args:
-            task: What is to be done.
-            tenant: Whose work it is. None: what the task says; or, inside a task, whose that is.
-            priority: One of `Priority`, or any int; None: what the task says.
-            workflow: What its XCom values are found under. None: inside a task, that one's; else
-                the task is a workflow of its own.
-            delay: Seconds until it may be done.
-            ttl: Seconds in which it must have been started for the first time, or it is a dead
-                letter; None: what its function says.
+            task: The task.
+            tenant: The tenant that the work belongs to. None: the task's own; or, inside of a
+                task, the tenant of that.
+            priority: One of `Priority`, or any int, the higher the sooner; None: the task's own.
+            workflow: Namespace of its XCom values. None: inside of a task, the workflow of that;
+                elsewhere the task is a workflow of its own.
+            delay: Seconds until it may be started.
+            ttl: Seconds in which it has to be started for the first time, or it is a dead letter;
+                None: those of its function.
 
         Returns:
             The task as it was queued: with its tenant, priority and workflow.
 
         Raises:
-            TypeError: it is not a task; the tenant is not a string, or the priority not an int.
-            ValueError: its function is another `TaskQueue`'s; or as `LeasedQueue.put` does.
-            RuntimeError: there is no broker yet.
-            QueueClosedError, TimekeeperNotRunningError: as `LeasedQueue.put` does.
+            TypeError: It is not a task; the tenant or the workflow is not a string, or the
+                priority not an int.
+            ValueError: Its function is registered with another `TaskQueue`; or an option is
+                refused by `LeasedQueue.put`.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed or shut down.
+            TimekeeperNotRunningError: There is a delay, and the broker's `run` was not started.
 
-        Waits while the queue is full. If cancelled, nothing was queued. O(size of the task).
+        Waits while the queue is full. If cancelled, the task was not queued. O(size of the task).
         """
         task = self._as_queued(task, tenant, priority, workflow)
         options = _put_options(task, delay, ttl)
-        queue = await self.open()
-        await queue.put(task.id, task.to_wire(), **options)
+        queue = await self._backend.open()
+        await queue.put(task.id, encode_task(task), **options)
         return task
 
     async def push_many(
@@ -184,29 +316,41 @@ class TaskQueue(TaskRegistry):
         delay: float = 0.0,
         ttl: float | None = None,
     ) -> list[Task[T]]:
-        """Queue tasks in one step: all or none. Arguments and errors are those of `push`.
+        """Queue several tasks in one step: all or none.
 
-        Where they are not all alike in tenant, priority and time to live, that takes a transaction
-        of the broker, which does not wait for room.
+        Tasks that differ in tenant, priority or time to live take a transaction of the broker,
+        which does not wait for room.
+
+        Args:
+            tasks: The tasks.
+            tenant: As for `push`, for each of them; so are the others.
+            priority: One of `Priority`, or any int.
+            workflow: Namespace of their XCom values.
+            delay: Seconds until they may be started.
+            ttl: Seconds in which each has to be started for the first time.
+
+        Returns:
+            The tasks as they were queued.
 
         Raises:
-            TransactionError: they are not alike, and there is no room for all.
-            ValueError: they are not alike, and there is no broker.
+            TransactionError: They differ, and there is no room for all of them.
+            ValueError: They differ, and there is no broker; or as `push` does.
+            TypeError, RuntimeError, QueueClosedError, TimekeeperNotRunningError: As `push` does.
 
-        If cancelled, nothing was queued. O(size of the tasks).
+        If cancelled, no task was queued. O(size of the tasks).
         """
         queued = [self._as_queued(task, tenant, priority, workflow) for task in tasks]
         options = [_put_options(task, delay, ttl) for task in queued]
-        queue = await self.open()
+        queue = await self._backend.open()
         if not queued:
             return []
         if all(each == options[0] for each in options):
-            await queue.put_many([(task.id, task.to_wire()) for task in queued], **options[0])
+            await queue.put_many([(task.id, encode_task(task)) for task in queued], **options[0])
             return queued
-        what = "pushing tasks with different tenants or priorities in one step"
-        async with self.place.transaction(what) as transaction:
+        purpose = "pushing tasks with different tenants or priorities in one step"
+        async with self._backend.transaction(purpose) as transaction:
             for task, each in zip(queued, options, strict=True):
-                transaction.put(queue, task.id, task.to_wire(), **each)
+                transaction.put(queue, task.id, encode_task(task), **each)
         return queued
 
     def _as_queued(
@@ -214,16 +358,17 @@ class TaskQueue(TaskRegistry):
     ) -> Task[T]:
         if not isinstance(task, Task):
             raise TypeError(
-                f"a task is made by function.task(...) or Task.create(...): {task!r} is none"
+                f"a task is made by function.task(...) or Task.create(...), not {task!r}"
             )
         function = task.function
-        if task.name is not None and self._functions.get(task.name) is not function:
+        if task.name is not None and self._registry.functions.get(task.name) is not function:
             raise ValueError(
-                f"{task!r} is not of a function of {self!r}: no worker of it would know it; push "
+                f"{task!r} is not of a function of {self!r}, so its workers do not know it: push "
                 "it to the TaskQueue that its function was decorated with"
             )
+        check_text("workflow", workflow)
         run = current_run()
-        if run is not None and run.tasks is self:
+        if run is not None and run.backend is self._backend:
             tenant = tenant or task.tenant or run.task.tenant
             workflow = workflow or task.workflow or run.workflow
         return Task(
@@ -232,14 +377,14 @@ class TaskQueue(TaskRegistry):
             task.arguments,
             task.payload,
             task.priority if priority is None else check_priority(priority),
-            task.tenant if tenant is None else check_tenant(tenant),
+            task.tenant if tenant is None else check_text("tenant", tenant),
             task.max_retries,
             workflow or task.workflow or task.id,
             task.made_at,
             function,
         )
 
-    # Consumers by hand
+    # Consumers without a worker
 
     async def pop(
         self,
@@ -248,26 +393,29 @@ class TaskQueue(TaskRegistry):
         tenants: Collection[str | None] | None = None,
         steal_from: Collection[str | None] = (),
     ) -> Task[Any] | None:
-        """Lease the next task, to be done by hand, and to be deleted when it is done.
+        """Lease the next task, to be run by the caller, and deleted when it is done.
 
-        A task that is not deleted before its lease is over goes to somebody else. A `TaskWorker`
-        does all of it.
+        A task that is not deleted before its lease expires goes to another consumer. A
+        `TaskWorker` takes care of all this.
 
         Args:
-            timeout: Seconds to wait for one; 0 (the default): do not wait; None: without end.
-            tenants: Whose tasks alone will do, in fair turn; None: anybody's.
-            steal_from: With ``tenants``: whose will do too when those have none.
+            timeout: Seconds to wait for a task. 0 (the default): do not wait; None: without end.
+            tenants: Tenants whose tasks are taken, in fair turn; None: all tenants.
+            steal_from: With ``tenants``: tenants whose tasks are taken when those have none.
 
         Returns:
-            The task; None: there was none in time.
+            The task; None if there was none in time.
 
         Raises:
-            QueueClosedError, TimekeeperNotRunningError, ValueError: as `LeasedQueue.get` does.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed, or shut down and drained.
+            TimekeeperNotRunningError: The broker's `run` was not started.
+            ValueError: An option is out of range.
 
-        If cancelled, nothing was taken. O(log tenants), plus the tasks popped here and not yet
+        If cancelled, no task was taken. O(log tenants), plus the tasks popped here and not yet
         deleted.
         """
-        queue = await self.open()
+        queue = await self._backend.open()
         self._popped = {id_: lease for id_, lease in self._popped.items() if lease.ended is None}
         while True:
             try:
@@ -275,7 +423,7 @@ class TaskQueue(TaskRegistry):
             except TimeoutError:
                 return None
             try:
-                task = self.read(lease)
+                task = decode_task(lease.key, lease.value, self._registry.functions)
             except TaskDataError as error:
                 await lease.reject(str(error))
                 continue
@@ -283,25 +431,40 @@ class TaskQueue(TaskRegistry):
             return task
 
     async def get(self, task_id: str) -> Task[Any] | None:
-        """The task of an id that waits or runs; None: there is none. It is only looked at. O(1)."""
-        queue = await self.open()
+        """Return a task that waits or runs, and leave it where it is; None if there is none.
+
+        Args:
+            task_id: Id of the task.
+
+        Raises:
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+            TaskDataError: The key's value is not a task.
+
+        If cancelled, nothing has changed. O(1).
+        """
+        queue = await self._backend.open()
         wire = await queue.peek(task_id)
-        return None if wire is None else Task.from_wire(task_id, wire, self._functions)
+        return None if wire is None else decode_task(task_id, wire, self._registry.functions)
 
     async def delete(self, task: Task[Any] | str) -> bool:
-        """Take out a task that was popped here and is done, or one that waits.
+        """Remove a task that was popped here and is done, or one that waits.
 
         Args:
             task: The task, or its id.
 
         Returns:
-            Whether it is gone by this call. False: it was not there; or it is in other hands, or
-            delayed, and stays.
+            True if this call has removed it. False: it is not there; or it is leased to another
+            consumer, or delayed, and stays.
 
-        If cancelled, nothing was deleted. O(1).
+        Raises:
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+
+        If cancelled, the task was not removed. O(1).
         """
         task_id = task if isinstance(task, str) else task.id
-        queue = await self.open()
+        queue = await self._backend.open()
         lease = self._popped.pop(task_id, None)
         if lease is None or lease.ended is not None:
             try:
@@ -312,24 +475,41 @@ class TaskQueue(TaskRegistry):
         return True
 
     async def stats(self, *, tenants: bool = False) -> Statistics:
-        """Counts of what waits and runs, and of what has happened: `LeasedQueue.statistics`.
+        """Return the counts of the queue, as `LeasedQueue.statistics` does.
 
         Args:
-            tenants: Whether to tell it for each tenant, too.
+            tenants: True to include the counts of each tenant.
 
-        O(1); with tenants O(tenants).
+        Raises:
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+
+        If cancelled, nothing has changed. O(1); with tenants O(tenants).
         """
-        queue = await self.open()
+        queue = await self._backend.open()
         return await queue.statistics(tenants=tenants)
 
     async def shutdown(self) -> None:
-        """Say that nothing more is coming: workers end when all is done. `LeasedQueue.shutdown`."""
-        queue = await self.open()
+        """Refuse new tasks; workers end when the queue is drained. See `LeasedQueue.shutdown`.
+
+        Raises:
+            RuntimeError: There is no broker yet.
+
+        Takes effect even if cancelled. O(waiting consumers).
+        """
+        queue = await self._backend.open()
         await queue.shutdown()
 
     async def join(self) -> None:
-        """Wait until all tasks are done or given up. If cancelled, nothing has changed."""
-        queue = await self.open()
+        """Wait until all tasks are done or given up.
+
+        Raises:
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+
+        If cancelled, nothing has changed. O(1).
+        """
+        queue = await self._backend.open()
         await queue.join()
 
     # Results
@@ -341,77 +521,54 @@ class TaskQueue(TaskRegistry):
     async def result(self, task: str, timeout: float | None = None) -> Any: ...
 
     async def result(self, task: Task[Any] | str, timeout: float | None = None) -> Any:
-        """What a task has returned, as soon as it has.
+        """Wait until a task is done, and return its result.
 
-        Its function has to keep it: ``@tasks.task(result_ttl=3600)``. It can be asked for again,
-        and by others, until that time is over.
+        Its function has to keep it: ``@tasks.task(result_ttl=3600)``. Until that time is over,
+        the result can be read again, and by other callers.
 
         Args:
             task: The task; or its id, and the result is as JSON has it.
-            timeout: Seconds to wait for it, None: without end; 0: do not wait. A task that is
-                never started, because its time to live was over, has no result.
+            timeout: Seconds to wait. None: without end; 0: do not wait. A task that is never
+                started, because its time to live is over, has no result.
 
         Raises:
-            TimeoutError: it did not come in time.
-            TaskFailedError: the task was given up.
-            ValueError: its function does not keep its result; there is no broker that has it.
-            TimekeeperNotRunningError: it is to be waited for, and the broker's `run` was not
+            TimeoutError: There was no result in time.
+            TaskFailedError: The task was given up.
+            ValueError: Its function does not keep its result, or there is no broker.
+            RuntimeError: There is no broker yet.
+            TimekeeperNotRunningError: The call has to wait, and the broker's `run` was not
                 started.
 
         If cancelled, nothing has changed. O(size of the result).
         """
         task_id = task if isinstance(task, str) else task.id
         function = None if isinstance(task, str) else task.function
-        if not isinstance(task, str) and (function is None or function.terms.result_ttl is None):
+        definition = None if function is None else function._definition
+        if not isinstance(task, str) and (
+            definition is None or definition.terms.result_ttl is None
+        ):
             raise ValueError(
                 f"{task!r} does not keep its result: decorate its function with "
                 "@tasks.task(result_ttl=3600)"
             )
-        store = await self.place.store("results", f"the result of {task_id!r}")
+        results = await self._backend.results(f"the result of {task_id!r}")
         try:
-            outcome = await store.wait(task_id, timeout)
+            outcome = await results.wait(task_id, timeout)
         except TimeoutError:
             raise TimeoutError(f"no result of task {task_id!r} within {timeout} s") from None
         if "failed" in outcome:
             raise TaskFailedError(task_id, outcome["failed"])
         result = outcome["result"]
-        return result if function is None else function.signature.typed_result(result)
+        return result if definition is None else definition.signature.typed_result(result)
 
-    # For workers, and for `await task()`
 
-    def read(self, lease: Lease[str, Any]) -> Task[Any]:
-        """The task that a lease holds.
+def source_of(tasks: TaskQueue) -> Broker | LeasedQueue[str, Any]:
+    """Return the broker or the queue that the tasks are in.
 
-        Raises:
-            TaskDataError: it holds something else.
-        """
-        return Task.from_wire(lease.key, lease.value, self._functions)
-
-    def check_keeps(self, function: TaskFunction[..., Any, Any]) -> None:
-        """See that what a function returns can be kept, if it is to be.
-
-        Raises:
-            ValueError: there is no broker.
-        """
-        if self._place is not None and function.terms.keeps_something:
-            self._place.check_keeps(f"what task {function.name!r} returns")
-
-    def within_limit(self, plain: T, size: int, what: str) -> T:
-        """A plain value, if it is not too large to be kept.
-
-        Raises:
-            ValueTooLargeError: it is.
-        """
-        if size > self.value_limit:
-            raise ValueTooLargeError(
-                f"{what} has {size} bytes as JSON, and value_limit is {self.value_limit}: store "
-                "it elsewhere, and keep where"
-            )
-        return plain
-
-    async def run_here(self, task: Task[T]) -> T:
-        """Do a task here and now: `Task.__call__`."""
-        return await run_here(self, task)
+    Raises:
+        RuntimeError: There is none yet.
+    """
+    return tasks._backend.source
 
 
 def _put_options(task: Task[Any], delay: float, ttl: float | None) -> PutOptions:
@@ -421,7 +578,7 @@ def _put_options(task: Task[Any], delay: float, ttl: float | None) -> PutOptions
     if delay:
         options["delay"] = delay
     if ttl is None and task.function is not None:
-        ttl = task.function.terms.ttl
+        ttl = task.function._definition.terms.ttl
     if ttl is not None:
         options["ttl"] = ttl
     return options

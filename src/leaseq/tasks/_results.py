@@ -1,8 +1,8 @@
-"""Values that are kept for a time, by key, and can be waited for.
+"""Results and XCom values, each kept for a time under a key, and waited for.
 
-A value lies in a queue of the broker's, and is never leased: so its time to live, which runs until
-the first lease, runs all the time. Who waits for a value takes a second item, the *bell*, which is
-put with it: it wakes one waiter, and that one rings again for the next.
+A value is an item in a queue of the broker that is never leased: its time to live, which runs
+until the first lease, so runs all the time. A waiter takes a second item, the *bell*, which is put
+together with the value: it wakes one waiter, which then rings it for the next.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from .._core.errors import LeaseLostError
 from .._core.validation import wait_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 
-__all__ = ["Store"]
+__all__ = ["Results"]
 
 _LEASE: Final = 10.0
-"""Seconds until the bell rings for another one if its waiter dies with it in hand."""
+"""Seconds until the bell rings for another waiter, when the one that holds it dies."""
 _ECHO: Final = 60.0
-"""Seconds in which one who looked too early comes to wait."""
+"""Seconds in which a waiter that found no value has to start waiting for the bell."""
 
 
-class Store:
-    """Values by key, each for a time, in one queue of a broker.
+class Results:
+    """Values by key, each with a time to live, in one queue of a broker.
 
     Args:
-        broker: Whose transactions they are put in.
-        queue: Where they are.
+        broker: The broker of the queue.
+        queue: The queue that holds the values and their bells.
     """
 
     def __init__(self, broker: Broker, queue: LeasedQueue[str, Any]) -> None:
@@ -37,33 +37,33 @@ class Store:
         self._queue = queue
 
     def stage(self, transaction: Transaction, key: str, value: object, ttl: float) -> None:
-        """Have a transaction keep a value, instead of the one that is there.
+        """Add to a transaction that a value is kept, in place of an older one.
 
         Args:
-            transaction: In which step.
-            key: What it is found under.
+            transaction: The transaction.
+            key: The key of the value.
             value: A plain value.
-            ttl: Seconds until it is gone.
+            ttl: Seconds for which it is kept.
         """
-        transaction.put(self._queue, _value(key), [value], ttl=ttl)
-        transaction.put(self._queue, _bell(key), True, ttl=ttl, if_in_flight="buffer")
+        transaction.put(self._queue, _value_key(key), [value], ttl=ttl)
+        transaction.put(self._queue, _bell_key(key), True, ttl=ttl, if_in_flight="buffer")
 
     async def read(self, key: str) -> list[Any]:
-        """The value, alone in a list; or an empty list."""
-        return await self._queue.peek(_value(key)) or []
+        """Return a list with the value, or an empty list."""
+        return await self._queue.peek(_value_key(key)) or []
 
     async def wait(self, key: str, timeout: float | None) -> Any:
-        """The value, as soon as there is one.
+        """Wait until there is a value, and return it.
 
         Args:
-            key: What it is found under.
-            timeout: Seconds to wait for it, None: without end; 0: do not wait.
+            key: The key of the value.
+            timeout: Seconds to wait. None: without end; 0: do not wait.
 
         Raises:
-            TimeoutError: it did not come in time.
-            ValueError: the timeout is negative or not a number.
+            TimeoutError: There was no value in time.
+            ValueError: The timeout is negative or not a number.
 
-        If cancelled, nothing has changed: the value is there for others, and so is the bell.
+        If cancelled, nothing has changed: value and bell are there for other waiters.
         """
         if timeout is not None:
             wait_seconds("timeout", timeout)
@@ -72,23 +72,23 @@ class Store:
             raise TimeoutError
         with fail_after(timeout):
             while not found:
-                _, _, lease = await self._queue.take(_bell(key), lease_timeout=_LEASE)
+                _, _, lease = await self._queue.take(_bell_key(key), lease_timeout=_LEASE)
                 with suppress(LeaseLostError):
                     async with lease:  # a bell whose value is gone ends here
                         found = await self.read(key)
                         if found:
-                            await self._ring_for_the_next(key, lease)
+                            await self._ring_for_the_next(lease)
         return found[0]
 
-    async def _ring_for_the_next(self, key: str, lease: Any) -> None:
+    async def _ring_for_the_next(self, bell: Any) -> None:
         async with self._broker.transaction() as transaction:
-            transaction.ack(lease)
-            transaction.put(self._queue, lease.key, True, ttl=_ECHO)
+            transaction.ack(bell)
+            transaction.put(self._queue, bell.key, True, ttl=_ECHO)
 
 
-def _value(key: str) -> str:
+def _value_key(key: str) -> str:
     return f"value:{key}"
 
 
-def _bell(key: str) -> str:
+def _bell_key(key: str) -> str:
     return f"bell:{key}"

@@ -1,8 +1,8 @@
-"""Values as JSON has them, and back by the annotations of a function.
+"""Arguments and results of a function: to plain values and back, by its annotations.
 
-What a task carries leaves the process on some engines. So it has one form on all of them: what is
-left of a value after it was written as JSON and read again. A dataclass is a dict then, a set a
-list, a date a string. The annotations of the function say what to make of it again.
+The values of a task leave the process on some engines. So they have one form on all of them, the
+*plain* one: the value after it was written as JSON and read again. A dataclass becomes a dict, a
+set a list, a date a string. The annotations of the function turn it back.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def as_plain(value: object, what: str) -> tuple[Any, int]:
-    """What JSON makes of a value, and how many bytes it takes.
+    """Return the plain form of a value, and its size as JSON in bytes.
 
     Args:
-        value: What msgspec can write: plain values, dataclasses, Structs, dates, enums and so on.
-        what: What the value is, for the error.
+        value: Any value that msgspec can write: plain values, dataclasses, Structs, dates, enums
+            and so on.
+        what: Subject of the error.
 
     Raises:
-        TaskDataError: it cannot be written as JSON.
+        TaskDataError: It cannot be written as JSON.
     """
     try:
         data = _encode(value)
@@ -44,17 +45,18 @@ def as_plain(value: object, what: str) -> tuple[Any, int]:
     return _decode(data), len(data)
 
 
-class Typed:
-    """What an annotation makes of plain values: new ones, which nobody shares.
+class _Converter:
+    """Conversion of plain values to the type of an annotation: always to new values.
 
-    It goes by JSON: for that, msgspec compiles an annotation once; to convert a value, each time.
+    It goes through JSON: msgspec compiles an annotation for that once, and for the conversion of
+    a value each time.
 
     Args:
         annotation: The annotation.
-        what: What the values are, for errors.
+        what: Subject of errors.
 
     Raises:
-        TaskDataError: nothing plain can be made into it.
+        TaskDataError: Values of this type cannot be read from JSON.
     """
 
     def __init__(self, annotation: Any, what: str) -> None:
@@ -67,18 +69,18 @@ class Typed:
             ) from None
 
     def read(self, data: bytes) -> Any:
-        """What it makes of JSON.
+        """Convert a value in JSON.
 
         Raises:
-            TaskDataError: it does not fit, with the path of the field.
+            TaskDataError: It does not match the annotation; the message has the path of the field.
         """
         try:
             return self._read(data)
         except msgspec.ValidationError as error:
             raise TaskDataError(f"{self._what}: {error}") from None
 
-    def of(self, plain: object) -> Any:
-        """What it makes of a plain value. Raises as `read`."""
+    def convert(self, plain: object) -> Any:
+        """Convert a plain value. Raises as `read` does."""
         try:
             data = _encode(plain)
         except _UNWRITABLE as error:
@@ -87,18 +89,18 @@ class Typed:
 
 
 def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What has the annotations of a function, a partial one, or an object that can be called."""
+    """Return the object with the annotations of a function, a partial or a callable object."""
     while isinstance(function, partial):
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
 
 
 class Signature:
-    """The parameters of a function, and what it returns, as its annotations have them.
+    """The parameters and the return type of a function.
 
     Args:
         function: The function.
-        name: What the task is called, for errors.
+        name: Name of the task, for errors.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -113,7 +115,7 @@ class Signature:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        """The annotations, resolved at first use: names may be defined below the function."""
+        """The annotations, resolved on first use: names may be defined below the function."""
         try:
             return get_type_hints(_annotated(self._function), include_extras=True)
         except NameError as error:
@@ -123,8 +125,8 @@ class Signature:
             ) from None
 
     @cached_property
-    def _arguments(self) -> Typed:
-        """What makes arguments of plain values, by the names of their parameters."""
+    def _arguments(self) -> _Converter:
+        """Converter of the arguments, which are a dict by the names of the parameters."""
         fields: dict[str, Any] = {}
         for name, parameter in self._parameters.items():
             annotation = self._hints.get(name, Any)
@@ -136,27 +138,27 @@ class Signature:
                 required = parameter.default is Parameter.empty
                 fields[name] = Required[annotation] if required else annotation
         arguments = TypedDict("Arguments", fields, total=False)  # type: ignore[misc]
-        return Typed(arguments, self._what)
+        return _Converter(arguments, self._what)
 
     @cached_property
-    def _result(self) -> Typed:
-        """What makes a result of a plain value."""
-        return Typed(self._hints.get("return", Any), f"{self._what}: its result")
+    def _result(self) -> _Converter:
+        """Converter of the result."""
+        return _Converter(self._hints.get("return", Any), f"{self._what}: its result")
 
     def resolve(self) -> None:
-        """See that the annotations can be used.
+        """Check that the annotations can be used.
 
         Raises:
-            TaskDataError: one cannot be resolved.
+            TaskDataError: An annotation cannot be resolved.
         """
         _ = self._arguments
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a call by the names of their parameters, in their plain form.
+        """Return the plain arguments of a call by the names of their parameters.
 
         Raises:
-            TypeError: the function does not take these.
-            TaskDataError: one is not what its annotation says, or cannot be written as JSON.
+            TypeError: The function does not take these arguments.
+            TaskDataError: An argument does not match its annotation, or cannot be written as JSON.
         """
         try:
             bound = self._signature.bind(*args, **kwargs)
@@ -175,17 +177,17 @@ class Signature:
         return plain
 
     def unbind(self, plain: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments for the function, of values that are not shared.
+        """Return positional and keyword arguments for the function, all of them new values.
 
         Raises:
-            TaskDataError: one is missing, unknown, or not what its annotation says.
+            TaskDataError: An argument is missing, unknown, or does not match its annotation.
         """
         if plain or self._parameters:
             unknown = plain.keys() - self._parameters.keys()
             if unknown:
                 names = ", ".join(map(repr, sorted(unknown)))
                 raise TaskDataError(f"{self._what} has no parameter {names}")
-            values: dict[str, Any] = self._arguments.of(plain)
+            values: dict[str, Any] = self._arguments.convert(plain)
             if self._all_by_name:
                 return (), values
             bound = BoundArguments(self._signature, values)
@@ -193,19 +195,19 @@ class Signature:
         return (), {}
 
     def plain_result(self, result: object) -> tuple[Any, int]:
-        """What the function returned in its plain form, and its size in bytes.
+        """Return the plain form of a result, and its size as JSON in bytes.
 
         Raises:
-            TaskDataError: it is not what its annotation says, or cannot be written as JSON.
+            TaskDataError: It does not match the annotation, or cannot be written as JSON.
         """
         plain, size = as_plain(result, f"{self._what}: its result")
         self.typed_result(plain)
         return plain, size
 
     def typed_result(self, plain: object) -> Any:
-        """What the function returned, from its plain form.
+        """Return a result from its plain form.
 
         Raises:
-            TaskDataError: it is not what its annotation says.
+            TaskDataError: It does not match the annotation.
         """
-        return self._result.of(plain)
+        return self._result.convert(plain)

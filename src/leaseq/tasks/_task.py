@@ -1,64 +1,63 @@
-"""A task: a call of a function, or a payload, that is to be done somewhere, some time."""
+"""Tasks, and the functions that they call.
+
+A task names its function, and a function makes its tasks, so both are here.
+"""
 
 from __future__ import annotations
 
+import inspect
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from .._core.policies import Priority
 from ._errors import TaskDataError
-from ._signature import as_plain
+from ._signature import Signature, as_plain
+from ._validation import check_count, check_priority, check_text, seconds_or_forever
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = [
+    "DEFAULT_MAX_RETRIES",
+    "Definition",
+    "Registry",
+    "Task",
+    "TaskDecorator",
+    "TaskFunction",
+    "TaskTerms",
+    "decode_task",
+    "encode_task",
+]
 
-    from ._function import TaskFunction
-
-__all__ = ["DEFAULT_MAX_RETRIES", "Task", "new_id"]
-
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 DEFAULT_MAX_RETRIES = 3
 
 
-class _Wire(msgspec.Struct, omit_defaults=True):
-    """What a queue holds of a task, under its id."""
-
-    made_at: float
-    name: str | None = None
-    arguments: dict[str, Any] = {}
-    payload: Any = None
-    priority: int = int(Priority.NORMAL)
-    tenant: str | None = None
-    max_retries: int = DEFAULT_MAX_RETRIES
-    workflow: str | None = None
-
-
-def new_id() -> str:
-    """32 hexadecimal digits, drawn at random."""
-    return uuid.uuid4().hex
-
-
 class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defaults=True):
-    """One call of a function, or one payload: ``await task()`` does it here.
+    """A call of a function, or a payload; ``await task()`` runs it here.
 
-    Made by `TaskFunction.task`, by `create`, or read from a queue. It does not change.
+    Made by `TaskFunction.task` or `create`, or read from a queue. Immutable.
 
     Attributes:
-        id: What identifies it; its key in the queue.
-        name: The name of its function; None: it has none, but a payload.
-        arguments: The function's arguments by the names of its parameters, as JSON has them.
-        payload: What is to be done, where there is no function, as JSON has it.
+        id: The unique id; the task's key in the queue.
+        name: The name of its function; None for a payload.
+        arguments: The function's arguments as JSON has them, by the names of its parameters.
+        payload: The data of a task without a function, as JSON has it.
         priority: One of `Priority`, or any int, the higher the sooner.
-        tenant: Whose work it is; None: nobody's in particular.
-        max_retries: How often it is tried again when it has failed.
-        workflow: What its XCom values are found under; tasks pushed while it runs have the same.
-            None: it is not in a queue yet, and will be a workflow of its own.
+        tenant: The tenant that the work belongs to; None: no particular one.
+        max_retries: How many times it is tried again after a failure.
+        workflow: The namespace of its XCom values, shared by the tasks that it pushes. None: it
+            is not queued yet, and will be a workflow of its own.
         made_at: When it was made, in seconds since the epoch.
-        function: What it runs; None: a payload, or a name that is not registered here.
+        function: The function that it calls; None for a payload, or a name that is not registered
+            here.
     """
 
     id: str
@@ -80,48 +79,50 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         *,
         max_retries: int = DEFAULT_MAX_RETRIES,
     ) -> Task[Any]:
-        """Make a task for work that is no function: `TaskHandler.process_task` does it.
+        """Make a task that has a payload and no function, for `TaskHandler.process_task`.
 
         Args:
-            tenant: Whose work it is; None: nobody's in particular.
-            priority: One of `Priority`, or any int.
-            payload: What is to be done: anything that can be written as JSON.
-            max_retries: How often it is tried again when it has failed.
+            tenant: The tenant that the work belongs to; None: no particular one.
+            priority: One of `Priority`, or any int, the higher the sooner.
+            payload: Any data that can be written as JSON. The task keeps a snapshot.
+            max_retries: How many times it is tried again after a failure.
 
         Raises:
-            TypeError: the tenant is not a string, or the priority not an int.
-            TaskDataError: the payload cannot be written as JSON.
-            ValueError: the number of retries is negative.
+            TypeError: The tenant is not a string, or a number is not an int.
+            TaskDataError: The payload cannot be written as JSON.
+            ValueError: The number of retries is negative.
+
+        O(size of the payload).
         """
         return Task(
-            id=new_id(),
+            id=_new_id(),
             payload=as_plain(payload, "the payload")[0],
             priority=check_priority(priority),
-            tenant=check_tenant(tenant),
-            max_retries=check_retries(max_retries),
+            tenant=check_text("tenant", tenant),
+            max_retries=check_count("max_retries", max_retries, 0),
             made_at=time.time(),
         )
 
     async def __call__(self) -> T_co:
-        """Do it here and now, as a worker would, but without a queue, retries or a kept result.
+        """Run the task here, as a worker would, but without a queue, retries or a kept result.
 
-        What it pushes to XCom is stored when it has succeeded.
+        Its XCom values are stored when it has succeeded.
 
         Raises:
-            TypeError: it has no function.
-            Exception: whatever the function raises.
+            TypeError: It has no function.
+            Exception: Any error of the function.
 
-        If cancelled, so is the function; one that runs in a thread is waited for.
+        If cancelled, the function is cancelled; one that runs in a thread is waited for.
         """
         if self.function is None:
             what = "a payload" if self.name is None else f"{self.name!r}, which is not registered"
             raise TypeError(f"task {self.id!r} cannot be called: it is {what}")
-        return await self.function.owner.run_here(self)
+        return await self.function._definition.registry.run(self)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Task):
             return NotImplemented
-        return self.id == other.id and self.to_wire() == other.to_wire()
+        return self.id == other.id and encode_task(self) == encode_task(other)
 
     def __ne__(self, other: object) -> bool:  # a Struct has one of its own
         return not self == other
@@ -133,68 +134,228 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         what = f"payload={self.payload!r}" if self.name is None else f"name={self.name!r}"
         return f"<Task {self.id} {what} tenant={self.tenant!r} priority={self.priority}>"
 
-    def to_wire(self) -> dict[str, Any]:
-        """What a queue holds of it: a dict of plain values."""
-        wire = _Wire(
-            self.made_at,
-            self.name,
-            dict(self.arguments),
-            self.payload,
-            self.priority,
-            self.tenant,
-            self.max_retries,
-            self.workflow,
-        )
-        return msgspec.to_builtins(wire)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def from_wire(
-        task_id: str, wire: object, functions: Mapping[str, TaskFunction[..., Any, Any]]
-    ) -> Task[Any]:
-        """Read what a queue holds of a task.
+def _new_id() -> str:
+    """Return 32 random hexadecimal digits."""
+    return uuid.uuid4().hex
 
-        Args:
-            task_id: The key that it is under.
-            wire: What is there.
-            functions: What names stand for.
+
+# In a queue
+
+
+class _Wire(msgspec.Struct, omit_defaults=True):
+    """The value of a task in a queue; its id is the key."""
+
+    made_at: float
+    name: str | None = None
+    arguments: dict[str, Any] = {}
+    payload: Any = None
+    priority: int = int(Priority.NORMAL)
+    tenant: str | None = None
+    max_retries: int = DEFAULT_MAX_RETRIES
+    workflow: str | None = None
+
+
+def encode_task(task: Task[Any]) -> dict[str, Any]:
+    """Return the value that a queue holds for a task: a dict of plain values."""
+    wire = _Wire(
+        task.made_at,
+        task.name,
+        dict(task.arguments),
+        task.payload,
+        task.priority,
+        task.tenant,
+        task.max_retries,
+        task.workflow,
+    )
+    return msgspec.to_builtins(wire)  # type: ignore[no-any-return]
+
+
+def decode_task(
+    task_id: str, wire: object, functions: Mapping[str, TaskFunction[..., Any, Any]]
+) -> Task[Any]:
+    """Read a task from the value that a queue holds.
+
+    Args:
+        task_id: The key of the value.
+        wire: The value.
+        functions: The registered functions by name.
+
+    Raises:
+        TaskDataError: The value is not a task.
+    """
+    try:
+        read = msgspec.convert(wire, _Wire)
+    except msgspec.ValidationError as error:
+        raise TaskDataError(f"the value of key {task_id!r} is not a task: {error}") from None
+    return Task(
+        task_id,
+        read.name,
+        read.arguments,
+        read.payload,
+        read.priority,
+        read.tenant,
+        read.max_retries,
+        read.workflow,
+        read.made_at,
+        None if read.name is None else functions.get(read.name),
+    )
+
+
+# Functions
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTerms:
+    """Checked options of ``@tasks.task(...)``."""
+
+    priority: int = Priority.NORMAL
+    max_retries: int | None = None
+    lease_timeout: float | None = None
+    ttl: float | None = None
+    result_ttl: float | None = None
+    xcom_key: str | None = None
+
+    def __post_init__(self) -> None:
+        check_priority(self.priority)
+        if self.max_retries is not None:
+            check_count("max_retries", self.max_retries, 0)
+        for name in ("lease_timeout", "ttl", "result_ttl"):
+            seconds_or_forever(name, getattr(self, name))
+        check_text("xcom_key", self.xcom_key)
+
+    @property
+    def keeps_result(self) -> bool:
+        """True if the returned value is stored, as a result or in XCom."""
+        return self.result_ttl is not None or self.xcom_key is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Definition:
+    """A function as workers need it."""
+
+    name: str
+    function: Callable[..., Any]
+    registry: Registry
+    terms: TaskTerms
+    signature: Signature
+    is_async: bool
+    """True for an ``async def``; other functions run in worker threads."""
+
+
+class TaskFunction(Generic[P, R_co, T_co]):
+    """A registered function: called as itself, or made into tasks.
+
+    ``await process_order(1)`` is an ordinary call, as without the decorator.
+    ``process_order.task(1)`` is a task, to be pushed to a queue or run here.
+
+    Attributes:
+        name: The name that workers find it by.
+    """
+
+    name: str
+    __wrapped__: Callable[P, R_co]
+
+    def __init__(self, function: Callable[P, R_co], definition: Definition) -> None:
+        update_wrapper(self, function)
+        self.name = definition.name
+        self._definition = definition
+
+    def __repr__(self) -> str:
+        return f"<TaskFunction {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function here."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def task(self, *args: P.args, **kwargs: P.kwargs) -> Task[T_co]:
+        """Make a task of a call with these arguments, of which it keeps a snapshot.
 
         Raises:
-            TaskDataError: that is not a task.
+            TypeError: The function does not take these arguments.
+            TaskDataError: An argument does not match its annotation, or cannot be written as JSON.
+
+        O(size of the arguments).
         """
-        try:
-            read = msgspec.convert(wire, _Wire)
-        except msgspec.ValidationError as error:
-            raise TaskDataError(f"what is under {task_id!r} is not a task: {error}") from None
+        definition = self._definition
+        retries = definition.terms.max_retries
         return Task(
-            task_id,
-            read.name,
-            read.arguments,
-            read.payload,
-            read.priority,
-            read.tenant,
-            read.max_retries,
-            read.workflow,
-            read.made_at,
-            None if read.name is None else functions.get(read.name),
+            id=_new_id(),
+            name=self.name,
+            arguments=definition.signature.bind(args, kwargs),
+            priority=int(definition.terms.priority),
+            max_retries=definition.registry.max_retries if retries is None else retries,
+            made_at=time.time(),
+            function=self,
         )
 
 
-def check_retries(number: int) -> int:
-    """The number, if it is one of retries."""
-    if number < 0:
-        raise ValueError(f"max_retries must be 0 or more, not {number!r}")
-    return number
+class TaskDecorator(Protocol):
+    """The decorator that ``@tasks.task(...)`` returns."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> TaskFunction[P, Coroutine[Any, Any, T], T]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> TaskFunction[P, T, T]: ...
 
 
-def check_priority(priority: int) -> int:
-    """The priority as an int, if it is one."""
-    if not isinstance(priority, int):
-        raise TypeError(f"priority must be a Priority or another int, not {priority!r}")
-    return int(priority)
+class Registry:
+    """The functions of one `TaskQueue` by name. Workers run no other function.
 
+    Args:
+        max_retries: Retries of tasks whose function does not set them.
+        run: Runs a task in this process, for `Task.__call__`.
+    """
 
-def check_tenant(tenant: str | None) -> str | None:
-    """The tenant, if it can be one."""
-    if not isinstance(tenant, str | None):
-        raise TypeError(f"tenant must be a string or None, not {tenant!r}")
-    return tenant
+    __slots__ = ("functions", "max_retries", "run")
+
+    def __init__(self, max_retries: int, run: Callable[[Task[Any]], Awaitable[Any]]) -> None:
+        self.functions: dict[str, TaskFunction[..., Any, Any]] = {}
+        self.max_retries = max_retries
+        self.run = run
+
+    def define(
+        self, function: Callable[..., Any], name: str | None, terms: TaskTerms
+    ) -> TaskFunction[..., Any, Any]:
+        """Make a `TaskFunction`; `add` registers it.
+
+        Raises:
+            TypeError: It is not a function, or it is a generator; the name is not a string.
+            ValueError: The name is taken, or there is none.
+        """
+        if not callable(function):
+            raise TypeError(
+                f"a task is a function, not {function!r}: write @tasks.task, or "
+                "@tasks.task(name=...) with keywords"
+            )
+        name = getattr(function, "__name__", None) if name is None else name
+        if not isinstance(name, str | None):
+            raise TypeError(f"a task's name is a string, not {name!r}")
+        if not name:
+            raise ValueError(f"{function!r} has no name of its own: give it one with name=")
+        if name in self.functions:
+            raise ValueError(
+                f"there is a task {name!r} already, {self.functions[name].__wrapped__!r}: "
+                "give one of the two another name with name="
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"task {name!r} cannot be a generator: a worker does not iterate over it; return "
+                "a list"
+            )
+        definition = Definition(
+            name,
+            function,
+            self,
+            terms,
+            Signature(function, name),
+            inspect.iscoroutinefunction(function),
+        )
+        return TaskFunction[..., Any, Any](function, definition)
+
+    def add(self, function: TaskFunction[..., Any, Any]) -> None:
+        """Register a function under its name."""
+        self.functions[function.name] = function

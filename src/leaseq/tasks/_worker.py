@@ -1,4 +1,4 @@
-"""Workers: tasks done, tried again, and given up."""
+"""Workers: they run tasks, and decide when to retry and when to give up."""
 
 from __future__ import annotations
 
@@ -8,72 +8,81 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from inspect import isawaitable, iscoroutinefunction
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CapacityLimiter, Event
 from anyio.abc import TaskStatus
 
 from .._core.lease import Lease
 from .._core.loop import Home
-from .._core.validation import lease_seconds, wait_seconds
 from .._pool import Reject, ServeOptions, is_mere_failure, serve
 from ._config import WorkerConfig
-from ._context import Run, enter, leave
+from ._context import Run, enter_run, leave_run
 from ._errors import TaskDataError
 from ._execution import execute, finish, give_up
 from ._handler import TaskHandler
 from ._queue import TaskQueue
-from ._task import Task
+from ._task import Task, decode_task
+from ._validation import (
+    check_count,
+    check_wait,
+    read_tenants,
+    seconds_or_forever,
+    unknown_options,
+)
 
 __all__ = ["TaskWorker", "WorkerHealth"]
 
 logger = logging.getLogger("leaseq")
 
 _LONGEST_TRACEBACK: Final = 10_000
+_OPTIONS: Final = ("id", "tenants", "steal_from", "concurrency", "max_runtime", "stop", "grace")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """How a worker is, for readiness probes."""
+    """State of a worker, for readiness probes."""
 
     id: str
+    """Name of the worker."""
     running: bool
-    """Whether its `run` is at work."""
+    """True while its `run` is running."""
     last_claim: float | None
-    """Seconds since it last took a task; None: it never has."""
+    """Seconds since it last claimed a task; None: it never has."""
     tasks: int
-    """How many it is doing."""
+    """Number of tasks that it is running."""
     oldest: float | None
-    """Seconds for which it has been doing the one that it began first; None: it is doing none."""
+    """Seconds since the oldest of them was started; None: it is running no task."""
 
 
 class TaskWorker:
-    """Does the tasks of a queue: ``await tg.start(worker.run)``.
+    """Runs the tasks of a queue: ``await tg.start(worker.run)``.
 
     Its own tenants come first, in fair turn by their weights; then those it may steal from. Within
-    a tenant, critical tasks come before normal ones. Leases are extended while their tasks run. A
-    task that fails is tried again, after the queue's backoff, as often as it says; then it is a
-    dead letter, with the traceback.
+    a tenant the higher priority comes first. Leases are extended while their tasks run. A failed
+    task is tried again after the queue's backoff, up to its ``max_retries``; then it is a dead
+    letter, with the traceback.
 
     Args:
         tasks: The queue, with the functions.
-        handler: What is done with tasks, and told of them; None: their functions are called.
-        id: What it is called, in `LeasedQueue.inflight` and in logs.
-        tenants: Whose tasks it does; None: anybody's.
-        steal_from: With ``tenants``: whose tasks it does when those have none.
-        concurrency: How many tasks it does at a time.
-        max_runtime: Seconds for one task, after which its lease is let go: it is cancelled, and
-            tried again. None: no bound. Nothing can stop a function in a thread.
-        stop: Once it is set the worker takes nothing more, and ends; None: it has one of its own,
-            which `stop` sets.
-        grace: With a stop: seconds for the tasks that run then; those that take longer are
-            cancelled, and go back uncounted. `math.inf`: as long as they take.
+        handler: Runs the tasks and is notified of them; None: their functions are called.
+        id: Name of the worker, in `LeasedQueue.inflight` and in logs.
+        tenants: Tenants whose tasks it runs; None: all tenants.
+        steal_from: With ``tenants``: tenants whose tasks it runs when those have none.
+        concurrency: Tasks that it runs at a time.
+        max_runtime: Longest run of one task, in seconds: then its lease is let go, so that it is
+            cancelled and tried again. None: no bound. A function in a thread cannot be stopped.
+        stop: Event that stops the worker: it claims no more tasks, and ends. None: only `stop`
+            does.
+        grace: Seconds that running tasks get after a stop; those that take longer are cancelled,
+            and go back uncounted. `math.inf` (the default): no limit.
+        **unknown: There are no other options.
 
     Raises:
-        TypeError: the handler is not a `TaskHandler`, or its `process_task` no ``async def``; the
-            tenants are one string.
-        ValueError: a number is one that cannot be; there are no tenants in the list; there are
-            some to steal from, and none of its own.
+        TypeError: An option is unknown or has the wrong type; the ``process_task`` of the handler
+            is not an ``async def``.
+        ValueError: A number is out of range; ``tenants`` is empty; there is ``steal_from`` without
+            ``tenants``.
     """
 
     def __init__(
@@ -88,35 +97,45 @@ class TaskWorker:
         max_runtime: float | None = None,
         stop: Event | None = None,
         grace: float = inf,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_options("a TaskWorker", unknown, _OPTIONS)
+        if not isinstance(tasks, TaskQueue):
+            raise TypeError(f"tasks must be a TaskQueue, not {tasks!r}")
         if handler is not None and not isinstance(handler, TaskHandler):
             raise TypeError(f"handler must be a TaskHandler, not {handler!r}: subclass that")
         if handler is not None and not iscoroutinefunction(handler.process_task):
             raise TypeError(
-                f"{type(handler).__name__}.process_task must be an async def; what blocks in it "
+                f"{type(handler).__name__}.process_task must be an async def; code that blocks "
                 "goes into `await anyio.to_thread.run_sync(...)`"
             )
-        if isinstance(tenants, str) or isinstance(steal_from, str):
-            raise TypeError("tenants and steal_from are lists of names, not one name")
-        if tenants is not None and not tenants:
-            raise ValueError("tenants must name one at least, or be None for anybody")
-        if steal_from and tenants is None:
+        if not isinstance(id, str):
+            raise TypeError(f"id must be a string, not {id!r}")
+        own = None if tenants is None else read_tenants("tenants", tenants)
+        others = read_tenants("steal_from", steal_from)
+        if own is not None and not own:
+            raise ValueError("tenants must name at least one tenant, or be None for all tenants")
+        if others and own is None:
             raise ValueError(
-                f"steal_from={list(steal_from)!r} is for a worker with tenants of its own: "
-                "give it tenants, or leave it to do anybody's tasks"
+                f"steal_from={list(others)!r} is for a worker with tenants of its own: "
+                "give it tenants, or leave steal_from out: it runs the tasks of all tenants"
             )
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be 1 task or more, not {concurrency!r}")
-        lease_seconds("max_runtime", max_runtime)
-        wait_seconds("grace", grace)
+        check_count("concurrency", concurrency, 1, " task")
+        seconds_or_forever("max_runtime", max_runtime)
+        check_wait("grace", grace)
+        if not isinstance(stop, Event | None):
+            raise TypeError(f"stop must be an anyio.Event or None, not {stop!r}")
         self.id = id
         self.concurrency = concurrency
         self._tasks = tasks
+        self._backend = tasks._backend
+        self._functions = tasks._registry.functions
         self._handler = handler or TaskHandler()
         kind = type(self._handler)
-        self._processes = kind.process_task is not TaskHandler.process_task
-        self._tells_start = kind.on_task_start is not TaskHandler.on_task_start
-        self._tells_success = kind.on_task_success is not TaskHandler.on_task_success
+        self._has_process_task = kind.process_task is not TaskHandler.process_task
+        self._has_start_hook = kind.on_task_start is not TaskHandler.on_task_start
+        self._has_success_hook = kind.on_task_success is not TaskHandler.on_task_success
         self._stop = stop
         self._stopped = False
         self._stopping: Event | None = None
@@ -126,14 +145,14 @@ class TaskWorker:
             "max_runtime": max_runtime,
             "grace": grace,
         }
-        if tenants is not None:
-            self._options["tenants"] = tuple(tenants)
-        if steal_from:
-            self._options["steal_from"] = tuple(steal_from)
+        if own is not None:
+            self._options["tenants"] = own
+        if others:
+            self._options["steal_from"] = others
         self._max_runtime = max_runtime
         self._threads = CapacityLimiter(concurrency)
         self._home = Home()
-        self._at_work = False
+        self._is_running = False
         self._last_claim: float | None = None
         self._since: dict[str, float] = {}
 
@@ -150,21 +169,25 @@ class TaskWorker:
         *,
         stop: Event | None = None,
     ) -> TaskWorker:
-        """The worker that a configuration describes; the queue gets its defaults from there.
+        """Make a worker from a configuration, and set the defaults of the queue from there.
 
         Args:
             tasks: The queue, with the functions.
             config: The configuration.
-            id: Which of its workers; None: the only one.
-            handler: What is done with tasks; None: their functions are called.
+            id: Id of one of its workers; None: the only one.
+            handler: Runs the tasks and is notified of them; None: their functions are called.
             stop: As for `TaskWorker`.
 
         Raises:
-            LookupError: there is no such worker, or more than one to choose from.
-            TypeError, ValueError: as for `TaskWorker`.
+            LookupError: There is no such worker, or there are several to choose from.
+            TypeError, ValueError: As for `TaskWorker`.
         """
+        if not isinstance(config, WorkerConfig):
+            raise TypeError(f"config must be a WorkerConfig, not {config!r}")
+        if not isinstance(tasks, TaskQueue):
+            raise TypeError(f"tasks must be a TaskQueue, not {tasks!r}")
         settings = config.worker(id)
-        config.queue.apply(tasks)
+        tasks._apply(config.queue)
         return cls(
             tasks,
             handler,
@@ -178,73 +201,76 @@ class TaskWorker:
         )
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Do tasks, until it is stopped, or the queue is shut down and drained.
+        """Run tasks until the worker is stopped, or the queue is shut down and drained.
 
         The queue's timekeeper has to run: ``await tg.start(broker.run)``.
 
         Args:
-            task_status: For ``tg.start``: it takes tasks.
+            task_status: Reports to ``tg.start`` that the worker takes tasks.
 
         Raises:
-            BusyResourceError: it is running already.
-            RuntimeError: the tasks have no broker yet.
-            TaskDataError: an annotation of a registered function cannot be resolved.
-            QueueClosedError: the queue was closed with work left.
-            TimekeeperNotRunningError: as `LeasedQueue.get` does.
+            BusyResourceError: The worker is running already.
+            RuntimeError: There is no broker yet.
+            TaskDataError: An annotation of a registered function cannot be resolved.
+            QueueClosedError: The queue was closed with tasks left.
+            TimekeeperNotRunningError: The broker's `run` was not started.
 
-        If cancelled, so are its tasks, and they go back uncounted.
+        If cancelled, its tasks are cancelled and go back uncounted.
         """
-        if self._at_work:
+        if self._is_running:
             raise BusyResourceError("running")
         queue = await self._tasks.open()
-        functions = self._tasks.functions.values()
-        for function in functions:
-            function.signature.resolve()
+        definitions = [each._definition for each in self._functions.values()]
+        for definition in definitions:
+            definition.signature.resolve()
         timed = self._max_runtime is not None or any(
-            function.terms.lease_timeout is not None for function in functions
+            definition.terms.lease_timeout is not None for definition in definitions
         )
-        # One of its own belongs to the event loop that it runs in.
+        # An event of its own belongs to the event loop that it runs in.
         self._stopping = Event() if self._stop is None else self._stop
         options: ServeOptions = {**self._options, "stop": self._stopping}
         if self._stopped:
             self._stopping.set()
-        self._at_work = True
+        self._is_running = True
         try:
             await serve(
                 queue,
                 self._handle,
                 self.concurrency,
-                on_start=self._set_length if timed else None,
-                on_success=self._tell_success if self._tells_success else None,
+                on_start=self._adjust_lease if timed else None,
+                on_success=self._report_success if self._has_success_hook else None,
                 task_status=task_status,
                 **options,
             )
         finally:
-            self._at_work = False
+            self._is_running = False
             self._since.clear()
 
     def stop(self) -> None:
-        """Take nothing more, for good; `run` returns when what runs has ended, or grace is over."""
+        """Claim no more tasks, for good: `run` returns when the running ones end or grace is over.
+
+        Takes effect without suspending. O(1).
+        """
         self._stopped = True
         if self._stopping is not None:
             self._stopping.set()
 
     def health(self) -> WorkerHealth:
-        """How it is, now. From within the event loop. O(running tasks)."""
+        """Return the present state of the worker. Call it in the event loop. O(running tasks)."""
         now = self._home.time()
         return WorkerHealth(
             self.id,
-            running=self._at_work,
+            running=self._is_running,
             last_claim=None if self._last_claim is None else now - self._last_claim,
             tasks=len(self._since),
             oldest=now - min(self._since.values()) if self._since else None,
         )
 
-    async def _set_length(self, lease: Lease[str, Any]) -> None:
-        """Give a lease the length that its task's function asks for, or less, if less will do."""
+    async def _adjust_lease(self, lease: Lease[str, Any]) -> None:
+        """Set the lease timeout of the task's function, at most ``max_runtime``."""
         name = lease.value.get("name") if isinstance(lease.value, dict) else None
-        function = self._tasks.functions.get(name) if isinstance(name, str) else None
-        asked = None if function is None else function.terms.lease_timeout
+        function = self._functions.get(name) if isinstance(name, str) else None
+        asked = None if function is None else function._definition.terms.lease_timeout
         left = lease.deadline - self._home.time() if asked is None else asked
         if self._max_runtime is not None and left > self._max_runtime:
             await lease.extend(self._max_runtime)
@@ -252,35 +278,37 @@ class TaskWorker:
             await lease.extend(asked)
 
     async def _handle(self, lease: Lease[str, Any]) -> tuple[Task[Any], float] | None:
-        """Do the task that a lease holds; what is returned is for `_tell_success`."""
+        """Run the task of a lease; return the arguments of its success hook, if it has one."""
         since = self._last_claim = self._since[lease.key] = self._home.time()
         try:
-            return await self._do(lease, since)
+            return await self._run_task(lease, since)
         finally:
             self._since.pop(lease.key, None)
 
-    async def _do(self, lease: Lease[str, Any], since: float) -> tuple[Task[Any], float] | None:
+    async def _run_task(
+        self, lease: Lease[str, Any], since: float
+    ) -> tuple[Task[Any], float] | None:
         try:
-            task = self._tasks.read(lease)
+            task = decode_task(lease.key, lease.value, self._functions)
         except TaskDataError as error:
             await lease.reject(str(error))
             return None
-        run = Run(task, self._tasks, self._threads)
+        run = Run(task, self._backend, self._threads)
         if lease.deliveries > task.max_retries + 1:
-            await give_up(run, lease, _expired(lease))
+            await give_up(run, lease, _expiry_reason(lease))
             return None
         if task.name is not None and task.function is None:
-            await give_up(run, lease, self._unknown(task))
+            await give_up(run, lease, self._unknown_reason(task))
             return None
-        token = enter(run)
+        token = enter_run(run)
         try:
-            if self._tells_start:
+            if self._has_start_hook:
                 await _call(self._handler.on_task_start, task)
-            if self._processes or task.function is None:
+            if self._has_process_task or task.function is None:
                 result = await self._handler.process_task(task)
             else:
-                result = await execute(run)  # as `process_task` would, and directly
-            if run.leaves_something:
+                result = await execute(run)  # as `process_task` does, but directly
+            if run.leaves_values:
                 await finish(run, result, lease)
         except BaseException as error:
             if not is_mere_failure(error):
@@ -291,14 +319,14 @@ class TaskWorker:
                 return None
             raise
         finally:
-            leave(token)
-        return (task, self._home.time() - since) if self._tells_success else None
+            leave_run(token)
+        return (task, self._home.time() - since) if self._has_success_hook else None
 
-    def _unknown(self, task: Task[Any]) -> str:
+    def _unknown_reason(self, task: Task[Any]) -> str:
         return f"unknown task {task.name!r}: {self._tasks!r} of the worker has no such function"
 
     async def _fail(self, run: Run, lease: Lease[str, Any], error: BaseException) -> bool:
-        """Give a task up if no try is left; whether no try would have helped."""
+        """Give a task up if it has no retry left; return True if a retry would not have helped."""
         if lease.ended is not None:
             return False
         if isinstance(error, Reject):
@@ -308,10 +336,10 @@ class TaskWorker:
             await give_up(run, lease, str(error))
             return True
         if lease.deliveries > run.task.max_retries:
-            await give_up(run, lease, _failed(lease, error))
+            await give_up(run, lease, _failure_reason(lease, error))
         return False
 
-    async def _tell_success(
+    async def _report_success(
         self, lease: Lease[str, Any], done: tuple[Task[Any], float] | None
     ) -> None:
         if done is not None:
@@ -319,7 +347,7 @@ class TaskWorker:
 
 
 async def _call(hook: Any, *arguments: Any) -> None:
-    """Call a hook; what it raises is logged."""
+    """Call a hook; log its error."""
     try:
         result = hook(*arguments)
         if isawaitable(result):
@@ -328,7 +356,7 @@ async def _call(hook: Any, *arguments: Any) -> None:
         logger.exception("the hook %s failed for %r", hook.__name__, arguments[0])
 
 
-def _failed(lease: Lease[str, Any], error: BaseException) -> str:
+def _failure_reason(lease: Lease[str, Any], error: BaseException) -> str:
     text = "".join(traceback.format_exception(error))
     if len(text) > _LONGEST_TRACEBACK:
         text = f"...{text[-_LONGEST_TRACEBACK:]}"
@@ -336,7 +364,7 @@ def _failed(lease: Lease[str, Any], error: BaseException) -> str:
     return f"failed at delivery {lease.deliveries}, its last: {summary}\n{text}"
 
 
-def _expired(lease: Lease[str, Any]) -> str:
+def _expiry_reason(lease: Lease[str, Any]) -> str:
     return (
         f"its lease was lost at delivery {lease.deliveries - 1}, its last: the worker died, or the "
         "task took longer than max_runtime"

@@ -2,10 +2,10 @@
 
 It is also an example of a real program on the queue, to be read in this order:
 
-- ``files``: what is read from one file; no queue in it;
-- ``job``: the queue, its workers, and what goes wrong on purpose;
-- ``audit``: an onlooker who checks what the queue promises;
-- ``command``: ``leaseq demo``, with the progress bar and the table. It alone needs
+- ``files``: the facts that are read from one file; there is no queue in it;
+- ``job``: the queue, its workers, and the faults that are made on purpose;
+- ``audit``: an observer that checks the promises of the queue;
+- ``command``: ``leaseq demo``, with the progress bar and the table. Only this needs
   ``leaseq[cli]``.
 """
 

@@ -1,7 +1,7 @@
-"""The demo's check on the queue: a database that knows fencing tokens, and an onlooker.
+"""Checks of the queue: a database that knows fencing tokens, and an audit of the leases.
 
-Neither believes anything that the queue says of itself. The onlooker is told who takes which file
-and who lets go of it, and compares.
+Neither relies on reports of the queue. Workers tell the audit when they take a file and when they
+let go of it, and it compares.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Database:
 
     @property
     def records(self) -> Mapping[Path, Record]:
-        """What is stored."""
+        """The stored records, by file."""
         return self._records
 
     def write(self, path: Path, record: Record) -> bool:
-        """Store `record`, unless one with a higher token is there; return whether it was stored."""
+        """Store `record` and return True, unless the stored one has a higher token."""
         stored = self._records.get(path)
         if stored is not None and record.token < stored.token:
             return False
@@ -49,46 +49,46 @@ class Database:
 
 
 class Audit:
-    """Watches the hands that files pass through.
+    """Records the holder of each file, and finds the faults.
 
-    A hand is on a file from the moment it takes the lease until it lets go, or until the lease's
-    deadline: a dead worker lets go of nothing, and has lost its file when the time is up.
+    A worker holds a file from the moment it takes the lease until it lets go, or until the lease's
+    deadline: a dead worker does not let go, and has lost its file when the lease expires.
 
     Args:
-        files: What has to be done, each in revision 0.
+        files: The files to be done, each in revision 0.
     """
 
-    __slots__ = ("_doubled", "_hands", "_revisions", "_stale", "_tokens")
+    __slots__ = ("_doubled", "_holders", "_revisions", "_stale", "_tokens")
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._revisions = dict.fromkeys(files, 0)
-        self._hands: dict[Path, Lease[Path, int]] = {}
+        self._holders: dict[Path, Lease[Path, int]] = {}
         self._tokens: dict[Path, int] = {}
         self._doubled: list[Path] = []
         self._stale: list[Path] = []
 
     def saved(self, path: Path, revision: int) -> None:
-        """Note that the file has changed: it is done when this revision is."""
+        """Record that the file has changed: it is done when this revision is."""
         self._revisions[path] = revision
 
     def taken(self, lease: Lease[Path, int], now: float) -> None:
-        """Note that somebody got `lease`."""
+        """Record that a worker has taken `lease`."""
         path = lease.key
-        other = self._hands.get(path)
+        other = self._holders.get(path)
         if other is not None and now < other.deadline:
             self._doubled.append(path)
         if path in self._tokens and lease.token <= self._tokens[path]:
             self._stale.append(path)
-        self._hands[path] = lease
+        self._holders[path] = lease
         self._tokens[path] = lease.token
 
     def let_go(self, lease: Lease[Path, int]) -> None:
-        """Note that the holder of `lease` is about to settle it."""
-        if self._hands.get(lease.key) is lease:
-            del self._hands[lease.key]
+        """Record that the holder of `lease` is about to settle it."""
+        if self._holders.get(lease.key) is lease:
+            del self._holders[lease.key]
 
     def failures(self, records: Mapping[Path, Record]) -> tuple[str, ...]:
-        """Return what is wrong at the end, a sentence for each check that failed."""
+        """Return a sentence for each check that has failed at the end."""
         undone = [
             path
             for path, revision in self._revisions.items()

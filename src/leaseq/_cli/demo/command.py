@@ -1,8 +1,7 @@
-"""``leaseq demo``: the options, the progress bar, the table. Needs typer and rich."""
+"""``leaseq demo``: its options, the progress bar and the table. Needs typer and rich."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import sysconfig
@@ -10,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from typing import Annotated
@@ -24,10 +22,11 @@ from rich.table import Table
 
 from leaseq import Statistics
 
+from ..common import EventLoop, EventLoopOption
 from .files import find_files
 from .job import Options, Report, index
 
-__all__ = ["Backend", "demo"]
+__all__ = ["demo"]
 
 _DEFAULTS = Options()
 _LINE_EVERY = 1.0
@@ -36,49 +35,34 @@ _MOST_IMPORTED = 8
 Show = Callable[[Statistics], None]
 
 
-class Backend(StrEnum):
-    """The event loops that the queue runs on."""
-
-    ASYNCIO = "asyncio"
-    TRIO = "trio"
-
-
-def _installed(backend: Backend) -> Backend:
-    if importlib.util.find_spec(backend) is None:
-        raise typer.BadParameter(f"{backend} is not installed: pip install 'leaseq[{backend}]'")
-    return backend
-
-
 def demo(
     path: Annotated[
         Path | None,
         typer.Argument(
             exists=True,
             file_okay=False,
-            help="The folder to index.",
-            show_default="this Python's standard library",
+            help="Folder to index.",
+            show_default="the standard library of this Python",
         ),
     ] = None,
-    backend: Annotated[
-        Backend, typer.Option(callback=_installed, help="The event loop.")
-    ] = Backend.ASYNCIO,
-    workers: Annotated[
-        int, typer.Option(help="How many are at work at a time.")
-    ] = _DEFAULTS.workers,
+    backend: EventLoopOption = EventLoop.ASYNCIO,
+    workers: Annotated[int, typer.Option(help="Number of workers.")] = _DEFAULTS.workers,
     crash_rate: Annotated[
         float,
-        typer.Option(help="The part of the files, 0 to 1, that kill the first worker on them."),
+        typer.Option(
+            help="Share of the files, 0 to 1, that kill the first worker that takes them."
+        ),
     ] = _DEFAULTS.crash_rate,
-    seed: Annotated[int, typer.Option(help="Decides which files those are.")] = _DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of these files.")] = _DEFAULTS.seed,
     lease_timeout: Annotated[
-        float, typer.Option(help="Seconds until a dead worker's file goes to somebody else.")
+        float, typer.Option(help="Seconds until the file of a dead worker goes to another one.")
     ] = _DEFAULTS.lease_timeout,
 ) -> None:
-    """Index Python files with workers that die, and check that no file is lost or in two hands.
+    """Index Python files with workers that die; check that none is lost or in two hands at once.
 
-    Every file is an item in a queue. Some workers die with a file in their hands: its lease
-    expires, and somebody else does it. Some files are saved again while a worker has them, and come
-    back. Exits with 1 if a check fails.
+    Every file is an item in a queue. Some workers die while they hold a file: its lease expires,
+    and another worker does it. Some files are saved again while a worker holds them, and come back.
+    Exits with 1 if a check fails.
     """
     root = path or Path(sysconfig.get_path("stdlib"))
     try:
@@ -96,7 +80,7 @@ def demo(
         try:
             report = anyio.run(index, files, options, show, backend=backend.value)
         except BaseExceptionGroup as group:
-            # On trio, Ctrl-C comes out in the groups of the task groups that it went through.
+            # trio raises KeyboardInterrupt in the groups of its nurseries.
             if group.split(KeyboardInterrupt)[1] is None:
                 raise KeyboardInterrupt from None
             raise
@@ -113,13 +97,13 @@ def demo(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep out of the display what is shown as a number, and what is wrong with others' files."""
+    """Silence log records that the display counts, and warnings about the indexed files."""
     logger = logging.getLogger("leaseq")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # not for every lease that expires
+    logger.setLevel(logging.ERROR)  # not a record for each lease that expires
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not for what ast.parse finds
+            warnings.simplefilter("ignore")  # from ast.parse
             yield
     finally:
         logger.setLevel(level)
@@ -127,7 +111,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _display(console: Console) -> Iterator[Show]:
-    """Give the function that shows the progress: a bar on a terminal, lines elsewhere."""
+    """Yield the function that shows the progress: a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
         yield _lines()
         return
@@ -147,7 +131,7 @@ def _display(console: Console) -> Iterator[Show]:
 
 
 def _lines() -> Show:
-    """Return a function that prints a line a second, and one when all is done."""
+    """Return a function that prints one line per second, and one at the end."""
     due = -math.inf
 
     def show(statistics: Statistics) -> None:

@@ -1,4 +1,4 @@
-"""What the demo reads from Python files. Blocking code, for a worker thread."""
+"""Facts about Python files. Blocking code, for a worker thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is in one file."""
+    """Facts about one file."""
 
     definitions: int = 0
     """Functions, methods and classes."""
     imports: tuple[str, ...] = ()
-    """The top-level package of each import, as often as it is imported; relative ones left out."""
+    """The top-level package of each import, as often as it is imported, without relative ones."""
     parsable: bool = True
-    """Whether this Python could read and parse it; if not, the rest is empty."""
+    """True if this Python could read and parse it; if not, the rest is empty."""
 
 
 def find_files(root: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def find_files(root: Path) -> list[Path]:
 
 
 def read_facts(path: Path) -> Facts:
-    """Parse the file at `path` and count what is in it."""
+    """Parse the file at `path` and count its definitions and imports."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,12 +1,12 @@
-"""The demo's job: one item a file, workers that parse, and what goes wrong on purpose.
+"""The job of the demo: one item per file, workers that parse, and faults made on purpose.
 
-Two things go wrong, both drawn from a seed before the work starts, so that a run can be repeated
+There are two faults, both drawn from a seed before the work starts, so that a run can be repeated
 whatever the scheduler does:
 
-- Some files kill the first worker that takes them. It does not release the lease, for the dead
-  release nothing; the lease expires and somebody else does the file. A new worker takes the place
-  of the dead one.
-- Some files are saved again while a worker has them. The new revision waits in the queue's buffer
+- Some files kill the first worker that takes them. It does not release the lease, as a dead
+  process does not; the lease expires and another worker does the file. A new worker takes the
+  place of the dead one.
+- Some files are saved again while a worker holds them. The new revision waits in the queue's buffer
   and comes back as a second job.
 
 A worker that is merely slow must not lose its file to the clock, so it extends its lease while its
@@ -53,20 +53,20 @@ _HEARTBEATS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to index.
+    """Options of the index.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: A number is out of range.
     """
 
     workers: int = 8
-    """How many are at work at a time."""
+    """Number of workers."""
     crash_rate: float = 0.05
-    """The part of the files, 0 to 1, that kill the first worker that takes them."""
+    """Share of the files, 0 to 1, that kill the first worker that takes them."""
     seed: int = 0
-    """Decides which files those are, and which are saved again."""
+    """Seed of the choice of these files, and of those that are saved again."""
     lease_timeout: float = 2.0
-    """Seconds until a dead worker's file goes to somebody else."""
+    """Seconds until the file of a dead worker goes to another one."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -75,34 +75,35 @@ class Options:
             raise ValueError(f"the crash rate must be from 0 to 1, not {self.crash_rate}")
         if not 0 < self.lease_timeout < math.inf:
             raise ValueError(
-                f"the lease timeout must be some seconds above 0, not {self.lease_timeout}"
+                "the lease timeout must be a finite number of seconds above 0, not "
+                f"{self.lease_timeout}"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the index has, what went wrong on the way, and whether the queue kept its promises."""
+    """Counts of the index and of the faults, and the checks that failed."""
 
     files: int
     """Files to be indexed."""
     unparsable: int
-    """Those of them that this Python could not read or parse."""
+    """Files that this Python could not read or parse."""
     definitions: int
     """Functions, methods and classes in all of them."""
     imports: Mapping[str, int]
-    """How often each top-level package is imported."""
+    """Number of imports of each top-level package."""
     deaths: int
-    """Workers that died with a file in their hands."""
+    """Workers that died while they held a file."""
     expired: int
-    """Leases that ran out; somebody else then did the file."""
+    """Leases that expired; another worker then did the file."""
     saved_again: int
-    """Files that changed while a worker had them, and came back."""
+    """Files that changed while a worker held them, and came back."""
     jobs: int
-    """Jobs done, those for files that came back included."""
+    """Jobs that were done, including those of files that came back."""
     seconds: float
-    """How long all of it took."""
+    """Duration of the whole run."""
     failures: tuple[str, ...]
-    """The checks that failed, a sentence each; empty if all is well."""
+    """A sentence for each check that failed."""
 
 
 async def index(
@@ -110,11 +111,11 @@ async def index(
     options: Options,
     show: Callable[[Statistics], object] = lambda _: None,
 ) -> Report:
-    """Index `files`, and check on the way that none is lost and none is in two hands at once.
+    """Index `files`, and check that none is lost and none is in two hands at once.
 
     Args:
-        files: What to index, each path once.
-        options: How to.
+        files: The files, each path once.
+        options: The options.
         show: Called with the queue's statistics, about ten times a second and once at the end.
     """
     began = perf_counter()
@@ -128,7 +129,7 @@ async def index(
         job = _Job(queue, files, options)
         await queue.put_many((path, 0) for path in files)
         for _ in range(options.workers):
-            tg.start_soon(job.keep_a_worker)
+            tg.start_soon(job.keep_worker)
         drained = False
         while not drained:
             show(await queue.statistics())
@@ -142,11 +143,11 @@ async def index(
 
 
 class _WorkerDiedError(Exception):
-    """Stands for what takes a worker down without a word: a power cut, the OOM killer."""
+    """Simulates a death without clean-up: a power cut, the OOM killer."""
 
 
 class _Job:
-    """What the workers share.
+    """State that the workers share.
 
     The value of an item is the revision of its file: 0, and 1 after it was saved again.
     """
@@ -169,8 +170,8 @@ class _Job:
         self._deaths = 0
         self._saved_again = 0
 
-    async def keep_a_worker(self) -> None:
-        """Keep one worker at work until the queue is drained, a new one whenever it dies."""
+    async def keep_worker(self) -> None:
+        """Run one worker until the queue is drained, and a new one whenever it dies."""
         while True:
             try:
                 return await self._work()
@@ -184,7 +185,7 @@ class _Job:
                 self._deadly.remove(lease.key)
                 # Not inside "async with lease", which would release it.
                 raise _WorkerDiedError
-            with suppress(LeaseLostError):  # then somebody else does the file
+            with suppress(LeaseLostError):  # then another worker does the file
                 async with lease:
                     await self._index(lease)
 
@@ -226,7 +227,7 @@ class _Job:
 
 @asynccontextmanager
 async def _extended(lease: Lease[Path, int], timeout: float) -> AsyncIterator[None]:
-    """Extend `lease` again and again while the body runs, so that only the dead lose theirs."""
+    """Extend `lease` regularly while the body runs, so that only dead workers lose theirs."""
     async with create_task_group() as tg:
         tg.start_soon(_extend_for_ever, lease, timeout)
         yield
@@ -237,6 +238,6 @@ async def _extend_for_ever(lease: Lease[Path, int], timeout: float) -> None:
     with suppress(LeaseLostError):  # the lease ends its own body
         while True:
             # A file that came back gets more time: it may be slow rather than deadly, and would
-            # come back for ever.
+            # otherwise come back without end.
             await lease.extend(timeout * lease.deliveries)
             await sleep(timeout / _HEARTBEATS)

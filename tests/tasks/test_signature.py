@@ -28,7 +28,7 @@ def tasks() -> TaskQueue:
 
 def call_of(tasks: TaskQueue, task: Task[Any]) -> Any:
     assert task.function is not None
-    args, kwargs = task.function.signature.unbind(task.arguments)
+    args, kwargs = task.function._definition.signature.unbind(task.arguments)
     return task.function(*args, **kwargs)
 
 
@@ -122,6 +122,6 @@ def test_arguments_of_an_older_or_newer_function_are_refused(tasks: TaskQueue) -
     def pack(order: int) -> None: ...
 
     with pytest.raises(TaskDataError, match="task 'pack' has no parameter 'box', 'colour'"):
-        pack.signature.unbind({"order": 1, "box": 2, "colour": 3})
+        pack._definition.signature.unbind({"order": 1, "box": 2, "colour": 3})
     with pytest.raises(TaskDataError, match="task 'pack': Object missing required field `order`"):
-        pack.signature.unbind({})
+        pack._definition.signature.unbind({})

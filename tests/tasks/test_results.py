@@ -7,7 +7,7 @@ import pytest
 from anyio import create_task_group, sleep
 
 from leaseq import Broker, LeasedQueue
-from leaseq.tasks._results import Store
+from leaseq.tasks._results import Results
 
 Any_ = Callable[..., Any]
 
@@ -21,41 +21,41 @@ async def queue(broker: Broker) -> LeasedQueue[str, object]:
 
 
 @pytest.fixture
-def store(broker: Broker, queue: LeasedQueue[str, object]) -> Store:
-    return Store(broker, queue)
+def results(broker: Broker, queue: LeasedQueue[str, object]) -> Results:
+    return Results(broker, queue)
 
 
-async def keep(broker: Broker, store: Store, key: str, value: object, ttl: float) -> None:
+async def keep(broker: Broker, results: Results, key: str, value: object, ttl: float) -> None:
     async with broker.transaction() as transaction:
-        store.stage(transaction, key, value, ttl)
+        results.stage(transaction, key, value, ttl)
 
 
-async def test_a_value_is_there_or_it_is_not(broker: Broker, store: Store) -> None:
-    assert await store.read("a") == []
-    await keep(broker, store, "a", None, 10.0)
-    assert await store.read("a") == [None]
-    assert await store.wait("a", 0) is None
+async def test_a_value_is_there_or_it_is_not(broker: Broker, results: Results) -> None:
+    assert await results.read("a") == []
+    await keep(broker, results, "a", None, 10.0)
+    assert await results.read("a") == [None]
+    assert await results.wait("a", 0) is None
     with pytest.raises(TimeoutError):
-        await store.wait("b", 0)
+        await results.wait("b", 0)
 
 
 @time_passes
 async def test_a_bell_whose_value_is_gone_wakes_nobody_for_good(
-    broker: Broker, store: Store, queue: LeasedQueue[str, object], advance: Any_
+    broker: Broker, results: Results, queue: LeasedQueue[str, object], advance: Any_
 ) -> None:
     async with create_task_group() as tg:
-        tg.start_soon(store.wait, "a", None)
+        tg.start_soon(results.wait, "a", None)
         await sleep(1.0)
-        await keep(broker, store, "a", 1, 2.0)
+        await keep(broker, results, "a", 1, 2.0)
     await advance(3.0)  # the value is gone, and the bell rings still
     with pytest.raises(TimeoutError):
-        await store.wait("a", 5.0)
+        await results.wait("a", 5.0)
     assert (await queue.qsize(), await queue.inflight_size()) == (0, 0)
 
 
 @time_passes
 async def test_a_waiter_that_dies_with_the_bell_in_hand_holds_the_next_one_up_for_seconds(
-    broker: Broker, store: Store, queue: LeasedQueue[str, object]
+    broker: Broker, results: Results, queue: LeasedQueue[str, object]
 ) -> None:
     async def die() -> None:
         await queue.take("bell:a", lease_timeout=10.0)
@@ -63,20 +63,20 @@ async def test_a_waiter_that_dies_with_the_bell_in_hand_holds_the_next_one_up_fo
     async with create_task_group() as tg:
         tg.start_soon(die)
         await sleep(1.0)
-        tg.start_soon(store.wait, "a", 20.0)
+        tg.start_soon(results.wait, "a", 20.0)
         await sleep(1.0)
-        await keep(broker, store, "a", 1, 600.0)
-        assert await store.wait("a", None) == 1  # who comes now has it at once
+        await keep(broker, results, "a", 1, 600.0)
+        assert await results.wait("a", None) == 1  # who comes now has it at once
 
 
 @time_passes
 async def test_a_value_is_replaced_while_somebody_is_being_woken(
-    broker: Broker, store: Store, queue: LeasedQueue[str, object], advance: Any_
+    broker: Broker, results: Results, queue: LeasedQueue[str, object], advance: Any_
 ) -> None:
-    await keep(broker, store, "a", 1, 10.0)
+    await keep(broker, results, "a", 1, 10.0)
     _, _, bell = await queue.take("bell:a")
-    await keep(broker, store, "a", 2, 20.0)
+    await keep(broker, results, "a", 2, 20.0)
     await bell.ack()
     assert await queue.peek("bell:a") is True
     await advance(15.0)
-    assert await store.wait("a", None) == 2
+    assert await results.wait("a", None) == 2
