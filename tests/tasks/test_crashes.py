@@ -21,7 +21,7 @@ from leaseq.tasks import TaskFailedError
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="processes and signals, as POSIX has them"),
 ]
 

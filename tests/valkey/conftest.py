@@ -10,6 +10,7 @@ import pytest
 from tests import children
 from tests.children import Child
 from tests.servers import Cluster, Server, find_redis, find_valkey
+from tests.skipping import skip_with_server
 
 from leaseq.valkey.client import Client
 from leaseq.valkey.opening import open_client
@@ -48,6 +49,12 @@ def binary(kind: str) -> str:
     if path is None:
         pytest.skip(ABSENT[kind])
     return path
+
+
+@pytest.fixture
+def skipping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time without its idle parts, for a test of those who use a server."""
+    skip_with_server(monkeypatch)
 
 
 @pytest.fixture(scope="session", params=BINARIES)

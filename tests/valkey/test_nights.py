@@ -28,7 +28,7 @@ from leaseq import LeasedQueue
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.only("asyncio"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes and signals, as POSIX has them"),
 ]
@@ -203,7 +203,7 @@ async def test_a_full_server_refuses_what_is_new_and_has_done_what_is_there(
 ) -> None:
     async with queue_on(own_server.url) as queue, AsyncExitStack() as stack:
         await queue.put_many([(f"old-{number}", number) for number in range(500)])
-        _, _, held = await queue.get()
+        _, _, held = await queue.get(lease_timeout=PATIENCE)
         own_server.command("CONFIG", "SET", "maxmemory", "1")
         producer = await stack.enter_async_context(start("produce", own_server.url, *backend))
         await producer.until(lambda lines: len(lines) > 20)
