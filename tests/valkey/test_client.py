@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import glide
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from tests.servers import Server, free_port
 
 from leaseq import LeaseqError
 from leaseq.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq.valkey.client import IN_FLIGHT, Client, Script
+from leaseq.valkey.client import IN_FLIGHT, Client, GlideConnection, Script
 from leaseq.valkey.opening import open_client
-from leaseq.valkey.probe import why_unusable
+from leaseq.valkey.probe import why_not_connected, why_unusable
 from leaseq.valkey.url import ValkeyUrl
 
 from .conftest import MakeServer
@@ -301,6 +302,22 @@ def test_what_a_server_must_be(info: str, reason: str | None) -> None:
     assert (found is None) if reason is None else (found is not None and reason in found)
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("hosts", "reason"),
+    [
+        ("a:1,b:2", "are no cluster, as several hosts in a URL are: name one host"),
+        ("a:1", "is the replica of another server: name that one"),
+    ],
+)
+async def test_what_has_no_topology_is_told_by_the_number_of_its_hosts(
+    hosts: str, reason: str
+) -> None:
+    error = ServerUnavailableError("No topology views found", in_doubt=False)
+    told = await why_not_connected(ValkeyUrl.parse(f"valkey://{hosts}"), error, None)
+    assert told.endswith(reason)
+
+
 async def test_connecting_does_not_hold_up_the_event_loop() -> None:
     turns = 0
 
@@ -399,6 +416,33 @@ async def test_a_request_in_flight_when_the_server_is_killed_is_in_doubt(
                 own_server.start()
         assert [each.in_doubt for each in failures] == [True] * 10
         assert await client.script(COUNT, ["n"], []) == 1
+
+
+class Core:
+    """The core of a client, of a server that is a replica by now; what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def custom_command(self, command: list[str | bytes], route: object = None) -> object:
+        self.asked.append(str(command[0]))
+        if command[0] == "QUIT":
+            return b"OK"
+        raise glide.RequestError(
+            "An error was signalled by the server: - ReadOnly: You can't write against a replica."
+        )
+
+
+@pytest.mark.virtual_time
+async def test_a_server_that_has_become_a_replica_is_hung_up_on_now_and_then() -> None:
+    core = Core()
+    connection = GlideConnection(core, ValkeyUrl.parse("valkey://localhost"))  # type: ignore[arg-type]
+    for pause in (0.0, 0.6, 0.6):
+        await anyio.sleep(pause)
+        with pytest.raises(ServerUnavailableError, match="READONLY") as caught:
+            await connection.command("SET", "a", "1")
+        assert not caught.value.in_doubt
+    assert core.asked == ["SET", "QUIT", "SET", "SET", "QUIT"]
 
 
 # Cancellation
