@@ -111,6 +111,16 @@ async def test_more_requests_than_may_be_in_flight_take_their_turns(client: Clie
     assert replies == {n: [b"k", str(n).encode()] for n in range(3 * IN_FLIGHT)}
 
 
+async def test_commands_that_go_together_are_answered_each_errors_included(
+    client: Client,
+) -> None:
+    await client.command("SET", "word", "x")
+    answers = await client.pipeline(("GET", "word"), ("INCR", "word"), ("STRLEN", "word"))
+    assert (answers[0], answers[2]) == (b"x", 1)
+    assert isinstance(answers[1], ServerError)
+    assert answers[1].code == "ERR"
+
+
 # What the server refuses
 
 
@@ -246,6 +256,7 @@ async def test_what_cannot_be_a_server_now_is_told(answer: bytes, said: str) -> 
     assert reason == f"127.0.0.1:{port} {said}"
 
 
+@pytest.mark.only("trio")
 async def test_a_server_that_is_busy_is_waited_for(own_server: Server) -> None:
     own_server.command("CONFIG", "SET", "busy-reply-threshold", "10")
     url = f"{own_server.url}?connect_timeout=20"

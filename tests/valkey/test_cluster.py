@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -57,6 +58,18 @@ async def test_a_node_that_is_gone_is_not_missed_if_another_is_named(
     url = f"valkey://127.0.0.1:{free_port()},127.0.0.1:{shared_cluster.nodes[2].port}"
     async with running(url) as (broker, _):
         assert await broker.list_queues() is not None
+
+
+@pytest.mark.only("asyncio")
+async def test_replicas_that_are_there_are_waited_for_in_passing(shared_cluster: Cluster) -> None:
+    async with running(f"{shared_cluster.url}?wait_replicas=1&prefix={uuid.uuid4().hex}") as (
+        broker,
+        _,
+    ):
+        queue = await broker.queue("work")
+        await queue.put("a", 1)
+        await (await queue.get())[2].ack()
+        assert (await queue.statistics()).acked == 1
 
 
 @pytest.mark.slow

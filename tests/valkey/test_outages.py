@@ -159,11 +159,10 @@ class FailedError(Exception):
     """The work has."""
 
 
-@pytest.mark.parametrize("seed", range(2))
 async def test_nothing_is_lost_or_in_two_hands_though_calls_are_lost_and_late(
-    engine: Valkey, seed: int, request: pytest.FixtureRequest
+    engine: Valkey, request: pytest.FixtureRequest
 ) -> None:
-    shift = Shift(2 * request.config.getoption("seed") + seed)
+    shift = Shift(request.config.getoption("seed"))
     reliable = await engine.broker()
     brokers = [await engine.another_broker() for _ in range(4)]
     with fail_after(HOURS), ExitStack() as ways:
