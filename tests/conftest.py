@@ -1,8 +1,11 @@
 """Backends, marks and servers for all tests."""
 
-from collections.abc import Iterator
+import gc
+import os
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 import pytest
 from tests.backends import REAL_TIME, SKIPPED_TIME, VIRTUAL_TIME, Backend
@@ -11,22 +14,30 @@ from tests.servers import Cluster, Server, Servers, binary
 pytest.register_assert_rewrite("tests.contract.helpers")
 
 
+MOST_PROCESSES = 16
+"""Each may have servers of its own."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="decides what goes wrong in the tests")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "virtual_time: run where the clock jumps to the next timer, on both libraries"
-    )
-    config.addinivalue_line(
-        "markers", "needs(*features): run on the engines of the contract suite that have them"
-    )
-    config.addinivalue_line("markers", "only(library): run on asyncio alone, or on trio alone")
-    config.addinivalue_line("markers", "long: takes seconds; run once on each library")
-    config.addinivalue_line(
-        "markers", "time_passes: too much of it to wait for where the clock does not jump or skip"
-    )
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Have two processes for each processor, since tests wait; a single file needs no other."""
+    files = {Path(argument.partition("::")[0]) for argument in config.args}
+    if len(files) == 1 and all(path.is_file() for path in files):
+        return 0
+    return min(2 * (os.cpu_count() or 1), MOST_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among the tests that are collected: it is a million objects."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -41,14 +52,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses a backend on each.
 
     What also takes ``native`` runs once for each way to cancel; what takes ``engine_name``, on each
-    engine, with a server in real time or without its idle parts. Tests that take ``entry``, an
-    engine of the contract suite, run where `tests.contract.conftest` says.
+    engine, with a server in real time or without its idle parts; what takes ``skipping``, without
+    these. Tests that take ``entry``, an engine of the contract suite, run where
+    `tests.contract.conftest` says.
     """
     if "anyio_backend" not in metafunc.fixturenames or "entry" in metafunc.fixturenames:
         return
     definition = metafunc.definition
     virtual = definition.get_closest_marker("virtual_time") is not None
     only = definition.get_closest_marker("only")
+    slow_on = definition.get_closest_marker("slow_on")
     names = {None: [*(VIRTUAL_TIME if virtual else REAL_TIME)]}
     if "engine_name" in metafunc.fixturenames:
         on_server = [*REAL_TIME]
@@ -56,6 +69,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             waits = definition.get_closest_marker("time_passes") is None
             on_server = [*SKIPPED_TIME, *(["asyncio+uvloop"] if waits else [])]
         names = {"memory": names[None], "valkey": on_server}
+    if "skipping" in metafunc.fixturenames:
+        names = {None: [*SKIPPED_TIME]}
     arguments = ["anyio_backend"]
     arguments += [name for name in ("engine_name", "native") if name in metafunc.fixturenames]
     ways = []
@@ -63,7 +78,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in backends:
             if only is not None and name.split("+")[0] not in only.args:
                 continue
-            if name.endswith("+uvloop") and definition.get_closest_marker("long") is not None:
+            is_slow = slow_on is not None and engine in slow_on.args
+            if name.endswith("+uvloop") and (is_slow or definition.get_closest_marker("slow")):
                 continue
             for native in (False,) if name.startswith("trio") else (False, True):
                 values = {"anyio_backend": name, "engine_name": engine, "native": native}
@@ -71,7 +87,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 shown = [how.get(each, str(values[each])) for each in arguments]
                 if "native" in arguments or not native:
                     ways.append(
-                        pytest.param(*(values[each] for each in arguments), id="-".join(shown))
+                        pytest.param(
+                            *(values[each] for each in arguments),
+                            id="-".join(shown),
+                            marks=[pytest.mark.slow] if is_slow else [],
+                        )
                     )
     metafunc.parametrize(arguments, ways, indirect=[each for each in arguments if each != "native"])
 

@@ -29,7 +29,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     needs = needs_of(metafunc.definition)
     ways = [
-        pytest.param(entry, backend, id=f"{entry.name}-{backend}")
+        pytest.param(
+            entry,
+            backend,
+            id=f"{entry.name}-{backend}",
+            marks=[pytest.mark.slow] if entry.slow else [],
+        )
         for entry in engines.ENGINES
         for backend in entry.backends
         if needs <= entry.features

@@ -53,6 +53,8 @@ class Entry:
     features: frozenset[str]
     backends: Iterable[str]
     """Names of `tests.backends`."""
+    slow: bool = False
+    """Left out of the default run: the same contract runs on an engine that is less to start."""
 
 
 class Memory:
@@ -115,7 +117,7 @@ ENGINES: tuple[Entry, ...] = (
     Entry("handles", here(HandlesHere), frozenset({"handles", "advance"}), VIRTUAL_TIME),
     Entry("valkey", on_server("valkey"), ON_SERVER, REAL_TIME),
     Entry("redis", on_server("redis"), ON_SERVER, ["trio"]),
-    Entry("cluster", on_cluster, ON_SERVER, ["asyncio"]),
+    Entry("cluster", on_cluster, ON_SERVER, ["asyncio"], slow=True),
 )
 """All that are held to the contract. Whose server it is makes no difference to the backends: Redis
 and the cluster are each run on one of them alone."""

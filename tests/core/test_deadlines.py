@@ -7,7 +7,12 @@ from math import inf
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from leaseq._core.heap import Deadlines
 
@@ -290,7 +295,11 @@ class DeadlinesAgainstAList(RuleBasedStateMachine):
         assert self.deadlines.next() == min((thing.deadline for thing in self.things), default=inf)
 
 
-TestDeadlinesAgainstAList = DeadlinesAgainstAList.TestCase
-TestDeadlinesAgainstAList.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, derandomize=True
-)
+@pytest.mark.parametrize("examples", [25, pytest.param(100, marks=pytest.mark.slow)])
+def test_deadlines_do_what_a_list_of_them_does(examples: int) -> None:
+    run_state_machine_as_test(
+        DeadlinesAgainstAList,
+        settings=settings(
+            max_examples=examples, stateful_step_count=50, deadline=None, derandomize=True
+        ),
+    )

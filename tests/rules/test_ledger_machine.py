@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from naive_ledger import KEYS, TENANTS, Hold, Job, Model
 
 from leaseq import (
@@ -611,7 +618,11 @@ def _seen_leased(item: Item[str, int]) -> tuple[object, ...]:
     return item.key, item.value, *lease, item.tenant, item.priority, *counts
 
 
-TestLedgerAgainstModel = LedgerAgainstModel.TestCase
-TestLedgerAgainstModel.settings = settings(
-    max_examples=250, stateful_step_count=60, deadline=None, derandomize=True
-)
+@pytest.mark.parametrize("examples", [50, pytest.param(250, marks=pytest.mark.slow)])
+def test_the_ledger_does_what_the_model_does(examples: int) -> None:
+    run_state_machine_as_test(
+        LedgerAgainstModel,
+        settings=settings(
+            max_examples=examples, stateful_step_count=60, deadline=None, derandomize=True
+        ),
+    )

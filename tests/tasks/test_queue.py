@@ -289,6 +289,7 @@ async def test_a_result_of_nothing_is_a_result(tasks: TaskQueue, do_all: Any_) -
     assert result is None
 
 
+@pytest.mark.slow_on("valkey")
 async def test_a_cancelled_wait_leaves_the_result_to_others(url: str, native: bool) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncIterator[Operation]:

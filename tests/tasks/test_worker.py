@@ -269,7 +269,7 @@ async def test_a_task_that_hangs_is_cancelled_and_given_up_in_the_end(
 
 @time_passes
 @virtual_time
-@pytest.mark.parametrize("length", [3.0, 300.0])
+@pytest.mark.parametrize("length", [3.0, 60.0])
 async def test_a_task_can_have_a_lease_of_its_own_length(
     tasks: TaskQueue, working: Any_, length: float
 ) -> None:
@@ -581,6 +581,7 @@ async def test_a_worker_is_made_of_a_configuration(tasks: TaskQueue) -> None:
 
 
 @virtual_time
+@pytest.mark.slow_on("valkey")
 async def test_a_cancelled_worker_has_stored_all_of_a_task_or_nothing(
     url: str, native: bool
 ) -> None:

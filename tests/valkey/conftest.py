@@ -10,6 +10,7 @@ import pytest
 from tests import children
 from tests.children import Child
 from tests.servers import BINARIES, Cluster, Server, Servers, binary
+from tests.skipping import skip_with_server
 
 from leaseq._valkey.connection import Client
 from leaseq._valkey.opening import open_client
@@ -36,6 +37,12 @@ def _is_wanted(test: str) -> bool:
 def start(what: str, url: str, *options: str) -> AbstractAsyncContextManager[Child]:
     """Run one of the programs of `processes`, in a process of its own."""
     return children.start(str(PROGRAM), what, url, *options)
+
+
+@pytest.fixture
+def skipping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time without its idle parts, for a test of those who use a server."""
+    skip_with_server(monkeypatch)
 
 
 @pytest.fixture(scope="session", params=BINARIES)

@@ -89,6 +89,58 @@ def slow(broker: ValkeyBroker, seconds: float) -> Iterator[None]:
         yield
 
 
+class Outage:
+    """A server that is away, or unwilling: a broker's calls fail, until it is over.
+
+    Args:
+        broker: Whose calls.
+        error: Makes what they fail with.
+        is_done: Whether they are done all the same.
+
+    Attributes:
+        failed: How many calls have.
+    """
+
+    def __init__(
+        self, broker: ValkeyBroker, error: Callable[[], Exception], *, is_done: bool = False
+    ) -> None:
+        self._broker = broker
+        self._error = error
+        self._is_done = is_done
+        self._is_over = False
+        self._again = anyio.Event()
+        self.failed = 0
+
+    async def noticed(self, times: int) -> None:
+        """Wait until so many calls have failed."""
+        while self.failed < times:
+            await self._again.wait()
+
+    def end(self) -> None:
+        """Let calls through again."""
+        self._is_over = True
+
+    @contextmanager
+    def begun(self) -> Iterator[Outage]:
+        """Have calls fail; at the end at the latest it is over."""
+
+        def way(call: Call) -> Call:
+            async def failing(*args: Any) -> Any:
+                if self._is_over:
+                    return await call(*args)
+                if self._is_done:
+                    await call(*args)
+                self.failed += 1
+                self._again.set()
+                self._again = anyio.Event()
+                raise self._error()
+
+            return failing
+
+        with calls_go_through(self._broker, way):
+            yield self
+
+
 @contextmanager
 def replies_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[object]]:
     """Calls are done and their replies lost, as long as these say so; then never done, if the last.
@@ -118,16 +170,18 @@ def replies_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[o
 
 
 @contextmanager
-def cut_off(broker: ValkeyBroker, *, first_is_done: bool = True) -> Iterator[None]:
-    """No call has a reply; the first is done on the server all the same."""
-    is_first = True
+def cut_off(broker: ValkeyBroker, word: str = "", *, is_done: bool = True) -> Iterator[None]:
+    """No call has a reply, from the first one on that asks for this; that one is done, or not."""
+    is_cut = False
 
     def way(call: Call) -> Call:
         async def lost(*args: Any) -> Any:
-            nonlocal is_first
-            if is_first and first_is_done:
-                is_first = False
+            nonlocal is_cut
+            if not is_cut and word and word not in args[2]:
+                return await call(*args)
+            if not is_cut and is_done:
                 await call(*args)
+            is_cut = True
             raise ServerUnavailableError("the connection was lost", in_doubt=True)
 
         return lost

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import glide
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from tests.servers import Server, free_port
 
 from leaseq import LeaseqError
 from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq._valkey.connection import IN_FLIGHT, Client, Script
-from leaseq._valkey.diagnostics import why_unusable
+from leaseq._valkey.connection import IN_FLIGHT, Client, GlideConnection, Script
+from leaseq._valkey.diagnostics import why_not_connected, why_unusable
 from leaseq._valkey.opening import open_client
 from leaseq._valkey.url import ValkeyUrl
 
@@ -108,6 +109,16 @@ async def test_more_requests_than_may_be_in_flight_take_their_turns(client: Clie
         for number in range(3 * IN_FLIGHT):
             tg.start_soon(ask, number)
     assert replies == {n: [b"k", str(n).encode()] for n in range(3 * IN_FLIGHT)}
+
+
+async def test_commands_that_go_together_are_answered_each_errors_included(
+    client: Client,
+) -> None:
+    await client.command("SET", "word", "x")
+    answers = await client.pipeline(("GET", "word"), ("INCR", "word"), ("STRLEN", "word"))
+    assert (answers[0], answers[2]) == (b"x", 1)
+    assert isinstance(answers[1], ServerError)
+    assert answers[1].code == "ERR"
 
 
 # What the server refuses
@@ -245,6 +256,7 @@ async def test_what_cannot_be_a_server_now_is_told(answer: bytes, said: str) -> 
     assert reason == f"127.0.0.1:{port} {said}"
 
 
+@pytest.mark.only("trio")
 async def test_a_server_that_is_busy_is_waited_for(own_server: Server) -> None:
     own_server.command("CONFIG", "SET", "busy-reply-threshold", "10")
     url = f"{own_server.url}?connect_timeout=20"
@@ -299,6 +311,22 @@ async def test_a_server_that_evicts_is_refused(make_server: MakeServer, policy: 
 def test_what_a_server_must_be(info: str, reason: str | None) -> None:
     found = why_unusable(f"# Server\r\n{info}\r\n")
     assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("hosts", "reason"),
+    [
+        ("a:1,b:2", "are no cluster, as several hosts in a URL are: name one host"),
+        ("a:1", "is the replica of another server: name that one"),
+    ],
+)
+async def test_what_has_no_topology_is_told_by_the_number_of_its_hosts(
+    hosts: str, reason: str
+) -> None:
+    error = ServerUnavailableError("No topology views found", in_doubt=False)
+    told = await why_not_connected(ValkeyUrl.parse(f"valkey://{hosts}"), error, None)
+    assert told.endswith(reason)
 
 
 async def test_connecting_does_not_hold_up_the_event_loop() -> None:
@@ -399,6 +427,33 @@ async def test_a_request_in_flight_when_the_server_is_killed_is_in_doubt(
                 own_server.start()
         assert [each.in_doubt for each in failures] == [True] * 10
         assert await client.script(COUNT, ["n"], []) == 1
+
+
+class Core:
+    """The core of a client, of a server that is a replica by now; what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def custom_command(self, command: list[str | bytes], route: object = None) -> object:
+        self.asked.append(str(command[0]))
+        if command[0] == "QUIT":
+            return b"OK"
+        raise glide.RequestError(
+            "An error was signalled by the server: - ReadOnly: You can't write against a replica."
+        )
+
+
+@pytest.mark.virtual_time
+async def test_a_server_that_has_become_a_replica_is_hung_up_on_now_and_then() -> None:
+    core = Core()
+    connection = GlideConnection(core, ValkeyUrl.parse("valkey://localhost"))  # type: ignore[arg-type]
+    for pause in (0.0, 0.6, 0.6):
+        await anyio.sleep(pause)
+        with pytest.raises(ServerUnavailableError, match="READONLY") as caught:
+            await connection.command("SET", "a", "1")
+        assert not caught.value.in_doubt
+    assert core.asked == ["SET", "QUIT", "SET", "SET", "QUIT"]
 
 
 # Cancellation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,14 +60,26 @@ async def test_a_node_that_is_gone_is_not_missed_if_another_is_named(
         assert await broker.list_queues() is not None
 
 
-@pytest.mark.long
+@pytest.mark.only("asyncio")
+async def test_replicas_that_are_there_are_waited_for_in_passing(shared_cluster: Cluster) -> None:
+    async with running(f"{shared_cluster.url}?wait_replicas=1&prefix={uuid.uuid4().hex}") as (
+        broker,
+        _,
+    ):
+        queue = await broker.queue("work")
+        await queue.put("a", 1)
+        await (await queue.get())[2].ack()
+        assert (await queue.statistics()).acked == 1
+
+
+@pytest.mark.slow
 @pytest.mark.only("trio")
 async def test_several_hosts_that_are_no_cluster_are_refused(server: Server) -> None:
     url = f"valkey://127.0.0.1:{server.port},127.0.0.1:{server.port}?connect_timeout=1"
     assert "are no cluster, as several hosts in a URL are: name one host" in await refused(url)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("asyncio")
 async def test_a_replica_alone_is_refused(own_server: Server, make_server: MakeServer) -> None:
     replica = make_server("--replicaof", f"127.0.0.1 {own_server.port}")
@@ -74,7 +87,7 @@ async def test_a_replica_alone_is_refused(own_server: Server, make_server: MakeS
     assert "is the replica of another server: name that one" in said
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_replicas_that_are_not_there_are_told_and_waited_for(
     make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,7 +108,7 @@ async def test_replicas_that_are_not_there_are_told_and_waited_for(
             await eventually(lambda: bool(queues))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_server_that_takes_no_writes_says_so_whatever_is_waited_for(
     make_server: MakeServer,
 ) -> None:
@@ -120,7 +133,7 @@ async def test_a_server_that_takes_no_writes_says_so_whatever_is_waited_for(
 # Failing over
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_all_who_wait_go_on_by_themselves_when_another_node_takes_over(
     own_cluster: Cluster,
 ) -> None:
@@ -159,7 +172,7 @@ async def test_all_who_wait_go_on_by_themselves_when_another_node_takes_over(
             assert sorted(done) == ["ack", "get", "join", "put", "take"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("asyncio")
 async def test_wake_ups_arrive_from_the_node_that_has_taken_over(own_cluster: Cluster) -> None:
     waits: list[float] = []
@@ -187,7 +200,7 @@ async def test_wake_ups_arrive_from_the_node_that_has_taken_over(own_cluster: Cl
 # What is lost
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [0, 1])
 async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
     own_cluster: Cluster, replicas: int
@@ -232,7 +245,7 @@ async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
             tg.cancel_scope.cancel()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("trio")
 async def test_who_waits_in_vain_for_replicas_is_told_that_it_may_have_been_done(
     own_cluster: Cluster,
@@ -254,7 +267,7 @@ async def test_who_waits_in_vain_for_replicas_is_told_that_it_may_have_been_done
 # Moving away
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("asyncio")
 async def test_a_queue_that_moves_to_another_node_is_not_noticed(own_cluster: Cluster) -> None:
     done: list[int] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import anyio
@@ -20,7 +22,9 @@ from tests.valkey.mishaps import Gate, calls_go_through, cut_off, eventually, re
 
 from leaseq import LeaseLostError, PutOutcome, Tenant
 from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
+from leaseq._core.loop import Home
 from leaseq._remote import dispatcher as courier
+from leaseq._remote.requests import Ask
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio
@@ -387,6 +391,7 @@ async def test_a_message_about_a_queue_that_is_not_known_here_is_of_no_matter(
         assert await in_line(queue) == ["a"]
 
 
+@pytest.mark.only("trio")
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
 async def test_no_operation_takes_words_of_the_next(
     shared_server: Server, monkeypatch: pytest.MonkeyPatch, there: bool
@@ -424,3 +429,57 @@ async def test_what_is_asked_of_a_broker_at_once_is_answered_each(server: Server
                 asking.start_soon(broker.process_expired)
         assert {info.name for info in await broker.list_queues()} == {"a", "b", "c"}
         tg.cancel_scope.cancel()
+
+
+# Tries to reach the server
+
+
+class Gone:
+    """A client whose server is away, and when it was asked."""
+
+    is_cluster = False
+
+    def __init__(self) -> None:
+        self.tried_at: list[float] = []
+
+    async def script(self, script: object, keys: object, args: object) -> Any:
+        self.tried_at.append(anyio.current_time())
+        raise ServerUnavailableError("no server", in_doubt=False)
+
+    async def close(self) -> None: ...
+
+
+class Idle:
+    """Has nothing to do, and nobody who waits."""
+
+    def expire(self, now: float) -> float:
+        return inf
+
+    def do(self, now: float) -> float:
+        return inf
+
+    def claims(self) -> list[Ask]:
+        return []
+
+    def heard(self, trip: object, next_due: object, events: object) -> None: ...
+
+    def told(self, message: bytes) -> None: ...
+
+
+@pytest.mark.virtual_time
+async def test_a_hundred_who_are_cut_off_do_not_come_back_in_one_rush() -> None:
+    gone = Gone()
+
+    async def keep_trying(number: int) -> None:
+        one = courier.Courier("leaseq", str(number), gone, Home(), Idle(), patience=10.0)  # type: ignore[arg-type]
+        with pytest.raises(ServerUnavailableError):
+            await one.ask(Ask("hello", "hello", "0"))
+
+    began = anyio.current_time()
+    async with create_task_group() as tg:
+        for number in range(100):
+            tg.start_soon(keep_trying, number)
+    later = [when for when in gone.tried_at if when - began > 1.5]
+    assert len(later) > 1000  # they go on trying
+    rush = max(Counter(int(when / 0.05) for when in later).values())
+    assert rush < 40  # of the hundred, in any fifty milliseconds

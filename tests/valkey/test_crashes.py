@@ -8,7 +8,7 @@ from tests.valkey.processes import LEASE
 
 import leaseq
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_what_a_killed_process_held_is_done_by_another(

@@ -16,6 +16,7 @@ import pytest
 from anyio import create_task_group, fail_after
 from tests.servers import Server
 from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
+from tests.valkey.mishaps import cut_off, replies_lost
 from tests.valkey.wire import Fault, Side, Wire
 
 from leaseq._core.errors import ServerUnavailableError
@@ -31,6 +32,9 @@ EDGES: tuple[tuple[Side, float], ...] = (
     ("reply", 1.0),
 )
 """Before a call is sent, after it is, before its reply, and after that: all else is between."""
+
+SOME = ("put", "get", "take", "ack", "release", "transaction", "queue", "redrive", "purge", "peek")
+"""Calls of each kind."""
 
 
 def test_every_operation_of_the_scripts_is_asked_for() -> None:
@@ -111,14 +115,57 @@ async def check_done_once(server: Server, call: Call, faults: list[Fault]) -> No
                 checks.start_soon(check, fault)
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("skipping")
+@pytest.mark.only("asyncio")
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_whose_replies_are_lost_is_done_once(shared_server: Server, name: str) -> None:
+    call, prefix = CALLS[name], uuid.uuid4().hex
+    _, expected, after = await undisturbed(shared_server, call)
+    with fail_after(60):
+        async with (
+            looking(shared_server, prefix) as other,
+            broker_on(f"{shared_server.url}?prefix={prefix}") as broker,
+            create_task_group() as tg,
+        ):
+            scene = await Scene().set(broker)
+            await tg.start(broker.run)
+            with replies_lost(broker, [False, True, True]) as lost:
+                assert await outcome(call, scene) == expected
+            assert len(lost) == 3
+            assert await picture(other) == after
+            tg.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("skipping")
+@pytest.mark.only("trio")
+@pytest.mark.parametrize("name", SOME)
+async def test_who_gives_up_is_told_the_truth_of_it(shared_server: Server, name: str) -> None:
+    call = CALLS[name]
+    before, _, after = await undisturbed(shared_server, call)
+    for is_done in (False, True):
+        prefix = uuid.uuid4().hex
+        async with (
+            looking(shared_server, prefix) as other,
+            broker_on(f"{shared_server.url}?prefix={prefix}", patience=0.05) as broker,
+        ):
+            scene = await Scene().set(broker)
+            with cut_off(broker, call.word, is_done=is_done):
+                with pytest.raises(ServerUnavailableError) as caught:
+                    await call.make(scene)
+                assert caught.value.in_doubt
+                assert (await picture(other) != before) <= is_done
+            await served(scene)  # what was in doubt goes first
+            assert await picture(other) == (after if call.given_up == "done" else before)
+
+
+@pytest.mark.slow
 @pytest.mark.only("asyncio")
 @pytest.mark.parametrize("name", CALLS)
 async def test_wherever_a_call_is_cut_it_is_done_once(shared_server: Server, name: str) -> None:
     await check_done_once(shared_server, CALLS[name], faults_at(name))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("trio")
 @pytest.mark.parametrize("name", CALLS)
 async def test_whatever_happens_to_a_call_it_is_done_once(
@@ -128,7 +175,7 @@ async def test_whatever_happens_to_a_call_it_is_done_once(
     await check_done_once(shared_server, CALLS[name], faults)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.only("trio")
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.given_up != "never"])
 async def test_who_gives_up_is_told_whether_it_may_have_been_done(

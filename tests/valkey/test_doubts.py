@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import glide
 import pytest
-from anyio import create_task_group, fail_after
+from anyio import create_task_group, fail_after, wait_all_tasks_blocked
 from tests.servers import Server, binary
 from tests.valkey.conftest import MakeServer
 from tests.valkey.mishaps import eventually
@@ -60,7 +60,7 @@ async def test_a_put_that_was_done_and_then_forbidden_is_in_doubt(own_server: Se
             assert await queue.available_keys() == {"first", "a", "b"}
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("skipping")
 async def test_who_may_not_lease_any_more_complains_once_and_waits(
     own_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -141,8 +141,9 @@ async def test_a_redrive_that_fails_half_way_says_what_it_has_done(own_server: S
         queue, dead = await broker.create_queue_pair("work")
         await queue.put_many([(f"{number}", 0) for number in range(1200)])
         for _ in range(3):
-            for lease in await queue.get_batch(400):
-                await lease.reject("bad")
+            async with create_task_group() as tg:
+                for lease in await queue.get_batch(400):
+                    tg.start_soon(lease.reject, "bad")
         assert await dead.qsize() == 1200
         ask = queue._ask
         steps = 0
@@ -161,28 +162,29 @@ async def test_a_redrive_that_fails_half_way_says_what_it_has_done(own_server: S
         assert isinstance(caught.value.__cause__, ServerError)
 
 
-@pytest.mark.long
 async def test_who_opens_a_broker_and_is_cancelled_spoils_it_for_nobody(
-    shared_server: Server,
+    shared_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("leaseq._remote.dispatcher._GRACE", 0.1)
     wire = Wire(shared_server)
     with fail_after(20):
         async with wire.listening("?prefix=opening") as url, create_task_group() as tg:
             broker = leaseq.connect(url)
             wire.plan(Fault(b"hello", "reply", 0.0, "stall"))
-            given_up = anyio.CancelScope()
+            given_up, has_left = anyio.CancelScope(), anyio.Event()
 
             async def first() -> None:
                 with given_up:
                     await broker.queue("a")
+                has_left.set()
 
             tg.start_soon(first)
             await eventually(lambda: bool(wire.happened))
             async with create_task_group() as others:
                 others.start_soon(broker.queue, "b")
-                await anyio.sleep(0.1)
+                await wait_all_tasks_blocked()
                 given_up.cancel()
-                await anyio.sleep(6.5)  # longer than the first one waits for what was sent
+                await has_left.wait()  # it waits no longer for what was sent
                 wire.mend()
             assert [info.name for info in await broker.list_queues()] == ["b"]
             await broker.close()
@@ -242,7 +244,7 @@ async def test_a_server_that_does_not_know_hello_is_told_as_such(
 # Where nothing can be written
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("skipping")
 @pytest.mark.parametrize(
     "how",
     [
@@ -273,7 +275,7 @@ def calls(server: Server) -> int:
     return int(said.partition(b",")[0])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("waits", [False, True], ids=["puts", "waits"])
 async def test_a_server_that_has_become_a_replica_is_left_for_its_successor(
     make_server: MakeServer, waits: bool

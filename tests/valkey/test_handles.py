@@ -326,6 +326,7 @@ async def test_many_letters_are_brought_back_a_lot_at_a_time(engine: Valkey) -> 
 
 
 @pytest.mark.only("trio")
+@pytest.mark.usefixtures("skipping")
 async def test_who_waits_for_more_room_than_there_is_is_not_asked_again_and_again(
     engine: Valkey,
 ) -> None:

@@ -80,7 +80,6 @@ def test_the_page_for_operators_has_what_each_role_needs(own_server: Server) -> 
         assert f"+{command}" in text
 
 
-@pytest.mark.long
 @pytest.mark.only("asyncio")
 async def test_replicas_follow_where_the_default_user_is_off(make_server: MakeServer) -> None:
     [block] = re.findall(r"<!-- acl of the .*? -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -99,6 +98,7 @@ async def test_replicas_follow_where_the_default_user_is_off(make_server: MakeSe
         await eventually(lambda: replica.command("EXISTS", "{leaseq}:q:work:items") == b":1")
 
 
+@pytest.mark.only("trio")
 @pytest.mark.parametrize("role", ROLES)
 async def test_who_may_do_what_its_role_needs_can_do_it(
     shared_server: Server, role: str, prefix: str
@@ -222,7 +222,7 @@ async def test_a_user_of_few_rights_comes_back_when_its_connection_breaks(
         tg.cancel_scope.cancel()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_cluster_needs_a_few_more(shared_cluster: Cluster, prefix: str) -> None:
     needed = (*CONSUMER, *IN_A_CLUSTER)
     for lacking in (None, "cluster|slots", "spublish", "wait"):

