@@ -9,12 +9,12 @@ from typing import Generic, TypeVar, get_args
 from .options import ANY_KEY, AnyKey, InFlightPolicy, Reschedule
 from .validation import check_hashable, delay_seconds, lease_seconds, wait_seconds
 
-__all__ = ["Request", "Terms", "check_batch", "check_limit"]
+__all__ = ["ClaimRequest", "PutRequest", "check_batch", "check_limit"]
 
 K = TypeVar("K")
 
 
-class Request(Generic[K]):
+class ClaimRequest(Generic[K]):
     """One key, or the next item; of anybody, or of some tenants.
 
     Args:
@@ -70,7 +70,7 @@ class Request(Generic[K]):
 
 
 def check_batch(
-    request: Request[K], max_items: int, max_wait: float, timeout: float | None
+    request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
 ) -> None:
     """Raise `ValueError` if so many items cannot be asked for, or waited for so long."""
     if not max_items >= 1:
@@ -96,7 +96,7 @@ _POLICIES = get_args(InFlightPolicy)
 _RESCHEDULES = get_args(Reschedule)
 
 
-class Terms:
+class PutRequest:
     """The options of a put, checked."""
 
     __slots__ = ("delay", "if_in_flight", "priority", "reschedule", "tenant", "ttl")

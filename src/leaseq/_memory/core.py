@@ -20,7 +20,7 @@ from .._core.loop import Home
 from .._core.options import ANY_KEY, AnyKey
 from .._core.policies import Retry, Tenant
 from .._core.reports import DeadLetter, HistoryEntry
-from .._core.requests import Request
+from .._core.requests import ClaimRequest
 from .._core.validation import lease_seconds, wait_seconds
 from .._rules.capacity import Room
 from .._rules.death import Fate
@@ -45,7 +45,7 @@ class EventWaiter(Waiter[K, V]):
 
     __slots__ = ("event",)
 
-    def __init__(self, request: Request[K], *, patient: bool = False) -> None:
+    def __init__(self, request: ClaimRequest[K], *, patient: bool = False) -> None:
         super().__init__(request, patient=patient)
         self.event = Event()
 
@@ -80,8 +80,10 @@ class Core(LeasedQueue[K, V]):
         self._keepers: list[Timekeeper] = []  # the first one is it
         lease_seconds("default_lease_timeout", default_lease_timeout)
         self._lease_timeout = default_lease_timeout
-        self._any: Request[K] = Request(lease_timeout=default_lease_timeout)
-        self._requests: dict[frozenset[object], Request[K]] = {}  # that pools make again and again
+        self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=default_lease_timeout)
+        self._requests: dict[
+            frozenset[object], ClaimRequest[K]
+        ] = {}  # that pools make again and again
         self._fast_acquire = fast_acquire
         self._needs_time = retry.backoff is not None
         self._ledger: Ledger[K, V] = Ledger(

@@ -14,7 +14,7 @@ from .._core.lease import Lease
 from .._core.messages import check_held, check_release, no_timekeeper
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.reports import HistoryEntry, PutOutcome
-from .._core.requests import Request, Terms
+from .._core.requests import ClaimRequest, PutRequest
 from .._rules.item import Item
 from .._rules.ledger import Ledger
 from .core import Core, EventWaiter
@@ -45,7 +45,7 @@ class Shell(Core[K, V]):
             )
         return pairs
 
-    def _places(self, keys: Collection[K], terms: Terms) -> int:
+    def _places(self, keys: Collection[K], terms: PutRequest) -> int:
         """How much room putting these keys takes; raises what putting them would raise."""
         self.check_takes(terms)
         for key in keys:
@@ -54,7 +54,7 @@ class Shell(Core[K, V]):
         ledger = self._ledger
         return len({key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)})
 
-    def check_takes(self, terms: Terms) -> None:
+    def check_takes(self, terms: PutRequest) -> None:
         """Raise if nothing can be put like that, whatever the key. O(1)."""
         if self._shut_down:
             raise QueueClosedError(f"{self!r} takes nothing more")
@@ -66,7 +66,7 @@ class Shell(Core[K, V]):
         """Whether so many items can be put now. O(1)."""
         return not places or self._room is None or self._room.free(self._ledger.waiting, places)
 
-    async def _wait_for_room(self, keys: Collection[K], terms: Terms) -> None:
+    async def _wait_for_room(self, keys: Collection[K], terms: PutRequest) -> None:
         """Wait until these keys can be put; then it must be done before anything else is."""
         again = False
         while not self.has_room(places := self._places(keys, terms)):
@@ -91,7 +91,7 @@ class Shell(Core[K, V]):
                 raise
             again = True
 
-    def _put_all(self, pairs: Collection[tuple[K, V]], terms: Terms) -> list[PutOutcome]:
+    def _put_all(self, pairs: Collection[tuple[K, V]], terms: PutRequest) -> list[PutOutcome]:
         """Put what `_places` has had no objection to."""
         now = self._home.time()
         outcomes = [self._ledger.put(key, value, now, terms) for key, value in pairs]
@@ -122,7 +122,7 @@ class Shell(Core[K, V]):
 
     # Consumers
 
-    def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
+    def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> ClaimRequest[K]:
         if key is not ANY_KEY:
             return self._new_request(key, options)
         try:
@@ -136,11 +136,11 @@ class Shell(Core[K, V]):
             request = self._requests[known] = self._new_request(key, options)
         return request
 
-    def _new_request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
+    def _new_request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> ClaimRequest[K]:
         options = {"lease_timeout": self._lease_timeout, **options}
-        return Request(key, **options)
+        return ClaimRequest(key, **options)
 
-    def _claim(self, request: Request[K]) -> Item[K, V] | None:
+    def _claim(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         """Hand out what is asked for, if it is ready."""
         keeper = self.timekeeper
         if request is self._any and not self._gated:  # the short way
@@ -177,7 +177,7 @@ class Shell(Core[K, V]):
 
     # Waiting
 
-    async def _wait(self, request: Request[K], timeout: float | None) -> Item[K, V]:
+    async def _wait(self, request: ClaimRequest[K], timeout: float | None) -> Item[K, V]:
         self._home.check()
         if self.timekeeper is None and self._ledger.delayed:
             raise no_timekeeper(self, "an item that falls due later", "come")
@@ -212,7 +212,7 @@ class Shell(Core[K, V]):
             self._waiters.add(waiter)
 
     async def _fill(
-        self, batch: list[Item[K, V]], request: Request[K], size: int, seconds: float
+        self, batch: list[Item[K, V]], request: ClaimRequest[K], size: int, seconds: float
     ) -> list[Item[K, V]]:
         """Add what is ready to a batch, and then what comes in some seconds."""
         try:

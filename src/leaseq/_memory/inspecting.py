@@ -12,7 +12,7 @@ from .._core.reports import (
     Statistics,
     TenantStatistics,
 )
-from .._core.requests import Terms
+from .._core.requests import PutRequest
 from .engine import Shell
 
 __all__ = ["Inspecting"]
@@ -21,7 +21,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _ADDED = PutOutcome.ADDED
-_NO_TERMS = Terms()
+_NO_TERMS = PutRequest()
 _TURN = frozenset({"tenant", "priority"})  # what says no more than whose turn it is
 
 

@@ -14,7 +14,7 @@ from .._core.messages import check_held, no_timekeeper
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import DeadLetter, PutOutcome, RedriveResult
-from .._core.requests import Terms, check_batch, check_limit
+from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.validation import lease_seconds, wait_seconds
 from .._rules.item import Item
 from .inspecting import Inspecting
@@ -25,7 +25,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _ADDED = PutOutcome.ADDED
-_NO_TERMS = Terms()
+_NO_TERMS = PutRequest()
 _TURN = frozenset({"tenant", "priority"})  # what says no more than whose turn it is
 
 
@@ -80,7 +80,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
                     priority = int(priority)
                 if self._ledger.add(key, value, now, options.get("tenant"), priority):
                     return _ADDED
-        terms = Terms(**options) if options else _NO_TERMS
+        terms = PutRequest(**options) if options else _NO_TERMS
         if not self.has_room(self._places([key], terms)):
             raise WouldBlock
         return self._put_all([(key, value)], terms)[0]
@@ -89,7 +89,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         if not self._fast_acquire:
             await self._home.checkpoint()
         if self._room is not None:
-            terms = Terms(**options)
+            terms = PutRequest(**options)
             await self._wait_for_room([key], terms)
             return self._put_all([(key, value)], terms)[0]
         return self.put_nowait(key, value, **options)
@@ -105,7 +105,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
                 ValueError: as `put_many` does.
         """
         pairs = self._pairs(items)
-        terms = Terms(**options)
+        terms = PutRequest(**options)
         if not self.has_room(self._places([key for key, _ in pairs], terms)):
             raise WouldBlock
         return self._put_all(pairs, terms)
@@ -114,7 +114,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
         pairs = self._pairs(items)
-        terms = Terms(**options)
+        terms = PutRequest(**options)
         if not self._fast_acquire:
             await self._home.checkpoint()
         await self._wait_for_room([key for key, _ in pairs], terms)
@@ -320,7 +320,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
                 continue
             letters._ledger.take_out(letter_key)
             self._ledger.forget_done(letter.key)
-            terms = Terms(tenant=letter.tenant, priority=letter.priority)
+            terms = PutRequest(tenant=letter.tenant, priority=letter.priority)
             self._put_all([(letter.key, letter.value)], terms)
             back.append(letter.key)
         letters._admit()

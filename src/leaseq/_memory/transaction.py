@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 from .._core.errors import LeaseqError, TransactionError
 from .._core.lease import Lease
 from .._core.options import PutOptions
-from .._core.requests import Terms
+from .._core.requests import PutRequest
 from .._core.validation import check_hashable
 from .._rules.item import Item
 from .._rules.plan import Outlook
@@ -37,7 +37,9 @@ class _Step(Protocol):
 
 
 class _Put:
-    def __init__(self, queue: Shell[Any, Any], key: Hashable, value: object, terms: Terms) -> None:
+    def __init__(
+        self, queue: Shell[Any, Any], key: Hashable, value: object, terms: PutRequest
+    ) -> None:
         self.queue = queue
         self.key = key
         self._value = value
@@ -126,7 +128,7 @@ class MemoryTransaction(Transaction):
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
         check_hashable(key)
-        self._ask(_Put(self._mine(queue), key, value, Terms(**options)))
+        self._ask(_Put(self._mine(queue), key, value, PutRequest(**options)))
 
     def ack(self, lease: Lease[K, V]) -> None:
         self._settle(_Ack(self._mine(lease.queue), lease), lease)

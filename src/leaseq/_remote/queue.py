@@ -21,7 +21,7 @@ from .._core.messages import check_held, check_release, no_timekeeper
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import Ended, PutOutcome, RedriveResult
-from .._core.requests import Terms, check_batch, check_limit
+from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.validation import lease_seconds, wait_seconds
 from .._valkey.encoding import put_words
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded
@@ -70,7 +70,7 @@ class ValkeyQueue(Inspecting[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
-        terms = Terms(**options)
+        terms = PutRequest(**options)
         items_on_wire = [(encode_key(key), self.codec.encode(value)) for key, value in pairs]
         await self._home.checkpoint()
         self.check_takes(terms)
@@ -120,7 +120,7 @@ class ValkeyQueue(Inspecting[K, V]):
             if not self._putters:
                 self.unpark(b"r")
 
-    def refusal(self, key: object, terms: Terms, why: bytes, what: bytes | int) -> Exception:
+    def refusal(self, key: object, terms: PutRequest, why: bytes, what: bytes | int) -> Exception:
         """The error for a put that the server refused."""
         if why == b"in_flight":
             return KeyAlreadyInFlightError(
