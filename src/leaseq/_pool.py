@@ -208,7 +208,7 @@ async def serve(
         if on_failure is not None and lease.ended is None:
             await on_failure(lease, error)
         if lease.ended is None:
-            await queue.fail(lease, error)
+            await lease._abandon(error)
         await checkpoint()  # a handler that fails whenever it is cancelled must not go on and on
 
     await pool.run(claim, work, task_status)
@@ -269,7 +269,7 @@ async def serve_batches(
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if isinstance(error, Reject):
-            await batch.settle_rest(partial(queue.reject, reason=error.reason))
+            await batch._settle_rest(partial(queue.reject, reason=error.reason))
             return
         logger.error(
             "queue %r: the handler of a batch failed, with %d items left",
@@ -277,7 +277,7 @@ async def serve_batches(
             len(batch),
             exc_info=error,
         )
-        await batch.settle_rest(partial(queue.fail, error=error))
+        await batch._settle_rest(lambda lease: lease._abandon(error))
         await checkpoint()  # as in `serve`
 
     await pool.run(claim, work, task_status)

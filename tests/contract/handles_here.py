@@ -127,15 +127,15 @@ class Handle:
     async def extend(self, *args: Any, **options: Any) -> Any:
         return await self._settle(self._shared.extend, *args, **options)
 
-    async def fail(self, *args: Any, **options: Any) -> Any:
-        return await self._settle(self._shared.fail, *args, **options)
+    async def _fail(self, *args: Any, **options: Any) -> Any:
+        return await self._settle(self._shared._fail, *args, **options)
 
-    async def give_back(self, *args: Any, **options: Any) -> Any:
-        return await self._settle(self._shared.give_back, *args, **options)
+    async def _give_back(self, *args: Any, **options: Any) -> Any:
+        return await self._settle(self._shared._give_back, *args, **options)
 
     async def resume(self, receipt: str) -> Any:
         held = await self._shared.resume(receipt)
-        lease: Lease[str, Any] = Lease(self, held.key, held.value)  # type: ignore[arg-type]
+        lease: Lease[str, Any] = Lease(self, held.key, held.value)
         lease.token = held.token
         self._resumed[lease] = held
         return lease
@@ -152,9 +152,9 @@ class Handle:
     async def close(self) -> None:
         for lease in self._held:
             if lease.ended is None:
-                await self.give_back(lease)
+                await self._give_back(lease)
                 lease.ended = "lost"
-                lease.cancel_body()
+                lease._cancel_body()
         self.closed = self.shut_down = True
         self.end_if_over()
 

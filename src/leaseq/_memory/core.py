@@ -339,7 +339,7 @@ class Core(LeasedQueue[K, V]):
                 logger.warning(
                     "queue %r: the lease on %r, token %d, expired", self.name, item.key, item.token
                 )
-                item.cancel_body()
+                item._cancel_body()
         if changed:
             self._after_return(*changed)
         return self._ledger.next_deadline()

@@ -237,13 +237,13 @@ class LeasedKeyQueue(Inspecting[K, V]):
     ) -> None:
         self.release_nowait(lease, requeue_front=requeue_front, delay=delay, counted=counted)
 
-    async def fail(self, lease: Lease[K, V], error: BaseException) -> None:
+    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
         item = self._mine(lease)
         text = f"{type(error).__name__}: {error}"
         self._ledger.release(item, self._home.time(), error=text)
         self._after_return(item)
 
-    async def give_back(self, lease: Lease[K, V]) -> None:
+    async def _give_back(self, lease: Lease[K, V]) -> None:
         item = self._mine(lease)
         self._ledger.give_back(item, self._home.time())
         self._after_return(item)
@@ -289,7 +289,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         self._check_home()
         lost = self._ledger.revoke(consumer, self._home.time())
         for item in lost:
-            item.cancel_body()
+            item._cancel_body()
         self._after_return(*lost)
         return len(lost)
 
@@ -370,7 +370,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         await self.shutdown()
         self._closed = True
         for item in self._ledger.close(self._home.time()):
-            item.cancel_body()
+            item._cancel_body()
         self._turn_away(self._waiters.drop_all())
         if self._drained is not None:
             self._drained.set()

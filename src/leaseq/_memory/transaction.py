@@ -149,7 +149,7 @@ class MemoryTransaction(Transaction):
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         self._settle(_Reject(self._mine(lease.queue), lease, reason), lease)
 
-    def _mine(self, queue: LeasedQueue[K, V]) -> Shell[K, V]:
+    def _mine(self, queue: object) -> Shell[Any, Any]:
         if not isinstance(queue, Shell) or not self._broker.owns(queue):
             raise ValueError(f"{queue!r} is not a queue of this broker")
         return queue

@@ -135,7 +135,7 @@ class Core(LeasedQueue[K, V]):
         """A lease is lost: its body ends."""
         self.let_go(lease)
         lease.ended = "lost"
-        lease.cancel_body()
+        lease._cancel_body()
 
     def expire(self, lease: ValkeyLease[K, V]) -> None:
         """A lease is lost that has just been taken out of the deadlines, being due."""
@@ -144,7 +144,7 @@ class Core(LeasedQueue[K, V]):
         )
         del self._held[lease.token]
         lease.ended = "lost"
-        lease.cancel_body()
+        lease._cancel_body()
 
     def lost(self, token: int) -> None:
         """The server has taken a lease away."""

@@ -247,12 +247,12 @@ class ValkeyQueue(Inspecting[K, V]):
         if delay is not None:
             check_release(self, delay, requeue_front=requeue_front, timed=self.kept)
 
-    async def fail(self, lease: Lease[K, V], error: BaseException) -> None:
+    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}"
         words = release_words(False, None, True, text)
         await self._settle(self.mine(lease), "released", "release", *words)
 
-    async def give_back(self, lease: Lease[K, V]) -> None:
+    async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._settle(self.mine(lease), "released", "give_back")
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:

@@ -140,7 +140,7 @@ class ValkeyTransaction(Transaction):
         self._steps.append(_Settle(queue, lease, ended, *words))
         self._pledge(lease)
 
-    def _mine(self, queue: LeasedQueue[K, V]) -> ValkeyQueue[K, V]:
+    def _mine(self, queue: object) -> ValkeyQueue[Any, Any]:
         if not isinstance(queue, ValkeyQueue) or not self._broker.owns(queue):
             raise ValueError(f"{queue!r} is not a queue of this broker")
         return queue
