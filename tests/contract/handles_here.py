@@ -39,7 +39,7 @@ class Handle:
 
     @property
     def over(self) -> bool:
-        return self.closed or (self.shut_down and self._shared.ledger.drained)
+        return self.closed or (self.shut_down and self._shared._engine.ledger.drained)
 
     def end_if_over(self) -> None:
         if self.over:
@@ -50,7 +50,7 @@ class Handle:
 
     def _check(self, refused: bool) -> None:
         if refused:
-            drained = self._shared.ledger.drained
+            drained = self._shared._engine.ledger.drained
             raise QueueClosedError(f"{self!r}: closed, shut down or drained", drained=drained)
 
     @asynccontextmanager
@@ -161,7 +161,7 @@ class Handle:
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         self._keeper = Timekeeper(self._home)
         try:
-            await self._keeper.keep(lambda: [self._shared], lambda: self.over, task_status)
+            await self._keeper.keep(lambda: [self._shared._engine], lambda: self.over, task_status)
         finally:
             self._keeper = None
 

@@ -427,4 +427,4 @@ async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) ->
         await queue.put("a", number)
         _, _, lease = await queue.get(consumer=str(number))
         await queue.ack(lease)
-    assert len(queue._requests) <= 64
+    assert len(queue._engine.requests) <= 64

@@ -33,8 +33,8 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
     )
 
 
-def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> None:
-    """Raise if a lease cannot be released with this delay, in seconds.
+def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> float:
+    """Return the delay of a release as a float; raise if a lease cannot be released with it.
 
     Args:
         queue: The lease's queue.
@@ -44,12 +44,15 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
 
     Raises:
         TimekeeperNotRunningError: nothing does, and there is a delay.
+        TypeError: the delay is not a number.
         ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
-    if delay_seconds(delay) > 0 and not timed:
-        raise no_timekeeper(queue, f"a delay of {delay} s", "end")
-    if delay > 0 and requeue_front:
+    seconds = delay_seconds(delay)
+    if seconds > 0 and not timed:
+        raise no_timekeeper(queue, f"a delay of {seconds:g} s", "end")
+    if seconds > 0 and requeue_front:
         raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
+    return seconds
 
 
 def check_held(lease: Lease[K, V], now: float) -> None:

@@ -49,7 +49,7 @@ class Claiming(Core[K, V]):
         """Lease some items, one at least, and wait for the first if need be."""
         self._check_open()
         if not self.kept and (request.timed or self._needs_time):
-            what = f"a lease of {request.lease_timeout} s" if request.timed else "a backoff"
+            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
             raise no_timekeeper(self, what, "expire" if request.timed else "end")
         if timeout == 0 or self._shut_down:
             leases = await self._claim(request, count)

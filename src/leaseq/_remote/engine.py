@@ -236,7 +236,7 @@ class Core(LeasedQueue[K, V]):
         if self._shut_down or self._closed:
             raise self._shut_down_error()
         if terms.delay > 0 and not self.kept:
-            raise no_timekeeper(self, f"a delay of {terms.delay} s", "end")
+            raise no_timekeeper(self, f"a delay of {terms.delay:g} s", "end")
 
     # Time
 

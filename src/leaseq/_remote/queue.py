@@ -262,7 +262,7 @@ class ValkeyQueue(Inspecting[K, V]):
         held = self.mine(lease)
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
-            raise no_timekeeper(self, f"a lease of {seconds} s", "expire")
+            raise no_timekeeper(self, f"a lease of {seconds:g} s", "expire")
         check_held(held, self._home.time())
 
         def receive(answer: Answer) -> None:
