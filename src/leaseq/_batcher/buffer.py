@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from .._core.policies import Retry
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batch", "Buffer"]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -51,7 +51,7 @@ class Batch(Generic[T]):
         self.error: Exception | None = None
 
 
-class Batches(Generic[T, P]):
+class Buffer(Generic[T, P]):
     """The items in order, the batches they make, and the producers who wait for room.
 
     A producer that waits is handed its places before it is woken, in order of arrival, so that
@@ -151,7 +151,7 @@ class Batches(Generic[T, P]):
         else:
             self.spare = 0
 
-    # Batches go
+    # Buffer go
 
     @property
     def start(self) -> int:

@@ -49,7 +49,7 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
     """
     seconds = delay_seconds(delay)
     if seconds > 0 and not timed:
-        raise no_timekeeper(queue, f"a delay of {seconds:g} s", "end")
+        raise no_timekeeper(queue, f"a delay of {delay} s", "end")
     if seconds > 0 and requeue_front:
         raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
     return seconds
