@@ -171,3 +171,25 @@ def test_a_policy_has_its_numbers_as_floats() -> None:
     backoff: Any = Backoff(Decimal("0.5"), Fraction(3), 60)  # type: ignore[arg-type]
     assert list(map(type, (backoff.base, backoff.factor, backoff.ceiling))) == [float] * 3
     assert type(Tenant(weight=2).weight) is float
+
+
+@pytest.mark.anyio
+async def test_a_name_that_is_no_string_is_refused_by_the_calls_of_a_queue() -> None:
+    queue: Any = LeasedKeyQueue()
+    with pytest.raises(TypeError, match="consumer must be a string, not None"):
+        await queue.release_all(consumer=None)
+    with pytest.raises(TypeError, match="a tenant's name must be a string, not 7"):
+        await queue.set_tenant(7, Tenant())
+    with pytest.raises(TypeError, match="tenant 'a' must be a Tenant, not 2"):
+        await queue.set_tenant("a", 2)
+
+
+@pytest.mark.anyio
+async def test_a_transaction_refuses_an_unknown_option_in_the_words_of_put() -> None:
+    broker = MemoryBroker()
+    queue = await broker.queue("mail")
+    async with broker.transaction() as tx:
+        odd: Any = tx
+        with pytest.raises(TypeError, match=r"put\(\) has no option 'nope': it has if_in_flight"):
+            odd.put(queue, "a", 1, nope=1)
+    assert await queue.qsize() == 0

@@ -61,6 +61,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             queues may share it. None: they are dropped.
         tenants: Weights and caps of tenants; the others have `Tenant()`.
         history: How many acknowledged items `history` remembers.
+        dedupe_for: Seconds after the ack of an item for which its key is not taken again; None: it
+            is taken.
         fast_acquire: Leave out the checkpoint of `get`, `take` and `put` where nothing has to be
             waited for, as in `anyio.Lock`: faster, but a task that never has to wait never lets
             others run.
@@ -154,7 +156,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                         priority = int(priority)
                     if engine.ledger.add(key, value, now, tenant, priority):
                         return _ADDED
-        request = PutRequest("put_nowait", **options) if options else _PLAIN
+        request = PutRequest("put", **options) if options else _PLAIN
         if not engine.has_room(engine.places([key], request)):
             raise WouldBlock
         return engine.put_all([(key, value)], request)[0]

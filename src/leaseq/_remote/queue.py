@@ -140,7 +140,7 @@ class ValkeyQueue(Inspecting[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         request = self._request(ANY_KEY, options) if options else self._any
         if timeout is not None:
-            wait_seconds("timeout", timeout)
+            timeout = wait_seconds("timeout", timeout)
         await self._home.checkpoint()
         [lease] = await self._lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -150,7 +150,7 @@ class ValkeyQueue(Inspecting[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         request = self._request(key, options)
         if timeout is not None:
-            wait_seconds("timeout", timeout)
+            timeout = wait_seconds("timeout", timeout)
         await self._home.checkpoint()
         [lease] = await self._lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -164,7 +164,7 @@ class ValkeyQueue(Inspecting[K, V]):
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
         request = self._request(ANY_KEY, options) if options else self._any
-        check_batch(request, max_items, max_wait, timeout)
+        max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
         await self._home.checkpoint()
         batch: list[ValkeyLease[K, V]] = []
         while not batch:  # again, if all were lost meanwhile

@@ -78,7 +78,8 @@ class LeasedQueue(ABC, Generic[K, V]):
             KeyAlreadyInFlightError: the key is leased, and ``if_in_flight="reject"``.
             QueueClosedError: the queue is shut down or closed.
             TimekeeperNotRunningError: there is a delay, and `run` was not started.
-            TypeError: the key is not hashable.
+            TypeError: the key is not hashable; there is no such option, or its value is of another
+                type.
             ValueError: an option has a value that it cannot have; or the key is there for another
                 tenant.
 
