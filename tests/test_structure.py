@@ -463,3 +463,16 @@ class Class(Base):
     own, used = own_attributes(node)
     assert own == {"limit", "name", "__init__", "made", "method"}
     assert [name for name in used if name not in own] == ["inherited"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if part(name) == "_core"])
+def test_the_ground_floor_names_no_other_floor_even_for_type_checkers(name: str) -> None:
+    package = name.rpartition(".")[0]
+    named = {
+        module
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in imported_modules(node, package)
+        if module.startswith("leaseq.")
+    }
+    assert {part(module) for module in named} <= {"_core"}

@@ -36,7 +36,7 @@ _log = logging.getLogger("leaseq")
 
 @dataclass(frozen=True, slots=True)
 class BatcherStatistics:
-    """What a batcher has in hand, and what it has done so far."""
+    """Counts of the items that a batcher holds, and of its flushes so far."""
 
     flushes: int
     """Buffer flushed."""
@@ -51,7 +51,7 @@ class BatcherStatistics:
     last_flush_time: float | None
     """When a batch was flushed last, in seconds of the event loop's clock; None: none was yet."""
     running: bool
-    """Whether `Batcher.run` runs."""
+    """True while `Batcher.run` runs."""
 
 
 class Batcher(Generic[T]):
@@ -435,7 +435,7 @@ class Batcher(Generic[T]):
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether an error is a cancellation, or a group of nothing else, as a nursery raises it."""
+    """Return whether an error is a cancellation, or a group of cancellations alone."""
     cancelled = get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None

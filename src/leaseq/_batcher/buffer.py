@@ -1,4 +1,4 @@
-"""Which items make a batch, and when it goes. Sans-IO.
+"""The items of a batcher, the batches they make, and when each is due. Sans-IO.
 
 Items are gathered in the order in which they come. Whenever there are enough of them they make a
 full batch, which is due at once. So there is never more than one batch that is not full, the last
@@ -231,7 +231,7 @@ class Buffer(Generic[T, P]):
     # Producers wait
 
     def room(self, places: int) -> bool:
-        """Whether so many items can be added now. O(1)."""
+        """Return whether so many items can be added now. O(1)."""
         if not self.open or self._producers:
             return False
         return self._capacity == inf or len(self) + self._reserved + places <= self._capacity

@@ -71,7 +71,7 @@ class Settling(Protocol):
 
 
 class Cancellable(Protocol):
-    """What a body runs in."""
+    """The scope that a body runs in."""
 
     def cancel(self, reason: str | None = None, /) -> None:
         """Cancel it."""
@@ -373,7 +373,7 @@ class LeaseBatch(Body, Generic[K, V]):
 
 
 class _Member(Generic[K, V]):
-    """What a lease of a batch has in place of a cancel scope of its own."""
+    """The link of a lease to its batch, in place of a cancel scope of its own."""
 
     __slots__ = ("_batch", "_lease")
 

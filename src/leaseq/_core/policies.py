@@ -1,4 +1,4 @@
-"""What a queue can be told about order, shares and second tries."""
+"""Policies of a queue: order, shares between tenants, and retries. Sans-IO."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """What a tenant may have of a queue.
+    """A tenant's share of a queue, and its cap.
 
     Args:
         weight: Its share, relative to the weights of the other tenants that have something ready.
@@ -96,7 +96,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What becomes of an item whose delivery failed or expired.
+    """The policy for items whose delivery failed or expired.
 
     Args:
         max_deliveries: After so many deliveries the item is a dead letter; None: it is tried for
@@ -124,7 +124,7 @@ class Retry:
             object.__setattr__(self, "max_deliveries", most)
 
     def exhausted(self, deliveries: int) -> bool:
-        """Whether that was the last try."""
+        """Return whether that was the last try."""
         return self.max_deliveries is not None and deliveries >= self.max_deliveries
 
     def delay(self, deliveries: int) -> float:

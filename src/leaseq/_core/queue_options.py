@@ -120,12 +120,12 @@ def check_broker_options(options: BrokerQueueOptions) -> BrokerQueueOptions:
 
 
 def options_of_queue(options: BrokerQueueOptions) -> BrokerQueueOptions:
-    """Those options that a queue is made with, without what concerns one handle on it alone."""
+    """Return the options of the queue itself, without those of one handle on it."""
     return {name: value for name, value in options.items() if name in _OF_QUEUE}  # type: ignore[return-value]
 
 
 def codec_for(options: BrokerQueueOptions) -> Codec[Any]:
-    """What makes bytes of a queue's values.
+    """Return the codec of a queue's values.
 
     Raises:
         LeaseqError: msgspec is needed, and is not installed.

@@ -187,7 +187,7 @@ class PutRequest:
 
     @property
     def timed(self) -> bool:
-        """Whether the put needs a timekeeper, sooner or later."""
+        """True if the put needs a timekeeper, sooner or later."""
         return self.delay > 0 or self.ttl != inf
 
 

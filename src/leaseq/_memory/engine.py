@@ -441,7 +441,7 @@ class Engine(Generic[K, V]):
 
     @property
     def buries(self) -> bool:
-        """Whether an item that dies would be gone from here: a letter elsewhere, or dropped."""
+        """True if an item that dies leaves this queue: as a letter elsewhere, or dropped."""
         return self.dead_letters is None or not self.dead_letters.closed
 
     def check_home(self) -> None:
