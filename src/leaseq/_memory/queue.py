@@ -36,8 +36,7 @@ V = TypeVar("V")
 _ADDED = PutOutcome.ADDED
 _PLAIN = PutRequest()
 _TURN = frozenset({"tenant", "priority"})  # options that say no more than whose turn it is
-_TENANTS = frozenset({str, type(None)})
-_PRIORITIES = frozenset({int, Priority, type(None)})
+_PRIORITIES = frozenset({int, Priority})
 
 
 class LeasedKeyQueue(LeasedQueue[K, V]):
@@ -151,11 +150,13 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                     return _ADDED
             elif options.keys() <= _TURN:
                 tenant, priority = options.get("tenant"), options.get("priority")
-                if type(tenant) in _TENANTS and type(priority) in _PRIORITIES:
-                    if priority is not None:
-                        priority = int(priority)
-                    if engine.ledger.add(key, value, now, tenant, priority):
-                        return _ADDED
+                if priority is not None and type(priority) in _PRIORITIES:
+                    priority = int(priority)
+                right = (tenant is None or type(tenant) is str) and (
+                    priority is None or type(priority) is int
+                )
+                if right and engine.ledger.add(key, value, now, tenant, priority):
+                    return _ADDED
         request = PutRequest("put", **options) if options else _PLAIN
         if not engine.has_room(engine.places([key], request)):
             raise WouldBlock
