@@ -4,7 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -348,3 +348,131 @@ def test_public_methods_have_docstrings_of_their_own_or_of_the_contract(public: 
         if not each.startswith("_") and callable(member)
     }
     assert [each for each, method in methods.items() if not inspect.getdoc(method)] == []
+
+
+# Classes
+
+CLASSES = {
+    (name, node.name): node
+    for name, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef)
+}
+
+EXTENSION_POINTS = {
+    "LeasedQueue": "the contract, which each engine's queue keeps",
+    "Broker": "the contract, which each engine's broker keeps",
+    "Transaction": "the contract, which each engine's transaction keeps",
+    "Lease": "what holds an item, of which each engine may have its own kind",
+    "Waiter": "sans-IO, and once with the event that wakes it",
+    "TaskHandler": "for users to subclass",
+    "TakeOptions": "options, as a type: those of get are these and more",
+    "GetOptions": "options, as a type: those of a pool are these and more",
+    "PoolOptions": "options, as a type: those of serve are these and more",
+    "Heap": "a container: by itself the turns of tenants, and with its stale entries deadlines",
+}
+"""Classes that may have a single subclass in the library, with the reason."""
+
+IN_ONE_PIECE = ("_batcher", "_core", "_memory", "_pool", "abc", "memory")
+"""Rooms in which what a class calls on itself is defined in its own body."""
+
+MOST_FROM_ELSEWHERE = 0.08
+
+
+def is_error(node: ast.ClassDef) -> bool:
+    return node.name.endswith("Error") or any("Exception" in ast.unparse(b) for b in node.bases)
+
+
+def subclasses() -> dict[str, set[str]]:
+    """The names of the classes of the package, with those of their subclasses in it."""
+    known = {node.name for node in CLASSES.values()}
+    found: dict[str, set[str]] = {}
+    for (module, name), node in CLASSES.items():
+        for base in node.bases:
+            plain = base.value if isinstance(base, ast.Subscript) else base
+            if isinstance(plain, ast.Name) and plain.id in known:
+                found.setdefault(plain.id, set()).add(f"{module}.{name}")
+    return found
+
+
+def attributes_from_elsewhere(rooms: Iterable[str]) -> tuple[int, int]:
+    """Count the ``self.NAME`` that a class's own body does not define, and all there are."""
+    rooms = set(rooms)
+    elsewhere = total = 0
+    for (module, _), node in CLASSES.items():
+        if part(module) not in rooms:
+            continue
+        own, used = own_attributes(node)
+        total += len(used)
+        elsewhere += sum(name not in own for name in used)
+    return elsewhere, total
+
+
+def own_attributes(node: ast.ClassDef) -> tuple[set[str], list[str]]:
+    """The names that a class's body defines, and those that it looks up on ``self``."""
+    own: set[str] = set()
+    used: list[str] = []
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+            own.add(member.name)
+        elif isinstance(member, ast.AnnAssign):
+            own.add(ast.unparse(member.target))
+        elif isinstance(member, ast.Assign):
+            own.update(map(ast.unparse, member.targets))
+        for inner in ast.walk(member):
+            if isinstance(inner, ast.Attribute) and ast.unparse(inner.value) == "self":
+                if isinstance(inner.ctx, ast.Load):
+                    used.append(inner.attr)
+                else:
+                    own.add(inner.attr)
+    return own, used
+
+
+def test_no_class_is_made_to_cut_another_into_pieces() -> None:
+    errors = {node.name for node in CLASSES.values() if is_error(node)}
+    alone = {
+        base: names
+        for base, names in subclasses().items()
+        if len(names) == 1 and base not in errors and base not in EXTENSION_POINTS
+    }
+    of_these_rooms = {
+        base: names
+        for base, names in alone.items()
+        if any(part(name) in IN_ONE_PIECE for name in names)
+    }
+    assert of_these_rooms == {}
+
+
+def test_what_a_class_calls_on_itself_is_defined_in_its_own_body() -> None:
+    elsewhere, total = attributes_from_elsewhere(IN_ONE_PIECE)
+    assert elsewhere / total < MOST_FROM_ELSEWHERE
+
+
+def test_attributes_from_elsewhere_are_found() -> None:
+    source = """
+class Class(Base):
+    limit = 3
+    name: str
+    def __init__(self):
+        self.made = self.limit
+    def method(self):
+        return self.made, self.name, self.method, self.inherited
+"""
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.ClassDef)
+    own, used = own_attributes(node)
+    assert own == {"limit", "name", "__init__", "made", "method"}
+    assert [name for name in used if name not in own] == ["inherited"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if part(name) == "_core"])
+def test_the_ground_floor_names_no_other_floor_even_for_type_checkers(name: str) -> None:
+    package = name.rpartition(".")[0]
+    named = {
+        module
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in imported_modules(node, package)
+        if module.startswith("leaseq.")
+    }
+    assert {part(module) for module in named} <= {"_core"}

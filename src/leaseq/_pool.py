@@ -30,14 +30,13 @@ from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from ._core.lease import Lease, LeaseBatch
 from ._core.loop import is_failure
 from ._core.options import GetOptions
-from ._core.validation import lease_seconds, wait_seconds
+from ._core.validation import check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 
 __all__ = [
-    "Pool",
     "PoolOptions",
     "Reject",
-    "Worker",
+    "ServeOptions",
     "is_mere_failure",
     "serve",
     "serve_batches",
@@ -45,19 +44,13 @@ __all__ = [
 ]
 
 K = TypeVar("K")
-
-
 V = TypeVar("V")
-
-
 R = TypeVar("R")
-
-
 T = TypeVar("T")
 
+_Leases: TypeAlias = Sequence[Lease[Any, Any]]
 
 logger = logging.getLogger("leaseq")
-
 
 _GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
 
@@ -160,11 +153,13 @@ async def serve(
     Raises:
         QueueClosedError: the queue was closed with work left.
         TimekeeperNotRunningError: as `LeasedQueue.get` does.
+        TypeError: there is no such option.
         ValueError: an option has a value that it cannot have.
         Exception: whatever else the queue raised, or a callback.
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
+    check_known("serve", options, ServeOptions.__annotations__)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -208,7 +203,7 @@ async def serve(
         if on_failure is not None and lease.ended is None:
             await on_failure(lease, error)
         if lease.ended is None:
-            await queue.fail(lease, error)
+            await lease._abandon(error)
         await checkpoint()  # a handler that fails whenever it is cancelled must not go on and on
 
     await pool.run(claim, work, task_status)
@@ -248,6 +243,7 @@ async def serve_batches(
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
+    check_known("serve_batches", options, ServeOptions.__annotations__)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -269,7 +265,7 @@ async def serve_batches(
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if isinstance(error, Reject):
-            await batch.settle_rest(partial(queue.reject, reason=error.reason))
+            await batch._settle_rest(partial(queue.reject, reason=error.reason))
             return
         logger.error(
             "queue %r: the handler of a batch failed, with %d items left",
@@ -277,7 +273,7 @@ async def serve_batches(
             len(batch),
             exc_info=error,
         )
-        await batch.settle_rest(partial(queue.fail, error=error))
+        await batch._settle_rest(lambda lease: lease._abandon(error))
         await checkpoint()  # as in `serve`
 
     await pool.run(claim, work, task_status)
@@ -304,84 +300,8 @@ async def stop_on_signals(
         stop.set()
 
 
-def _as_async(
-    handler: Callable[[T], Awaitable[R]] | Callable[[T], R], concurrency: int
-) -> Callable[[T], Awaitable[R]]:
-    """The handler as an async function: an ordinary one runs in a worker thread."""
-    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
-        return cast("Callable[[T], Awaitable[R]]", handler)
-    # Threads of the pool's own: who waited for one would hold a lease meanwhile.
-    threads = CapacityLimiter(concurrency)
-
-    def call(work: T) -> tuple[Awaitable[R] | R]:
-        return (handler(work),)  # trio has no thread return an awaitable by itself
-
-    async def in_a_thread(work: T) -> R:
-        (result,) = await run_sync(call, work, limiter=threads)
-        if isawaitable(result):  # the handler is a lambda around an async function, for instance
-            return await cast("Awaitable[R]", result)
-        return result
-
-    return in_a_thread
-
-
-def _get_options(options: ServeOptions) -> GetOptions:
-    chosen = {name: value for name, value in options.items() if name in _GET_OPTIONS}
-    return cast("GetOptions", chosen)
-
-
-def _pool_options(options: ServeOptions) -> PoolOptions:
-    others = {name: value for name, value in options.items() if name not in _GET_OPTIONS}
-    return cast("PoolOptions", others)
-
-
-_Leases: TypeAlias = Sequence[Lease[Any, Any]]
-
-
-def is_mere_failure(error: BaseException) -> bool:
-    """Whether an error is a failure, and nothing beside it is to end more than a handler."""
-    if isinstance(error, BaseExceptionGroup):
-        _, beside = error.split((Exception, get_cancelled_exc_class()))
-        if beside is not None:
-            return False
-    return is_failure(error)
-
-
-class Worker:
-    """One worker of a pool: what it has in hand, and when its leases are to be extended."""
-
-    __slots__ = ("_length", "_until", "beat_at", "leases", "scope")
-
-    def __init__(self) -> None:
-        self.scope = CancelScope()
-        self.leases: _Leases | None = None  # None: it waits for some
-        self.beat_at = inf
-        self._length = inf
-        self._until = inf
-
-    def plan(self, leases: _Leases, max_runtime: float) -> None:
-        """Have leases extended, if they have an end: a third after the hand-out of the first."""
-        first = min(leases, key=lambda lease: lease.deadline)
-        if first.deadline == inf:
-            self.beat_at = inf
-            return
-        now = current_time()
-        self._length = first.deadline - (now if first.since is None else first.since)
-        self._until = now + max_runtime
-        self.beat_at = first.deadline - self._length * 2 / 3
-
-    async def beat(self, now: float) -> None:
-        """Extend what it has in hand."""
-        deadline = min(now + self._length, self._until)
-        self.beat_at = inf if deadline == self._until else now + self._length / 3
-        for lease in self.leases or ():
-            if lease.ended is None and now < lease.deadline < deadline:
-                with suppress(InvalidLeaseError, QueueClosedError):  # its body is told already
-                    await lease.extend(deadline - now)
-
-
 class Pool:
-    """Workers in a task group, and what happens beside them."""
+    """Workers in a task group, the heartbeat of their leases, and the end of them all."""
 
     def __init__(
         self,
@@ -393,14 +313,14 @@ class Pool:
         stop: Event | None = None,
         grace: float = inf,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be 1 worker or more, not {concurrency!r}")
+        whole_number("concurrency", concurrency, 1, "1 worker or more")
         if max_runtime is not None and not heartbeat:
             raise ValueError(
                 f"max_runtime={max_runtime!r} bounds the heartbeat, and there is none: "
                 "set heartbeat=True, or leave the bound to lease_timeout"
             )
-        if wait_seconds("grace", grace) < inf and stop is None:
+        self._grace = wait_seconds("grace", grace)
+        if self._grace < inf and stop is None:
             raise ValueError(
                 f"grace={grace!r} is for handlers that run when the pool is stopped, and nothing "
                 "stops it: give it an event as stop"
@@ -408,7 +328,6 @@ class Pool:
         self._name = name
         self._heartbeat = heartbeat
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
-        self._grace = grace
         self._stop = stop
         self._workers = [Worker() for _ in range(concurrency)]
         self._beat_at = inf
@@ -514,3 +433,76 @@ class Pool:
                     await self._alarm.wait()
         except Exception as error:
             self._fail(error)
+
+
+class Worker:
+    """One worker of a pool: the leases it has in hand, and when they are to be extended."""
+
+    __slots__ = ("_length", "_until", "beat_at", "leases", "scope")
+
+    def __init__(self) -> None:
+        self.scope = CancelScope()
+        self.leases: _Leases | None = None  # None: it waits for some
+        self.beat_at = inf
+        self._length = inf
+        self._until = inf
+
+    def plan(self, leases: _Leases, max_runtime: float) -> None:
+        """Have leases extended, if they have an end: a third after the hand-out of the first."""
+        first = min(leases, key=lambda lease: lease.deadline)
+        if first.deadline == inf:
+            self.beat_at = inf
+            return
+        now = current_time()
+        self._length = first.deadline - (now if first.since is None else first.since)
+        self._until = now + max_runtime
+        self.beat_at = first.deadline - self._length * 2 / 3
+
+    async def beat(self, now: float) -> None:
+        """Extend what it has in hand."""
+        deadline = min(now + self._length, self._until)
+        self.beat_at = inf if deadline == self._until else now + self._length / 3
+        for lease in self.leases or ():
+            if lease.ended is None and now < lease.deadline < deadline:
+                with suppress(InvalidLeaseError, QueueClosedError):  # its body is told already
+                    await lease.extend(deadline - now)
+
+
+def _as_async(
+    handler: Callable[[T], Awaitable[R]] | Callable[[T], R], concurrency: int
+) -> Callable[[T], Awaitable[R]]:
+    """The handler as an async function: an ordinary one runs in a worker thread."""
+    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+        return cast("Callable[[T], Awaitable[R]]", handler)
+    # Threads of the pool's own: who waited for one would hold a lease meanwhile.
+    threads = CapacityLimiter(concurrency)
+
+    def call(work: T) -> tuple[Awaitable[R] | R]:
+        return (handler(work),)  # trio has no thread return an awaitable by itself
+
+    async def in_a_thread(work: T) -> R:
+        (result,) = await run_sync(call, work, limiter=threads)
+        if isawaitable(result):  # the handler is a lambda around an async function, for instance
+            return await cast("Awaitable[R]", result)
+        return result
+
+    return in_a_thread
+
+
+def _get_options(options: ServeOptions) -> GetOptions:
+    chosen = {name: value for name, value in options.items() if name in _GET_OPTIONS}
+    return cast("GetOptions", chosen)
+
+
+def _pool_options(options: ServeOptions) -> PoolOptions:
+    others = {name: value for name, value in options.items() if name not in _GET_OPTIONS}
+    return cast("PoolOptions", others)
+
+
+def is_mere_failure(error: BaseException) -> bool:
+    """Return whether an error is a failure, and nothing beside it ends more than a handler."""
+    if isinstance(error, BaseExceptionGroup):
+        _, beside = error.split((Exception, get_cancelled_exc_class()))
+        if beside is not None:
+            return False
+    return is_failure(error)

@@ -69,7 +69,7 @@ async def test_a_body_that_ends_during_the_commit_leaves_its_lease_to_it(
         assert lease.ended is None
         transaction.reply.set()
     assert lease.ended == "acked"
-    assert lease.pledge is None
+    assert lease._pledge is None
 
 
 async def test_a_body_that_ended_during_a_failed_commit_goes_back(

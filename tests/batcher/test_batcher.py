@@ -33,8 +33,8 @@ from leaseq import (
     Retry,
     TimekeeperNotRunningError,
 )
-from leaseq._batcher.buffer import Batches
-from leaseq._batcher.flusher import Sink
+from leaseq._batcher.buffer import Buffer
+from leaseq._batcher.flusher import Flusher
 from leaseq.testing import Operation, advance, cancel_sweep
 
 pytestmark = pytest.mark.anyio
@@ -273,14 +273,14 @@ async def test_no_items_make_no_batch() -> None:
 @virtual_time
 async def test_an_idle_batcher_does_not_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
-    next_deadline = Batches.next_deadline
+    next_deadline = Buffer.next_deadline
 
-    def counted(batches: Batches[int, object]) -> float:
+    def counted(buffer: Buffer[int, object]) -> float:
         nonlocal looks
         looks += 1
-        return next_deadline(batches)
+        return next_deadline(buffer)
 
-    monkeypatch.setattr(Batches, "next_deadline", counted)
+    monkeypatch.setattr(Buffer, "next_deadline", counted)
     batcher = Batcher(noop, max_batch_size=2)
     async with running(batcher):
         await batcher.add(1)
@@ -1266,7 +1266,7 @@ class Account:
         assert self.sink.items == [item for item in self.added if item in self.sink.items]
         assert pending == [item for item in self.added if item in pending]
         assert all(len(batch) <= 2 for batch in self.sink.flushed)
-        assert self.batcher._batches._reserved == 0
+        assert self.batcher._buffer._reserved == 0
 
 
 Scene = Callable[[Account], AbstractAsyncContextManager[Operation]]
@@ -1396,18 +1396,18 @@ async def test_nor_if_it_is_cancelled_natively_twice() -> None:
 async def test_the_sweep_finds_a_batcher_that_forgets_what_is_on_its_way(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempt = Sink._attempt
+    attempt = Flusher._attempt
 
-    async def forgetful(sink: Sink[int], batch: Any) -> Exception | None:
+    async def forgetful(flusher: Flusher[int], batch: Any) -> Exception | None:
         items = batch.items
         batch.items = []
-        sink._batches._taken_items -= len(items)
-        error = await attempt(sink, type(batch)(batch.start, items))
+        flusher._buffer._taken_items -= len(items)
+        error = await attempt(flusher, type(batch)(batch.start, items))
         batch.items = items
-        sink._batches._taken_items += len(items)
+        flusher._buffer._taken_items += len(items)
         return error
 
-    monkeypatch.setattr(Sink, "_attempt", forgetful)
+    monkeypatch.setattr(Flusher, "_attempt", forgetful)
 
     @asynccontextmanager
     async def scenario() -> AsyncIterator[Operation]:

@@ -13,18 +13,18 @@ from hypothesis.stateful import (
 )
 
 from leaseq import Backoff, Retry
-from leaseq._batcher.buffer import Batch, Batches
+from leaseq._batcher.buffer import Batch, Buffer
 
 INTERVAL = 10.0
 
 
-def batches_of(size: int, capacity: float = inf, retry: Retry | None = None) -> Batches[int, str]:
-    batches: Batches[int, str] = Batches(size, INTERVAL, capacity, retry or Retry())
+def batches_of(size: int, capacity: float = inf, retry: Retry | None = None) -> Buffer[int, str]:
+    batches: Buffer[int, str] = Buffer(size, INTERVAL, capacity, retry or Retry())
     batches.open = True
     return batches
 
 
-def cut(batches: Batches[int, str], now: float) -> list[int] | None:
+def cut(batches: Buffer[int, str], now: float) -> list[int] | None:
     """The items that go now; as flushed."""
     batch = batches.take(batches.end_of_due(now), now)
     if batch is None:

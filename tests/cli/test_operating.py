@@ -86,7 +86,7 @@ async def fill(broker: Broker) -> None:
         await orders.put(f"order-{number}", {"total": number}, tenant=tenant)
     for _ in range(2):
         lease = (await orders.get())[2]
-        await orders.fail(lease, OSError("reset\nby \x1b[31mpeer"))
+        await orders._fail(lease, OSError("reset\nby \x1b[31mpeer"))
     await orders.get(consumer="worker-1")
 
 

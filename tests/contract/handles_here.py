@@ -39,7 +39,7 @@ class Handle:
 
     @property
     def over(self) -> bool:
-        return self.closed or (self.shut_down and self._shared.ledger.drained)
+        return self.closed or (self.shut_down and self._shared._engine.ledger.drained)
 
     def end_if_over(self) -> None:
         if self.over:
@@ -50,7 +50,7 @@ class Handle:
 
     def _check(self, refused: bool) -> None:
         if refused:
-            drained = self._shared.ledger.drained
+            drained = self._shared._engine.ledger.drained
             raise QueueClosedError(f"{self!r}: closed, shut down or drained", drained=drained)
 
     @asynccontextmanager
@@ -127,15 +127,15 @@ class Handle:
     async def extend(self, *args: Any, **options: Any) -> Any:
         return await self._settle(self._shared.extend, *args, **options)
 
-    async def fail(self, *args: Any, **options: Any) -> Any:
-        return await self._settle(self._shared.fail, *args, **options)
+    async def _fail(self, *args: Any, **options: Any) -> Any:
+        return await self._settle(self._shared._fail, *args, **options)
 
-    async def give_back(self, *args: Any, **options: Any) -> Any:
-        return await self._settle(self._shared.give_back, *args, **options)
+    async def _give_back(self, *args: Any, **options: Any) -> Any:
+        return await self._settle(self._shared._give_back, *args, **options)
 
     async def resume(self, receipt: str) -> Any:
         held = await self._shared.resume(receipt)
-        lease: Lease[str, Any] = Lease(self, held.key, held.value)  # type: ignore[arg-type]
+        lease: Lease[str, Any] = Lease(self, held.key, held.value)
         lease.token = held.token
         self._resumed[lease] = held
         return lease
@@ -152,16 +152,16 @@ class Handle:
     async def close(self) -> None:
         for lease in self._held:
             if lease.ended is None:
-                await self.give_back(lease)
+                await self._give_back(lease)
                 lease.ended = "lost"
-                lease.cancel_body()
+                lease._cancel_body()
         self.closed = self.shut_down = True
         self.end_if_over()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         self._keeper = Timekeeper(self._home)
         try:
-            await self._keeper.keep(lambda: [self._shared], lambda: self.over, task_status)
+            await self._keeper.keep(lambda: [self._shared._engine], lambda: self.over, task_status)
         finally:
             self._keeper = None
 

@@ -223,6 +223,6 @@ async def settle(lease: Lease[str, object], how: str) -> None:
     elif how == "reject":
         await lease.reject("unreadable")
     elif how == "fail":
-        await lease.queue.fail(lease, KeyError())
+        await lease.queue._fail(lease, KeyError())
     else:
-        await lease.queue.give_back(lease)
+        await lease.queue._give_back(lease)

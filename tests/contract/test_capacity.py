@@ -144,7 +144,7 @@ async def test_a_release_is_never_blocked(full: Queue) -> None:
 async def test_what_is_given_back_is_never_blocked(full: Queue) -> None:
     _, _, lease = await full.get()
     await full.put("c", 1)
-    await full.give_back(lease)
+    await full._give_back(lease)
     assert await in_line(full) == ["a", "b", "c"]
 
 

@@ -68,13 +68,13 @@ async def test_leases_are_lost_with_their_queue(queue: Queue) -> None:
     with pytest.raises(QueueClosedError, match="its leases are lost"):
         await queue.release(lease)
     with pytest.raises(QueueClosedError, match="its leases are lost"):
-        await queue.give_back(lease)
+        await queue._give_back(lease)
     with pytest.raises(QueueClosedError, match="its leases are lost"):
         await queue.extend(lease, None)
     with pytest.raises(QueueClosedError, match="its leases are lost"):
         await queue.reject(lease, "unreadable")
     with pytest.raises(QueueClosedError, match="its leases are lost"):
-        await queue.fail(lease, KeyError())
+        await queue._fail(lease, KeyError())
 
 
 async def test_closing_wakes_all_who_wait(queue: Queue) -> None:

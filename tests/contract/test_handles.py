@@ -37,9 +37,9 @@ async def settle_by(queue: Queue, lease: Lease[str, object], how: str) -> None:
     elif how == "reject":
         await queue.reject(lease, "unreadable")
     elif how == "fail":
-        await queue.fail(lease, KeyError())
+        await queue._fail(lease, KeyError())
     else:
-        await queue.give_back(lease)
+        await queue._give_back(lease)
 
 
 async def test_what_one_puts_the_other_gets(both: Handles) -> None:

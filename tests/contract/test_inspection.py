@@ -94,7 +94,7 @@ async def test_statistics_count_what_has_happened(queue: Queue) -> None:
     await queue.ack(leases[0])
     await queue.release(leases[1])
     await queue.release(leases[2])
-    await queue.give_back(leases[3])
+    await queue._give_back(leases[3])
     statistics = await queue.statistics()
     assert statistics.put == 5
     assert statistics.delivered == 3
@@ -287,7 +287,7 @@ async def test_an_item_that_is_back_ages_anew(engine: Engine, queue: Queue) -> N
     await queue.put("a", 1)
     _, _, lease = await queue.get()
     await engine.advance(10)
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     await engine.advance(5)
     assert (await queue.statistics()).oldest_ready_age == pytest.approx(5, abs=1)
 

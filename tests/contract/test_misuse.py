@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from anyio import create_task_group
@@ -152,3 +155,74 @@ async def test_a_key_that_cannot_be_hashed_is_refused(queue: Queue) -> None:
     with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
         await queue.take(key)
     assert await queue.qsize() == 0
+
+
+# Options that there are not, and values of another type
+
+
+async def test_an_unknown_option_is_told_with_those_that_there_are(queue: Queue) -> None:
+    odd: Any = queue
+    with pytest.raises(TypeError, match=r"put\(\) has no option 'nope': it has if_in_flight, pri"):
+        await odd.put("a", 1, nope=1)
+    with pytest.raises(TypeError, match=r"put\(\) has no option 'nope'"):
+        await odd.add(1, nope=1)
+    with pytest.raises(TypeError, match=r"has no option 'nope': it has if_in_flight"):
+        await odd.put_many([("a", 1)], nope=1)
+    with pytest.raises(TypeError, match=r"get\(\) has no option 'nope': it has lease_timeout, con"):
+        await odd.get(nope=1)
+    with pytest.raises(TypeError, match=r"take\(\) has no option 'nope': it has lease_timeout, c"):
+        await odd.take("a", nope=1)
+    with pytest.raises(TypeError, match=r"take\(\) has no option 'tenants': it has lease_timeout"):
+        async with odd.lease(key="a", tenants=["x"]):
+            raise AssertionError("entered")
+    assert await queue.qsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "4"}, "priority must be a Priority or another int, not '4'"),
+        ({"priority": 4.0}, "priority must be a Priority or another int, not 4.0"),
+        ({"priority": True}, "priority must be a Priority or another int, not True"),
+        ({"tenant": 7}, "tenant must be a string or None, not 7"),
+        ({"delay": "1"}, "delay must be a number of seconds, not '1'"),
+        ({"ttl": True}, "ttl must be a number of seconds, or None for ever, not True"),
+    ],
+)
+async def test_an_option_of_a_put_that_is_of_another_type_is_refused(
+    queue: Queue, options: dict[str, Any], message: str
+) -> None:
+    odd: Any = queue
+    with pytest.raises(TypeError, match=message):
+        await odd.put("a", 1, **options)
+    with pytest.raises(TypeError, match=message):
+        await odd.put_many([("a", 1)], **options)
+    assert await queue.qsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": "1"}, "timeout must be a number of seconds, not '1'"),
+        ({"timeout": True}, "timeout must be a number of seconds, not True"),
+        ({"lease_timeout": "1"}, "lease_timeout must be a number of seconds, or None .*, not '1'"),
+        ({"consumer": 7}, "consumer must be a string or None, not 7"),
+        ({"tenants": [7]}, "a name in tenants must be a string or None, not 7"),
+        ({"tenants": 7}, "tenants must be a collection of names, not 7"),
+    ],
+)
+async def test_an_option_of_a_get_that_is_of_another_type_is_refused(
+    queue: Queue, options: dict[str, Any], message: str
+) -> None:
+    odd: Any = queue
+    await queue.put("a", 1)
+    with pytest.raises(TypeError, match=message):
+        await odd.get(**options)
+    assert await queue.available_keys() == {"a"}
+
+
+async def test_times_may_be_numbers_of_any_kind(queue: Queue) -> None:
+    odd: Any = queue
+    assert await odd.put("a", 1, delay=Fraction(0), ttl=None)
+    _, _, lease = await odd.get(Decimal("0.5"))
+    assert await lease.ack() is False

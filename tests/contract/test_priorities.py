@@ -49,7 +49,7 @@ async def test_a_lease_tells_its_items_priority(queue: Queue) -> None:
 async def test_the_first_priority_leaves_those_in_line_in_their_order(queue: Queue) -> None:
     await queue.put_many([("a", 1), ("b", 1), ("c", 1)])
     _, _, lease = await queue.get()
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     await queue.put("d", 1, priority=Priority.HIGH)
     assert await in_line(queue) == ["d", "a", "b", "c"]
 
@@ -128,7 +128,7 @@ async def test_what_is_given_back_has_its_old_place_in_its_priority(queue: Queue
     await queue.put_many([("a", 1), ("b", 1)])
     _, _, lease = await queue.get()
     await queue.put("c", 1, priority=Priority.HIGH)
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     assert await in_line(queue) == ["c", "a", "b"]
 
 

@@ -61,7 +61,7 @@ async def test_a_counted_release_at_the_last_delivery_is_a_death(start: Start, h
     await queue.put("a", 1)
     _, _, lease = await queue.get()
     if how == "failed":
-        await queue.fail(lease, KeyError())
+        await queue._fail(lease, KeyError())
     else:
         await queue.release(lease, requeue_front=how == "to the front")
     assert lease.ended == "released"
@@ -249,7 +249,7 @@ async def test_what_does_not_count_needs_no_rest(start: Start) -> None:
     _, _, lease = await queue.get()
     await queue.release(lease, counted=False)
     _, _, lease = await queue.get(timeout=0)
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     assert await in_line(queue) == ["a"]
 
 

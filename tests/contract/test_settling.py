@@ -55,7 +55,7 @@ async def test_a_release_can_be_left_uncounted(queue: Queue) -> None:
 async def test_what_is_given_back_returns_to_its_old_place_uncounted(queue: Queue) -> None:
     await queue.put_many([("a", 1), ("b", 1)])
     _, _, lease = await queue.get()
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     _, _, again = await queue.get()
     assert (again.key, again.deliveries, again.cancellations) == ("a", 1, 1)
 
@@ -64,7 +64,7 @@ async def test_items_given_back_in_any_order_keep_the_one_they_had(queue: Queue)
     await queue.put_many([("a", 1), ("b", 1), ("c", 1), ("d", 1)])
     leases = [(await queue.get())[2] for _ in range(3)]
     for number in (1, 0, 2):
-        await queue.give_back(leases[number])
+        await queue._give_back(leases[number])
     assert await in_line(queue) == ["a", "b", "c", "d"]
 
 
@@ -72,19 +72,19 @@ async def test_what_is_given_back_twice_in_a_row_goes_to_the_back(queue: Queue) 
     await queue.put_many([("a", 1), ("b", 1)])
     for _ in range(2):
         _, _, lease = await queue.take("a")
-        await queue.give_back(lease)
+        await queue._give_back(lease)
     assert await in_line(queue) == ["b", "a"]
 
 
 async def test_a_release_in_between_is_no_giving_back_in_a_row(queue: Queue) -> None:
     await queue.put_many([("a", 1), ("b", 1)])
     _, _, lease = await queue.get()
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     _, _, lease = await queue.get()
     await queue.release(lease, requeue_front=True)
     _, _, lease = await queue.get()
     assert lease.cancellations == 0
-    await queue.give_back(lease)
+    await queue._give_back(lease)
     assert await in_line(queue) == ["a", "b"]
 
 
@@ -192,13 +192,13 @@ async def test_a_lease_of_another_queue_is_invalid(start: Start, queue: Queue) -
     with pytest.raises(InvalidLeaseError, match="another queue's"):
         await another.release(lease)
     with pytest.raises(InvalidLeaseError, match="another queue's"):
-        await another.give_back(lease)
+        await another._give_back(lease)
     with pytest.raises(InvalidLeaseError, match="another queue's"):
         await another.extend(lease, None)
     with pytest.raises(InvalidLeaseError, match="another queue's"):
         await another.reject(lease, "unreadable")
     with pytest.raises(InvalidLeaseError, match="another queue's"):
-        await another.fail(lease, KeyError())
+        await another._fail(lease, KeyError())
     assert await another.inflight_keys() == {"a"}
     assert lease.ended is None
 

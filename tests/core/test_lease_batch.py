@@ -469,9 +469,9 @@ class LateQueue(LeasedKeyQueue[str, int]):
         self._refuse(lease)
         return await super().ack(lease)
 
-    async def fail(self, lease: Any, error: BaseException) -> None:
+    async def _fail(self, lease: Any, error: BaseException) -> None:
         self._refuse(lease)
-        await super().fail(lease, error)
+        await super()._fail(lease, error)
 
     def _refuse(self, lease: Any) -> None:
         if lease.key in self.late:
@@ -518,8 +518,8 @@ async def test_a_lease_that_is_missed_twice_is_lost_once() -> None:
     queue.put_many_nowait({"a": 1, "b": 1})
     async with queue.lease_batch(10) as batch:
         first, _ = batch
-        await batch.settle_rest(queue.ack)
-        first.cancel_body()  # as a timekeeper does
+        await batch._settle_rest(queue.ack)
+        first._cancel_body()  # as a timekeeper does
         assert batch.lost == [first]
 
 

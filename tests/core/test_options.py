@@ -4,8 +4,8 @@ import pytest
 
 from leaseq import BrokerQueueOptions, JsonCodec, Retry
 from leaseq._core.queue_options import (
+    check_broker_options,
     check_handle,
-    check_known,
     check_name,
     check_same,
     codec_for,
@@ -26,8 +26,8 @@ def test_anything_else_is_no_name(name: str) -> None:
 
 def test_an_unknown_option_is_told_with_those_that_there_are() -> None:
     options: BrokerQueueOptions = {"size": 3}  # type: ignore[typeddict-unknown-key]
-    with pytest.raises(TypeError, match=r"a queue has no option size: it has .*max_size"):
-        check_known(options)
+    with pytest.raises(TypeError, match=r"queue\(\) has no option 'size': it has .*max_size"):
+        check_broker_options(options)
 
 
 def test_what_is_left_out_is_as_it_is() -> None:
@@ -74,6 +74,6 @@ def test_a_queue_that_is_given_none_has_json_of_its_type() -> None:
 
 
 def test_a_type_beside_a_codec_is_refused() -> None:
-    check_known({"type": Any, "codec": JsonCodec(int)})
+    check_broker_options({"type": Any, "codec": JsonCodec(int)})
     with pytest.raises(ValueError, match="leave type= out"):
-        check_known({"type": int, "codec": JsonCodec(int)})
+        check_broker_options({"type": int, "codec": JsonCodec(int)})

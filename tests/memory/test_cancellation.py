@@ -42,9 +42,9 @@ def check(queue: Queue, done: HistoryEntry, put: HistoryEntry) -> None:
     left = [key for key, _ in queue.drain_nowait()]
     assert sorted(done + left) == sorted(put)
     assert repr(queue).endswith("0 ready, 0 leased>")
-    assert queue._waiters._lines == {}
-    if queue._room is not None:
-        assert (queue._room.putters, queue._room._reserved) == (0, 0)
+    assert queue._engine.waiters._lines == {}
+    if queue._engine.capacity is not None:
+        assert (queue._engine.capacity.putters, queue._engine.capacity._reserved) == (0, 0)
 
 
 async def others_run() -> None:
@@ -98,7 +98,7 @@ def one_producer(
         put: HistoryEntry = ["x", "y"]
         done: HistoryEntry = []
         queue = Queue(max_size=2, fast_acquire=fast_acquire)
-        queue._room = room(2)
+        queue._engine.capacity = room(2)
         queue.put_many_nowait({"x": 1, "y": 1})
 
         async def take_one_by_one() -> None:
@@ -245,8 +245,8 @@ async def test_a_consumer_of_some_tenants_that_is_cancelled_loses_and_doubles_no
             tg.start_soon(work, queue, done)
         assert sorted(done) == items
         check(queue, done, items)
-        assert queue._ledger.schedule is not None
-        assert {leased for _, _, leased in queue._ledger.schedule} <= {0}
+        assert queue._engine.ledger.schedule is not None
+        assert {leased for _, _, leased in queue._engine.ledger.schedule} <= {0}
 
     assert await cancel_sweep(scenario, native=native) > 3
 

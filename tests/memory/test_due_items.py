@@ -3,6 +3,7 @@
 import gc
 import math
 import weakref
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from anyio.lowlevel import current_token
 from tests.contract.helpers import Waiting, in_line, until
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, Tenant, TimekeeperNotRunningError
+from leaseq._memory.engine import Engine
 from leaseq.testing import VirtualEventLoop, advance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -20,16 +22,25 @@ Queue = LeasedKeyQueue[str, object]
 HOUR = 3600.0
 
 
-class WatchedQueue(LeasedKeyQueue[str, object]):
-    """A queue that keeps the times at which its timekeeper looks for what is due."""
+class WatchedEngine(Engine[str, object]):
+    """An engine that keeps the times at which its timekeeper looks for what is due."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, queue: LeasedKeyQueue[str, object], **options: Any) -> None:
+        super().__init__(queue, **options)
         self.looks: list[float] = []
 
     def tick(self, now: float) -> float:
         self.looks.append(current_time())
         return super().tick(now)
+
+
+class WatchedQueue(LeasedKeyQueue[str, object]):
+    """A queue on such an engine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine = WatchedEngine(self)
+        self.looks = self._engine.looks
 
 
 def block(seconds: float) -> None:
@@ -252,11 +263,11 @@ async def test_a_queue_that_has_seen_all_kinds_of_items_keeps_none() -> None:
         await letters.shutdown()
     gc.collect()
     assert [made for made in values if made() is not None] == []
-    assert queue._ledger.next_deadline() == math.inf
-    assert queue._waiters._lines == {}
-    assert queue._room is not None
-    assert (queue._room._reserved, queue._room.putters) == (0, 0)
-    assert queue._ledger.buffered == 0
+    assert queue._engine.ledger.next_deadline() == math.inf
+    assert queue._engine.waiters._lines == {}
+    assert queue._engine.capacity is not None
+    assert (queue._engine.capacity._reserved, queue._engine.capacity.putters) == (0, 0)
+    assert queue._engine.ledger.buffered == 0
 
 
 async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
@@ -274,7 +285,7 @@ async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
         await waiting.put("c")
         tg.cancel_scope.cancel()
     await until(queue, getters=0, takers=0, putters=0)
-    assert queue._waiters._lines == {}
-    assert queue._waiters.total == queue._waiters.takers == 0
-    assert queue._room is not None
-    assert queue._room._reserved == 0
+    assert queue._engine.waiters._lines == {}
+    assert queue._engine.waiters.total == queue._engine.waiters.takers == 0
+    assert queue._engine.capacity is not None
+    assert queue._engine.capacity._reserved == 0

@@ -447,7 +447,7 @@ async def test_an_item_that_a_late_waiter_leaves_goes_to_who_waits_for_it(timed:
         # In one tick "a" is on its way to one who will be late, another comes to wait for it, and
         # "b" is back, which was handed out before "a" and so is what the late one finds.
         timed.put_nowait("a", 1)
-        await timed.give_back(lease)
+        await timed._give_back(lease)
         block(11)
         await advance(0)
         assert {*late.keys, *taker.keys} >= {"a", "b"}

@@ -101,7 +101,7 @@ async def test_settling_a_lease_never_suspends(queue: Queue) -> None:
     assert await suspensions(queue.extend(leases[0], None)) == 0
     assert await suspensions(queue.ack(leases[0])) == 0
     assert await suspensions(queue.release(leases[1])) == 0
-    assert await suspensions(queue.give_back(leases[2])) == 0
+    assert await suspensions(queue._give_back(leases[2])) == 0
 
 
 async def test_looking_into_the_queue_never_suspends(queue: Queue) -> None:
@@ -427,4 +427,4 @@ async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) ->
         await queue.put("a", number)
         _, _, lease = await queue.get(consumer=str(number))
         await queue.ack(lease)
-    assert len(queue._requests) <= 64
+    assert len(queue._engine.requests) <= 64

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from tests.contract.helpers import in_line
 
 from leaseq import Lease, LeasedKeyQueue, LeaseLostError
+from leaseq._memory.engine import Engine
 from leaseq.testing import advance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -18,16 +20,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 HOUR = 3600.0
 
 
-class WatchedQueue(LeasedKeyQueue[str, int]):
-    """A queue that keeps the times at which its timekeeper looks for what is due."""
+class WatchedEngine(Engine[str, int]):
+    """An engine that keeps the times at which its timekeeper looks for what is due."""
 
-    def __init__(self, *, default_lease_timeout: float | None = None) -> None:
-        super().__init__(default_lease_timeout=default_lease_timeout)
+    def __init__(self, queue: LeasedKeyQueue[str, int], **options: Any) -> None:
+        super().__init__(queue, **options)
         self.looks: list[float] = []
 
     def tick(self, now: float) -> float:
         self.looks.append(current_time())
         return super().tick(now)
+
+
+class WatchedQueue(LeasedKeyQueue[str, int]):
+    """A queue on such an engine."""
+
+    def __init__(self, *, default_lease_timeout: float | None = None) -> None:
+        super().__init__()
+        self._engine = WatchedEngine(self, default_lease_timeout=default_lease_timeout)
+        self.looks = self._engine.looks
 
 
 # When it wakes

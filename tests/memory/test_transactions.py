@@ -123,12 +123,17 @@ class World:
         return [
             [
                 sorted((item.key, value_of(item.value), item.deliveries) for item in items.values())
-                for items in (queue.ledger.ready, queue.ledger.delayed, queue.ledger.leased)
+                for items in (
+                    ledger.ready,
+                    ledger.delayed,
+                    ledger.leased,
+                )
             ]
-            + [queue.ledger.buffered, [queue.ledger.peek(key) for key in KEYS]]
+            + [ledger.buffered, [ledger.peek(key) for key in KEYS]]
             for queue in self.queues.values()
+            for ledger in [queue._engine.ledger]
             if queue.name != "lost"
-        ] + [sorted(letter.key for letter in self.queues["lost"].letters())]
+        ] + [sorted(letter.key for letter in self.queues["lost"]._engine.letters())]
 
 
 def value_of(value: object) -> str:

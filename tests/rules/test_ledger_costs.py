@@ -13,7 +13,7 @@ import pytest
 
 from leaseq import LeasedKeyQueue
 from leaseq._core.options import ANY_KEY, AnyKey
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Ledger
 
@@ -29,11 +29,11 @@ def make_ledger(keys: str = "") -> AnyLedger:
 
 
 def put(ledger: AnyLedger, key: Any, value: Any) -> None:
-    ledger.put(key, value, 0, Terms())
+    ledger.put(key, value, 0, PutRequest())
 
 
 def try_claim(ledger: AnyLedger, key: Any = ANY_KEY, deadline: float = inf) -> AnyItem | None:
-    return ledger.claim(Request(key, lease_timeout=None if deadline == inf else deadline), 0)
+    return ledger.claim(ClaimRequest(key, lease_timeout=None if deadline == inf else deadline), 0)
 
 
 # The ways in which a lease can end. A timed one has the deadline 10.
@@ -127,7 +127,7 @@ def test_expiries_cost_the_same_each_however_many_there_are() -> None:
 
 def delayed(many: int) -> Ledger[int, str]:
     ledger: Ledger[int, str] = make_ledger()
-    terms = Terms(delay=3600)
+    terms = PutRequest(delay=3600)
     for key in range(many):
         ledger.put(key, "1", key / many, terms)
     return ledger
@@ -138,8 +138,8 @@ def test_what_is_delayed_costs_nothing_until_it_is_due() -> None:
         ledger = delayed(many)
 
         def work() -> None:
-            ledger.put(-1, "1", 10, Terms())
-            item = ledger.claim(Request(lease_timeout=10), 10)
+            ledger.put(-1, "1", 10, PutRequest())
+            item = ledger.claim(ClaimRequest(lease_timeout=10), 10)
             assert item is not None
             ledger.ack(item, 11)
             assert list(ledger.tick(20)) == []
@@ -153,7 +153,9 @@ def test_what_is_delayed_costs_nothing_until_it_is_due() -> None:
 def test_what_is_delayed_can_be_changed_at_the_same_cost_however_much_there_is() -> None:
     def cost(many: int) -> int:
         ledger = delayed(many)
-        return calls(lambda: ledger.put(many // 2, "2", 10, Terms(reschedule="latest", delay=9)))
+        return calls(
+            lambda: ledger.put(many // 2, "2", 10, PutRequest(reschedule="latest", delay=9))
+        )
 
     assert cost(100_000) <= cost(10)
 

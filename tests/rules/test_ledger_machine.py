@@ -36,7 +36,7 @@ from leaseq import (
     Tenant,
 )
 from leaseq._core.options import ANY_KEY
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.death import Fate
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Ledger
@@ -46,9 +46,9 @@ from leaseq._rules.waiters import Waiter, Waiters
 class Followed(Ledger[str, int]):
     """A ledger whose hand-outs somebody follows, each as it is made."""
 
-    claimed: Callable[[Request[str], Item[str, int] | None], None]
+    claimed: Callable[[ClaimRequest[str], Item[str, int] | None], None]
 
-    def claim(self, request: Request[str], now: float) -> Item[str, int] | None:
+    def claim(self, request: ClaimRequest[str], now: float) -> Item[str, int] | None:
         item = super().claim(request, now)
         self.claimed(request, item)
         return item
@@ -87,7 +87,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     numbers = st.integers(0, 1000)
     tenants = st.sampled_from(TENANTS)
     terms = st.builds(
-        lambda delay, ttl, **rest: Terms(delay=delay, ttl=ttl and delay + ttl, **rest),
+        lambda delay, ttl, **rest: PutRequest(delay=delay, ttl=ttl and delay + ttl, **rest),
         delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 3.0]),
         ttl=st.sampled_from([None, None, None, 1.0, 3.0]),
         if_in_flight=st.sampled_from(["update", "buffer", "buffer", "reject"]),
@@ -95,12 +95,12 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         tenant=st.sampled_from([None, None, None, *TENANTS]),
         reschedule=st.sampled_from(["earliest", "latest"]),
     )
-    plain_terms = st.builds(Terms, if_in_flight=st.sampled_from(["update", "buffer"]))
+    plain_terms = st.builds(PutRequest, if_in_flight=st.sampled_from(["update", "buffer"]))
     requests = st.one_of(
-        st.builds(Request, lease_timeout=timeouts),
-        st.builds(Request, keys, lease_timeout=timeouts),
+        st.builds(ClaimRequest, lease_timeout=timeouts),
+        st.builds(ClaimRequest, keys, lease_timeout=timeouts),
         st.builds(
-            Request,
+            ClaimRequest,
             lease_timeout=timeouts,
             tenants=st.lists(tenants, min_size=1, max_size=2),
             steal_from=st.lists(tenants, max_size=2),
@@ -121,7 +121,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         retry: Retry,
         declared: dict[str, Tenant] | None,
         put: list[str],
-        requests: list[Request[str]],
+        requests: list[ClaimRequest[str]],
     ) -> None:
         self.now = 0.0
         self.value = 0
@@ -146,7 +146,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.items: dict[int, Item[str, int]] = {}
         self.ended: list[tuple[Item[str, int], str, object]] = []
         for key in put:
-            self.put(key, Terms())
+            self.put(key, PutRequest())
         self.consumers_come(requests, patient=False)
 
     def bury(self, item: Item[str, int], value: int, reason: str, error: str | None) -> Fate | None:
@@ -166,7 +166,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             settle()
         return True
 
-    def claimed(self, request: Request[str], item: Item[str, int] | None) -> None:
+    def claimed(self, request: ClaimRequest[str], item: Item[str, int] | None) -> None:
         """Follow what a claim did: some may have turned out dead, before one was handed out."""
         for key, *_ in self.letters[len(self.model.letters) :]:
             (job,) = (job for job in self.model.may_be_next(request) if job.key == key)
@@ -232,7 +232,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.now = max(self.now, self.ledger.next_deadline())
 
     @rule(key=keys, terms=terms)
-    def put(self, key: str, terms: Terms) -> None:
+    def put(self, key: str, terms: PutRequest) -> None:
         self.value += 1
         expected = self.model.put(key, self.value, self.now, terms)
         if isinstance(expected, PutOutcome):
@@ -243,7 +243,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 self.ledger.put(key, self.value, self.now, terms)
 
     @rule(keys=st.lists(keys, min_size=2, max_size=4), terms=terms)
-    def put_many(self, keys: list[str], terms: Terms) -> None:
+    def put_many(self, keys: list[str], terms: PutRequest) -> None:
         try:
             for key in keys:
                 self.ledger.check_put(key, terms)
@@ -266,13 +266,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self, keys: list[str], priorities: list[int], tenants: list[str | None]
     ) -> None:
         for key, priority, tenant in zip(keys, priorities, tenants, strict=False):
-            self.put(key, Terms(priority=priority, tenant=tenant, delay=1.0))
+            self.put(key, PutRequest(priority=priority, tenant=tenant, delay=1.0))
         self.now += 1.0
         self.tick(100)
 
     @precondition(lambda self: self.model.holds)
     @rule(number=numbers, terms=st.one_of(terms, plain_terms))
-    def put_what_is_leased(self, number: int, terms: Terms) -> None:
+    def put_what_is_leased(self, number: int, terms: PutRequest) -> None:
         hold, _ = self.pick(number)
         self.put(hold.job.key, terms)
 
@@ -281,7 +281,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.value += 1
         absent = self.model.newest_value(key) is None
         if absent:
-            self.model.put(key, self.value, self.now, Terms())
+            self.model.put(key, self.value, self.now, PutRequest())
         assert self.ledger.add(key, self.value, self.now) is absent
         if absent:
             self.serve([key])
@@ -303,7 +303,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     # Consumers
 
     @rule(requests=st.lists(requests, min_size=1, max_size=3), patient=st.booleans())
-    def consumers_come(self, requests: list[Request[str]], patient: bool) -> None:
+    def consumers_come(self, requests: list[ClaimRequest[str]], patient: bool) -> None:
         for request in requests:
             if self.ledger.claim(request, self.now) is None:
                 waiter: Waiter[str, int] = Waiter(request, patient=patient)
@@ -311,14 +311,16 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 self.waiting.append(waiter)
 
     @rule(requests=st.lists(requests, min_size=2, max_size=6), patient=st.integers(0, 6))
-    def consumers_come_when_nothing_waits(self, requests: list[Request[str]], patient: int) -> None:
+    def consumers_come_when_nothing_waits(
+        self, requests: list[ClaimRequest[str]], patient: int
+    ) -> None:
         self.drain()
         self.consumers_come(requests[:patient], patient=False)
         self.consumers_come(requests[patient:], patient=True)
 
     @rule(timeout=timeouts)
     def claim_the_short_way(self, timeout: float | None) -> None:
-        request: Request[str] = Request(lease_timeout=timeout)
+        request: ClaimRequest[str] = ClaimRequest(lease_timeout=timeout)
         item = self.ledger.claim_next(self.now, self.now + request.lease_timeout)
         if item is not None:
             self.claimed(request, item)
@@ -568,7 +570,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def what_can_be_claimed_is_known(self) -> None:
         for key in KEYS:
-            claimable = bool(self.model.may_be_next(Request(key)))
+            claimable = bool(self.model.may_be_next(ClaimRequest(key)))
             assert self.ledger.claimable(key) is claimable
 
     def no_consumer_waits_while_an_item_it_may_claim_is_ready(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, PutOutcome, Tenant
 from leaseq._core.options import ANY_KEY, AnyKey
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.death import Bury, Fate
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Ledger
@@ -42,11 +42,11 @@ def make_ledger(
 def put(
     ledger: Ledger[Any, Any], key: Any, value: Any, now: float = 0, **options: Any
 ) -> PutOutcome:
-    return ledger.put(key, value, now, Terms(**options))
+    return ledger.put(key, value, now, PutRequest(**options))
 
 
 def check_put(ledger: StrLedger, key: Any, **options: Any) -> None:
-    ledger.check_put(key, Terms(**options))
+    ledger.check_put(key, PutRequest(**options))
 
 
 def try_claim(
@@ -57,7 +57,7 @@ def try_claim(
     **options: Any,
 ) -> Item[Any, Any] | None:
     timeout = None if deadline == inf else deadline - now
-    return ledger.claim(Request(key, lease_timeout=timeout, **options), now)
+    return ledger.claim(ClaimRequest(key, lease_timeout=timeout, **options), now)
 
 
 def claim(

@@ -3,7 +3,7 @@ from collections.abc import Collection
 import pytest
 
 from leaseq import LeasedKeyQueue, Tenant
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Ledger
 from leaseq._rules.waiters import Waiter, Waiters
@@ -28,7 +28,7 @@ class Desk:
         steal_from: Collection[str | None] = (),
         patient: bool = False,
     ) -> StrWaiter:
-        request = Request(*keys, tenants=tenants, steal_from=steal_from)
+        request = ClaimRequest(*keys, tenants=tenants, steal_from=steal_from)
         waiter: StrWaiter = Waiter(request, patient=patient)
         self.waiters.add(waiter)
         return waiter
@@ -37,11 +37,11 @@ class Desk:
         self, *keys: str, tenant: str | None = None, priority: int | None = None, delay: float = 0
     ) -> None:
         for key in keys:
-            terms = Terms(tenant=tenant, priority=priority, delay=delay)
+            terms = PutRequest(tenant=tenant, priority=priority, delay=delay)
             self.ledger.put(key, f"{key}1", self.now, terms)
 
     def claim(self, key: str) -> Item[str, str]:
-        item = self.ledger.claim(Request(key), self.now)
+        item = self.ledger.claim(ClaimRequest(key), self.now)
         assert item is not None
         return item
 
@@ -167,7 +167,7 @@ def test_of_several_tenants_items_the_stealer_takes_what_others_leave(desk: Desk
 def test_one_whose_item_turned_out_dead_waits_on_where_it_was(desk: Desk) -> None:
     taker, getter = desk.wait("a"), desk.wait()
     second = desk.wait()
-    desk.ledger.put("a", "a1", 0, Terms(ttl=1))
+    desk.ledger.put("a", "a1", 0, PutRequest(ttl=1))
     desk.now = 1.0
     assert desk.serve("a") == []
     assert desk.waiters.total == 3
@@ -178,7 +178,7 @@ def test_one_whose_item_turned_out_dead_waits_on_where_it_was(desk: Desk) -> Non
 def test_those_whose_items_turn_out_dead_wait_on_in_their_order(desk: Desk) -> None:
     waiters = [desk.wait(), desk.wait(tenants=[None])]
     for key in "ab":
-        desk.ledger.put(key, "1", 0, Terms(ttl=1))
+        desk.ledger.put(key, "1", 0, PutRequest(ttl=1))
     desk.now = 1.0
     assert desk.serve("a", "b") == []
     assert desk.ledger.dead == 2

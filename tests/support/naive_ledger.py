@@ -12,7 +12,7 @@ from math import inf
 
 from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.death import Fate
 
 KEYS = "abcdef"
@@ -144,7 +144,7 @@ class Model:
         ]
         return [min(line, key=lambda job: (-job.priority, job.order)) for line in lines if line]
 
-    def may_be_next(self, request: Request[str]) -> list[Job]:
+    def may_be_next(self, request: ClaimRequest[str]) -> list[Job]:
         if request.key is not ANY_KEY:
             wanted = [job for job in self.ready if job.key == request.key]
             return [job for job in wanted if not self.capped(job.tenant)]
@@ -154,7 +154,9 @@ class Model:
 
     # The moves
 
-    def put(self, key: str, value: int, now: float, terms: Terms) -> PutOutcome | type[Exception]:
+    def put(
+        self, key: str, value: int, now: float, terms: PutRequest
+    ) -> PutOutcome | type[Exception]:
         """What the put does, or is refused with."""
         hold, job = self.hold_on(key), self.waiting(key)
         if hold is not None and terms.if_in_flight == "reject":
@@ -178,7 +180,7 @@ class Model:
         self.put_so_far += 1
         return Job(self.put_so_far, key, value, tenant)
 
-    def replace(self, job: Job, value: int, now: float, terms: Terms) -> None:
+    def replace(self, job: Job, value: int, now: float, terms: PutRequest) -> None:
         job.value = value
         if terms.ttl < inf:
             job.dies_at = now + terms.ttl
@@ -196,7 +198,7 @@ class Model:
             self.ready.remove(job)
             self.wait(job, now, due if terms.reschedule == "latest" else now)
 
-    def put_in_flight(self, hold: Hold, value: int, now: float, terms: Terms) -> PutOutcome:
+    def put_in_flight(self, hold: Hold, value: int, now: float, terms: PutRequest) -> PutOutcome:
         if terms.priority is not None:
             hold.priority = max(hold.priority, terms.priority)
         due = now + terms.delay

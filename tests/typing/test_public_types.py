@@ -101,7 +101,7 @@ async def test_to_take_a_key_of_another_type_is_a_type_error() -> None:
 
 async def test_what_a_lease_tells() -> None:
     _, _, lease = await filled("a").get()
-    assert_type(lease.queue, LeasedQueue[str, int])
+    assert_type(lease.queue.name, str)
     assert_type(lease.key, str)
     assert_type(lease.value, int)
     assert_type(lease.token, int)

@@ -54,7 +54,7 @@ def fill(url: str) -> None:
             queue, _ = await broker.create_queue_pair("orders", retry=Retry(max_deliveries=1))
             await queue.put_many([(f"order-{number}", number) for number in range(4)])
             lease = (await queue.get())[2]
-            await queue.fail(lease, OSError("reset"))
+            await queue._fail(lease, OSError("reset"))
 
     anyio.run(main)
 

@@ -33,7 +33,7 @@ from script_dump import Dump, dump
 
 from leaseq import Backoff, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
-from leaseq._core.requests import Request, Terms
+from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.death import Fate
 
 UNIT = 1_000_000_000  # microseconds, much more than a test takes
@@ -148,7 +148,7 @@ class Consumer:
     """A process that waits for one thing."""
 
     process: str
-    request: Request[str]
+    request: ClaimRequest[str]
     lease: int
     patient: bool
     parks: dict[bytes, int] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
     numbers = st.integers(0, 1000)
     tenants = st.sampled_from(TENANTS)
     terms = st.builds(
-        lambda delay, ttl, **rest: Terms(delay=delay, ttl=ttl and delay + ttl, **rest),
+        lambda delay, ttl, **rest: PutRequest(delay=delay, ttl=ttl and delay + ttl, **rest),
         delay=st.sampled_from([0, 0, 0, 1 * UNIT, 3 * UNIT]),
         ttl=st.sampled_from([None, None, None, 1 * UNIT, 3 * UNIT]),
         if_in_flight=st.sampled_from(["update", "buffer", "buffer", "reject"]),
@@ -172,12 +172,12 @@ class ServerAgainstModel(RuleBasedStateMachine):
         tenant=st.sampled_from([None, None, None, *TENANTS]),
         reschedule=st.sampled_from(["earliest", "latest"]),
     )
-    plain_terms = st.builds(Terms, if_in_flight=st.sampled_from(["update", "buffer"]))
+    plain_terms = st.builds(PutRequest, if_in_flight=st.sampled_from(["update", "buffer"]))
     requests = st.one_of(
-        st.builds(Request),
-        st.builds(Request, keys),
+        st.builds(ClaimRequest),
+        st.builds(ClaimRequest, keys),
         st.builds(
-            Request,
+            ClaimRequest,
             tenants=st.lists(tenants, min_size=1, max_size=2),
             steal_from=st.lists(tenants, max_size=2),
             consumer=st.just("somebody"),
@@ -195,7 +195,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         retry: Retry,
         declared: dict[str | None, tuple[float, int]],
         put: list[str],
-        requests: list[tuple[Request[str], int]],
+        requests: list[tuple[ClaimRequest[str], int]],
     ) -> None:
         self.caller = Caller(self.server)
         self.caller.client.flushdb()
@@ -226,7 +226,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         self.dumped: Dump | None = None
         self.redriven = 0
         for key in put:
-            self.put(key, Terms())
+            self.put(key, PutRequest())
         self.consumers_come(requests, patient=False)
 
     def teardown(self) -> None:
@@ -359,11 +359,11 @@ class ServerAgainstModel(RuleBasedStateMachine):
         self.caller.offset += max(0, ceil(left / UNIT * 2) * UNIT // 2)
 
     @rule(key=keys, terms=terms)
-    def put(self, key: str, terms: Terms) -> None:
+    def put(self, key: str, terms: PutRequest) -> None:
         self.put_many([key], terms)
 
     @rule(keys=st.lists(keys, min_size=2, max_size=4), terms=terms)
-    def put_many(self, keys: list[str], terms: Terms) -> None:
+    def put_many(self, keys: list[str], terms: PutRequest) -> None:
         values = range(self.value + 1, self.value + 1 + len(keys))
         self.value += len(keys)
         reply = self.turn(
@@ -409,13 +409,13 @@ class ServerAgainstModel(RuleBasedStateMachine):
         self, keys: list[str], priorities: list[int], tenants: list[str | None]
     ) -> None:
         for key, priority, tenant in zip(keys, priorities, tenants, strict=False):
-            self.put(key, Terms(priority=priority, tenant=tenant, delay=UNIT))
+            self.put(key, PutRequest(priority=priority, tenant=tenant, delay=UNIT))
         self.caller.offset += UNIT
         self.sweep(100)
 
     @precondition(lambda self: self.model.holds)
     @rule(number=numbers, terms=st.one_of(terms, plain_terms))
-    def put_what_is_leased(self, number: int, terms: Terms) -> None:
+    def put_what_is_leased(self, number: int, terms: PutRequest) -> None:
         self.put(self.pick(number).job.key, terms)
 
     @rule(fate=st.sampled_from(["dead", "dead", "dropped", None]))
@@ -438,7 +438,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         requests=st.lists(st.tuples(requests, leases), min_size=1, max_size=3),
         patient=st.booleans(),
     )
-    def consumers_come(self, requests: list[tuple[Request[str], int]], patient: bool) -> None:
+    def consumers_come(self, requests: list[tuple[ClaimRequest[str], int]], patient: bool) -> None:
         for asked, lease in requests:
             self.processes += 1
             consumer = Consumer(f"c{self.processes}", asked, lease, patient)
@@ -450,7 +450,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         patient=st.integers(0, 6),
     )
     def consumers_come_when_nothing_waits(
-        self, requests: list[tuple[Request[str], int]], patient: int
+        self, requests: list[tuple[ClaimRequest[str], int]], patient: int
     ) -> None:
         self.purge()
         self.consumers_come(requests[:patient], patient=False)

@@ -23,9 +23,9 @@ from anyio.abc import TaskStatus
 from .._core.errors import QueueClosedError, TimekeeperNotRunningError
 from .._core.loop import Home
 from .._core.policies import Backoff, Retry
-from .._core.validation import wait_seconds
-from .buffer import Batches
-from .flusher import Call, Sink
+from .._core.validation import check_text, number, shown, wait_seconds
+from .buffer import Buffer
+from .flusher import Call, Flusher
 
 __all__ = ["Batcher", "BatcherStatistics"]
 
@@ -36,10 +36,10 @@ _log = logging.getLogger("leaseq")
 
 @dataclass(frozen=True, slots=True)
 class BatcherStatistics:
-    """What a batcher has in hand, and what it has done so far."""
+    """Counts of the items that a batcher holds, and of its flushes so far."""
 
     flushes: int
-    """Batches flushed."""
+    """Buffer flushed."""
     items: int
     """Items flushed."""
     failures: int
@@ -51,14 +51,14 @@ class BatcherStatistics:
     last_flush_time: float | None
     """When a batch was flushed last, in seconds of the event loop's clock; None: none was yet."""
     running: bool
-    """Whether `Batcher.run` runs."""
+    """True while `Batcher.run` runs."""
 
 
 class Batcher(Generic[T]):
     """Gathers items, and hands them to a callback in batches.
 
     A batch goes when it is full, or ``flush_interval`` after its first item, whichever is first.
-    Batches go one at a time and in order, and none is ever over the maximum. A batch that fails
+    Buffer go one at a time and in order, and none is ever over the maximum. A batch that fails
     stays in front as it is, and is tried again after the backoff and not sooner; newer items wait
     behind it. So the callback may see the same batch twice, but no item is lost: each one is
     flushed, given up, or in `pending`. ::
@@ -125,11 +125,14 @@ class Batcher(Generic[T]):
         if not callable(on_flush):
             raise TypeError(f"on_flush must be an async function of a list, not {on_flush!r}")
         whole = isinstance(max_batch_size, int)
-        if not whole or max_batch_size < 1:
+        if not whole or max_batch_size is True or max_batch_size < 1:
             raise ValueError(
                 f"max_batch_size must be a whole number of 1 or more, not {max_batch_size!r}"
             )
-        if not max_pending >= 1:
+        if not isinstance(retry, Retry):
+            raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
+        check_text("name", name)
+        if not number("max_pending", max_pending, "a whole number, or math.inf") >= 1:
             raise ValueError(f"max_pending must be 1 or more, or math.inf, not {max_pending!r}")
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
@@ -141,12 +144,12 @@ class Batcher(Generic[T]):
         self._shutdown_timeout = wait_seconds("shutdown_timeout", shutdown_timeout)
         self._fast_acquire = fast_acquire
         self._max_pending = max_pending
-        self._batches: Batches[T, Event] = Batches(
+        self._buffer: Buffer[T, Event] = Buffer(
             max_batch_size, wait_seconds("flush_interval", flush_interval), max_pending, retry
         )
         self._home = Home()
-        self._sink = Sink(
-            self._batches, self._home, on_flush, on_give_up, name, self._logger, self._look_again
+        self._flusher = Flusher(
+            self._buffer, self._home, on_flush, on_give_up, name, self._logger, self._look_again
         )
         self._running = False
         self._closed = False
@@ -155,7 +158,7 @@ class Batcher(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "not running"
-        return f"<Batcher {self.name!r} {state}: {len(self._batches)} pending>"
+        return f"<Batcher {self.name!r} {state}: {len(self._buffer)} pending>"
 
     # Producers
 
@@ -173,12 +176,12 @@ class Batcher(Generic[T]):
         """
         if not self._fast_acquire:
             await self._home.checkpoint()
-        batches = self._batches
-        if batches.spare:
-            batches.spare -= 1
-            batches.filling.append(item)
+        buffer = self._buffer
+        if buffer.spare:
+            buffer.spare -= 1
+            buffer.filling.append(item)
             return
-        if not batches.room(1):
+        if not buffer.room(1):
             await self._wait_for_room(1)
         self._add_now([item])
 
@@ -199,7 +202,7 @@ class Batcher(Generic[T]):
             await self._home.checkpoint()
         if not many:
             return
-        if not self._batches.room(len(many)):
+        if not self._buffer.room(len(many)):
             many = many.copy()  # whoever made the list may change it meanwhile
             await self._wait_for_room(len(many))
         self._add_now(many)
@@ -216,12 +219,12 @@ class Batcher(Generic[T]):
 
         Never suspends. O(1).
         """
-        batches = self._batches
-        if batches.spare:
-            batches.spare -= 1
-            batches.filling.append(item)
+        buffer = self._buffer
+        if buffer.spare:
+            buffer.spare -= 1
+            buffer.filling.append(item)
             return
-        if not batches.room(1):
+        if not buffer.room(1):
             self._check_open()
             raise WouldBlock
         self._add_now([item])
@@ -237,17 +240,17 @@ class Batcher(Generic[T]):
             await self._home.checkpoint()  # `run` may just have been given to the event loop
         while True:
             self._check_open()
-            if self._batches.room(places):
+            if self._buffer.room(places):
                 return
             turn = Event()
-            self._batches.wait(turn, places)
+            self._buffer.wait(turn, places)
             try:
                 await turn.wait()
             except BaseException:
-                self._batches.leave(turn)
+                self._buffer.leave(turn)
                 self._admit()
                 raise
-            if self._batches.leave(turn):
+            if self._buffer.leave(turn):
                 self._check_open()
                 return
 
@@ -255,13 +258,13 @@ class Batcher(Generic[T]):
         woken = self._wake_at == -inf
         if not woken:
             self._home.check()
-        self._batches.add(items, self._home.time())
+        self._buffer.add(items, self._home.time())
         if not woken:
             self._plan()
 
     def _admit(self) -> None:
         """Let producers in for whom there is room by now."""
-        for turn in self._batches.admit():
+        for turn in self._buffer.admit():
             turn.set()
 
     def _check_open(self) -> None:
@@ -283,12 +286,12 @@ class Batcher(Generic[T]):
     def stats(self) -> BatcherStatistics:
         """Counts of what is in there and of what has happened. O(1)."""
         return BatcherStatistics(
-            flushes=self._sink.flushes,
-            items=self._sink.items,
-            failures=self._sink.failures,
-            given_up=self._sink.given_up,
-            queued=len(self._batches),
-            last_flush_time=self._sink.last_flush_time,
+            flushes=self._flusher.flushes,
+            items=self._flusher.items,
+            failures=self._flusher.failures,
+            given_up=self._flusher.given_up,
+            queued=len(self._buffer),
+            last_flush_time=self._flusher.last_flush_time,
             running=self._running,
         )
 
@@ -297,7 +300,7 @@ class Batcher(Generic[T]):
 
         The batch that is on its way at the moment is among them.
         """
-        return list(self._batches)
+        return list(self._buffer)
 
     # Flushing
 
@@ -324,9 +327,9 @@ class Batcher(Generic[T]):
             task_status.started()
             while not self._closed:
                 now = self._home.time()
-                deadline = self._batches.next_deadline()
+                deadline = self._buffer.next_deadline()
                 if deadline <= now:
-                    await self._sink.flush_due()
+                    await self._flusher.flush_due()
                 else:
                     await self._sleep(now, deadline)
         finally:
@@ -350,13 +353,13 @@ class Batcher(Generic[T]):
         O(items).
         """
         await self._home.checkpoint()
-        await self._sink.flush(Call(self._batches.end(short=force)))
+        await self._flusher.flush(Call(self._buffer.end(short=force)))
 
     # Time
 
     def _plan(self) -> None:
         """Wake `run` if something is due earlier than it was going to look."""
-        deadline = self._batches.next_deadline()
+        deadline = self._buffer.next_deadline()
         if deadline < self._wake_at:
             self._wake_at = deadline
             self._alarm.set()
@@ -376,10 +379,10 @@ class Batcher(Generic[T]):
 
     def _set_open(self) -> None:
         """Take items in from now on, or let no producer wait any more."""
-        self._batches.open = self._running and not self._closed
-        self._batches.recount()
-        if not self._batches.open:
-            for turn in self._batches.turn_away():
+        self._buffer.open = self._running and not self._closed
+        self._buffer.recount()
+        if not self._buffer.open:
+            for turn in self._buffer.turn_away():
                 turn.set()
 
     # The end
@@ -400,7 +403,7 @@ class Batcher(Generic[T]):
         try:
             await self._finish(final, error)
         finally:
-            left = len(self._batches)
+            left = len(self._buffer)
             if left:
                 self._logger.error("%r is left with items: see pending()", self)
         if final.error is None:
@@ -418,7 +421,7 @@ class Batcher(Generic[T]):
             return
         try:
             await self._home.checkpoint()
-            await self._sink.try_all(final)
+            await self._flusher.try_all(final)
         except Exception:
             raise
         except BaseException as stop:
@@ -428,11 +431,11 @@ class Batcher(Generic[T]):
 
     async def _finish_in_time(self, final: Call) -> None:
         with move_on_after(self._shutdown_timeout, shield=True):
-            await self._sink.try_all(final)
+            await self._flusher.try_all(final)
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether an error is a cancellation, or a group of nothing else, as a nursery raises it."""
+    """Return whether an error is a cancellation, or a group of cancellations alone."""
     cancelled = get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None

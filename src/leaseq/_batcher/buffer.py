@@ -1,4 +1,4 @@
-"""Which items make a batch, and when it goes. Sans-IO.
+"""The items of a batcher, the batches they make, and when each is due. Sans-IO.
 
 Items are gathered in the order in which they come. Whenever there are enough of them they make a
 full batch, which is due at once. So there is never more than one batch that is not full, the last
@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from .._core.policies import Retry
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batch", "Buffer"]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -51,7 +51,7 @@ class Batch(Generic[T]):
         self.error: Exception | None = None
 
 
-class Batches(Generic[T, P]):
+class Buffer(Generic[T, P]):
     """The items in order, the batches they make, and the producers who wait for room.
 
     A producer that waits is handed its places before it is woken, in order of arrival, so that
@@ -151,7 +151,7 @@ class Batches(Generic[T, P]):
         else:
             self.spare = 0
 
-    # Batches go
+    # Buffer go
 
     @property
     def start(self) -> int:
@@ -231,7 +231,7 @@ class Batches(Generic[T, P]):
     # Producers wait
 
     def room(self, places: int) -> bool:
-        """Whether so many items can be added now. O(1)."""
+        """Return whether so many items can be added now. O(1)."""
         if not self.open or self._producers:
             return False
         return self._capacity == inf or len(self) + self._reserved + places <= self._capacity

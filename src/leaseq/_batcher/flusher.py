@@ -13,9 +13,9 @@ from anyio import CancelScope, Event, Lock, current_effective_deadline
 
 from .._core.errors import LeaseqError
 from .._core.loop import Home, is_failure
-from .buffer import Batch, Batches
+from .buffer import Batch, Buffer
 
-__all__ = ["Call", "Sink"]
+__all__ = ["Call", "Flusher"]
 
 T = TypeVar("T")
 
@@ -35,14 +35,14 @@ class Call:
         self.error: Exception | None = None
 
 
-class Sink(Generic[T]):
-    """Where the batches go, one at a time.
+class Flusher(Generic[T]):
+    """The way of batches into the callback, one at a time.
 
-    A batch is removed from `Batches` once the callback has returned, and not before: so if the
+    A batch is removed from `Buffer` once the callback has returned, and not before: so if the
     callback is cancelled, natively or by a scope, there is nothing that would have to be put back.
 
     Args:
-        batches: Where they come from.
+        buffer: The batches, until they are flushed or given up.
         home: The event loop.
         on_flush: As in `Batcher`.
         on_give_up: As in `Batcher`.
@@ -51,7 +51,7 @@ class Sink(Generic[T]):
         after: Called after each delivery, however it ended.
 
     Attributes:
-        flushes: Batches flushed.
+        flushes: Buffer flushed.
         items: Items flushed.
         failures: Deliveries that failed.
         given_up: Items given up.
@@ -60,7 +60,7 @@ class Sink(Generic[T]):
 
     def __init__(
         self,
-        batches: Batches[T, Event],
+        buffer: Buffer[T, Event],
         home: Home,
         on_flush: Callable[[list[T]], Awaitable[object]],
         on_give_up: Callable[[list[T], Exception], Awaitable[object] | None] | None,
@@ -70,7 +70,7 @@ class Sink(Generic[T]):
     ) -> None:
         self.flushes = self.items = self.failures = self.given_up = 0
         self.last_flush_time: float | None = None
-        self._batches = batches
+        self._buffer = buffer
         self._home = home
         self._on_flush = on_flush
         self._on_give_up = on_give_up
@@ -85,15 +85,15 @@ class Sink(Generic[T]):
         """Try the next batch that is due, if the batcher is still open."""
         async with self._lock:
             now = self._home.time()
-            batch = self._batches.take(self._batches.end_of_due(now), now)
-            if batch is not None and self._batches.open:
+            batch = self._buffer.take(self._buffer.end_of_due(now), now)
+            if batch is not None and self._buffer.open:
                 await self._deliver(batch)
 
     async def flush(self, call: Call) -> None:
         """Try batches until all that the call is for are gone, or one has failed."""
         self._calls.add(call)
         try:
-            while call.error is None and self._batches.start < call.end:
+            while call.error is None and self._buffer.start < call.end:
                 await self._flush_next(call)
         finally:
             self._calls.discard(call)
@@ -103,7 +103,7 @@ class Sink(Generic[T]):
     async def try_all(self, final: Call) -> None:
         """Try each batch once, due or not; from ``final.end`` on, which moves on with them."""
         async with self._lock:
-            for batch in self._batches.take_all():
+            for batch in self._buffer.take_all():
                 if batch.start >= final.end:
                     error = await self._deliver(batch)
                     final.error = final.error or error
@@ -111,14 +111,14 @@ class Sink(Generic[T]):
 
     async def _flush_next(self, call: Call) -> None:
         """Try the next batch, or wait until it has rested or somebody has tried it."""
-        until = self._batches.rests_until()
+        until = self._buffer.rests_until()
         if until > self._home.time():
             self._news = self._news or Event()
             with CancelScope(deadline=until):
                 await self._news.wait()
             return
         async with self._lock:
-            batch = self._batches.take(call.end, self._home.time())
+            batch = self._buffer.take(call.end, self._home.time())
             if batch is not None and call.error is None:
                 await self._deliver(batch)
 
@@ -165,14 +165,14 @@ class Sink(Generic[T]):
         )
 
     def _flushed(self, batch: Batch[T]) -> None:
-        self._batches.remove(batch)
+        self._buffer.remove(batch)
         self.flushes += 1
         self.items += len(batch.items)
         self.last_flush_time = self._home.time()
         self._logger.debug("batcher %r: flushed %d items", self._name, len(batch.items))
 
     def _failed(self, batch: Batch[T], error: Exception) -> None:
-        self._batches.failed(batch, error, self._home.time())
+        self._buffer.failed(batch, error, self._home.time())
         self.failures += 1
         for call in self._calls:
             if batch.start < call.end:
@@ -193,14 +193,14 @@ class Sink(Generic[T]):
             if taking is not None:
                 await taking
         except Exception:
-            self._batches.not_given_up(batch, self._home.time())
+            self._buffer.not_given_up(batch, self._home.time())
             self._logger.exception(
                 "batcher %r: on_give_up failed: the %d items are kept, and offered again later",
                 self._name,
                 len(batch.items),
             )
         else:
-            self._batches.remove(batch)
+            self._buffer.remove(batch)
             self.given_up += len(batch.items)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
@@ -17,8 +17,6 @@ from .loop import is_failure
 from .policies import Priority
 
 if TYPE_CHECKING:
-    from ..abc import LeasedQueue
-    from .options import GetOptions
     from .reports import Ended
 
 __all__ = [
@@ -26,19 +24,54 @@ __all__ = [
     "Cancellable",
     "Lease",
     "LeaseBatch",
-    "LeaseBatchContext",
+    "Settling",
     "read_receipt",
     "write_receipt",
 ]
 
 K = TypeVar("K")
-
-
 V = TypeVar("V")
 
 
+class Settling(Protocol):
+    """The part of a queue that a lease calls: every `LeasedQueue` has it.
+
+    `_fail` and `_give_back` are the two ends of a body that no caller asks for by name.
+    """
+
+    @property
+    def name(self) -> str:
+        """The queue's name, for receipts."""
+
+    async def ack(self, lease: Lease[Any, Any], /) -> bool:
+        """Acknowledge the item."""
+
+    async def release(
+        self,
+        lease: Lease[Any, Any],
+        /,
+        *,
+        requeue_front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+    ) -> None:
+        """Release the item, to be tried again."""
+
+    async def reject(self, lease: Lease[Any, Any], /, reason: str) -> None:
+        """Give the item up."""
+
+    async def extend(self, lease: Lease[Any, Any], /, timeout: float | None) -> None:
+        """Give the lease a new deadline."""
+
+    async def _fail(self, lease: Lease[Any, Any], error: BaseException, /) -> None:
+        """Release the item of a body that raised."""
+
+    async def _give_back(self, lease: Lease[Any, Any], /) -> None:
+        """Return the item of a body that was cancelled."""
+
+
 class Cancellable(Protocol):
-    """What a body runs in."""
+    """The scope that a body runs in."""
 
     def cancel(self, reason: str | None = None, /) -> None:
         """Cancel it."""
@@ -109,19 +142,17 @@ class Lease(Body, Generic[K, V]):
         since: When it was handed out, on the same clock; None where no timekeeper runs.
         deliveries: Hand-outs of this item that count, this one included: 1 the first time.
         cancellations: Hand-outs in a row before this one that were cancelled, and so not counted.
-        pledge: For transactions: one that is open will settle the lease, and is told if its body
-            has ended before.
         ended: None while the lease holds its item, else how it ended.
     """
 
     _noun = "lease"
     __slots__ = (
+        "_pledge",
         "cancellations",
         "deadline",
         "deliveries",
         "ended",
         "key",
-        "pledge",
         "priority",
         "queue",
         "since",
@@ -130,7 +161,7 @@ class Lease(Body, Generic[K, V]):
         "value",
     )
 
-    def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
+    def __init__(self, queue: Settling, key: K, value: V) -> None:
         self.queue = queue
         self.key = key
         self.value = value
@@ -143,7 +174,8 @@ class Lease(Body, Generic[K, V]):
         self.cancellations = 0
         self.ended: Ended | None = None
         self._scope = None
-        self.pledge: Callable[[Lease[K, V]], object] | None = None
+        # Set by an open transaction that will settle the lease: called if the body ends before.
+        self._pledge: Callable[[Lease[K, V]], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Lease {self.key!r} token={self.token} {self.ended or 'held'}>"
@@ -189,27 +221,27 @@ class Lease(Body, Generic[K, V]):
         elif self.ended is not None:
             pass  # the body has settled it
         elif error is None:
-            await self.complete()
+            await self._complete()
         else:
             with suppress(InvalidLeaseError):  # it ran out just now: the error says more
-                await self.abandon(error)
+                await self._abandon(error)
 
-    async def complete(self) -> None:
-        """Do what the good end of a body does: ack, unless a transaction will settle it."""
-        if self.pledge is None:
+    async def _complete(self) -> None:
+        """Settle the lease of a body that ended well, unless a transaction will."""
+        if self._pledge is None:
             await self.queue.ack(self)
         else:
-            self.pledge(self)
+            self._pledge(self)
 
-    async def abandon(self, error: BaseException) -> None:
-        """Do what a body's end with an error does: a failure, or back if it was only stopped."""
+    async def _abandon(self, error: BaseException) -> None:
+        """End the lease of a body that raised: a failure, or given back if it was only stopped."""
         if is_failure(error):
-            await self.queue.fail(self, error)
+            await self.queue._fail(self, error)
         else:
-            await self.queue.give_back(self)
+            await self.queue._give_back(self)
 
-    def cancel_body(self) -> None:
-        """Cancel what runs under ``async with lease``. For engines: the lease is lost."""
+    def _cancel_body(self) -> None:
+        """Cancel the body under ``async with lease``. For engines: the lease is lost."""
         if self._scope is not None:
             self._scope.cancel("the lease was lost")
 
@@ -310,7 +342,7 @@ class LeaseBatch(Body, Generic[K, V]):
                 self._lose(lease)
         return self
 
-    async def settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
+    async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
         """Settle what is still held, in its old order. For pools, whose handlers get batches."""
         for lease in list(self):
             try:
@@ -323,12 +355,12 @@ class LeaseBatch(Body, Generic[K, V]):
             lease._scope = None
         held = list(self)
         if error is None:
-            await self.settle_rest(Lease.complete)
+            await self._settle_rest(Lease._complete)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
             if none_left:
                 raise LeaseLostError(f"{self!r}: all that was left was lost while its body ran")
         else:
-            await self.settle_rest(lambda lease: lease.abandon(error))
+            await self._settle_rest(lambda lease: lease._abandon(error))
 
     def _lose(self, lease: Lease[K, V]) -> None:
         if lease not in self._leases:  # that it ran out has been noticed before
@@ -341,7 +373,7 @@ class LeaseBatch(Body, Generic[K, V]):
 
 
 class _Member(Generic[K, V]):
-    """What a lease of a batch has in place of a cancel scope of its own."""
+    """The link of a lease to its batch, in place of a cancel scope of its own."""
 
     __slots__ = ("_batch", "_lease")
 
@@ -351,40 +383,3 @@ class _Member(Generic[K, V]):
 
     def cancel(self, reason: str | None = None, /) -> None:
         self._batch._lose(self._lease)
-
-
-class LeaseBatchContext(Generic[K, V]):
-    """What `LeasedQueue.lease_batch` gives: leases items when entered, settles them when left."""
-
-    __slots__ = ("_batch", "_max_items", "_max_wait", "_options", "_queue", "_timeout")
-
-    _batch: LeaseBatch[K, V]
-
-    def __init__(
-        self,
-        queue: LeasedQueue[K, V],
-        max_items: int,
-        max_wait: float,
-        timeout: float | None,
-        options: GetOptions,
-    ) -> None:
-        self._queue = queue
-        self._max_items = max_items
-        self._max_wait = max_wait
-        self._timeout = timeout
-        self._options = options
-
-    async def __aenter__(self) -> LeaseBatch[K, V]:
-        leases = await self._queue.get_batch(
-            self._max_items, max_wait=self._max_wait, timeout=self._timeout, **self._options
-        )
-        self._batch = await LeaseBatch(leases).__aenter__()
-        return self._batch
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._batch.__aexit__(exc_type, error, traceback)

@@ -49,8 +49,8 @@ def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> Tena
     )
 
 
-def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> None:
-    """Raise if a lease cannot be released with this delay, in seconds.
+def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> float:
+    """Return the delay of a release as a float; raise if a lease cannot be released with it.
 
     Args:
         queue: The lease's queue.
@@ -60,12 +60,15 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
 
     Raises:
         TimekeeperNotRunningError: nothing does, and there is a delay.
+        TypeError: the delay is not a number.
         ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
-    if delay_seconds(delay) > 0 and not timed:
+    seconds = delay_seconds(delay)
+    if seconds > 0 and not timed:
         raise no_timekeeper(queue, f"a delay of {delay} s", "end")
-    if delay > 0 and requeue_front:
+    if seconds > 0 and requeue_front:
         raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
+    return seconds
 
 
 def check_held(lease: Lease[K, V], now: float) -> None:

@@ -1,4 +1,4 @@
-"""What a queue can be told about order, shares and second tries."""
+"""Policies of a queue: order, shares between tenants, and retries. Sans-IO."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
 
-from .validation import wait_seconds
+from .validation import number, shown, wait_seconds, whole_number
 
 __all__ = ["Backoff", "Priority", "Retry", "Tenant"]
 
@@ -25,13 +25,14 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """What a tenant may have of a queue.
+    """A tenant's share of a queue, and its cap.
 
     Args:
         weight: Its share, relative to the weights of the other tenants that have something ready.
         max_in_flight: How many of its items may be leased at a time; None: any number.
 
     Raises:
+        TypeError: the weight is not a number, or the cap not a whole one.
         ValueError: the weight is not a positive number, or the cap is less than 1.
     """
 
@@ -39,12 +40,14 @@ class Tenant:
     max_in_flight: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < inf:
+        if not 0 < number("weight", self.weight, "a number above 0") < inf:
             raise ValueError(f"weight must be a number above 0, not {self.weight!r}")
-        if self.max_in_flight is not None and self.max_in_flight < 1:
-            raise ValueError(
-                f"max_in_flight must be 1 or more, or None for any, not {self.max_in_flight!r}"
+        object.__setattr__(self, "weight", float(self.weight))
+        if self.max_in_flight is not None:
+            most = whole_number(
+                "max_in_flight", self.max_in_flight, 1, "1 or more, or None for any"
             )
+            object.__setattr__(self, "max_in_flight", most)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Backoff:
         seed: Makes the draws repeatable; None: they are not.
 
     Raises:
-        ValueError: a time is negative or not a number, or the factor less than 1.
+        TypeError: a value is not a number.
+        ValueError: a time is negative or NaN, or the factor less than 1.
     """
 
     base: float
@@ -72,10 +76,13 @@ class Backoff:
     _random: random.Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        wait_seconds("base", self.base)
-        wait_seconds("ceiling", self.ceiling)
-        if not 1 <= self.factor < inf:
+        object.__setattr__(self, "base", wait_seconds("base", self.base))
+        object.__setattr__(self, "ceiling", wait_seconds("ceiling", self.ceiling))
+        if not 1 <= number("factor", self.factor, "a number of 1 or more") < inf:
             raise ValueError(f"factor must be a number of 1 or more, not {self.factor!r}")
+        object.__setattr__(self, "factor", float(self.factor))
+        if self.seed is not None and type(self.seed) is not int:
+            raise TypeError(f"seed must be a whole number or None, not {shown(self.seed)}")
         object.__setattr__(self, "_random", random.Random(self.seed))
 
     def delay(self, deliveries: int) -> float:
@@ -89,7 +96,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What becomes of an item whose delivery failed or expired.
+    """The policy for items whose delivery failed or expired.
 
     Args:
         max_deliveries: After so many deliveries the item is a dead letter; None: it is tried for
@@ -98,6 +105,7 @@ class Retry:
             once.
 
     Raises:
+        TypeError: the number is not a whole one, or the backoff not a `Backoff`.
         ValueError: the number is less than 1.
     """
 
@@ -105,13 +113,18 @@ class Retry:
     backoff: Backoff | None = None
 
     def __post_init__(self) -> None:
-        if self.max_deliveries is not None and self.max_deliveries < 1:
-            raise ValueError(
-                f"max_deliveries must be 1 or more, or None for ever, not {self.max_deliveries!r}"
+        if self.backoff is not None and not isinstance(self.backoff, Backoff):
+            raise TypeError(
+                f"backoff must be a Backoff or None, not {shown(self.backoff)}: Backoff(base=0.5) "
+                "rests up to half a second after the first delivery"
             )
+        if self.max_deliveries is not None:
+            wanted = "1 or more, or None for ever"
+            most = whole_number("max_deliveries", self.max_deliveries, 1, wanted)
+            object.__setattr__(self, "max_deliveries", most)
 
     def exhausted(self, deliveries: int) -> bool:
-        """Whether that was the last try."""
+        """Return whether that was the last try."""
         return self.max_deliveries is not None and deliveries >= self.max_deliveries
 
     def delay(self, deliveries: int) -> float:

@@ -1,20 +1,32 @@
-"""The name and the options that a broker is asked for a queue with. Sans-IO."""
+"""The options that queues are made with, and that a broker is asked for one with. Sans-IO."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import inf
-from typing import Any
+from typing import Any, TypedDict
 
 from .codec import Codec, JsonCodec
 from .options import BrokerQueueOptions
-from .policies import Retry
+from .policies import Retry, Tenant
+from .validation import (
+    check_known,
+    check_text,
+    lease_seconds,
+    shown,
+    wait_seconds,
+    whole_number,
+)
 
 __all__ = [
+    "QueueOptions",
+    "check_broker_options",
     "check_handle",
-    "check_known",
     "check_name",
+    "check_queue_options",
     "check_same",
+    "check_tenants",
     "codec_for",
     "options_of_queue",
 ]
@@ -33,7 +45,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` if no queue can have this name."""
+    """Raise `ValueError` if no queue can have this name, and `TypeError` if it is no string."""
+    check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
             "a queue's name has 1 to 128 characters, letters, digits, and . _ - : after the "
@@ -41,23 +54,78 @@ def check_name(name: str) -> None:
         )
 
 
-def check_known(options: BrokerQueueOptions) -> None:
-    """Raise `TypeError` if a queue has no such options, and `ValueError` if they contradict."""
-    known = {**_OF_QUEUE, **_OF_HANDLE}
-    unknown = options.keys() - known.keys()
-    if unknown:
-        raise TypeError(f"a queue has no option {', '.join(unknown)}: it has {', '.join(known)}")
+class QueueOptions(TypedDict, total=False):
+    """Options that mean the same to a queue by itself and to one of a broker."""
+
+    default_lease_timeout: float | None
+    max_size: float
+    retry: Retry
+    tenants: Mapping[str, Tenant] | None
+    history: int
+    dedupe_for: float | None
+
+
+def check_queue_options(options: QueueOptions) -> QueueOptions:
+    """Return options of a queue with their times as floats.
+
+    Raises:
+        TypeError: a value is of a type that it cannot have.
+        ValueError: an option cannot have this value.
+    """
+    checked = options.copy()
+    if (timeout := options.get("default_lease_timeout")) is not None:
+        checked["default_lease_timeout"] = lease_seconds("default_lease_timeout", timeout)
+    if "max_size" in options and options["max_size"] != inf:
+        size = whole_number("max_size", options["max_size"], 1, "1 or more, or math.inf")
+        checked["max_size"] = size
+    retry: object = options.get("retry", _OF_QUEUE["retry"])
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
+    if (tenants := options.get("tenants")) is not None:
+        check_tenants(tenants)
+    if "history" in options:
+        checked["history"] = whole_number("history", options["history"], 0, "0 or more items")
+    if (seconds := options.get("dedupe_for")) is not None:
+        checked["dedupe_for"] = wait_seconds("dedupe_for", seconds)
+    return checked
+
+
+def check_tenants(tenants: object) -> None:
+    """Raise `TypeError` if this does not map names to `Tenant`s."""
+    if not isinstance(tenants, Mapping):
+        raise TypeError(
+            f"tenants must be a mapping of names to Tenants, or None, not {shown(tenants)}"
+        )
+    for name, tenant in tenants.items():
+        check_text("a tenant's name", name)
+        if not isinstance(tenant, Tenant):
+            raise TypeError(
+                f"tenant {name!r} must be a Tenant, not {shown(tenant)}: Tenant(weight=2.0)"
+            )
+
+
+def check_broker_options(options: BrokerQueueOptions) -> BrokerQueueOptions:
+    """Return the options that a broker is asked for a queue with, their times as floats.
+
+    Raises:
+        TypeError: there is no such option, or a value is of a type that it cannot have.
+        ValueError: an option cannot have this value, or two contradict.
+    """
+    check_known("queue", options, {**_OF_QUEUE, **_OF_HANDLE})
     if options.get("codec") is not None and options.get("type", Any) is not Any:
         raise ValueError("a codec of your own knows the type of its values: leave type= out")
+    if (letters := options.get("dead_letters")) is not None:
+        check_text("dead_letters", letters, ", the name of a queue of this broker, or None")
+    return {**options, **check_queue_options(options)}
 
 
 def options_of_queue(options: BrokerQueueOptions) -> BrokerQueueOptions:
-    """Those options that a queue is made with, without what concerns one handle on it alone."""
+    """Return the options of the queue itself, without those of one handle on it."""
     return {name: value for name, value in options.items() if name in _OF_QUEUE}  # type: ignore[return-value]
 
 
 def codec_for(options: BrokerQueueOptions) -> Codec[Any]:
-    """What makes bytes of a queue's values.
+    """Return the codec of a queue's values.
 
     Raises:
         LeaseqError: msgspec is needed, and is not installed.

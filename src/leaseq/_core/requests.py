@@ -1,23 +1,43 @@
-"""What a consumer asks for. Sans-IO."""
+"""The options of puts and claims, checked, as every engine has them. Sans-IO."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from math import inf
-from typing import Generic, TypeVar, get_args
+from typing import Generic, Never, TypeVar, get_args
 
-from .options import ANY_KEY, AnyKey, InFlightPolicy, Reschedule
-from .validation import check_hashable, delay_seconds, lease_seconds, wait_seconds
+from .options import (
+    ANY_KEY,
+    AnyKey,
+    GetOptions,
+    InFlightPolicy,
+    PutOptions,
+    Reschedule,
+    TakeOptions,
+)
+from .validation import (
+    check_hashable,
+    check_known,
+    check_priority,
+    check_text,
+    delay_seconds,
+    lease_seconds,
+    number,
+    shown,
+    wait_seconds,
+    whole_number,
+)
 
-__all__ = ["Request", "Terms", "check_batch", "check_limit"]
+__all__ = ["ClaimRequest", "PutRequest", "check_batch", "check_limit"]
 
 K = TypeVar("K")
 
 
-class Request(Generic[K]):
-    """One key, or the next item; of anybody, or of some tenants.
+class ClaimRequest(Generic[K]):
+    """The options of a claim, checked: one key, or the next item, of any tenants or of some.
 
     Args:
+        call: The public call, for errors; left out, `get`, or with a key `take`.
         key: The one key that will do; `ANY_KEY`: any will.
         lease_timeout: Seconds until the lease expires; None: never.
         tenants: Whose items alone will do; None: anybody's.
@@ -25,7 +45,8 @@ class Request(Generic[K]):
         consumer: Who asks.
 
     Raises:
-        TypeError: the key is not hashable.
+        TypeError: the key is not hashable; there is no such option, or a value is of a type that it
+            cannot have.
         ValueError: a value that an option cannot have.
     """
 
@@ -34,19 +55,30 @@ class Request(Generic[K]):
     def __init__(
         self,
         key: K | AnyKey = ANY_KEY,
+        call: str = "",
         *,
         lease_timeout: float | None = None,
         tenants: Collection[str | None] | None = None,
         steal_from: Collection[str | None] = (),
         consumer: str | None = None,
+        **unknown: Never,
     ) -> None:
-        if key is not ANY_KEY:
+        if key is ANY_KEY:
+            if unknown:
+                check_known(call or "get", unknown, GetOptions.__annotations__)
+        else:
             check_hashable(key)
-        for name, names in (("tenants", tenants), ("steal_from", steal_from)):
-            if isinstance(names, str):
-                raise ValueError(
-                    f"{name} must be a collection of names, not {names!r}: [{names!r}]"
-                )
+            if unknown:
+                check_known(call or "take", unknown, TakeOptions.__annotations__)
+            if tenants is not None or steal_from:
+                given = ["steal_from" if tenants is None else "tenants"]
+                check_known(call or "take", given, TakeOptions.__annotations__)
+        if tenants is not None:
+            _check_names("tenants", tenants)
+        if steal_from != ():
+            _check_names("steal_from", steal_from)
+        if consumer is not None:
+            check_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
                 f"steal_from={steal_from!r} without tenants: whoever takes anybody's items "
@@ -65,44 +97,66 @@ class Request(Generic[K]):
         self.restricted = tenants is not None or key is not ANY_KEY
 
     def serves(self, tenant: str | None) -> bool:
-        """Whether an item of this tenant would do."""
+        """Return whether an item of this tenant would do."""
         return self.tenants is None or tenant in self.tenants or tenant in self.steal_from
 
 
+def _check_names(option: str, names: object) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"{option} must be a collection of names, not {names!r}: [{names!r}]")
+    if not isinstance(names, Collection):
+        raise TypeError(f"{option} must be a collection of names, not {shown(names)}")
+    for name in names:
+        if name is not None:
+            check_text(f"a name in {option}", name, " or None")
+
+
 def check_batch(
-    request: Request[K], max_items: int, max_wait: float, timeout: float | None
-) -> None:
-    """Raise `ValueError` if so many items cannot be asked for, or waited for so long."""
-    if not max_items >= 1:
-        raise ValueError(f"max_items must be 1 or more, not {max_items!r}")
-    if not wait_seconds("max_wait", max_wait) < request.lease_timeout:
+    request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
+) -> tuple[float, float | None]:
+    """Return ``max_wait`` and ``timeout`` as floats, if so many items can be waited for so long."""
+    whole_number("max_items", max_items, 1, "1 or more")
+    wait = wait_seconds("max_wait", max_wait)
+    if not wait < request.lease_timeout:
         raise ValueError(
-            f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout} s, "
+            f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout:g} s, "
             "or the first is lost before the last comes"
         )
-    if timeout is not None:
-        wait_seconds("timeout", timeout)
+    return wait, None if timeout is None else wait_seconds("timeout", timeout)
 
 
 def check_limit(limit: int | None) -> None:
-    """Raise `ValueError` if that is no number of dead letters to bring back."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, or None for all, not {limit!r}")
+    """Raise `ValueError` if so many dead letters cannot be brought back."""
+    if limit is not None:
+        whole_number("limit", limit, 1, "1 or more, or None for all")
 
 
 _POLICIES = get_args(InFlightPolicy)
-
-
 _RESCHEDULES = get_args(Reschedule)
 
 
-class Terms:
-    """The options of a put, checked."""
+class PutRequest:
+    """The options of a put, checked.
+
+    Args:
+        call: The public call, for errors.
+        if_in_flight: As in `PutOptions`, like all that follow.
+        priority: One of `Priority`, or any int.
+        tenant: A name.
+        delay: Seconds.
+        ttl: Seconds.
+        reschedule: A word.
+
+    Raises:
+        TypeError: there is no such option, or a value is of a type that it cannot have.
+        ValueError: a value that an option cannot have.
+    """
 
     __slots__ = ("delay", "if_in_flight", "priority", "reschedule", "tenant", "ttl")
 
     def __init__(
         self,
+        call: str = "put",
         *,
         if_in_flight: InFlightPolicy = "update",
         priority: int | None = None,
@@ -110,22 +164,30 @@ class Terms:
         delay: float = 0.0,
         ttl: float | None = None,
         reschedule: Reschedule = "earliest",
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            check_known(call, unknown, PutOptions.__annotations__)
         _check_choice("if_in_flight", if_in_flight, _POLICIES)
         _check_choice("reschedule", reschedule, _RESCHEDULES)
-        delay_seconds(delay)
-        if ttl is not None and not ttl > delay:
-            raise ValueError(f"ttl must be more than the delay of {delay!r} s, not {ttl!r}")
+        if tenant is not None:
+            check_text("tenant", tenant, " or None")
+        if priority is not None:
+            priority = check_priority(priority)
         self.if_in_flight = if_in_flight
-        self.priority = None if priority is None else int(priority)
+        self.priority = priority
         self.tenant = tenant
-        self.delay = delay
-        self.ttl = inf if ttl is None else ttl
+        self.delay = delay_seconds(delay)
+        self.ttl = inf
+        if ttl is not None:
+            self.ttl = number("ttl", ttl, "a number of seconds, or None for ever")
+            if not self.ttl > self.delay:
+                raise ValueError(f"ttl must be more than the delay of {delay!r} s, not {ttl!r}")
         self.reschedule = reschedule
 
     @property
     def timed(self) -> bool:
-        """Whether time has to pass for it."""
+        """True if the put needs a timekeeper, sooner or later."""
         return self.delay > 0 or self.ttl != inf
 
 

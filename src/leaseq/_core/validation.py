@@ -1,10 +1,50 @@
-"""Checks of what callers give, with errors in the words of the public calls."""
+"""Checks of what callers give, with errors in the words of the public calls. Sans-IO."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from operator import index
+from typing import SupportsFloat, SupportsIndex, cast
 
-__all__ = ["check_hashable", "delay_seconds", "lease_seconds", "wait_seconds"]
+__all__ = [
+    "check_flag",
+    "check_hashable",
+    "check_known",
+    "check_priority",
+    "check_text",
+    "delay_seconds",
+    "lease_seconds",
+    "number",
+    "shown",
+    "wait_seconds",
+    "whole_number",
+]
+
+_LONGEST = 100  # characters of a value that an error shows
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: its `repr`, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def check_known(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `TypeError` for options that a public call does not have.
+
+    Args:
+        call: The call, as a user writes it.
+        given: The names of the options, or of some of them.
+        known: The names of the options that it has.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        raise TypeError(
+            f"{call}() has no option{'s' if unknown[1:] else ''} {names}: "
+            f"it has {', '.join(known) or 'none'}"
+        )
 
 
 def check_hashable(key: object) -> None:
@@ -16,24 +56,89 @@ def check_hashable(key: object) -> None:
         raise TypeError(f"a key must be hashable, and {kind!r} is not: {key!r}") from None
 
 
+def check_text(name: str, value: object, otherwise: str = "") -> None:
+    """Raise `TypeError` if a name is not a string; ``otherwise``: what else it may be."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string{otherwise}, not {shown(value)}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise `TypeError` if an option is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
+
+
+def number(name: str, value: object, wanted: str = "a number") -> float:
+    """Return a number of any kind as a float. Raises `TypeError` for a bool or a string.
+
+    Args:
+        name: The option's.
+        value: A float, or an object that `float` converts: an int, a Decimal, a Fraction.
+        wanted: What the option must be, for the error.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not hasattr(type(value), "__float__"):
+        raise TypeError(f"{name} must be {wanted}, not {shown(value)}")
+    try:
+        return float(cast("SupportsFloat", value))
+    except OverflowError:
+        raise ValueError(f"{name} must be {wanted}, and {shown(value)} is too large") from None
+
+
+def whole_number(name: str, value: object, least: int, wanted: str) -> int:
+    """Return an int, of an int or its like.
+
+    Args:
+        name: The option's.
+        value: An int, or an object that can index a list.
+        least: The smallest that will do.
+        wanted: What the option must be, for errors: "0 or more items".
+
+    Raises:
+        TypeError: it is a bool, a float or a string.
+        ValueError: it is less than the least.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be a whole number of {wanted}, not {shown(value)}")
+    found = index(cast("SupportsIndex", value))
+    if found < least:
+        raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
+    return found
+
+
+def check_priority(value: object) -> int:
+    """Return a priority as a plain int. Raises `TypeError` for what is none."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"priority must be a Priority or another int, not {shown(value)}")
+    return index(cast("SupportsIndex", value))
+
+
 def wait_seconds(name: str, seconds: float) -> float:
-    """The seconds, if they can be waited for: neither negative nor NaN."""
-    if not seconds >= 0:
-        raise ValueError(f"{name} must be 0 seconds or more, not {seconds!r}")
-    return seconds
+    """Return seconds that can be waited for: neither negative nor NaN."""
+    found = number(name, seconds, "a number of seconds")
+    if not found >= 0:
+        raise ValueError(f"{name} must be 0 seconds or more, not {shown(seconds)}")
+    return found
 
 
 def delay_seconds(seconds: float) -> float:
-    """The seconds, if an item can be ready after them: not negative, not NaN, and not for ever."""
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"delay must be 0 or more seconds, and finite, not {seconds!r}")
-    return seconds
+    """Return seconds after which an item can be ready: not negative, not NaN, and not endless."""
+    found = number("delay", seconds, "a number of seconds")
+    if not 0 <= found < math.inf:
+        raise ValueError(f"delay must be 0 or more seconds, and finite, not {shown(seconds)}")
+    return found
 
 
 def lease_seconds(name: str, seconds: float | None) -> float:
-    """The length of a lease; `math.inf` for None, which never expires."""
+    """Return the length of a lease; `math.inf` for None, which never expires."""
     if seconds is None:
         return math.inf
-    if not seconds > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, or None for ever, not {seconds!r}")
-    return seconds
+    found = number(name, seconds, "a number of seconds, or None for ever")
+    if not found > 0:
+        raise ValueError(
+            f"{name} must be more than 0 seconds, or None for ever, not {shown(seconds)}"
+        )
+    return found

@@ -11,16 +11,16 @@ from .._core.errors import QueueClosedError
 from .._core.loop import Home
 from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
+    check_broker_options,
     check_handle,
-    check_known,
     check_name,
     check_same,
     options_of_queue,
 )
 from .._core.reports import DeadLetter, QueueInfo
 from ..abc import Broker
-from .engine import Shell
-from .queue import LeasedKeyQueue
+from .engine import Engine
+from .queue import LeasedKeyQueue, engine_of
 from .timekeeper import Timekeeper
 from .transaction import MemoryTransaction
 
@@ -50,7 +50,7 @@ class MemoryBroker(Broker):
     def _queue(self, name: str, options: BrokerQueueOptions) -> LeasedKeyQueue[Any, Any]:
         self._check_open()
         check_name(name)
-        check_known(options)
+        options = check_broker_options(options)
         if name in self._queues:
             check_same(name, self._options[name], options)
             check_handle(name, self._options[name], options)
@@ -74,7 +74,7 @@ class MemoryBroker(Broker):
         self._queues[queue.name] = queue
         self._options[queue.name] = options
         if self._keeper is not None:
-            queue.offer(self._keeper)
+            engine_of(queue).attach(self._keeper)
 
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]
@@ -115,7 +115,7 @@ class MemoryBroker(Broker):
     async def _forget(self, queue: LeasedKeyQueue[Any, Any]) -> None:
         await queue.close()
         if queue.dead_letters is not None:
-            queue.dead_letters.has_letters_of(queue.name, so=False)
+            engine_of(queue.dead_letters).letters_of.pop(queue.name, None)
         del self._queues[queue.name]
         del self._options[queue.name]
 
@@ -124,10 +124,10 @@ class MemoryBroker(Broker):
 
     async def process_expired(self) -> int:
         self._check_open()
-        return sum(queue.expire_now() for queue in self._open_queues())
+        return sum(engine.process_expired() for engine in self._open_engines())
 
     def transaction(self) -> MemoryTransaction:
-        return MemoryTransaction(self)
+        return MemoryTransaction(self._engine_of, self._home)
 
     async def close(self) -> None:
         self._closed = True
@@ -142,20 +142,18 @@ class MemoryBroker(Broker):
         self._home.check()
         self._keeper = Timekeeper(self._home)
         try:
-            await self._keeper.keep(self._open_queues, lambda: self._closed, task_status)
+            await self._keeper.keep(self._open_engines, lambda: self._closed, task_status)
         finally:
             self._keeper = None
 
-    def _open_queues(self) -> list[Shell[Any, Any]]:
-        return [queue for queue in self._queues.values() if not queue.closed]
+    def _open_engines(self) -> list[Engine[Any, Any]]:
+        return [engine_of(queue) for queue in self._queues.values() if not queue.closed]
 
-    def owns(self, queue: Shell[Any, Any]) -> bool:
-        """Whether a queue is one of this broker's."""
-        return self._queues.get(queue.name) is queue
-
-    def time(self) -> float:
-        """The event loop's time, in seconds."""
-        return self._home.time()
+    def _engine_of(self, queue: object) -> Engine[Any, Any]:
+        """Return the engine of one of this broker's queues. Raises `ValueError` for another."""
+        if not isinstance(queue, LeasedKeyQueue) or self._queues.get(queue.name) is not queue:
+            raise ValueError(f"{queue!r} is not a queue of this broker")
+        return engine_of(queue)
 
     def _check_open(self) -> None:
         if self._closed:

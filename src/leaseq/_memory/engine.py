@@ -1,264 +1,832 @@
-"""The anyio shell around the rules: who waits, who is woken, and what time does."""
+"""The engine behind a queue in this process: its items, its waiters, its time and its end."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+import uuid
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from itertools import islice
+from math import inf
+from typing import Any, Generic, TypeVar, cast
 
-from anyio import CancelScope, Event, fail_after
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, fail_after
+from anyio.abc import TaskStatus
 
-from .._core.errors import QueueClosedError
-from .._core.lease import Lease
+from .._core.errors import InvalidLeaseError, LeaseLostError, LeaseqError, QueueClosedError
+from .._core.lease import Lease, read_receipt
+from .._core.loop import Home
 from .._core.messages import check_held, check_release, no_timekeeper
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
-from .._core.reports import HistoryEntry, PutOutcome
-from .._core.requests import Request, Terms
+from .._core.policies import Retry, Tenant
+from .._core.reports import (
+    DeadLetter,
+    HistoryEntry,
+    LeaseInfo,
+    PutOutcome,
+    QueueInfo,
+    RedriveResult,
+    Statistics,
+    TenantStatistics,
+)
+from .._core.requests import ClaimRequest, PutRequest, check_limit
+from .._core.validation import lease_seconds
+from .._rules.capacity import Room
+from .._rules.death import Fate
 from .._rules.item import Item
 from .._rules.ledger import Ledger
-from .core import Core, EventWaiter
+from .._rules.waiters import Waiter, Waiters
+from ..abc import LeasedQueue
+from .timekeeper import Timekeeper
 
-__all__ = ["Shell"]
+__all__ = ["Engine", "EventWaiter"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+logger = logging.getLogger("leaseq")
+
+_SLICE = 200  # what is done in one go of what is due: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
 
 
-class Shell(Core[K, V]):
-    """What a queue of this engine does behind its calls: it asks the ledger, and does the waiting.
+class EventWaiter(Waiter[K, V]):
+    """A consumer that waits, and the event that wakes it."""
 
-    An item is handed over before its consumer is woken, and a place before its producer is; who is
-    cancelled in between gives back what it has been given.
+    __slots__ = ("event",)
+
+    def __init__(self, request: ClaimRequest[K], *, patient: bool = False) -> None:
+        super().__init__(request, patient=patient)
+        self.event = Event()
+
+
+class Engine(Generic[K, V]):
+    """One queue's ledger and waiters, and the anyio shell around them.
+
+    The queue that users hold is a handle on it, and inlines the short ways of the commonest calls;
+    brokers, transactions and timekeepers call the engine itself.
+
+    An item is handed over before its consumer is woken, and a place before its producer is; a task
+    that is cancelled in between gives back what it has been given.
+
+    Args:
+        queue: The handle, which leases name as their queue.
+        name: As in `LeasedKeyQueue`, like all that follow.
+        default_lease_timeout: Seconds, or `math.inf`.
+        max_size: How many items may wait.
+        retry: The policy for failed deliveries.
+        dead_letters: The engine of the queue of dead letters.
+        tenants: Weights and caps.
+        history: How many acknowledged items are remembered.
+        dedupe_for: Seconds for which the key of an acknowledged item is not taken again.
+        fast_acquire: Whether calls that need not wait leave out their checkpoint.
+
+    Attributes:
+        timekeeper: The first of `timekeepers`, which does what falls due.
+        any_request: The request of a `get` without options.
+        gated: Not every put goes through: there is a maximum or a deduplication, or the queue is
+            shut down.
+        timeless: No timekeeper runs, and nothing needs one.
+        watched: An ack may drain the queue for a waiter, or goes into the history.
     """
+
+    __slots__ = (
+        "always_watched",
+        "any_request",
+        "capacity",
+        "closed",
+        "created_at",
+        "dead_letters",
+        "drained_event",
+        "fast_acquire",
+        "gated",
+        "history",
+        "home",
+        "ledger",
+        "letters_of",
+        "name",
+        "needs_time",
+        "queue",
+        "requests",
+        "running",
+        "shut_down",
+        "timekeeper",
+        "timekeepers",
+        "timeless",
+        "waiters",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        queue: LeasedQueue[K, V],
+        *,
+        name: str = "",
+        default_lease_timeout: float | None = None,
+        max_size: float = inf,
+        retry: Retry = Retry(),  # noqa: B008 - a constant
+        dead_letters: Engine[str, DeadLetter[K, V]] | None = None,
+        tenants: Mapping[str, Tenant] | None = None,
+        history: int = 0,
+        dedupe_for: float | None = None,
+        fast_acquire: bool = False,
+    ) -> None:
+        self.queue = queue
+        self.name = name
+        self.created_at = time.time()
+        self.fast_acquire = fast_acquire
+        self.home = Home()
+        self.any_request: ClaimRequest[K] = ClaimRequest(lease_timeout=default_lease_timeout)
+        self.requests: dict[frozenset[object], ClaimRequest[K]] = {}  # pools repeat them
+        self.ledger: Ledger[K, V] = Ledger(
+            Item,
+            queue,
+            first_token=time.time_ns() // 1000,
+            retry=retry,
+            bury=self._bury,
+            tenants=tenants,
+            dedupe_for=dedupe_for,
+        )
+        self.waiters: Waiters[K, V] = Waiters(self.ledger)
+        self.capacity: Room[Event] | None = None if max_size == inf else Room(max_size)
+        self.history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
+        self.needs_time = retry.backoff is not None
+        self.timekeeper: Timekeeper | None = None
+        self.timekeepers: list[Timekeeper] = []
+        self.running = False
+        self.shut_down = False
+        self.closed = False
+        self.drained_event: Event | None = None  # there is one while a task waits in `join`
+        self.gated = self.capacity is not None or dedupe_for is not None
+        self.always_watched = self.history is not None or dedupe_for is not None
+        self.watched = self.always_watched
+        self.timeless = False
+        self._choose_timekeeper()
+        self.letters_of: dict[str, None] = {}  # the names of queues whose dead letters these are
+        self.dead_letters = dead_letters
+        if dead_letters is not None:
+            dead_letters.letters_of[name] = None
 
     # Producers
 
-    def _pairs(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> list[tuple[K, V]]:
+    def pairs(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> list[tuple[K, V]]:
+        """List items to be put together. Raises `ValueError` for more than ever fit."""
         pairs = list(items.items() if isinstance(items, Mapping) else items)
-        if self._room is not None and len(pairs) > self._room.size:
+        if self.capacity is not None and len(pairs) > self.capacity.size:
             raise ValueError(
-                f"{len(pairs)} items at once never fit a queue of max_size={self._room.size}: "
+                f"{len(pairs)} items at once never fit a queue of max_size={self.capacity.size}: "
                 "put them in smaller lots"
             )
         return pairs
 
-    def _places(self, keys: Collection[K], terms: Terms) -> int:
-        """How much room putting these keys takes; raises what putting them would raise."""
-        self.check_takes(terms)
+    def places(self, keys: Collection[K], request: PutRequest) -> int:
+        """Count the places that putting these keys takes; raise what putting them would raise."""
+        self.check_takes(request)
         for key in keys:
-            self._ledger.check_put(key, terms)
-        now = self._home.time()
-        ledger = self._ledger
+            self.ledger.check_put(key, request)
+        now = self.home.time()
+        ledger = self.ledger
         return len({key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)})
 
-    def check_takes(self, terms: Terms) -> None:
+    def check_takes(self, request: PutRequest) -> None:
         """Raise if nothing can be put like that, whatever the key. O(1)."""
-        if self._shut_down:
-            raise QueueClosedError(f"{self!r} takes nothing more")
-        if terms.delay > 0 and self.timekeeper is None:
-            raise no_timekeeper(self, f"a delay of {terms.delay} s", "be ready")
-        self._check_home()
+        if self.shut_down:
+            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+        if request.delay > 0 and self.timekeeper is None:
+            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "be ready")
+        self.check_home()
 
     def has_room(self, places: int) -> bool:
-        """Whether so many items can be put now. O(1)."""
-        return not places or self._room is None or self._room.free(self._ledger.waiting, places)
+        """Return whether so many items can be put now. O(1)."""
+        if not places or self.capacity is None:
+            return True
+        return self.capacity.free(self.ledger.waiting, places)
 
-    async def _wait_for_room(self, keys: Collection[K], terms: Terms) -> None:
+    async def wait_for_room(self, keys: Collection[K], request: PutRequest) -> None:
         """Wait until these keys can be put; then it must be done before anything else is."""
         again = False
-        while not self.has_room(places := self._places(keys, terms)):
-            assert self._room is not None
-            self._home.check()
+        while not self.has_room(places := self.places(keys, request)):
+            assert self.capacity is not None
+            self.home.check()
             turn = Event()
-            self._room.wait(turn, places, first=again)
-            self._admit()  # there may be room by now for who comes first
+            self.capacity.wait(turn, places, first=again)
+            self._admit()  # there may be room by now for the first in line
             try:
                 await turn.wait()
             except BaseException:
-                if not self._room.leave(turn):
-                    self._room.give_back(places)
+                if not self.capacity.leave(turn):
+                    self.capacity.give_back(places)
                     self._admit()
                 raise
-            self._room.give_back(places)
+            self.capacity.give_back(places)
             try:
-                if self._places(keys, terms) <= places:
+                if self.places(keys, request) <= places:
                     return
             except BaseException:
                 self._admit()  # what it cannot use is for the next
                 raise
             again = True
 
-    def _put_all(self, pairs: Collection[tuple[K, V]], terms: Terms) -> list[PutOutcome]:
-        """Put what `_places` has had no objection to."""
-        now = self._home.time()
-        outcomes = [self._ledger.put(key, value, now, terms) for key, value in pairs]
-        if terms.timed and self.timekeeper is not None:
-            self.timekeeper.plan(self._ledger.next_deadline())
-        if self._waiters.total:  # only now: a key that comes twice must not be leased in between
-            self._wake(self._waiters.serve([key for key, _ in pairs], now))
+    def put_all(self, pairs: Collection[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
+        """Put items that `places` has had no objection to."""
+        now = self.home.time()
+        outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
+        if request.timed and self.timekeeper is not None:
+            self.timekeeper.plan(self.ledger.next_deadline())
+        if self.waiters.total:  # only now: a key that comes twice must not be leased in between
+            self._wake(self.waiters.serve([key for key, _ in pairs], now))
         self._admit()
         return outcomes
 
-    # For transactions, whose steps are planned with `outlook` and done on `ledger`
-
-    @property
-    def ledger(self) -> Ledger[K, V]:
-        """The queue's items. Who changes them tells those who wait, by `after_transaction`."""
-        return self._ledger
-
-    @property
-    def buries(self) -> bool:
-        """Whether an item that dies would be gone from here: a letter elsewhere, or dropped."""
-        return self.dead_letters is None or not self.dead_letters.closed
-
-    def held(self, lease: Lease[K, V], now: float) -> Item[K, V]:
-        """What a lease holds; raises what settling it would raise. O(1)."""
-        item = self._mine(lease)
-        check_held(item, now)
-        return item
-
     # Consumers
 
-    def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
+    def request(
+        self, call: str, key: K | AnyKey, options: GetOptions | TakeOptions
+    ) -> ClaimRequest[K]:
+        """Check the options of a get or take. Those of a get are kept for the next one."""
         if key is not ANY_KEY:
-            return self._new_request(key, options)
+            return self._new_request(call, key, options)
         try:
             known = frozenset(options.items())
-            request = self._requests.get(known)
+            request = self.requests.get(known)
         except TypeError:  # a list of tenants, which may say something else the next time
-            return self._new_request(key, options)
+            return self._new_request(call, key, options)
         if request is None:
-            if len(self._requests) == _MOST_REQUESTS:
-                self._requests.clear()
-            request = self._requests[known] = self._new_request(key, options)
+            if len(self.requests) == _MOST_REQUESTS:
+                self.requests.clear()
+            request = self.requests[known] = self._new_request(call, key, options)
         return request
 
-    def _new_request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
-        options = {"lease_timeout": self._lease_timeout, **options}
-        return Request(key, **options)
+    def _new_request(
+        self, call: str, key: K | AnyKey, options: GetOptions | TakeOptions
+    ) -> ClaimRequest[K]:
+        timeout = self.any_request.lease_timeout
+        options = {"lease_timeout": None if timeout == inf else timeout, **options}
+        return ClaimRequest(key, call, **options)
 
-    def _claim(self, request: Request[K]) -> Item[K, V] | None:
-        """Hand out what is asked for, if it is ready."""
+    def claim(self, request: ClaimRequest[K]) -> Item[K, V] | None:
+        """Hand out an item for a request; None: none is ready."""
         keeper = self.timekeeper
-        if request is self._any and not self._gated:  # the short way
-            if self._timeless:
-                item = self._ledger.claim_next()
+        if request is self.any_request and not self.gated:  # the short way
+            if self.timeless:
+                item = self.ledger.claim_next()
             elif keeper is not None:
-                now = self._home.time()
+                now = self.home.time()
                 deadline = now + request.lease_timeout
                 if deadline < keeper.wake_at:
-                    self._home.check()
+                    self.home.check()
                     keeper.plan(deadline)
-                item = self._ledger.claim_next(now, deadline)
+                item = self.ledger.claim_next(now, deadline)
             else:
                 item = None
             if item is not None:
                 return item
-        if self._shut_down:
+        if self.shut_down:
             self._check_can_come(request.key)
-        if keeper is None and (request.timed or self._needs_time):
-            what = f"a lease of {request.lease_timeout} s" if request.timed else "a backoff"
-            raise no_timekeeper(self, what, "expire" if request.timed else "end")
-        if keeper is not None or self._waiters.total:
-            self._home.check()
-        item = self._ledger.claim(request, self._home.time())
+        if keeper is None and (request.timed or self.needs_time):
+            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
+            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+        if keeper is not None or self.waiters.total:
+            self.home.check()
+        item = self.ledger.claim(request, self.home.time())
         self._admit()
         if item is not None:
             if keeper is not None:
                 keeper.plan(item.deadline)
         else:  # what was left may have outlived its time just now
             self._check_drained()
-            if self._shut_down:
+            if self.shut_down:
                 self._check_can_come(request.key)
         return item
 
-    # Waiting
-
-    async def _wait(self, request: Request[K], timeout: float | None) -> Item[K, V]:
-        self._home.check()
-        if self.timekeeper is None and self._ledger.delayed:
-            raise no_timekeeper(self, "an item that falls due later", "come")
+    async def wait(self, request: ClaimRequest[K], timeout: float | None) -> Item[K, V]:
+        """Wait for an item, with none ready. Raises `TimeoutError` after so many seconds."""
+        self.home.check()
+        if self.timekeeper is None and self.ledger.delayed:
+            raise no_timekeeper(self.queue, "an item that falls due later", "come")
         if timeout is None:
             return await self._stand_in_line(EventWaiter(request))
         with fail_after(timeout):
             return await self._stand_in_line(EventWaiter(request))
 
     async def _stand_in_line(self, waiter: EventWaiter[K, V]) -> Item[K, V]:
-        self._waiters.add(waiter)
+        self.waiters.add(waiter)
         while True:
             try:
                 await waiter.event.wait()
             except BaseException:
-                self._withdraw(waiter)
+                self._leave_line(waiter)
                 raise
             item = waiter.item
-            if self._closed or item is None:
-                raise self._closed_error(waiter.request.key)
+            if self.closed or item is None:
+                raise self.closed_error(waiter.request.key)
             if item.ended is None:
-                if item.deadline > self._home.time():
+                if item.deadline > self.home.time():
                     return item
-                self._ledger.undo(item, self._home.time())
+                self.ledger.undo(item, self.home.time())
             # The lease ran out before its consumer could run: it was first in line, and still is.
             try:
-                again = self._claim(waiter.request)
+                again = self.claim(waiter.request)
             finally:
-                self._after_return(item)  # what it was given and may not have is for others
+                self.after_return(item)  # what it was given and may not have is for others
             if again is not None:
                 return again
             waiter.event = Event()
-            self._waiters.add(waiter)
+            self.waiters.add(waiter)
 
-    async def _fill(
-        self, batch: list[Item[K, V]], request: Request[K], size: int, seconds: float
+    def _leave_line(self, waiter: EventWaiter[K, V]) -> None:
+        """Let a waiter go, and return the item that it was given and will never see."""
+        item = waiter.item
+        if item is not None:
+            if item.ended is None:
+                self.ledger.undo(item, self.home.time())
+                self.after_return(item)
+        elif not waiter.event.is_set():
+            self.waiters.drop(waiter)
+
+    async def fill(
+        self, batch: list[Item[K, V]], request: ClaimRequest[K], size: int, seconds: float
     ) -> list[Item[K, V]]:
-        """Add what is ready to a batch, and then what comes in some seconds."""
+        """Add ready items to a batch, and then those that come in some seconds."""
         try:
-            while len(batch) < size and (item := self._claim(request)) is not None:
+            while len(batch) < size and (item := self.claim(request)) is not None:
                 batch.append(item)
             if seconds and len(batch) < size:
-                with CancelScope(deadline=self._home.time() + seconds), suppress(QueueClosedError):
-                    while len(batch) < size and not self._shut_down:
-                        more = self._claim(request)  # many may have come at once
+                with CancelScope(deadline=self.home.time() + seconds), suppress(QueueClosedError):
+                    while len(batch) < size and not self.shut_down:
+                        more = self.claim(request)  # many may have come at once
                         if more is None:
                             more = await self._stand_in_line(EventWaiter(request, patient=True))
                         batch.append(more)
         except BaseException:
             for item in batch:
                 if item.ended is None:
-                    self._ledger.undo(item, self._home.time())
-            self._after_return(*batch)
+                    self.ledger.undo(item, self.home.time())
+            self.after_return(*batch)
             raise
-        if self._closed:
-            raise self._closed_error()
-        now = self._home.time()
+        if self.closed:
+            raise self.closed_error()
+        now = self.home.time()
         return [item for item in batch if item.ended is None and item.deadline > now]
 
-    def _withdraw(self, waiter: EventWaiter[K, V]) -> None:
-        """Let a waiter go, and what it was given go back: it will never see it."""
-        item = waiter.item
-        if item is not None:
-            if item.ended is None:
-                self._ledger.undo(item, self._home.time())
-                self._after_return(item)
-        elif not waiter.event.is_set():
-            self._waiters.drop(waiter)
+    # Waking those who wait
+
+    def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
+        """Wake consumers that have been handed an item."""
+        for waiter in served:
+            assert isinstance(waiter, EventWaiter)
+            item = waiter.item
+            if item is not None and self.timekeeper is not None:
+                self.timekeeper.plan(item.deadline)
+            waiter.event.set()
+        self._admit()
+
+    def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
+        """Wake consumers that are given nothing any more."""
+        for waiter in waiters:
+            assert isinstance(waiter, EventWaiter)
+            waiter.event.set()
+
+    def _admit(self) -> None:
+        """Let producers in for whom there is room by now."""
+        if self.capacity is not None:
+            for turn in self.capacity.admit(self.ledger.waiting):
+                turn.set()
+
+    def after_return(self, *items: Item[K, V]) -> None:
+        """Serve waiters once items have left their leases: their keys may be ready, or gone."""
+        if self.waiters.total:
+            now = self.home.time()
+            self._wake(self.waiters.serve([item.key for item in items], now))
+            if self.ledger.schedule is not None:
+                for item in items:
+                    self._wake(self.waiters.serve_tenant(item.tenant, now))
+        if self.timekeeper is not None:
+            self.timekeeper.plan(self.ledger.next_deadline())
+        if self.shut_down:
+            for item in items:
+                if self.waiters.takers and item.key not in self.ledger:
+                    self._turn_away(self.waiters.drop_takers(item.key))
+        self._admit()
+        self._check_drained()
+
+    def after_transaction(self, put: list[K], settled: list[Item[K, V]], now: float) -> None:
+        """Serve waiters after the steps of a transaction. O(log n) for each step."""
+        if self.waiters.total:
+            self._wake(self.waiters.serve(put, now))
+        self.after_return(*settled)
 
     # Settling
 
-    def do_ack(self, item: Item[K, V], now: float) -> bool:
+    def mine(self, lease: Lease[K, V]) -> Item[K, V]:
+        """Return a lease as the ledger's item, if it is one of this queue's."""
+        if lease.queue is not self.queue or self.closed:
+            raise self.not_mine(lease)
+        self.check_home()
+        return lease  # type: ignore[return-value]  # all leases of this engine are Items
+
+    def not_mine(self, lease: Lease[K, V]) -> LeaseqError:
+        """Return the error for a lease that cannot be settled here."""
+        if lease.queue is not self.queue:
+            return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
+        return QueueClosedError(f"{self.queue!r}: its leases are lost", drained=self.ledger.drained)
+
+    def held(self, lease: Lease[K, V], now: float) -> Item[K, V]:
+        """Return the item that a lease holds; raise what settling it would raise. O(1)."""
+        item = self.mine(lease)
+        check_held(item, now)
+        return item
+
+    @property
+    def buries(self) -> bool:
+        """True if an item that dies leaves this queue: as a letter elsewhere, or dropped."""
+        return self.dead_letters is None or not self.dead_letters.closed
+
+    def check_home(self) -> None:
+        """Check that this is the right event loop, if a task may have to be woken in it."""
+        if self.waiters.total or self.timekeeper is not None or self.drained_event is not None:
+            self.home.check()
+
+    def ack(self, item: Item[K, V], now: float) -> bool:
         """Acknowledge an item, and remember it if that was asked for."""
-        updated = self._ledger.ack(item, now)
-        if self._history is not None:
-            self._history.append(
+        updated = self.ledger.ack(item, now)
+        if self.history is not None:
+            self.history.append(
                 HistoryEntry(item.key, item.value, item.token, item.deliveries, time.time())
             )
         return updated
 
-    def check_release(self, requeue_front: bool, delay: float | None) -> None:
-        """Raise if a lease cannot be released like that."""
-        if delay is not None:
-            timed = self.timekeeper is not None
-            check_release(self, delay, requeue_front=requeue_front, timed=timed)
+    def check_release(self, requeue_front: bool, delay: float | None) -> float | None:
+        """Return the delay of a release as a float; raise if it cannot be done like that."""
+        if delay is None:
+            return None
+        timed = self.timekeeper is not None
+        return check_release(self.queue, delay, requeue_front=requeue_front, timed=timed)
+
+    def release(
+        self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
+    ) -> None:
+        """Let an item be tried again."""
+        item = self.mine(lease)
+        delay = self.check_release(requeue_front, delay)
+        now = self.home.time()
+        self.ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
+        self.after_return(item)
+
+    def fail(self, lease: Lease[K, V], error: BaseException) -> None:
+        """Release an item whose consumer raised."""
+        item = self.mine(lease)
+        text = f"{type(error).__name__}: {error}"
+        self.ledger.release(item, self.home.time(), error=text)
+        self.after_return(item)
+
+    def give_back(self, lease: Lease[K, V]) -> None:
+        """Return an item whose consumer was cancelled."""
+        item = self.mine(lease)
+        self.ledger.give_back(item, self.home.time())
+        self.after_return(item)
+
+    def reject(self, lease: Lease[K, V], reason: str) -> None:
+        """Give an item up."""
+        item = self.mine(lease)
+        self.ledger.reject(item, self.home.time(), reason)
+        self.after_return(item)
+
+    def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
+        """Give a lease a new deadline."""
+        item = self.mine(lease)
+        seconds = lease_seconds("timeout", timeout)
+        if seconds != inf and self.timekeeper is None:
+            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+        now = self.home.time()
+        self.ledger.extend(item, now, now + seconds)
+        if self.timekeeper is not None:
+            self.timekeeper.plan(item.deadline)
+
+    def resume(self, receipt: str) -> Item[K, V]:
+        """Find the lease that a receipt was written for."""
+        queue, key, token = read_receipt(receipt)
+        if queue != self.name:
+            raise InvalidLeaseError(f"a lease of the queue {queue!r} is not {self.name!r}'s")
+        if self.closed:
+            raise self.closed_error()
+        item = self.ledger.leased.get(cast("K", key))
+        if item is None or item.token != token:
+            raise LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+        check_held(item, self.home.time())
+        return item
+
+    def release_all(self, consumer: str) -> int:
+        """End all leases of a consumer, as if they had expired."""
+        if self.closed:
+            raise self.closed_error()
+        self.check_home()
+        lost = self.ledger.revoke(consumer, self.home.time())
+        for item in lost:
+            item._cancel_body()
+        self.after_return(*lost)
+        return len(lost)
+
+    # Dead letters
+
+    def _bury(self, item: Item[K, V], value: V, reason: str, error: str | None) -> Fate | None:
+        """Keep a dead item as a letter, within the move that it dies in."""
+        token = item.token if item.token > 0 else None  # of what waits it is a place in line
+        held = "not leased" if token is None else f"token {token}"
+        what = (self.name, item.key, held, reason)
+        letters = self.dead_letters
+        if letters is None:
+            # A time to live without a queue of dead letters is for what nobody will miss.
+            level = logging.DEBUG if reason == "expired" else logging.WARNING
+            logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
+            return "dropped"
+        if letters.closed:
+            logger.error(
+                "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
+                "it is tried again later",
+                *what,
+            )
+            return None
+        logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
+        letters._receive(
+            DeadLetter(
+                queue=self.name,
+                key=item.key,
+                value=value,
+                token=token,
+                reason=reason,
+                error=error,
+                deliveries=item.deliveries,
+                tenant=item.tenant,
+                priority=item.priority,
+                died_at=time.time(),
+            )
+        )
+        return "dead"
+
+    def _receive(self: Engine[str, Any], letter: DeadLetter[Any, Any]) -> None:
+        """Take a letter in, whatever the size of the queue, and even if it is shut down."""
+        key = uuid.uuid4().hex
+        now = self.home.time()
+        self.ledger.add(key, letter, now)
+        self._wake(self.waiters.serve([key], now))
+
+    def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
+        """Iterate over the dead letters in here. O(letters)."""
+        ledger = self.ledger
+        for items in (ledger.ready, ledger.delayed, ledger.leased):
+            for item in items.values():
+                if isinstance(item.value, DeadLetter):  # others may have been put there by hand
+                    yield item.value
+
+    def redrive(self, keys: Iterable[K] | None, limit: int | None) -> RedriveResult[K]:
+        """Bring dead letters of this queue back."""
+        letters = self.dead_letters
+        if letters is None:
+            raise ValueError(
+                f"{self.queue!r} has no queue of dead letters to bring items back from"
+            )
+        check_limit(limit)
+        if self.shut_down:
+            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+        wanted = None if keys is None else set(keys)
+        back: list[K] = []
+        conflicts: list[K] = []
+        for letter_key, item in list(letters.ledger.ready.items()):
+            letter: object = item.value
+            if not isinstance(letter, DeadLetter) or letter.queue != self.name:
+                continue
+            if wanted is not None and letter.key not in wanted:
+                continue
+            if limit is not None and len(back) == limit:
+                break
+            if letter.key in self.ledger:
+                conflicts.append(letter.key)
+                continue
+            letters.ledger.take_out(letter_key)
+            self.ledger.forget_done(letter.key)
+            request = PutRequest(tenant=letter.tenant, priority=letter.priority)
+            self.put_all([(letter.key, letter.value)], request)
+            back.append(letter.key)
+        letters._admit()
+        letters._check_drained()
+        return RedriveResult(tuple(back), tuple(conflicts))
+
+    # What is in there
+
+    def statistics(self, *, tenants: bool) -> Statistics:
+        """Count what is in there and what has happened."""
+        ledger = self.ledger
+        since = ledger.oldest_ready_since()
+        return Statistics(
+            ready=len(ledger.ready),
+            delayed=len(ledger.delayed),
+            leased=len(ledger.leased),
+            buffered=ledger.buffered,
+            getters=self.waiters.total - self.waiters.takers,
+            takers=self.waiters.takers,
+            putters=0 if self.capacity is None else self.capacity.putters,
+            put=ledger.added,
+            delivered=ledger.delivered,
+            acked=ledger.acked,
+            released=ledger.released,
+            expired=ledger.expired,
+            cancelled=ledger.cancelled,
+            dead=ledger.dead,
+            dropped=ledger.dropped,
+            superseded=ledger.superseded,
+            oldest_ready_age=None if since is None else self.home.time() - since,
+            tenants=self._tenant_statistics() if tenants else None,
+        )
+
+    def _tenant_statistics(self) -> dict[str | None, TenantStatistics]:
+        ledger = self.ledger
+        if ledger.schedule is None:
+            return {None: TenantStatistics(len(ledger.ready), len(ledger.leased))}
+        return {name: TenantStatistics(ready, leased) for name, ready, leased in ledger.schedule}
+
+    def inflight(self, consumer: str | None) -> list[LeaseInfo[K]]:
+        """List the leases, or those of a consumer, in the order of the hand-outs."""
+        held = [
+            LeaseInfo(
+                key=item.key,
+                token=item.token,
+                consumer=None if item.extra is None else item.extra.consumer,
+                since=item.since,
+                deadline=item.deadline,
+                deliveries=item.deliveries,
+                tenant=item.tenant,
+                priority=item.priority,
+            )
+            for item in self.ledger.leased.values()
+        ]
+        return [one for one in held if consumer is None or one.consumer == consumer]
+
+    def info(self) -> QueueInfo:
+        """Describe the queue. O(its dead letters)."""
+        letters = () if self.dead_letters is None else self.dead_letters.letters()
+        return QueueInfo(
+            name=self.name,
+            ready=len(self.ledger.ready),
+            delayed=len(self.ledger.delayed),
+            leased=len(self.ledger.leased),
+            dead=sum(letter.queue == self.name for letter in letters),
+            created_at=self.created_at,
+            dead_letters_of=tuple(self.letters_of),
+        )
+
+    def set_tenant(self, name: str, tenant: Tenant) -> None:
+        """Give a tenant another weight or cap."""
+        if self.closed:
+            raise self.closed_error()
+        self.ledger.set_tenant(name, tenant)
+        self._wake(self.waiters.serve_tenant(name, self.home.time()))
+
+    # The end
+
+    def shutdown(self) -> None:
+        """Take nothing more, and turn away those for whom nothing can come."""
+        self.home.check()
+        self.shut_down = self.gated = self.watched = True
+        self.timeless = False
+        for key in self.waiters.waited_for():
+            if key not in self.ledger:
+                self._turn_away(self.waiters.drop_takers(key))
+        self._turn_away(self.waiters.drop_patient())
+        if self.capacity is not None:
+            for turn in self.capacity.clear():
+                turn.set()
+        self._check_drained()
+
+    async def join(self) -> None:
+        """Wait until the queue is drained."""
+        await self.home.checkpoint()
+        if self.ledger.drained:
+            return
+        if not self.closed:
+            self.home.check()
+            if self.drained_event is None:
+                self.drained_event = Event()
+                self.watched = True
+            await self.drained_event.wait()
+        if self.closed and not self.ledger.drained:
+            raise self.closed_error()
+
+    def close(self) -> None:
+        """End every lease and every wait."""
+        self.home.check()
+        if self.closed:
+            return
+        self.shutdown()
+        self.closed = True
+        for item in self.ledger.close(self.home.time()):
+            item._cancel_body()
+        self._turn_away(self.waiters.drop_all())
+        if self.drained_event is not None:
+            self.drained_event.set()
+        if self.timekeeper is not None:
+            self.timekeeper.ring()
+
+    def drain(self) -> list[tuple[K, V]]:
+        """Take out all that waits."""
+        self.check_home()
+        left = [(item.key, item.value) for item in self.ledger.drain()]
+        self._admit()
+        self._check_drained()
+        return left
+
+    def _check_drained(self) -> None:
+        if not self.watched or not self.ledger.drained:
+            return
+        if self.drained_event is not None:
+            self.drained_event.set()
+            self.drained_event = None
+            self.watched = self.shut_down or self.always_watched
+        if self.shut_down:
+            self._turn_away(self.waiters.drop_all())
+            if self.timekeeper is not None:
+                self.timekeeper.ring()
+
+    def _check_can_come(self, key: K | AnyKey) -> None:
+        """Raise if the key, or any item, cannot come any more."""
+        gone = key is not ANY_KEY and key not in self.ledger
+        if self.closed or self.ledger.drained or gone:
+            raise self.closed_error(key)
+
+    def closed_error(self, key: K | AnyKey = ANY_KEY) -> QueueClosedError:
+        """Return the error for a caller who gets nothing any more."""
+        drained = self.ledger.drained
+        if drained:
+            why = f"{self.queue!r} is drained: nothing more is coming"
+        elif self.closed or key is ANY_KEY:
+            why = f"{self.queue!r} was closed with work left"
+        else:
+            why = f"{self.queue!r} takes nothing more, so that key {key!r} cannot come any more"
+        return QueueClosedError(why, drained=drained)
+
+    # Time
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Run a timekeeper for this queue and its dead letters, until the queue is over."""
+        if self.running:
+            raise BusyResourceError("letting time pass for")
+        self.home.check()
+        self.running = True
+        keeper = Timekeeper(self.home, owner=self)
+        try:
+            await keeper.keep(self._with_dead_letters, self._is_over, task_status)
+        finally:
+            self.running = False
+
+    def _is_over(self) -> bool:
+        return self.closed or (self.shut_down and self.ledger.drained)
+
+    def _with_dead_letters(self) -> Iterator[Engine[Any, Any]]:
+        """Iterate over the engines that `run` keeps, unless they have a `run` of their own."""
+        engine: Engine[Any, Any] | None = self
+        while engine is not None:
+            yield engine
+            engine = engine.dead_letters
+
+    def attach(self, keeper: Timekeeper) -> None:
+        """Accept a timekeeper: that of the queue's own `run` comes before others."""
+        if keeper not in self.timekeepers:
+            self.timekeepers.insert(0 if keeper.owner is self else len(self.timekeepers), keeper)
+            self._choose_timekeeper()
+
+    def detach(self, keeper: Timekeeper) -> None:
+        """Do without a timekeeper from now on."""
+        if keeper in self.timekeepers:
+            self.timekeepers.remove(keeper)
+            self._choose_timekeeper()
+        if self.timekeeper is not None:
+            self.timekeeper.ring()
+
+    def _choose_timekeeper(self) -> None:
+        self.timekeeper = self.timekeepers[0] if self.timekeepers else None
+        needed = self.needs_time or self.any_request.timed or self.gated
+        self.timeless = self.timekeeper is None and not needed
+
+    def tick(self, now: float) -> float:
+        """Do what is due, a slice of it at a time, and return when there is more."""
+        changed = list(islice(self.ledger.tick(now), _SLICE))
+        for item in changed:
+            if item.ended == "lost":
+                logger.warning(
+                    "queue %r: the lease on %r, token %d, expired", self.name, item.key, item.token
+                )
+                item._cancel_body()
+        if changed:
+            self.after_return(*changed)
+        return self.ledger.next_deadline()
+
+    def process_expired(self) -> int:
+        """Bury the items whose time to live is over, and count them. O(log n) each."""
+        before = self.ledger.outlived
+        self.check_home()
+        now = self.home.time()
+        while self.tick(now) <= now:
+            pass
+        return self.ledger.outlived - before

@@ -1,35 +1,45 @@
-"""The queue of this engine, as its users see it."""
+"""The queue of this engine, as its users hold it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf
-from typing import TypeVar, Unpack, cast
+from typing import Never, TypeVar, Unpack
 
-from anyio import Event, WouldBlock
+from anyio import TASK_STATUS_IGNORED, WouldBlock
+from anyio.abc import TaskStatus
 
-from .._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
-from .._core.lease import Lease, read_receipt
-from .._core.messages import check_held, no_timekeeper
+from .._core.lease import Lease
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
-from .._core.policies import Tenant
-from .._core.reports import DeadLetter, PutOutcome, RedriveResult
-from .._core.requests import Terms, check_batch, check_limit
-from .._core.validation import lease_seconds, wait_seconds
+from .._core.policies import Priority, Retry, Tenant
+from .._core.queue_options import check_queue_options, check_tenants
+from .._core.reports import (
+    DeadLetter,
+    HistoryEntry,
+    LeaseInfo,
+    PutOutcome,
+    QueueInfo,
+    RedriveResult,
+    Statistics,
+)
+from .._core.requests import PutRequest, check_batch
+from .._core.validation import check_flag, check_known, check_text, shown, wait_seconds
 from .._rules.item import Item
-from .inspecting import Inspecting
+from ..abc import LeasedQueue
+from .engine import Engine
 
-__all__ = ["LeasedKeyQueue"]
+__all__ = ["LeasedKeyQueue", "engine_of"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 _ADDED = PutOutcome.ADDED
-_NO_TERMS = Terms()
-_TURN = frozenset({"tenant", "priority"})  # what says no more than whose turn it is
+_PLAIN = PutRequest()
+_TURN = frozenset({"tenant", "priority"})  # options that say no more than whose turn it is
+_PRIORITIES = frozenset({int, Priority})
 
 
-class LeasedKeyQueue(Inspecting[K, V]):
+class LeasedKeyQueue(LeasedQueue[K, V]):
     """A keyed, leased queue in this process.
 
     What each call promises is said in the contract, `leaseq.abc.LeasedQueue`. In this engine
@@ -50,14 +60,77 @@ class LeasedKeyQueue(Inspecting[K, V]):
             queues may share it. None: they are dropped.
         tenants: Weights and caps of tenants; the others have `Tenant()`.
         history: How many acknowledged items `history` remembers.
+        dedupe_for: Seconds after the ack of an item for which its key is not taken again; None: it
+            is taken.
         fast_acquire: Leave out the checkpoint of `get`, `take` and `put` where nothing has to be
             waited for, as in `anyio.Lock`: faster, but a task that never has to wait never lets
             others run.
         name: What the queue is called in logs, errors and dead letters.
 
     Raises:
+        TypeError: there is no such option, or a value is of a type that it cannot have.
         ValueError: a timeout or a size is not a positive number.
     """
+
+    def __init__(
+        self,
+        *,
+        default_lease_timeout: float | None = None,
+        max_size: float = inf,
+        retry: Retry = Retry(),  # noqa: B008 - a constant
+        dead_letters: LeasedKeyQueue[str, DeadLetter[K, V]] | None = None,
+        tenants: Mapping[str, Tenant] | None = None,
+        history: int = 0,
+        dedupe_for: float | None = None,
+        fast_acquire: bool = False,
+        name: str = "",
+        **unknown: Never,
+    ) -> None:
+        if unknown:
+            check_known("LeasedKeyQueue", unknown, LeasedKeyQueue.__init__.__kwdefaults__ or ())
+        if not isinstance(dead_letters, LeasedKeyQueue | None):
+            raise TypeError(
+                f"dead_letters must be a LeasedKeyQueue or None, not {shown(dead_letters)}: make "
+                "one, or have a broker find it by its name"
+            )
+        check_text("name", name)
+        check_flag("fast_acquire", fast_acquire)
+        options = check_queue_options(
+            {
+                "default_lease_timeout": default_lease_timeout,
+                "max_size": max_size,
+                "retry": retry,
+                "tenants": tenants,
+                "history": history,
+                "dedupe_for": dedupe_for,
+            }
+        )
+        self.name = name
+        self._dead_letters = dead_letters
+        self._engine: Engine[K, V] = Engine(
+            self,
+            name=name,
+            dead_letters=None if dead_letters is None else dead_letters._engine,
+            fast_acquire=fast_acquire,
+            **options,
+        )
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        state = "closed" if engine.closed else "shut down" if engine.shut_down else "open"
+        ledger = engine.ledger
+        delayed = f"{len(ledger.delayed)} delayed, " if ledger.delayed else ""
+        counts = f"{len(ledger.ready)} ready, {delayed}{len(ledger.leased)} leased"
+        return f"<{type(self).__name__} {self.name!r} {state}: {counts}>"
+
+    @property
+    def closed(self) -> bool:
+        return self._engine.closed
+
+    @property
+    def dead_letters(self) -> LeasedKeyQueue[str, DeadLetter[K, V]] | None:
+        """The queue for items that are given up; None: they are dropped."""
+        return self._dead_letters
 
     # Producers
 
@@ -69,29 +142,34 @@ class LeasedKeyQueue(Inspecting[K, V]):
             QueueClosedError, KeyAlreadyInFlightError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put` does.
         """
-        if not (self._gated or self._waiters.total):  # the short way
-            now = None if self._timeless else self._home.time()
+        engine = self._engine
+        if not (engine.gated or engine.waiters.total):  # the short way
+            now = None if engine.timeless else engine.home.time()
             if not options:
-                if self._ledger.add(key, value, now):
+                if engine.ledger.add(key, value, now):
                     return _ADDED
             elif options.keys() <= _TURN:
-                priority = options.get("priority")
-                if priority is not None:
+                tenant, priority = options.get("tenant"), options.get("priority")
+                if priority is not None and type(priority) in _PRIORITIES:
                     priority = int(priority)
-                if self._ledger.add(key, value, now, options.get("tenant"), priority):
+                right = (tenant is None or type(tenant) is str) and (
+                    priority is None or type(priority) is int
+                )
+                if right and engine.ledger.add(key, value, now, tenant, priority):
                     return _ADDED
-        terms = Terms(**options) if options else _NO_TERMS
-        if not self.has_room(self._places([key], terms)):
+        request = PutRequest("put", **options) if options else _PLAIN
+        if not engine.has_room(engine.places([key], request)):
             raise WouldBlock
-        return self._put_all([(key, value)], terms)[0]
+        return engine.put_all([(key, value)], request)[0]
 
     async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
-        if not self._fast_acquire:
-            await self._home.checkpoint()
-        if self._room is not None:
-            terms = Terms(**options)
-            await self._wait_for_room([key], terms)
-            return self._put_all([(key, value)], terms)[0]
+        engine = self._engine
+        if not engine.fast_acquire:
+            await engine.home.checkpoint()
+        if engine.capacity is not None:
+            request = PutRequest("put", **options) if options else _PLAIN
+            await engine.wait_for_room([key], request)
+            return engine.put_all([(key, value)], request)[0]
         return self.put_nowait(key, value, **options)
 
     def put_many_nowait(
@@ -104,21 +182,23 @@ class LeasedKeyQueue(Inspecting[K, V]):
             QueueClosedError, KeyAlreadyInFlightError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put_many` does.
         """
-        pairs = self._pairs(items)
-        terms = Terms(**options)
-        if not self.has_room(self._places([key for key, _ in pairs], terms)):
+        engine = self._engine
+        pairs = engine.pairs(items)
+        request = PutRequest("put_many_nowait", **options)
+        if not engine.has_room(engine.places([key for key, _ in pairs], request)):
             raise WouldBlock
-        return self._put_all(pairs, terms)
+        return engine.put_all(pairs, request)
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
-        pairs = self._pairs(items)
-        terms = Terms(**options)
-        if not self._fast_acquire:
-            await self._home.checkpoint()
-        await self._wait_for_room([key for key, _ in pairs], terms)
-        return self._put_all(pairs, terms)
+        engine = self._engine
+        pairs = engine.pairs(items)
+        request = PutRequest("put_many", **options)
+        if not engine.fast_acquire:
+            await engine.home.checkpoint()
+        await engine.wait_for_room([key for key, _ in pairs], request)
+        return engine.put_all(pairs, request)
 
     # Consumers
 
@@ -127,11 +207,15 @@ class LeasedKeyQueue(Inspecting[K, V]):
 
         Raises:
             WouldBlock: nothing is ready that would do.
-            QueueClosedError, TimekeeperNotRunningError, ValueError: as `get` does.
+            QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `get` does.
         """
-        item = self._ledger.claim_next() if self._timeless and not options else None
+        engine = self._engine
+        item = engine.ledger.claim_next() if engine.timeless and not options else None
         if item is None:
-            item = self._claim(self._request(ANY_KEY, options) if options else self._any)
+            request = (
+                engine.request("get_nowait", ANY_KEY, options) if options else engine.any_request
+            )
+            item = engine.claim(request)
             if item is None:
                 raise WouldBlock
         return item.key, item.value, item
@@ -143,7 +227,8 @@ class LeasedKeyQueue(Inspecting[K, V]):
             WouldBlock: the key is not ready, or its tenant at its cap.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `take` does.
         """
-        item = self._claim(self._request(key, options))
+        engine = self._engine
+        item = engine.claim(engine.request("take_nowait", key, options))
         if item is None:
             raise WouldBlock
         return item.key, item.value, item
@@ -151,27 +236,29 @@ class LeasedKeyQueue(Inspecting[K, V]):
     async def get(
         self, timeout: float | None = None, **options: Unpack[GetOptions]
     ) -> tuple[K, V, Lease[K, V]]:
-        request = self._request(ANY_KEY, options) if options else self._any
+        engine = self._engine
+        request = engine.request("get", ANY_KEY, options) if options else engine.any_request
         if timeout is not None:
-            wait_seconds("timeout", timeout)
-        if not self._fast_acquire:
-            await self._home.checkpoint()
-        item = self._claim(request)
+            timeout = wait_seconds("timeout", timeout)
+        if not engine.fast_acquire:
+            await engine.home.checkpoint()
+        item = engine.claim(request)
         if item is None:
-            item = await self._wait(request, timeout)
+            item = await engine.wait(request, timeout)
         return item.key, item.value, item
 
     async def take(
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
     ) -> tuple[K, V, Lease[K, V]]:
-        request = self._request(key, options)
+        engine = self._engine
+        request = engine.request("take", key, options)
         if timeout is not None:
-            wait_seconds("timeout", timeout)
-        if not self._fast_acquire:
-            await self._home.checkpoint()
-        item = self._claim(request)
+            timeout = wait_seconds("timeout", timeout)
+        if not engine.fast_acquire:
+            await engine.home.checkpoint()
+        item = engine.claim(request)
         if item is None:
-            item = await self._wait(request, timeout)
+            item = await engine.wait(request, timeout)
         return item.key, item.value, item
 
     async def get_batch(
@@ -182,16 +269,17 @@ class LeasedKeyQueue(Inspecting[K, V]):
         timeout: float | None = None,
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
-        request = self._request(ANY_KEY, options) if options else self._any
-        check_batch(request, max_items, max_wait, timeout)
-        if not self._fast_acquire:
-            await self._home.checkpoint()
+        engine = self._engine
+        request = engine.request("get_batch", ANY_KEY, options) if options else engine.any_request
+        max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
+        if not engine.fast_acquire:
+            await engine.home.checkpoint()
         batch: list[Item[K, V]] = []
         while not batch:  # again, if all were lost meanwhile
-            first = self._claim(request)
+            first = engine.claim(request)
             if first is None:
-                first = await self._wait(request, timeout)
-            batch = await self._fill([first], request, max_items, max_wait)
+                first = await engine.wait(request, timeout)
+            batch = await engine.fill([first], request, max_items, max_wait)
         return [*batch]
 
     # Settling
@@ -199,15 +287,16 @@ class LeasedKeyQueue(Inspecting[K, V]):
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
         """`ack`, as a plain function. Raises what `ack` raises. O(1)."""
         item: Item[K, V] = lease  # type: ignore[assignment]  # all leases of this queue are Items
-        if lease.queue is not self or self._closed:
-            raise self._not_mine(lease)
-        served = item.tenant is not None and self._waiters.total  # maybe, now that there is room
-        if served or self._watched or item.after is not None:
-            self._check_home()
-            updated = self.do_ack(item, self._home.time())
-            self._after_return(item)
+        engine = self._engine
+        if lease.queue is not self or engine.closed:
+            raise engine.not_mine(lease)
+        served = item.tenant is not None and engine.waiters.total  # maybe, now that there is room
+        if served or engine.watched or item.after is not None:
+            engine.check_home()
+            updated = engine.ack(item, engine.home.time())
+            engine.after_return(item)
             return updated
-        return self._ledger.ack(item, 0.0 if item.deadline == inf else self._home.time())
+        return engine.ledger.ack(item, 0.0 if item.deadline == inf else engine.home.time())
 
     async def ack(self, lease: Lease[K, V]) -> bool:
         return self.ack_nowait(lease)
@@ -221,11 +310,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         counted: bool = True,
     ) -> None:
         """`release`, as a plain function. Raises what `release` raises. O(1), delayed O(log n)."""
-        item = self._mine(lease)
-        self.check_release(requeue_front, delay)
-        now = self._home.time()
-        self._ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
-        self._after_return(item)
+        self._engine.release(lease, requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def release(
         self,
@@ -235,159 +320,105 @@ class LeasedKeyQueue(Inspecting[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        self.release_nowait(lease, requeue_front=requeue_front, delay=delay, counted=counted)
-
-    async def fail(self, lease: Lease[K, V], error: BaseException) -> None:
-        item = self._mine(lease)
-        text = f"{type(error).__name__}: {error}"
-        self._ledger.release(item, self._home.time(), error=text)
-        self._after_return(item)
-
-    async def give_back(self, lease: Lease[K, V]) -> None:
-        item = self._mine(lease)
-        self._ledger.give_back(item, self._home.time())
-        self._after_return(item)
+        self._engine.release(lease, requeue_front=requeue_front, delay=delay, counted=counted)
 
     def reject_nowait(self, lease: Lease[K, V], reason: str) -> None:
         """`reject`, as a plain function. Raises what `reject` raises. O(1)."""
-        item = self._mine(lease)
-        self._ledger.reject(item, self._home.time(), reason)
-        self._after_return(item)
+        self._engine.reject(lease, reason)
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
-        self.reject_nowait(lease, reason)
+        self._engine.reject(lease, reason)
 
     def extend_nowait(self, lease: Lease[K, V], timeout: float | None) -> None:
         """`extend`, as a plain function. Raises what `extend` raises. O(log leased)."""
-        item = self._mine(lease)
-        seconds = lease_seconds("timeout", timeout)
-        if seconds != inf and self.timekeeper is None:
-            raise no_timekeeper(self, f"a lease of {seconds} s", "expire")
-        now = self._home.time()
-        self._ledger.extend(item, now, now + seconds)
-        if self.timekeeper is not None:
-            self.timekeeper.plan(item.deadline)
+        self._engine.extend(lease, timeout)
 
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
-        self.extend_nowait(lease, timeout)
+        self._engine.extend(lease, timeout)
 
     async def resume(self, receipt: str) -> Lease[K, V]:
-        queue, key, token = read_receipt(receipt)
-        if queue != self.name:
-            raise InvalidLeaseError(f"a lease of the queue {queue!r} is not {self.name!r}'s")
-        if self._closed:
-            raise self._closed_error()
-        item = self._ledger.leased.get(cast("K", key))
-        if item is None or item.token != token:
-            raise LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
-        check_held(item, self._home.time())
-        return item
+        return self._engine.resume(receipt)
 
     async def release_all(self, *, consumer: str) -> int:
-        if self._closed:
-            raise self._closed_error()
-        self._check_home()
-        lost = self._ledger.revoke(consumer, self._home.time())
-        for item in lost:
-            item.cancel_body()
-        self._after_return(*lost)
-        return len(lost)
+        check_text("consumer", consumer)
+        return self._engine.release_all(consumer)
 
-    # Dead letters
+    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
+        self._engine.fail(lease, error)
+
+    async def _give_back(self, lease: Lease[K, V]) -> None:
+        self._engine.give_back(lease)
+
+    # What is in there
+
+    async def peek(self, key: K) -> V | None:
+        return self._engine.ledger.peek(key)
+
+    async def contains(self, key: K) -> bool:
+        return key in self._engine.ledger
+
+    async def available_keys(self) -> set[K]:
+        return set(self._engine.ledger.ready)
+
+    async def inflight_keys(self) -> set[K]:
+        return set(self._engine.ledger.leased)
+
+    async def qsize(self) -> int:
+        ledger = self._engine.ledger
+        return ledger.waiting + ledger.buffered
+
+    async def inflight_size(self) -> int:
+        return len(self._engine.ledger.leased)
+
+    async def statistics(self, *, tenants: bool = False) -> Statistics:
+        return self._engine.statistics(tenants=tenants)
+
+    async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
+        return self._engine.inflight(consumer)
+
+    async def info(self) -> QueueInfo:
+        return self._engine.info()
+
+    async def history(self) -> list[HistoryEntry[K, V]]:
+        return list(self._engine.history or ())
+
+    # Dead letters and tenants
 
     async def redrive(
         self, keys: Iterable[K] | None = None, limit: int | None = None
     ) -> RedriveResult[K]:
-        letters = self.dead_letters
-        if letters is None:
-            raise ValueError(f"{self!r} has no queue of dead letters to bring items back from")
-        check_limit(limit)
-        if self._shut_down:
-            raise QueueClosedError(f"{self!r} takes nothing more")
-        wanted = None if keys is None else set(keys)
-        back: list[K] = []
-        conflicts: list[K] = []
-        for letter_key, item in list(letters._ledger.ready.items()):
-            letter: object = item.value
-            if not isinstance(letter, DeadLetter) or letter.queue != self.name:
-                continue
-            if wanted is not None and letter.key not in wanted:
-                continue
-            if limit is not None and len(back) == limit:
-                break
-            if letter.key in self._ledger:
-                conflicts.append(letter.key)
-                continue
-            letters._ledger.take_out(letter_key)
-            self._ledger.forget_done(letter.key)
-            terms = Terms(tenant=letter.tenant, priority=letter.priority)
-            self._put_all([(letter.key, letter.value)], terms)
-            back.append(letter.key)
-        letters._admit()
-        letters._check_drained()
-        return RedriveResult(tuple(back), tuple(conflicts))
-
-    # What is in there
+        return self._engine.redrive(keys, limit)
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
-        if self._closed:
-            raise self._closed_error()
-        self._ledger.set_tenant(name, tenant)
-        self._wake(self._waiters.serve_tenant(name, self._home.time()))
+        check_tenants({name: tenant})
+        self._engine.set_tenant(name, tenant)
 
-    # The end
+    # The end, and time
 
     async def shutdown(self) -> None:
-        self._home.check()
-        self._shut_down = self._gated = self._watched = True
-        self._timeless = False
-        for key in self._waiters.waited_for():
-            if key not in self._ledger:
-                self._turn_away(self._waiters.drop_takers(key))
-        self._turn_away(self._waiters.drop_patient())
-        if self._room is not None:
-            for turn in self._room.clear():
-                turn.set()
-        self._check_drained()
+        self._engine.shutdown()
 
     async def join(self) -> None:
-        await self._home.checkpoint()
-        if self._ledger.drained:
-            return
-        if not self._closed:
-            self._home.check()
-            if self._drained is None:
-                self._drained = Event()
-                self._watched = True
-            await self._drained.wait()
-        if self._closed and not self._ledger.drained:
-            raise self._closed_error()
+        await self._engine.join()
 
     async def close(self) -> None:
-        self._home.check()
-        if self._closed:
-            return
-        await self.shutdown()
-        self._closed = True
-        for item in self._ledger.close(self._home.time()):
-            item.cancel_body()
-        self._turn_away(self._waiters.drop_all())
-        if self._drained is not None:
-            self._drained.set()
-        if self.timekeeper is not None:
-            self.timekeeper.ring()
+        self._engine.close()
 
     def drain_nowait(self) -> list[tuple[K, V]]:
-        """Take out all that waits: what is ready, then what is delayed, as it falls due.
+        """Take out all that waits: ready items, then delayed ones, as they fall due.
 
         What is ready comes in the order of the line; with tenants or priorities, as it became
         ready. After `close` that is all there was. The items count as dropped. O(items log items).
 
         Raises:
-            RuntimeError: somebody waits, and this is not their event loop.
+            RuntimeError: another task waits, and this is not its event loop.
         """
-        self._check_home()
-        left = [(item.key, item.value) for item in self._ledger.drain()]
-        self._admit()
-        self._check_drained()
-        return left
+        return self._engine.drain()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        await self._engine.run(task_status=task_status)
+
+
+def engine_of(queue: LeasedKeyQueue[K, V]) -> Engine[K, V]:
+    """Return the engine behind a handle."""
+    return queue._engine

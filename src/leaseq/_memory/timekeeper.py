@@ -1,4 +1,4 @@
-"""The one task that lets time pass for a queue, and for those that depend on it."""
+"""The one task that runs what falls due in a queue, and in its dead letters."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ __all__ = ["Timed", "Timekeeper"]
 
 
 class Timed(Protocol):
-    """A queue, as a timekeeper sees it."""
+    """The part of a queue's engine that a timekeeper works with."""
 
     timekeeper: Timekeeper | None
-    """Who looks after it, of those who have offered to."""
+    """The one that does what falls due, of those that are attached."""
 
-    def offer(self, keeper: Timekeeper, /) -> None:
-        """Somebody would look after it."""
+    def attach(self, keeper: Timekeeper, /) -> None:
+        """Accept a timekeeper."""
 
-    def withdraw(self, keeper: Timekeeper, /) -> None:
-        """Somebody will not any more."""
+    def detach(self, keeper: Timekeeper, /) -> None:
+        """Do without a timekeeper from now on."""
 
     def tick(self, now: float, /) -> float:
-        """Do what is due, or a part of it; and say when there is more."""
+        """Do what is due, or a part of it, and return when there is more."""
 
 
 class Timekeeper:
-    """Sleeps until the next deadline of its queues, whatever its kind, and has them do what is due.
+    """A sleep until the next deadline of some engines, of any kind, and the call to do what is due.
 
-    It wakes for no other reason, save when a queue is given an earlier deadline. A deadline that
+    It wakes for no other reason, save when an engine is given an earlier deadline. A deadline that
     is dropped costs one look at most: the time once planned for is kept, so that the next lease of
     the same length needs no new plan.
 
     Args:
         home: The event loop.
-        owner: The queue whose `run` this is, if it is one's: it is looked after by no other.
+        owner: The engine whose `run` this is, if it is one's: it prefers this timekeeper.
     """
 
     __slots__ = ("_alarm", "_home", "owner", "wake_at")
@@ -57,37 +57,37 @@ class Timekeeper:
             self._alarm.set()
 
     def ring(self) -> None:
-        """Have it look again at once."""
+        """Have it look again in its next turn."""
         self._alarm.set()
 
     async def keep(
         self,
-        queues: Callable[[], Iterable[Timed]],
+        engines: Callable[[], Iterable[Timed]],
         over: Callable[[], bool],
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
-        """Let time pass for queues, unless another timekeeper does, until it is over."""
+        """Keep engines that have no other timekeeper, until it is over."""
         known: dict[Timed, None] = {}
         started = False
         try:
             while not started or not over():
-                present = dict.fromkeys(queues())
-                for queue in present.keys() - known.keys():
-                    queue.offer(self)
-                for queue in known.keys() - present.keys():
-                    queue.withdraw(self)
+                present = dict.fromkeys(engines())
+                for engine in present.keys() - known.keys():
+                    engine.attach(self)
+                for engine in known.keys() - present.keys():
+                    engine.detach(self)
                 known = present
                 if not started:
                     task_status.started()
                     started = True
                     continue
                 now = self._home.time()
-                due = [queue.tick(now) for queue in known if queue.timekeeper is self]
+                due = [engine.tick(now) for engine in known if engine.timekeeper is self]
                 planned = self.wake_at if self.wake_at > now else inf
                 self.wake_at = min([planned, *due])
                 self._alarm = Event()
                 with CancelScope(deadline=self.wake_at):
                     await self._alarm.wait()
         finally:
-            for queue in {**known, **dict.fromkeys(queues())}:  # also those made just now
-                queue.withdraw(self)
+            for engine in {**known, **dict.fromkeys(engines())}:  # also those made just now
+                engine.detach(self)

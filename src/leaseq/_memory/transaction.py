@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar, Unpack
 
 from .._core.errors import LeaseqError, TransactionError
 from .._core.lease import Lease
+from .._core.loop import Home
 from .._core.options import PutOptions
-from .._core.requests import Terms
+from .._core.requests import PutRequest
 from .._core.validation import check_hashable
 from .._rules.item import Item
 from .._rules.plan import Outlook
 from ..abc import LeasedQueue, Transaction
-from .engine import Shell
-
-if TYPE_CHECKING:
-    from .broker import MemoryBroker
+from .engine import Engine
 
 __all__ = ["MemoryTransaction"]
 
@@ -27,7 +25,7 @@ V = TypeVar("V")
 class _Step(Protocol):
     """One thing that a transaction does to one queue."""
 
-    queue: Shell[Any, Any]
+    engine: Engine[Any, Any]
 
     def plan(self, outlook: Outlook, now: float) -> None:
         """Raise if it cannot be done after what was planned before."""
@@ -37,29 +35,31 @@ class _Step(Protocol):
 
 
 class _Put:
-    def __init__(self, queue: Shell[Any, Any], key: Hashable, value: object, terms: Terms) -> None:
-        self.queue = queue
+    def __init__(
+        self, engine: Engine[Any, Any], key: Hashable, value: object, terms: PutRequest
+    ) -> None:
+        self.engine = engine
         self.key = key
         self._value = value
         self._terms = terms
 
     def plan(self, outlook: Outlook, now: float) -> None:
-        self.queue.check_takes(self._terms)
+        self.engine.check_takes(self._terms)
         outlook.put(self.key, self._terms)
 
     def do(self, now: float) -> None:
-        self.queue.ledger.put(self.key, self._value, now, self._terms)
+        self.engine.ledger.put(self.key, self._value, now, self._terms)
 
 
 class _Settle:
     item: Item[Any, Any]
 
-    def __init__(self, queue: Shell[Any, Any], lease: Lease[Any, Any]) -> None:
-        self.queue = queue
+    def __init__(self, engine: Engine[Any, Any], lease: Lease[Any, Any]) -> None:
+        self.engine = engine
         self._lease = lease
 
     def plan(self, outlook: Outlook, now: float) -> None:
-        self.item = self.queue.held(self._lease, now)
+        self.item = self.engine.held(self._lease, now)
 
 
 class _Ack(_Settle):
@@ -68,46 +68,46 @@ class _Ack(_Settle):
         outlook.ack(self.item)
 
     def do(self, now: float) -> None:
-        self.queue.do_ack(self.item, now)
+        self.engine.ack(self.item, now)
 
 
 class _Release(_Settle):
     def __init__(
         self,
-        queue: Shell[Any, Any],
+        engine: Engine[Any, Any],
         lease: Lease[Any, Any],
         *,
         front: bool,
         delay: float | None,
         counted: bool,
     ) -> None:
-        super().__init__(queue, lease)
+        super().__init__(engine, lease)
         self._front = front
         self._delay = delay
         self._counted = counted
 
     def plan(self, outlook: Outlook, now: float) -> None:
         super().plan(outlook, now)
-        self.queue.check_release(self._front, self._delay)
-        outlook.release(self.item, counted=self._counted, buried=self.queue.buries)
+        self.engine.check_release(self._front, self._delay)
+        outlook.release(self.item, counted=self._counted, buried=self.engine.buries)
 
     def do(self, now: float) -> None:
-        self.queue.ledger.release(
+        self.engine.ledger.release(
             self.item, now, front=self._front, delay=self._delay, counted=self._counted
         )
 
 
 class _Reject(_Settle):
-    def __init__(self, queue: Shell[Any, Any], lease: Lease[Any, Any], reason: str) -> None:
-        super().__init__(queue, lease)
+    def __init__(self, engine: Engine[Any, Any], lease: Lease[Any, Any], reason: str) -> None:
+        super().__init__(engine, lease)
         self._reason = reason
 
     def plan(self, outlook: Outlook, now: float) -> None:
         super().plan(outlook, now)
-        outlook.reject(self.item, buried=self.queue.buries)
+        outlook.reject(self.item, buried=self.engine.buries)
 
     def do(self, now: float) -> None:
-        self.queue.ledger.reject(self.item, now, self._reason)
+        self.engine.ledger.reject(self.item, now, self._reason)
 
 
 class MemoryTransaction(Transaction):
@@ -117,19 +117,20 @@ class MemoryTransaction(Transaction):
     come between the plan and the deed.
     """
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, engine_of: Callable[[object], Engine[Any, Any]], home: Home) -> None:
         super().__init__()
-        self._broker = broker
+        self._engine_of = engine_of
+        self._home = home
         self._steps: list[_Step] = []
 
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
         check_hashable(key)
-        self._ask(_Put(self._mine(queue), key, value, Terms(**options)))
+        self._ask(_Put(self._engine_of(queue), key, value, PutRequest("put", **options)))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        self._settle(_Ack(self._mine(lease.queue), lease), lease)
+        self._settle(_Ack(self._engine_of(lease.queue), lease), lease)
 
     def release(
         self,
@@ -139,18 +140,13 @@ class MemoryTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        queue = self._mine(lease.queue)
-        queue.check_release(requeue_front, delay)
-        step = _Release(queue, lease, front=requeue_front, delay=delay, counted=counted)
+        engine = self._engine_of(lease.queue)
+        delay = engine.check_release(requeue_front, delay)
+        step = _Release(engine, lease, front=requeue_front, delay=delay, counted=counted)
         self._settle(step, lease)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        self._settle(_Reject(self._mine(lease.queue), lease, reason), lease)
-
-    def _mine(self, queue: LeasedQueue[K, V]) -> Shell[K, V]:
-        if not isinstance(queue, Shell) or not self._broker.owns(queue):
-            raise ValueError(f"{queue!r} is not a queue of this broker")
-        return queue
+        self._settle(_Reject(self._engine_of(lease.queue), lease, reason), lease)
 
     def _ask(self, step: _Step) -> None:
         self._check_open()
@@ -161,26 +157,28 @@ class MemoryTransaction(Transaction):
         self._pledge(lease)
 
     async def _commit(self) -> None:
-        now = self._broker.time()
-        outlooks: dict[Shell[Any, Any], Outlook] = {}
+        now = self._home.time()
+        outlooks: dict[Engine[Any, Any], Outlook] = {}
         failures: list[Exception] = []
         for step in self._steps:
-            queue = step.queue
-            if queue not in outlooks:
-                outlooks[queue] = Outlook(queue.ledger, now)
+            engine = step.engine
+            if engine not in outlooks:
+                outlooks[engine] = Outlook(engine.ledger, now)
             try:
-                step.plan(outlooks[queue], now)
+                step.plan(outlooks[engine], now)
             except (LeaseqError, ValueError) as failure:
                 failures.append(failure)
-        for queue, outlook in outlooks.items():
-            if not queue.has_room(outlook.places):
-                failures.append(LeaseqError(f"{queue!r} has no room for {outlook.places} more"))
+        for engine, outlook in outlooks.items():
+            if not engine.has_room(outlook.places):
+                failures.append(
+                    LeaseqError(f"{engine.queue!r} has no room for {outlook.places} more")
+                )
         if failures:
             raise TransactionError(failures)
         for step in self._steps:
             step.do(now)
-        for queue in outlooks:
-            mine = [step for step in self._steps if step.queue is queue]
+        for engine in outlooks:
+            mine = [step for step in self._steps if step.engine is engine]
             put = [step.key for step in mine if isinstance(step, _Put)]
             settled = [step.item for step in mine if isinstance(step, _Settle)]
-            queue.after_transaction(put, settled, now)
+            engine.after_transaction(put, settled, now)

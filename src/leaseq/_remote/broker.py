@@ -18,8 +18,8 @@ from .._core.errors import LeaseqError, QueueClosedError, ServerError, UnusableS
 from .._core.loop import Home
 from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
+    check_broker_options,
     check_handle,
-    check_known,
     check_name,
     check_same,
     codec_for,
@@ -161,7 +161,7 @@ class ValkeyBroker(Broker):
     ) -> ValkeyQueue[Any, Any]:
         await self._open()
         check_name(name)
-        check_known(options)
+        options = check_broker_options(options)
         there = self._queues.get(name)
         if there is None or there.closed:
             codec = codec_for(options)

@@ -11,7 +11,7 @@ from anyio import fail_after
 
 from .._core.messages import no_timekeeper
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
-from .._core.requests import Request
+from .._core.requests import ClaimRequest
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded, shown
 from .engine import Core, raised
 from .lease import ValkeyLease, local_seconds
@@ -32,15 +32,15 @@ _UNDECODABLE = "undecodable"
 class Claiming(Core[K, V]):
     """The hand-outs of a queue."""
 
-    def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> Request[K]:
+    def _request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> ClaimRequest[K]:
         options = {"lease_timeout": self._lease_timeout, **options}
-        request = Request(key, **options)
+        request = ClaimRequest(key, **options)
         self._asked_for(request, 1)  # what cannot be sent is refused before it waits with others
         return request
 
     async def _lease(
         self,
-        request: Request[K],
+        request: ClaimRequest[K],
         count: int,
         timeout: float | None = None,
         *,
@@ -49,7 +49,7 @@ class Claiming(Core[K, V]):
         """Lease some items, one at least, and wait for the first if need be."""
         self._check_open()
         if not self.kept and (request.timed or self._needs_time):
-            what = f"a lease of {request.lease_timeout} s" if request.timed else "a backoff"
+            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
             raise no_timekeeper(self, what, "expire" if request.timed else "end")
         if timeout == 0 or self._shut_down:
             leases = await self._claim(request, count)
@@ -64,7 +64,7 @@ class Claiming(Core[K, V]):
             return await self._stand_in_line(request, count, patient=patient)
 
     async def _stand_in_line(
-        self, request: Request[K], count: int, *, patient: bool
+        self, request: ClaimRequest[K], count: int, *, patient: bool
     ) -> list[ValkeyLease[K, V]]:
         self._courier.rights.check("claim")
         while True:
@@ -91,7 +91,7 @@ class Claiming(Core[K, V]):
     def _holds(self, lease: ValkeyLease[K, V]) -> bool:
         return lease.ended is None and lease.deadline > self._home.time()
 
-    async def _claim(self, request: Request[K], count: int) -> list[ValkeyLease[K, V]]:
+    async def _claim(self, request: ClaimRequest[K], count: int) -> list[ValkeyLease[K, V]]:
         """Lease what is there, and do not wait."""
         leases: list[ValkeyLease[K, V]] = []
         handed_out = True
@@ -118,7 +118,7 @@ class Claiming(Core[K, V]):
         return [lease for lease in leases if self._holds(lease)]
 
     def _asked_for(
-        self, request: Request[K], count: int, *, patient: bool = False
+        self, request: ClaimRequest[K], count: int, *, patient: bool = False
     ) -> list[bytes | str]:
         words: list[bytes | str] = [
             str(min(count, _CLAIM)),
@@ -193,7 +193,7 @@ class Claiming(Core[K, V]):
             self._complaint = str(error)
             logger.error("queue %r: nothing can be claimed: %s", self.name, error)
 
-    def _received(self, batch: list[Answer], request: Request[K]) -> list[ValkeyLease[K, V]]:
+    def _received(self, batch: list[Answer], request: ClaimRequest[K]) -> list[ValkeyLease[K, V]]:
         """The leases that a claim has brought; what cannot be read is a dead letter."""
         leases: list[ValkeyLease[K, V]] = []
         for fields in batch:

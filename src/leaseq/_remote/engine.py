@@ -17,7 +17,7 @@ from .._core.lease import Lease
 from .._core.messages import no_timekeeper
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Retry
-from .._core.requests import Request, Terms
+from .._core.requests import ClaimRequest, PutRequest
 from .._valkey.server_errors import refusal
 from ..abc import LeasedQueue
 from .lease import ValkeyLease
@@ -65,7 +65,7 @@ class Core(LeasedQueue[K, V]):
         self.made_with = made_with
         self.handled_with = handled_with
         self._lease_timeout = made_with.get("default_lease_timeout")
-        self._any: Request[K] = Request(lease_timeout=self._lease_timeout)
+        self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)
         self._needs_time = made_with.get("retry", Retry()).backoff is not None
         self._waiters: Waiters[K, V] = Waiters()
         self._putters: dict[Ask, int] = {}  # who waits for how many places, in their order
@@ -135,7 +135,7 @@ class Core(LeasedQueue[K, V]):
         """A lease is lost: its body ends."""
         self.let_go(lease)
         lease.ended = "lost"
-        lease.cancel_body()
+        lease._cancel_body()
 
     def expire(self, lease: ValkeyLease[K, V]) -> None:
         """A lease is lost that has just been taken out of the deadlines, being due."""
@@ -144,7 +144,7 @@ class Core(LeasedQueue[K, V]):
         )
         del self._held[lease.token]
         lease.ended = "lost"
-        lease.cancel_body()
+        lease._cancel_body()
 
     def lost(self, token: int) -> None:
         """The server has taken a lease away."""
@@ -231,12 +231,12 @@ class Core(LeasedQueue[K, V]):
         how = "closed" if self._closed else "shut down"
         return QueueClosedError(f"{self!r} takes nothing more: it is {how}")
 
-    def check_takes(self, terms: Terms) -> None:
+    def check_takes(self, terms: PutRequest) -> None:
         """Raise if nothing, or nothing like that, can be put through this handle."""
         if self._shut_down or self._closed:
             raise self._shut_down_error()
         if terms.delay > 0 and not self.kept:
-            raise no_timekeeper(self, f"a delay of {terms.delay} s", "end")
+            raise no_timekeeper(self, f"a delay of {terms.delay:g} s", "end")
 
     # Time
 

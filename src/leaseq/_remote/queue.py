@@ -21,7 +21,7 @@ from .._core.messages import check_held, check_release, no_timekeeper, tenant_mi
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import Ended, PutOutcome, RedriveResult
-from .._core.requests import Terms, check_batch, check_limit
+from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.validation import lease_seconds, wait_seconds
 from .._valkey.encoding import put_words
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded
@@ -70,7 +70,7 @@ class ValkeyQueue(Inspecting[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
-        terms = Terms(**options)
+        terms = PutRequest(**options)
         items_on_wire = [(encode_key(key), self.codec.encode(value)) for key, value in pairs]
         await self._home.checkpoint()
         self.check_takes(terms)
@@ -120,7 +120,7 @@ class ValkeyQueue(Inspecting[K, V]):
             if not self._putters:
                 self.unpark(b"r")
 
-    def refusal(self, key: object, terms: Terms, why: bytes, what: bytes | int) -> Exception:
+    def refusal(self, key: object, terms: PutRequest, why: bytes, what: bytes | int) -> Exception:
         """The error for a put that the server refused."""
         if why == b"in_flight":
             return KeyAlreadyInFlightError(
@@ -137,7 +137,7 @@ class ValkeyQueue(Inspecting[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         request = self._request(ANY_KEY, options) if options else self._any
         if timeout is not None:
-            wait_seconds("timeout", timeout)
+            timeout = wait_seconds("timeout", timeout)
         await self._home.checkpoint()
         [lease] = await self._lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -147,7 +147,7 @@ class ValkeyQueue(Inspecting[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         request = self._request(key, options)
         if timeout is not None:
-            wait_seconds("timeout", timeout)
+            timeout = wait_seconds("timeout", timeout)
         await self._home.checkpoint()
         [lease] = await self._lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -161,7 +161,7 @@ class ValkeyQueue(Inspecting[K, V]):
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
         request = self._request(ANY_KEY, options) if options else self._any
-        check_batch(request, max_items, max_wait, timeout)
+        max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
         await self._home.checkpoint()
         batch: list[ValkeyLease[K, V]] = []
         while not batch:  # again, if all were lost meanwhile
@@ -244,12 +244,12 @@ class ValkeyQueue(Inspecting[K, V]):
         if delay is not None:
             check_release(self, delay, requeue_front=requeue_front, timed=self.kept)
 
-    async def fail(self, lease: Lease[K, V], error: BaseException) -> None:
+    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}"
         words = release_words(False, None, True, text)
         await self._settle(self.mine(lease), "released", "release", *words)
 
-    async def give_back(self, lease: Lease[K, V]) -> None:
+    async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._settle(self.mine(lease), "released", "give_back")
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
@@ -259,7 +259,7 @@ class ValkeyQueue(Inspecting[K, V]):
         held = self.mine(lease)
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
-            raise no_timekeeper(self, f"a lease of {seconds} s", "expire")
+            raise no_timekeeper(self, f"a lease of {seconds:g} s", "expire")
         check_held(held, self._home.time())
 
         def receive(answer: Answer) -> None:

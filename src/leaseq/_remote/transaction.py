@@ -9,7 +9,7 @@ from .._core.lease import Lease
 from .._core.messages import check_held
 from .._core.options import PutOptions
 from .._core.reports import Ended
-from .._core.requests import Terms
+from .._core.requests import PutRequest
 from .._valkey.encoding import put_words
 from .._valkey.keys import encode_key, encoded
 from ..abc import LeasedQueue, Transaction
@@ -53,7 +53,7 @@ class _Step:
 
 class _Put(_Step):
     def __init__(
-        self, queue: ValkeyQueue[Any, Any], key: object, terms: Terms, *words: Word
+        self, queue: ValkeyQueue[Any, Any], key: object, terms: PutRequest, *words: Word
     ) -> None:
         super().__init__(queue, "put", queue.site, *words)
         self._key = key
@@ -111,7 +111,7 @@ class ValkeyTransaction(Transaction):
     ) -> None:
         mine = self._mine(queue)
         wire_key = encode_key(key)
-        terms = Terms(**options)
+        terms = PutRequest(**options)
         body = mine.codec.encode(value)
         self._check_open()
         self._weight += len(body)
@@ -140,7 +140,7 @@ class ValkeyTransaction(Transaction):
         self._steps.append(_Settle(queue, lease, ended, *words))
         self._pledge(lease)
 
-    def _mine(self, queue: LeasedQueue[K, V]) -> ValkeyQueue[K, V]:
+    def _mine(self, queue: object) -> ValkeyQueue[Any, Any]:
         if not isinstance(queue, ValkeyQueue) or not self._broker.owns(queue):
             raise ValueError(f"{queue!r} is not a queue of this broker")
         return queue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from anyio import Event
 
 from .._core.options import ANY_KEY
-from .._core.requests import Request
+from .._core.requests import ClaimRequest
 from .._valkey.keys import encode_key, encode_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ V = TypeVar("V")
 Signature = tuple[object, ...]
 
 
-def signature(request: Request[K], patient: bool) -> Signature:
+def signature(request: ClaimRequest[K], patient: bool) -> Signature:
     """What two requests have in common that one claim can serve."""
     return (
         request.key,
@@ -42,7 +42,7 @@ def signature(request: Request[K], patient: bool) -> Signature:
     )
 
 
-def wants_of(request: Request[K], patient: bool) -> tuple[bytes, ...]:
+def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[bytes, ...]:
     """Under which words somebody is parked who asks for this."""
     if request.key is not ANY_KEY:
         return (b"k" + encode_key(request.key),)
@@ -60,7 +60,7 @@ class Waiter(Generic[K, V]):
 
     __slots__ = ("count", "done", "error", "event", "group", "leases", "number", "request")
 
-    def __init__(self, request: Request[K], count: int) -> None:
+    def __init__(self, request: ClaimRequest[K], count: int) -> None:
         self.request = request
         self.count = count
         self.number = -1  # who came first
@@ -91,7 +91,7 @@ class Group(Generic[K, V]):
 
     __slots__ = ("patient", "request", "waiters", "wanted", "wants")
 
-    def __init__(self, request: Request[K], *, patient: bool) -> None:
+    def __init__(self, request: ClaimRequest[K], *, patient: bool) -> None:
         self.request = request
         self.patient = patient
         self.wants = wants_of(request, patient)

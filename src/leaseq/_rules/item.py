@@ -47,6 +47,6 @@ class Item(Lease[K, V]):
         self.cancellations = 0
         self.ended = None
         self._scope = None
-        self.pledge = None
+        self._pledge = None
         self.after: Successor[V] | None = None
         self.extra: Extra | None = None

@@ -74,7 +74,7 @@ from .ready_list import Place
 from .stock import Stock, Successor
 
 if TYPE_CHECKING:
-    from .._core.requests import Request
+    from .._core.requests import ClaimRequest
     from ..abc import LeasedQueue
     from .item import Item
 
@@ -189,7 +189,7 @@ class Ledger(Stock[K, V]):
         schedule.hand_out(item, restricted=False)
         return item
 
-    def claim(self, request: Request[K], now: float) -> Item[K, V] | None:
+    def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:
         """Hand out what is asked for; None: it is not ready.
 
         O(1), with a timeout or tenants O(log n), restricted to some tenants O(their number).
@@ -203,7 +203,7 @@ class Ledger(Stock[K, V]):
             self._take_out(item)
             self._outlive(item, now)
 
-    def _hand_out(self, item: Item[K, V], request: Request[K], now: float) -> Item[K, V]:
+    def _hand_out(self, item: Item[K, V], request: ClaimRequest[K], now: float) -> Item[K, V]:
         key = item.key
         if self.line is not None:
             self.line.leave(item)

@@ -14,7 +14,7 @@ from .._core.errors import InvalidLeaseError
 from .stock import check_put_on
 
 if TYPE_CHECKING:
-    from .._core.requests import Terms
+    from .._core.requests import PutRequest
     from .item import Item
     from .ledger import Ledger
 
@@ -50,7 +50,7 @@ class Outlook:
         self._waiting = 0  # so many more items wait
         self._keys: dict[Hashable, _Key] = {}
 
-    def put(self, key: Hashable, terms: Terms) -> None:
+    def put(self, key: Hashable, terms: PutRequest) -> None:
         """Plan a put.
 
         Raises:

@@ -18,7 +18,7 @@ from .ready_list import Line, Place
 from .schedule import Schedule
 
 if TYPE_CHECKING:
-    from .._core.requests import Request, Terms
+    from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
     from .item import Item
 
@@ -30,7 +30,7 @@ V = TypeVar("V")
 _NORMAL = int(Priority.NORMAL)
 
 
-def check_put_on(key: object, tenant: str | None, terms: Terms, *, leased: bool) -> None:
+def check_put_on(key: object, tenant: str | None, terms: PutRequest, *, leased: bool) -> None:
     """Raise if a key that is there, for this tenant, cannot be put like that."""
     if leased and terms.if_in_flight == "reject":
         raise KeyAlreadyInFlightError(
@@ -141,7 +141,7 @@ class Stock(Generic[K, V]):
 
     # Putting
 
-    def check_put(self, key: K, terms: Terms) -> None:
+    def check_put(self, key: K, terms: PutRequest) -> None:
         """Raise what `put` would raise. O(1)."""
         check_hashable(key)
         item = self.item(key)
@@ -203,7 +203,7 @@ class Stock(Generic[K, V]):
         self.ready[key] = item
         return True
 
-    def put(self, key: K, value: V, now: float, terms: Terms) -> PutOutcome:
+    def put(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
         """Put a key, whatever state it is in. O(1); if it is timed or has a tenant, O(log n)."""
         self.check_put(key, terms)
         if self.is_duplicate(key, now):
@@ -222,7 +222,7 @@ class Stock(Generic[K, V]):
         self._place(item, now, due=now + terms.delay, expires=now + terms.ttl)
         return PutOutcome.ADDED
 
-    def _replace(self, item: Item[K, V], value: V, now: float, terms: Terms) -> None:
+    def _replace(self, item: Item[K, V], value: V, now: float, terms: PutRequest) -> None:
         """A put on an item that waits.
 
         The value is replaced, the place kept. A higher priority joins the back of that priority's
@@ -256,7 +256,9 @@ class Stock(Generic[K, V]):
         item.token = 0
         self._place(item, now, due=due, expires=expires)
 
-    def _put_in_flight(self, item: Item[K, V], value: V, now: float, terms: Terms) -> PutOutcome:
+    def _put_in_flight(
+        self, item: Item[K, V], value: V, now: float, terms: PutRequest
+    ) -> PutOutcome:
         after = item.after
         if after is None:
             item.after = after = Successor(value, item.priority, item.tenant)
@@ -278,7 +280,7 @@ class Stock(Generic[K, V]):
 
     # Getting into the line, and out
 
-    def _first(self, request: Request[K]) -> Item[K, V] | None:
+    def _first(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         if request.key is not ANY_KEY:
             return self.ready[request.key] if self.claimable(request.key) else None
         if self.schedule is None:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from .._core.options import ANY_KEY
-from .._core.requests import Request
+from .._core.requests import ClaimRequest
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Waiter(Generic[K, V]):
 
     __slots__ = ("item", "lines", "number", "request")
 
-    def __init__(self, request: Request[K], *, patient: bool = False) -> None:
+    def __init__(self, request: ClaimRequest[K], *, patient: bool = False) -> None:
         self.request = request
         self.item: Item[K, V] | None = None
         self.number = -1  # who came first

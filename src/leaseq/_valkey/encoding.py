@@ -11,7 +11,7 @@ import msgspec
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
-from .._core.requests import Terms
+from .._core.requests import PutRequest
 from .._core.validation import lease_seconds, wait_seconds
 from .._remote.requests import Word, at_most_a_century, microseconds
 from .keys import encode_name
@@ -113,7 +113,7 @@ def declare_words(name: str, options: BrokerQueueOptions) -> list[Word]:
     return words
 
 
-def put_words(terms: Terms, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes | str]:
+def put_words(terms: PutRequest, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes | str]:
     """What a put is told after the queue."""
     if terms.priority is not None and terms.priority not in _PRIORITIES:
         raise ValueError(

@@ -2,9 +2,9 @@
 
 from .._core.exports import adopt as _adopt
 from ._broker import Broker
-from ._queue import LeaseContext, LeasedQueue
+from ._queue import LeaseBatchContext, LeaseContext, LeasedQueue
 from ._transaction import Transaction
 
-__all__ = ["Broker", "LeaseContext", "LeasedQueue", "Transaction"]
+__all__ = ["Broker", "LeaseBatchContext", "LeaseContext", "LeasedQueue", "Transaction"]
 
 _adopt(__name__, __all__, globals())

@@ -6,13 +6,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, Unpack
+from typing import Generic, Self, TypeVar, Unpack
 
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
-from .._core.lease import LeaseBatchContext
+from .._core.lease import Lease, LeaseBatch
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import (
@@ -25,14 +25,9 @@ from .._core.reports import (
     Statistics,
 )
 
-if TYPE_CHECKING:
-    from .._core.lease import Lease
-
-__all__ = ["LeaseContext", "LeasedQueue"]
+__all__ = ["LeaseBatchContext", "LeaseContext", "LeasedQueue"]
 
 K = TypeVar("K")
-
-
 V = TypeVar("V")
 
 
@@ -83,8 +78,9 @@ class LeasedQueue(ABC, Generic[K, V]):
             KeyAlreadyInFlightError: the key is leased, and ``if_in_flight="reject"``.
             QueueClosedError: the queue is shut down or closed.
             TimekeeperNotRunningError: there is a delay, and `run` was not started.
-            TypeError: the key is not hashable.
-            ValueError: an option has an invalid value; or the key is there for another tenant.
+            TypeError: the key is not hashable; an option is unknown, or its value of another type.
+            ValueError: an option has an invalid value.
+            TenantMismatchError: the key is there for another tenant; a `ValueError` too.
 
         Waits while the queue is full, but never for a key that is there. If cancelled, nothing was
         put. O(1); with a tenant, a delay or a time to live O(log n).
@@ -312,40 +308,12 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     @abstractmethod
-    async def fail(self, lease: Lease[K, V], error: BaseException) -> None:
-        """Release an item whose consumer raised, as ``async with lease`` does.
-
-        A counted release under the retry policy; if the item becomes a dead letter, that has the
-        error's text.
-
-        Raises:
-            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
-                as `ack` does.
-
-        Takes effect even if cancelled. O(1); delayed or with a tenant O(log n).
-        """
-
-    @abstractmethod
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
         """Give the item up: it becomes a dead letter.
 
         Args:
             lease: The lease on the item.
             reason: The reason, for readers of the dead letters.
-
-        Raises:
-            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
-                as `ack` does.
-
-        Takes effect even if cancelled. O(1).
-        """
-
-    @abstractmethod
-    async def give_back(self, lease: Lease[K, V]) -> None:
-        """Return an item whose consumer was cancelled, as ``async with lease`` does.
-
-        The hand-out is not counted. The item goes to its old place, but from the second time in a
-        row on to the back of the line.
 
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
@@ -541,6 +509,36 @@ class LeasedQueue(ABC, Generic[K, V]):
         and a lease past its deadline is refused, but its item does not return to the line.
         """
 
+    # For engines: the two ends of a body that no caller asks for by name
+
+    @abstractmethod
+    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
+        """Release an item whose consumer raised, as ``async with lease`` does.
+
+        A counted release under the retry policy; if the item becomes a dead letter, that has the
+        error's text.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+
+        Takes effect even if cancelled. O(1); delayed or with a tenant O(log n).
+        """
+
+    @abstractmethod
+    async def _give_back(self, lease: Lease[K, V]) -> None:
+        """Return an item whose consumer was cancelled, as ``async with lease`` does.
+
+        The hand-out is not counted. The item goes to its old place, but from the second time in a
+        row on to the back of the line.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+
+        Takes effect even if cancelled. O(1).
+        """
+
 
 class LeaseContext(Generic[K, V]):
     """The context manager of `LeasedQueue.lease`: leases an item, and settles the lease."""
@@ -577,6 +575,43 @@ class LeaseContext(Generic[K, V]):
         traceback: TracebackType | None,
     ) -> None:
         await self._lease.__aexit__(exc_type, error, traceback)
+
+
+class LeaseBatchContext(Generic[K, V]):
+    """The context manager of `LeasedQueue.lease_batch`: leases items and settles them."""
+
+    __slots__ = ("_batch", "_max_items", "_max_wait", "_options", "_queue", "_timeout")
+
+    _batch: LeaseBatch[K, V]
+
+    def __init__(
+        self,
+        queue: LeasedQueue[K, V],
+        max_items: int,
+        max_wait: float,
+        timeout: float | None,
+        options: GetOptions,
+    ) -> None:
+        self._queue = queue
+        self._max_items = max_items
+        self._max_wait = max_wait
+        self._timeout = timeout
+        self._options = options
+
+    async def __aenter__(self) -> LeaseBatch[K, V]:
+        leases = await self._queue.get_batch(
+            self._max_items, max_wait=self._max_wait, timeout=self._timeout, **self._options
+        )
+        self._batch = await LeaseBatch(leases).__aenter__()
+        return self._batch
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._batch.__aexit__(exc_type, error, traceback)
 
 
 class _Leases(Generic[K, V]):

@@ -130,19 +130,19 @@ class Transaction(ABC):
     def _pledge(self, lease: Lease[Any, Any]) -> None:
         """Let the end of this lease's body leave the settlement to the transaction."""
         self._pledged.append(lease)
-        lease.pledge = self._take_over
+        lease._pledge = self._take_over
 
     def _take_over(self, lease: Lease[Any, Any]) -> None:
         self._bodiless.append(lease)
 
     def _release_pledges(self) -> None:
         for lease in self._pledged:
-            if lease.pledge == self._take_over:
-                lease.pledge = None
+            if lease._pledge == self._take_over:
+                lease._pledge = None
 
     async def _abandon(self, error: BaseException) -> None:
         """Return the items whose bodies have ended, since nothing was done."""
         self._release_pledges()
         for lease in self._bodiless:
             with suppress(InvalidLeaseError):  # it has ended otherwise: the error says more
-                await lease.abandon(error)
+                await lease._abandon(error)

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from leaseq import Priority
-from leaseq._core.requests import Terms
+from leaseq._core.requests import PutRequest
 
 
 def test_a_put_without_options_is_not_timed() -> None:
-    terms = Terms()
+    terms = PutRequest()
     assert (terms.if_in_flight, terms.reschedule) == ("update", "earliest")
     assert (terms.priority, terms.tenant, terms.delay, terms.ttl) == (None, None, 0.0, inf)
     assert not terms.timed
@@ -16,12 +16,12 @@ def test_a_put_without_options_is_not_timed() -> None:
 
 @pytest.mark.parametrize("options", [{"delay": 1}, {"ttl": 1}])
 def test_a_delay_or_a_time_to_live_needs_time_to_pass(options: dict[str, Any]) -> None:
-    assert Terms(**options).timed
+    assert PutRequest(**options).timed
 
 
 @pytest.mark.parametrize("priority", [Priority.HIGH, 4, 17, 0, -3])
 def test_a_priority_is_a_plain_number(priority: int) -> None:
-    terms = Terms(priority=priority)
+    terms = PutRequest(priority=priority)
     assert terms.priority == priority
     assert type(terms.priority) is int
 
@@ -47,5 +47,5 @@ def test_a_priority_is_a_plain_number(priority: int) -> None:
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        Terms(**options)
+        PutRequest(**options)
     assert str(caught.value) == message

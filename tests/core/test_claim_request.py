@@ -4,24 +4,24 @@ from typing import Any
 import pytest
 
 from leaseq._core.options import ANY_KEY
-from leaseq._core.requests import Request
+from leaseq._core.requests import ClaimRequest
 
 
 def test_a_request_asks_for_anything_of_anybody_for_ever() -> None:
-    request: Request[str] = Request()
+    request: ClaimRequest[str] = ClaimRequest()
     assert request.key is ANY_KEY
     assert (request.lease_timeout, request.timed, request.restricted) == (inf, False, False)
     assert (request.tenants, request.steal_from, request.consumer) == (None, (), None)
 
 
 def test_a_lease_with_an_end_is_timed() -> None:
-    request: Request[str] = Request(lease_timeout=2.5)
+    request: ClaimRequest[str] = ClaimRequest(lease_timeout=2.5)
     assert (request.lease_timeout, request.timed) == (2.5, True)
 
 
 @pytest.mark.parametrize("options", [{"key": "a"}, {"tenants": ["x"]}, {"key": None}])
 def test_to_ask_for_a_key_or_for_some_tenants_is_restricted(options: dict[str, Any]) -> None:
-    assert Request(**options).restricted
+    assert ClaimRequest(**options).restricted
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,20 @@ def test_to_ask_for_a_key_or_for_some_tenants_is_restricted(options: dict[str, A
     ],
 )
 def test_who_is_served_by_a_request(options: dict[str, Any], served: list[str | None]) -> None:
-    request: Request[str] = Request(**options)
+    request: ClaimRequest[str] = ClaimRequest(**options)
     assert [name for name in ("x", "y", None) if request.serves(name)] == served
 
 
 def test_a_tenant_that_is_named_twice_is_named_once() -> None:
-    request: Request[str] = Request(tenants=["x", "y", "x"], steal_from=["z", "y", "z", None])
+    request: ClaimRequest[str] = ClaimRequest(
+        tenants=["x", "y", "x"], steal_from=["z", "y", "z", None]
+    )
     assert request.tenants == ("x", "y")
     assert request.steal_from == ("z", None)
 
 
 def test_tenants_can_be_any_collection() -> None:
-    request: Request[str] = Request(tenants={"x"}, steal_from=dict.fromkeys("y"))
+    request: ClaimRequest[str] = ClaimRequest(tenants={"x"}, steal_from=dict.fromkeys("y"))
     assert (request.tenants, request.steal_from) == (("x",), ("y",))
 
 
@@ -77,11 +79,11 @@ def test_tenants_can_be_any_collection() -> None:
 )
 def test_what_cannot_be_asked_for_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        Request(**options)
+        ClaimRequest(**options)
     assert str(caught.value) == message
 
 
 def test_a_key_that_is_not_hashable_is_refused() -> None:
     with pytest.raises(TypeError) as caught:
-        Request(["a"])
+        ClaimRequest(["a"])
     assert str(caught.value) == "a key must be hashable, and 'list' is not: ['a']"
