@@ -30,9 +30,9 @@ from leaseq import (
 )
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
-from leaseq._rules.death import Fate
 from leaseq._rules.item import Item
-from leaseq._rules.ledger import Ledger
+from leaseq._rules.ledger import Burial, Death, Ledger
+from leaseq._rules.moves import Fate
 from leaseq._rules.waiters import Waiter, Waiters
 
 
@@ -142,9 +142,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.put(key, Terms())
         self.consumers_come(requests, patient=False)
 
-    def bury(self, item: Item[str, int], value: int, reason: str, error: str | None) -> Fate | None:
-        self.letters.append((item.key, value, reason, error))
-        return self.model.fate
+    def bury(self, death: Death[str, int]) -> Burial:
+        letter = (death.item.key, death.value, death.reason, death.error)
+        return Burial(self.model.fate, lambda: self.letters.append(letter))
 
     def pick(self, number: int) -> tuple[Hold, Item[str, int]]:
         """One of the leases that hold their items."""
@@ -279,8 +279,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         if absent:
             self.serve([key])
 
-    @rule(fate=st.sampled_from(["dead", "dead", "dropped", None]))
-    def bury_from_now_on(self, fate: Fate | None) -> None:
+    @rule(fate=st.sampled_from(["dead", "dead", "dropped", "kept"]))
+    def bury_from_now_on(self, fate: Fate) -> None:
         self.model.fate = fate
 
     @rule(

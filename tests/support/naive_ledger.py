@@ -13,7 +13,7 @@ from math import inf
 from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
-from leaseq._rules.death import Fate
+from leaseq._rules.moves import Fate
 
 KEYS = "abcdef"
 TENANTS = (None, "x", "y", "z")
@@ -83,7 +83,7 @@ class Model:
     superseded: list[Job] = field(default_factory=list)
     letters: list[tuple[object, ...]] = field(default_factory=list)
     """What was to be buried, whether or not it was."""
-    fate: Fate | None = "dead"
+    fate: Fate = "dead"
     unburied: float = 60.0
     """How long an item rests that nobody buried, without a backoff."""
     put_so_far: int = 0
@@ -284,6 +284,7 @@ class Model:
     def close(self, now: float) -> list[Hold]:
         lost = self.holds.copy()
         for hold in lost:
+            self.uncount(hold)
             self.go_back(hold, now, (1, hold.token))
         return lost
 
@@ -341,7 +342,7 @@ class Model:
         updated = hold is not None and hold.successor is None and hold.update is not None
         value = hold.update if hold is not None and updated else job.value
         self.letters.append((job.key, value, reason, error))
-        if self.fate is None:
+        if self.fate == "kept":
             job.cancellations = 0
             delay = self.unburied if self.retry.backoff is None else self.retry.backoff.ceiling
             if hold is not None:

@@ -34,7 +34,7 @@ from script_dump import Dump, dump
 from leaseq import Backoff, PutOutcome, Retry
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
-from leaseq._rules.death import Fate
+from leaseq._rules.moves import Fate
 
 UNIT = 1_000_000_000  # microseconds, much more than a test takes
 UNBURIED = 60_000_000
@@ -45,8 +45,8 @@ OUTCOMES = {
     PutOutcome.DUPLICATE: b"d",
     PutOutcome.BUFFERED: b"b",
 }
-LETTERS = {"dead": 2, "dropped": 0, None: 3}
-FATES = {"dead": b"dead", "dropped": b"dropped", None: b"kept"}
+LETTERS = {"dead": 2, "dropped": 0, "kept": 3}
+FATES = {"dead": b"dead", "dropped": b"dropped", "kept": b"kept"}
 
 
 class Drawn(Retry):
@@ -75,7 +75,7 @@ class Served(Model):
 
     seen: Callable[[], Dump] = field(kw_only=True)
     since: float | None = None
-    tombs: list[tuple[str, int, str, str | None, Fate | None]] = field(default_factory=list)
+    tombs: list[tuple[str, int, str, str | None, Fate]] = field(default_factory=list)
 
     def go_back(
         self,
@@ -418,8 +418,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
     def put_what_is_leased(self, number: int, terms: Terms) -> None:
         self.put(self.pick(number).job.key, terms)
 
-    @rule(fate=st.sampled_from(["dead", "dead", "dropped", None]))
-    def bury_from_now_on(self, fate: Fate | None) -> None:
+    @rule(fate=st.sampled_from(["dead", "dead", "dropped", "kept"]))
+    def bury_from_now_on(self, fate: Fate) -> None:
         self.model.fate = fate
 
     @rule(

@@ -22,10 +22,10 @@ from .._core.policies import Retry, Tenant
 from .._core.reports import DeadLetter, HistoryEntry
 from .._core.requests import Request
 from .._core.validation import lease_seconds, wait_seconds
-from .._rules.capacity import Room
-from .._rules.death import Fate
+from .._rules.capacity import Capacity
 from .._rules.item import Item
-from .._rules.ledger import Ledger
+from .._rules.ledger import Burial, Death, Ledger
+from .._rules.moves import Fate
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from .timekeeper import Timekeeper
@@ -89,12 +89,14 @@ class Core(LeasedQueue[K, V]):
             self,
             first_token=time.time_ns() // 1000,
             retry=retry,
-            bury=self._bury,
+            bury=self._prepare_burial,
             tenants=tenants,
             dedupe_for=dedupe_for,
         )
+        # Deaths that are to be told of: the item, its fate, and the key of its letter.
+        self._deaths: list[tuple[Death[K, V], Fate, str]] = []
         self._waiters: Waiters[K, V] = Waiters(self._ledger)
-        self._room: Room[Event] | None = None if max_size == inf else Room(max_size)
+        self._room: Capacity[Event] | None = None if max_size == inf else Capacity(max_size)
         self._history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
         self._home = Home()
         self._runs = False
@@ -122,7 +124,7 @@ class Core(LeasedQueue[K, V]):
     def closed(self) -> bool:
         return self._closed
 
-    # For transactions, whose steps are planned with `outlook` and done on `ledger`
+    # For transactions, whose steps are planned with `Plan` and done on `ledger`
 
     def after_transaction(self, put: list[K], settled: list[Item[K, V]], now: float) -> None:
         """Tell those who wait what a transaction has brought. O(log n) for each step."""
@@ -147,6 +149,8 @@ class Core(LeasedQueue[K, V]):
                 self.timekeeper.plan(item.deadline)
             waiter.event.set()
         self._admit()
+        if self._deaths:
+            self._tell_deaths()
 
     def _after_return(self, *items: Item[K, V]) -> None:
         """Items have left their leases: their keys may be ready again, or gone."""
@@ -164,6 +168,8 @@ class Core(LeasedQueue[K, V]):
                     self._turn_away(self._waiters.drop_takers(item.key))
         self._admit()
         self._check_drained()
+        if self._deaths:
+            self._tell_deaths()
 
     def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
         for waiter in waiters:
@@ -191,40 +197,55 @@ class Core(LeasedQueue[K, V]):
 
     # Dead letters
 
-    def _bury(self, item: Item[K, V], value: V, reason: str, error: str | None) -> Fate | None:
-        """Keep a dead item as a letter, within the move that it dies in."""
-        token = item.token if item.token > 0 else None  # of what waits it is a place in line
-        held = "not leased" if token is None else f"token {token}"
-        what = (self.name, item.key, held, reason)
+    def _prepare_burial(self, death: Death[K, V]) -> Burial:
+        """Make the letter of an item that is about to die. Nothing has changed yet."""
         letters = self.dead_letters
-        if letters is None:
-            # A time to live without a queue of dead letters is for what nobody will miss.
-            level = logging.DEBUG if reason == "expired" else logging.WARNING
-            logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
-            return "dropped"
-        if letters.closed:
-            logger.error(
-                "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
-                "it is tried again later",
-                *what,
-            )
-            return None
-        logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
-        letters._receive(
-            DeadLetter(
-                queue=self.name,
-                key=item.key,
-                value=value,
-                token=token,
-                reason=reason,
-                error=error,
-                deliveries=item.deliveries,
-                tenant=item.tenant,
-                priority=item.priority,
-                died_at=time.time(),
-            )
+        if letters is None or letters.closed:
+            fate: Fate = "dropped" if letters is None else "kept"
+            return Burial(fate, lambda: self._deaths.append((death, fate, "")))
+        key = uuid.uuid4().hex
+        now = self._home.time()
+        letter = DeadLetter(
+            queue=self.name,
+            key=death.item.key,
+            value=death.value,
+            token=death.token,
+            reason=death.reason,
+            error=death.error,
+            deliveries=death.item.deliveries,
+            tenant=death.item.tenant,
+            priority=death.item.priority,
+            died_at=time.time(),
         )
-        return "dead"
+
+        def finish() -> None:
+            # Whatever the size of that queue, and even if it is shut down.
+            letters._ledger.add(key, letter, now)
+            self._deaths.append((death, "dead", key))
+
+        return Burial("dead", finish)
+
+    def _tell_deaths(self) -> None:
+        """Wake those who wait for letters, and log the deaths, of moves that are complete."""
+        deaths, self._deaths = self._deaths, []
+        keys = [key for _, fate, key in deaths if fate == "dead"]
+        if keys and self.dead_letters is not None:
+            self.dead_letters._wake_for(keys)
+        for death, fate, _ in deaths:
+            held = "not leased" if death.token is None else f"token {death.token}"
+            what = (self.name, death.item.key, held, death.reason)
+            if fate == "dropped":
+                # A time to live without a queue of dead letters is for what nobody will miss.
+                level = logging.DEBUG if death.reason == "expired" else logging.WARNING
+                logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
+            elif fate == "kept":
+                logger.error(
+                    "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
+                    "it is tried again later",
+                    *what,
+                )
+            else:
+                logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
 
     def has_letters_of(self, name: str, *, so: bool = True) -> None:
         """Remember that another queue's dead letters come here, or do no more."""
@@ -233,12 +254,10 @@ class Core(LeasedQueue[K, V]):
         else:
             self._letters_of.pop(name, None)
 
-    def _receive(self: Core[str, Any], letter: DeadLetter[Any, Any]) -> None:
-        """Take a letter in, whatever the size of the queue, and even if it is shut down."""
-        key = uuid.uuid4().hex
-        now = self._home.time()
-        self._ledger.add(key, letter, now)
-        self._wake(self._waiters.serve([key], now))
+    def _wake_for(self, keys: list[K]) -> None:
+        """Serve those who wait, when keys have become ready."""
+        if self._waiters.total:
+            self._wake(self._waiters.serve(keys, self._home.time()))
 
     # The end
 

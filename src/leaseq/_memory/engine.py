@@ -102,7 +102,7 @@ class Shell(Core[K, V]):
         self._admit()
         return outcomes
 
-    # For transactions, whose steps are planned with `outlook` and done on `ledger`
+    # For transactions, whose steps are planned with `Plan` and done on `ledger`
 
     @property
     def ledger(self) -> Ledger[K, V]:
@@ -166,6 +166,8 @@ class Shell(Core[K, V]):
             self._home.check()
         item = self._ledger.claim(request, self._home.time())
         self._admit()
+        if self._deaths:
+            self._tell_deaths()
         if item is not None:
             if keeper is not None:
                 keeper.plan(item.deadline)

@@ -11,7 +11,7 @@ from .._core.options import PutOptions
 from .._core.requests import Terms
 from .._core.validation import check_hashable
 from .._rules.item import Item
-from .._rules.plan import Outlook
+from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
 from .engine import Shell
 
@@ -29,7 +29,7 @@ class _Step(Protocol):
 
     queue: Shell[Any, Any]
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         """Raise if it cannot be done after what was planned before."""
 
     def do(self, now: float) -> None:
@@ -43,7 +43,7 @@ class _Put:
         self._value = value
         self._terms = terms
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         self.queue.check_takes(self._terms)
         outlook.put(self.key, self._terms)
 
@@ -58,12 +58,12 @@ class _Settle:
         self.queue = queue
         self._lease = lease
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         self.item = self.queue.held(self._lease, now)
 
 
 class _Ack(_Settle):
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         outlook.ack(self.item)
 
@@ -86,10 +86,13 @@ class _Release(_Settle):
         self._delay = delay
         self._counted = counted
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         self.queue.check_release(self._front, self._delay)
         outlook.release(self.item, counted=self._counted, buried=self.queue.buries)
+        if self._delay is None:  # a policy of the user's may raise: before anything is done
+            ledger = self.queue.ledger
+            self._delay = ledger.rest(self.item, front=self._front, counted=self._counted)
 
     def do(self, now: float) -> None:
         self.queue.ledger.release(
@@ -102,7 +105,7 @@ class _Reject(_Settle):
         super().__init__(queue, lease)
         self._reason = reason
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         outlook.reject(self.item, buried=self.queue.buries)
 
@@ -162,12 +165,12 @@ class MemoryTransaction(Transaction):
 
     async def _commit(self) -> None:
         now = self._broker.time()
-        outlooks: dict[Shell[Any, Any], Outlook] = {}
+        outlooks: dict[Shell[Any, Any], Plan] = {}
         failures: list[Exception] = []
         for step in self._steps:
             queue = step.queue
             if queue not in outlooks:
-                outlooks[queue] = Outlook(queue.ledger, now)
+                outlooks[queue] = Plan(queue.ledger, now)
             try:
                 step.plan(outlooks[queue], now)
             except (LeaseqError, ValueError) as failure:

@@ -6,18 +6,30 @@ from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.lease import Lease
-from .._core.policies import Priority
+from .moves import NORMAL
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
-    from .stock import Extra, Successor
+    from .moves import Successor
 
-__all__ = ["Item"]
+__all__ = ["Item", "ItemTimers"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_NORMAL = int(Priority.NORMAL)
+
+class ItemTimers:
+    """Times of an item, which few have, and what else few have. Times are on the ledger's clock."""
+
+    __slots__ = ("consumer", "due", "expires", "expiries", "not_before", "number")
+
+    def __init__(self) -> None:
+        self.due = -inf  # when it is ready
+        self.not_before = -inf  # no put may make that earlier: it rests after a failure
+        self.expires = inf  # when its time to live is over
+        self.number = 0  # of those that fall due at one time, the lowest comes first; 0: none yet
+        self.expiries = 0  # leases on it that ran out
+        self.consumer: str | None = None
 
 
 class Item(Lease[K, V]):
@@ -28,7 +40,8 @@ class Item(Lease[K, V]):
     with the old one's counts: an old lease stays what it was, whatever becomes of its key.
 
     `deadline` is when something happens to the item by itself: while it is leased, its lease
-    expires; before, it falls due, or its time to live is over.
+    expires; before, it falls due, or its time to live is over. `token` is the lease's number, and
+    before the hand-out the item's rank in line.
     """
 
     __slots__ = ("after", "extra")
@@ -38,7 +51,7 @@ class Item(Lease[K, V]):
         self.queue = queue
         self.key = key
         self.value = value
-        self.priority = _NORMAL
+        self.priority = NORMAL
         self.tenant = None
         self.token = 0
         self.deadline = inf
@@ -49,4 +62,4 @@ class Item(Lease[K, V]):
         self._scope = None
         self.pledge = None
         self.after: Successor[V] | None = None
-        self.extra: Extra | None = None
+        self.extra: ItemTimers | None = None
