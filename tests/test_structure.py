@@ -46,7 +46,7 @@ BY_AN_EXTRA = {("leaseq._core.codec", "msgspec"), ("leaseq._core.codec", "msgspe
 
 SANS_IO = {
     *(f"leaseq._rules.{name}" for name in ("capacity", "ledger", "moves", "plan", "ready_list")),
-    *(f"leaseq._rules.{name}" for name in ("schedule", "waiters")),
+    *(f"leaseq._rules.{name}" for name in ("schedule", "timers", "waiters")),
     *(f"leaseq._core.{name}" for name in ("heap", "queue_options", "requests", "messages")),
     "leaseq._batcher.buffer",
     "leaseq._valkey.keys",

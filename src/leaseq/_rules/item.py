@@ -11,25 +11,12 @@ from .moves import NORMAL
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
     from .moves import Successor
+    from .timers import ItemTimers
 
-__all__ = ["Item", "ItemTimers"]
+__all__ = ["Item"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class ItemTimers:
-    """Times of an item, which few have, and what else few have. Times are on the ledger's clock."""
-
-    __slots__ = ("consumer", "due", "expires", "expiries", "not_before", "number")
-
-    def __init__(self) -> None:
-        self.due = -inf  # when it is ready
-        self.not_before = -inf  # no put may make that earlier: it rests after a failure
-        self.expires = inf  # when its time to live is over
-        self.number = 0  # of those that fall due at one time, the lowest comes first; 0: none yet
-        self.expiries = 0  # leases on it that ran out
-        self.consumer: str | None = None
 
 
 class Item(Lease[K, V]):

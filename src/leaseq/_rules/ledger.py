@@ -75,15 +75,16 @@ from .._core.policies import Retry, Tenant
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .item import Item, ItemTimers
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
+from .timers import ItemTimers
 
 if TYPE_CHECKING:
     from .._core.reports import Ended
     from .._core.requests import Request, Terms
     from ..abc import LeasedQueue
+    from .item import Item
 
 __all__ = ["Burial", "Bury", "Death", "Ledger"]
 
@@ -691,6 +692,8 @@ class Ledger(Generic[K, V]):
             extra = self._timers_of(item)
             extra.due = due if due > now else -inf
             extra.expires = expires
+            if due <= now and expires == inf:
+                extra.number = 0
         if due > now:
             self.delayed[item.key] = item
             self._set_deadline(item, min(due, expires))

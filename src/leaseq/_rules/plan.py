@@ -11,12 +11,12 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from .._core.errors import InvalidLeaseError
-from .item import Item
 from .ledger import Ledger
 from .moves import check_put_on
 
 if TYPE_CHECKING:
     from .._core.requests import Terms
+    from .item import Item
 
 __all__ = ["Plan"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.heap import Heap
-from .item import Item
 from .moves import OLD, Place
+
+if TYPE_CHECKING:
+    from .item import Item
 
 __all__ = ["Ranks", "ReadyList", "last_token"]
 

@@ -30,13 +30,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.heap import Heap
 from .._core.policies import Tenant
-from .item import Item
 from .moves import ITEM, Place, cost_of, shares_of
 from .ready_list import Ranks, ReadyList
+
+if TYPE_CHECKING:
+    from .item import Item
 
 __all__ = ["Schedule"]
 

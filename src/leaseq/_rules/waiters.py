@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from itertools import count
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from .._core.options import ANY_KEY
 from .._core.requests import Request
-from .item import Item
 from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from .item import Item
 
 __all__ = ["Waiter", "Waiters"]
 

@@ -58,7 +58,7 @@ local putting = lazily(function()
     item.body, item.letter = body, 0
     if terms.ttl < NEVER then
       item.expires = now + terms.ttl
-      call("ZADD", q.timers, item.expires, key)
+      set_timer(q, key, item, item.expires)
     end
     write_item(q, key, item)
   end
