@@ -31,7 +31,7 @@ from naive_ledger import KEYS, TENANTS, Hold, Job, Model, Order
 from script_calls import Caller, Ear, Operation, Reply, claim, declare, name, put, request
 from script_dump import Dump, dump
 
-from leaseq import Backoff, PutOutcome, Retry
+from leaseq import Backoff, PutOutcome, Retry, Tenant
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
 from leaseq._rules.moves import Fate
@@ -108,34 +108,18 @@ class Served(Model):
         """What time does first, the earliest first; the keys of the leases that have expired."""
         expired = []
         for _ in range(most):
-            things: list[tuple[float, int, str]] = [
-                *((hold.deadline, 0, hold.job.key) for hold in self.holds),
-                *((job.dies_at, 1, job.key) for job in self.ready),
-                *((min(job.due, job.dies_at), 1, job.key) for job in self.delayed),
-            ]
-            if not things or min(things)[0] > now:
+            due = self.next_due(now)
+            if due is None:
                 break
-            key = min(things)[2]
-            hold = self.hold_on(key)
-            if hold is not None:
-                self.since = None if hold.successor else hold.deadline
-                self.expire(hold, now)
-                expired.append(key)
+            if isinstance(due, Hold):
+                self.since = None if due.successor else due.deadline
+                self.expire(due, now)
+                expired.append(due.job.key)
             else:
-                job = self.waiting(key)
-                assert job is not None
-                self.since = job.due if job.dies_at > now else None
-                self.fall_due(job, now)
+                self.since = due.due if due.dies_at > now else None
+                self.fall_due(due, now)
             self.since = None
         return expired
-
-    def close(self, now: float) -> list[Hold]:
-        """Here it is one of several handles that closes, and its hand-outs do not count."""
-        lost = self.holds.copy()
-        for hold in lost:
-            self.uncount(hold)
-            self.go_back(hold, now, (1, hold.token))
-        return lost
 
     def revoke(self, hold: Hold, now: float) -> None:
         self.expire(hold, now)
@@ -215,8 +199,9 @@ class ServerAgainstModel(RuleBasedStateMachine):
             ),
             declare(2, "d"),
         )
-        caps = {tenant: cap for tenant, (_, cap) in declared.items()}
-        self.model = Served(0, retry, dict(caps), unburied=UNBURIED, seen=self.see)
+        self.model = Served(0, retry, {}, unburied=UNBURIED, seen=self.see)
+        for tenant, (weight, cap) in declared.items():
+            self.model.set_tenant(tenant, Tenant(weight, cap))
         self.value = 0
         self.last_tokens = dict.fromkeys(KEYS, 0)
         self.letters = 0
@@ -300,6 +285,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         word, more, there, parks, leases = reply.results[0]
         assert word == b"ok"
         allowed = self.model.may_be_next(asked)
+        self.model.look(asked)
         if leases:
             (lease,) = leases
             assert not parks
@@ -322,7 +308,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
         assert int(token) > self.last_tokens[job.key]
         self.last_tokens[job.key] = int(token)
         self.model.token = int(token) - 1
-        self.model.hand_out(job, now, inf if consumer.lease < 0 else consumer.lease)
+        lease_for = inf if consumer.lease < 0 else consumer.lease
+        self.model.hand_out(job, now, lease_for, restricted=consumer.request.restricted)
         shown = (int(body), priority, tenant.decode(), deliveries, cancellations, letter)
         counts = (job.deliveries, job.cancellations, 0)
         assert shown == (job.value, job.priority, name(job.tenant), *counts)
@@ -428,7 +415,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         weight=st.sampled_from([0.5, 1.0, 4.0]),
     )
     def set_tenant(self, tenant: str | None, cap: int | None, weight: float) -> None:
-        self.model.caps[tenant] = cap
+        self.model.set_tenant(tenant, Tenant(weight, cap))
         self.turn(["set_tenant", 1, name(tenant), weight, cap or -1], "manage")
         self.settled()
 

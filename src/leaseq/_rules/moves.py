@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from .._core.errors import KeyAlreadyInFlightError
 from .._core.policies import Priority, Retry, Tenant
@@ -671,7 +671,7 @@ def reweighed(turns: Turns, tenant: str | None, policy: Tenant) -> Turns:
 
 def next_tenant(
     turns: Turns,
-    ranks: Mapping[str | None, int],
+    ranks: Mapping[str | None, Any],
     among: Collection[str | None] | None = None,
 ) -> str | None:
     """Return whose turn it is of those that compete; there must be one.

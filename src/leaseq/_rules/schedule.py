@@ -127,6 +127,7 @@ class Schedule(Generic[K, V]):
 
     def __init__(self, tenants: Mapping[str, Tenant] = {}, ranks: Ranks | None = None) -> None:
         self._ranks = ranks or Ranks()
+        self._fair = bool(tenants)  # there are tenants, and not only priorities
         self._tenants: dict[str | None, Tenant] = dict(tenants.items())
         self._accounts: dict[str | None, _Account[K, V]] = {}
         self._now = 0  # the virtual time
@@ -148,6 +149,8 @@ class Schedule(Generic[K, V]):
 
     def set(self, name: str | None, tenant: Tenant) -> None:
         """Give a tenant another weight or cap, from its next hand-out on. O(log tenants)."""
+        if not self._fair:
+            self._begin()
         self._tenants[name] = tenant
         account = self._accounts.get(name)
         if account is not None:
@@ -159,6 +162,8 @@ class Schedule(Generic[K, V]):
 
     def push(self, item: Item[K, V], place: Place) -> None:
         """An item is ready. O(log tenants)."""
+        if not self._fair and item.tenant is not None:
+            self._begin()
         account = self._account(item.tenant)
         account.push(item, place)
         if not account.eligible:
@@ -239,6 +244,22 @@ class Schedule(Generic[K, V]):
         return first.head()
 
     # Accounts
+
+    def _begin(self) -> None:
+        """Begin to count turns with the first tenant: what went before is forgotten."""
+        self._fair = True
+        self._now = 0
+        account = self._accounts.get(None)
+        if account is None:
+            return
+        if account.idle:
+            self._idle.drop(account)
+            account.idle = False
+            del self._accounts[None]
+            return
+        self._withdraw(account)
+        account.start = 0
+        self._compete(account)
 
     def _account(self, name: str | None) -> _Account[K, V]:
         account = self._accounts.get(name)
