@@ -311,9 +311,7 @@ def written_plan(name: str, made: dict[str, Json]) -> dict[str, Json]:
     """A plan with what each claim gives, and what died."""
     engine, answers = take(made["queue"], made["steps"])
     gives = [
-        answer
-        for step, answer in zip(made["steps"], answers, strict=True)
-        if step[0] == "claim"
+        answer for step, answer in zip(made["steps"], answers, strict=True) if step[0] == "claim"
     ]
     return {"name": name, **made, "claims": gives, "letters": engine.letters()}
 
