@@ -5,6 +5,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from tests.vectors import tables
 from tests.vectors.driver import retry_of, seen
 from tests.vectors.run import check_move, check_plan, move_names, plan_names
 from tests.vectors.write import FOLDER, texts
@@ -112,6 +113,15 @@ def test_the_vectors_are_what_the_rules_say() -> None:
     for name, text in texts().items():
         written = (FOLDER / name).read_text(encoding="utf-8")
         assert written == text, f"{name} is not what the rules say: python -m tests.vectors"
+
+
+def test_the_tables_of_moves_are_what_the_rules_say() -> None:
+    for file, with_table in (
+        (tables.LEDGER, tables.with_table),
+        (tables.DOCUMENTED, tables.with_told_table),
+    ):
+        written = file.read_text(encoding="utf-8")
+        assert written == with_table(written), f"{file.name}: python -m tests.vectors writes it"
 
 
 def test_the_vectors_are_small_enough_to_be_read() -> None:

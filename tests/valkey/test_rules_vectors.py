@@ -109,7 +109,7 @@ class ScriptDriver:
         self.one("release_all", 1, "c", script="manage")
 
     def close(self) -> None:
-        held = [one for one in dump(self.caller).of("leased")]
+        held = dump(self.caller).of("leased")
         pairs = [part for one in held for part in (f"s{one.key}", one.rank)]
         self.one("close", 1, len(held), *pairs)
 
@@ -172,13 +172,13 @@ def driver(address: tuple[str, int]) -> Iterator[ScriptDriver]:
 
 def test_the_scripts_move_an_item_as_the_vectors_say(driver: ScriptDriver) -> None:
     assert move_names()
-    for name in move_names():
+    for case in move_names():
         try:
-            check_move(driver, name)
+            check_move(driver, case)
         except AssertionError as error:
-            raise AssertionError(name) from error
+            raise AssertionError(case) from error
 
 
-@pytest.mark.parametrize("name", plan_names())
-def test_the_scripts_hand_out_in_the_order_of_the_vectors(driver: ScriptDriver, name: str) -> None:
-    check_plan(driver, name)
+@pytest.mark.parametrize("plan", plan_names())
+def test_the_scripts_hand_out_in_the_order_of_the_vectors(driver: ScriptDriver, plan: str) -> None:
+    check_plan(driver, plan)

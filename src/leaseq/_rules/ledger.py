@@ -10,36 +10,55 @@ Each key is in exactly one state, and the state is where its item is kept::
     ready       `ready`, in the order of arrival; and in the schedule, once there is one
     leased      `leased`, in the order of the hand-outs
 
-These are all the moves there are:
+These are all the moves there are. The table is written from `moves.py`, which computes what each
+does (``python -m tests.vectors`` writes it anew):
 
-    ========  ============================  ========  ============================================
-    from      by                            to        and
-    ========  ============================  ========  ============================================
-    absent    put                           ready     at the back of its priority's line
-    absent    put with a delay              delayed
-    absent    put, acked lately             absent    a duplicate, if the queue looks out for them
-    waiting   put                           the same  value replaced, place kept; see `_replace`
-    delayed   tick, when it is due          ready     at the back
-    waiting   tick or claim, its time to    absent    a dead letter, "expired"
-              live being over
-    waiting   drain                         absent    dropped
-    ready     claim                         leased    a new token, one more delivery
-    leased    put, "update"                 leased    the value is kept for the item's return
-    leased    put, "buffer"                 leased    a successor waits for the end of the lease
-    leased    put, "reject"                 leased    refused
-    leased    ack                           absent    done; an update that came meanwhile is dropped
-    leased    release                       ready     at the front or the back; or delayed
-    leased    fail                          waiting   by the retry policy
-    leased    tick, lease expired           ready     at its old place, the first time; later by the
-                                                      retry policy: it may be what kills its workers
-    leased    any counted one of these, at  absent    a dead letter, "max_deliveries"
-              the last delivery
-    leased    reject                        absent    a dead letter
-    leased    give_back, once               ready     at its old place, not counted as a delivery
-    leased    give_back, again in a row     ready     at the back, not counted as a delivery
-    leased    undo                          ready     at its old place, as if never handed out
-    leased    close                         ready     at its old place, its lease lost
-    ========  ============================  ========  ============================================
+    ========  ==============================  ========  ============================================
+    from      by                              to        and
+    ========  ==============================  ========  ============================================
+    absent    put                             ready     at the back of its priority's line
+    absent    put, with a delay               delayed
+    absent    put, acknowledged within        absent    a duplicate: nothing was put
+              dedupe_for
+    waiting   put                             same      value replaced, place kept; a time to live
+                                                        starts anew
+    waiting   put, with a higher priority     same      at the back of that priority's line
+    waiting   put, due by reschedule          waiting   at the earlier time, or with "latest" at the
+                                                        new one; never before its rest is over
+    leased    put, "update"                   leased    the value is kept for the return
+    leased    put, "buffer"                   leased    one successor waits for the end of the
+                                                        lease, the latest
+    leased    put, "reject"                   leased    refused
+    delayed   tick, it is due                 ready     at the back
+    waiting   tick, claim, its time to live   absent    a dead letter, "expired"
+              is over
+    ready     claim                           leased    a new token, one more delivery
+    leased    ack                             absent    done; an update that came meanwhile is
+                                                        dropped
+    leased    release                         waiting   by the retry policy, at the back
+    leased    release, with a delay           delayed   at the back
+    leased    release, to the front           ready     at the front
+    leased    release, uncounted              ready     at the back; or delayed, as was asked for
+    leased    tick, its lease is over         ready     at its old place
+    leased    tick, its lease is over, again  waiting   by the retry policy: it may be what kills
+                                                        its workers
+    leased    release_all                     ready     at its old place; as if its lease had
+                                                        expired
+    leased    release_all, lost before        waiting   at the back; as if its lease had expired
+                                                        again
+    leased    give_back                       ready     at its old place, uncounted
+    leased    give_back, again in a row       ready     at the back, uncounted
+    leased    undo                            ready     at its old place; as if it had never been
+                                                        handed out
+    leased    close                           ready     at its old place, uncounted
+    leased    reject                          absent    a dead letter
+    leased    any that counts, at the last    absent    a dead letter, "max_deliveries"
+              delivery
+    any       any death, it cannot be buried  delayed   at the back; it dies again later, and is
+                                                        never lost
+    waiting   drain                           absent    dropped
+    ready     redrive                         absent    moved elsewhere
+    ========  ==============================  ========  ============================================
 
 (*Waiting* is ready or delayed.) Where a successor was buffered, it takes the item's place in each
 of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
@@ -53,8 +72,12 @@ The *token* is one counter for the whole queue, started at the wall clock's micr
 it grows for each key, across re-puts and, at less than a million hand-outs a second, restarts.
 
 A lease past its deadline is lost at once, whether or not `tick` has come by yet; until then its
-item waits for it in `leased`. A dead letter is handed to `bury` within the move; if nobody takes
-it, the item is delayed instead, and dies again later: it is never lost.
+item waits for it in `leased`.
+
+A move computes first what can raise, changes the ledger second, and tells last. So a death is
+prepared by `bury`, which makes the letter and says what can be done; then the ledger changes; then
+the burial is finished. If the letter can neither be kept nor dropped, the item is delayed instead,
+and dies again later: it is never lost.
 
 As long as all items have one priority and no tenant, `ready` is the line, and there is no
 schedule to pay for.

@@ -176,8 +176,8 @@ _ROWS = (
         ("released",), told="`release(requeue_front=True)`",
     ),
     Move(
-        "release_uncounted", "leased", "release", "uncounted", "waiting", "back", "released",
-        ("released", "undone"), counted=False, note="as asked for, at once if nothing was",
+        "release_uncounted", "leased", "release", "uncounted", "ready", "back", "released",
+        ("released", "undone"), counted=False, note="at the back; or delayed, as was asked for",
         told="`release(counted=False)`",
     ),
     Move(
