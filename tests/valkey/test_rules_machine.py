@@ -4,9 +4,8 @@ A caller of the scripts stands for each consumer: it claims, parks if there is n
 again when it is told to. Nobody may sleep while something is there that it may have: that is what
 the wake-ups are held to. After each step all that is on the server is looked at.
 
-Time is the server's, in microseconds, with an offset that the steps move by many times what they
-take, and by halves of one unit, so that it makes no difference how fast they are. The model goes by
-the time that the server said it was.
+Time is in microseconds, and stands still until a step moves it, by halves of one unit: so that many
+things fall due at one time, whose order is the model's too.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from naive_ledger import KEYS, TENANTS, Hold, Job, Model, Order
-from script_calls import Caller, Ear, Operation, Reply, claim, declare, name, put, request
+from script_calls import Ear, FrozenCaller, Operation, Reply, claim, declare, name, put, request
 from script_dump import Dump, dump
 
 from leaseq import Backoff, PutOutcome, Retry, Tenant
@@ -36,7 +35,7 @@ from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import Request, Terms
 from leaseq._rules.moves import Fate
 
-UNIT = 1_000_000_000  # microseconds, much more than a test takes
+UNIT = 1_000_000_000  # microseconds
 UNBURIED = 60_000_000
 OUTCOMES = {
     PutOutcome.ADDED: b"a",
@@ -181,7 +180,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
         put: list[str],
         requests: list[tuple[Request[str], int]],
     ) -> None:
-        self.caller = Caller(self.server)
+        self.caller = FrozenCaller(self.server)
+        self.caller.offset = 10 * UNIT
         self.caller.client.flushdb()
         self.ear = Ear(self.caller)
         backoff = retry.backoff
@@ -431,6 +431,23 @@ class ServerAgainstModel(RuleBasedStateMachine):
             consumer = Consumer(f"c{self.processes}", asked, lease, patient)
             self.caller.one("hello", 0, script="hello", process=consumer.process)
             self.claim(consumer)
+
+    @rule(count=st.integers(2, 4), lease=leases)
+    def a_batch_is_claimed(self, count: int, lease: int) -> None:
+        """Several leases with one deadline."""
+        self.processes += 1
+        process = f"c{self.processes}"
+        reply = self.turn(claim(1, request(count=count, lease=lease)), process=process)
+        expired = self.swept(reply.now)
+        _, _, _, _, leases = reply.results[0]
+        consumer = Consumer(process, Request(), lease, patient=False)
+        for each in leases:
+            self.model.look(consumer.request)
+            allowed = self.model.may_be_next(consumer.request)
+            self.is_leased(each, allowed, consumer, reply.now)
+        if len(leases) < count:
+            assert not self.model.may_be_next(consumer.request)
+        self.settled(expired)
 
     @rule(
         requests=st.lists(st.tuples(requests, leases), min_size=2, max_size=6),
