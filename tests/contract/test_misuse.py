@@ -152,3 +152,11 @@ async def test_a_key_that_cannot_be_hashed_is_refused(queue: Queue) -> None:
     with pytest.raises(TypeError, match=r"a key must be .* \['a'\]"):
         await queue.take(key)
     assert await queue.qsize() == 0
+
+
+async def test_a_consumer_that_is_no_name_is_refused(queue: Queue) -> None:
+    await queue.put("a", 1)
+    await queue.get()
+    with pytest.raises(TypeError, match=r"consumer must be a string, .*, not None"):
+        await queue.release_all(consumer=None)  # type: ignore[arg-type]
+    assert await queue.inflight_keys() == {"a"}

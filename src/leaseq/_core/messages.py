@@ -15,7 +15,7 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = ["check_held", "check_release", "no_timekeeper"]
+__all__ = ["check_held", "check_release", "never_fits", "no_timekeeper"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -30,6 +30,13 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
         "        await tg.start(queue.run)\n\n"
         "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
         "or do without time: lease_timeout=None, no delay, no backoff"
+    )
+
+
+def never_fits(new: int, max_size: float) -> ValueError:
+    """Return the error for a put of more new keys at once than a queue may ever hold."""
+    return ValueError(
+        f"{new} items at once never fit a queue of max_size={max_size}: put them in smaller lots"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["check_hashable", "delay_seconds", "lease_seconds", "wait_seconds"]
+__all__ = ["check_consumer", "check_hashable", "delay_seconds", "lease_seconds", "wait_seconds"]
 
 
 def check_hashable(key: object) -> None:
@@ -14,6 +14,14 @@ def check_hashable(key: object) -> None:
     except TypeError:
         kind = type(key).__name__
         raise TypeError(f"a key must be hashable, and {kind!r} is not: {key!r}") from None
+
+
+def check_consumer(consumer: object) -> None:
+    """Raise `TypeError` if this cannot be the name of a consumer."""
+    if not isinstance(consumer, str):
+        raise TypeError(
+            f"consumer must be a string, as get or take was told, not {consumer!r:.100}"
+        )
 
 
 def wait_seconds(name: str, seconds: float) -> float:

@@ -11,7 +11,7 @@ from anyio import CancelScope, Event, fail_after
 
 from .._core.errors import QueueClosedError
 from .._core.lease import Lease
-from .._core.messages import check_held, check_release, no_timekeeper
+from .._core.messages import check_held, check_release, never_fits, no_timekeeper
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.reports import HistoryEntry, PutOutcome
 from .._core.requests import Request, Terms
@@ -37,13 +37,7 @@ class Shell(Core[K, V]):
     # Producers
 
     def _pairs(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> list[tuple[K, V]]:
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
-        if self._room is not None and len(pairs) > self._room.size:
-            raise ValueError(
-                f"{len(pairs)} items at once never fit a queue of max_size={self._room.size}: "
-                "put them in smaller lots"
-            )
-        return pairs
+        return list(items.items() if isinstance(items, Mapping) else items)
 
     def _places(self, keys: Collection[K], terms: Terms) -> int:
         """How much room putting these keys takes; raises what putting them would raise."""
@@ -52,7 +46,10 @@ class Shell(Core[K, V]):
             self._ledger.check_put(key, terms)
         now = self._home.time()
         ledger = self._ledger
-        return len({key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)})
+        new = {key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)}
+        if self._room is not None and len(new) > self._room.size:
+            raise never_fits(len(new), self._room.size)
+        return len(new)
 
     def check_takes(self, terms: Terms) -> None:
         """Raise if nothing can be put like that, whatever the key. O(1)."""

@@ -15,7 +15,7 @@ from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import DeadLetter, PutOutcome, RedriveResult
 from .._core.requests import Terms, check_batch, check_limit
-from .._core.validation import lease_seconds, wait_seconds
+from .._core.validation import check_consumer, lease_seconds, wait_seconds
 from .._rules.item import Item
 from .inspecting import Inspecting
 
@@ -284,6 +284,7 @@ class LeasedKeyQueue(Inspecting[K, V]):
         return item
 
     async def release_all(self, *, consumer: str) -> int:
+        check_consumer(consumer)
         if self._closed:
             raise self._closed_error()
         self._check_home()

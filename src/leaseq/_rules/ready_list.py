@@ -60,8 +60,11 @@ class ReadyList(Generic[K, V]):
 
     def first(self) -> Item[K, V]:
         """Return the first item; there must be one. O(1), amortised."""
-        ranked = self._ranked.first() if self.special and self._ranked is not None else None
-        return next(iter(self.items.values())) if ranked is None else ranked[1]
+        if self.special and self._ranked is not None:
+            ranked = self._ranked.first()
+            if ranked is not None:
+                return ranked[1]
+        return next(iter(self.items.values()))
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""

@@ -292,8 +292,8 @@ class Schedule(Generic[K, V]):
 
     def _be_eligible(self, account: _Account[K, V]) -> None:
         account.eligible = True
-        account.tag = (account.finish << _RANKS) + account.head().token
-        self._eligible.add(account.tag, account)
+        account.tag = tag = (account.start + account.cost << _RANKS) + account.head().token
+        self._eligible.add(tag, account)
 
     def _follow(self, account: _Account[K, V]) -> None:
         """File an eligible account anew, if it has another next item."""

@@ -179,7 +179,7 @@ local putting = lazily(function()
       seen[key] = true
     end
     if places > q.max_size then
-      return { "never" }
+      return { "never", places }
     end
     local waiting = q.n_ready + q.n_delayed
     if places > 0 and waiting + places > q.max_size then
