@@ -216,6 +216,15 @@ async def test_more_items_than_the_queue_may_hold_are_refused(small: Queue) -> N
     assert await small.qsize() == 0
 
 
+async def test_only_new_keys_take_room(full: Queue) -> None:
+    outcomes = await full.put_many([("a", 2), ("b", 2), ("a", 3)])
+    assert outcomes == [PutOutcome.REPLACED] * 3
+    with pytest.raises(ValueError, match=r"3 items at once never fit .* max_size=2"):
+        await full.put_many([("a", 4), ("c", 4), ("d", 4), ("e", 4), ("c", 4)])
+    assert await full.peek("a") == 3
+    assert await full.qsize() == 2
+
+
 # The end
 
 

@@ -20,7 +20,7 @@ from leaseq import (
     Retry,
     Tenant,
 )
-from leaseq._rules.capacity import Room
+from leaseq._rules.capacity import Capacity
 from leaseq.testing import Operation, Scenario, cancel_sweep
 
 pytestmark = pytest.mark.anyio
@@ -30,8 +30,8 @@ Letters = LeasedKeyQueue[str, DeadLetter[str, int]]
 HistoryEntry = list[str]
 
 
-class LeakyRoom(Room[Event]):
-    """Room that does not see that a producer which is cancelled has a place."""
+class LeakyRoom(Capacity[Event]):
+    """Capacity that does not see that a producer which is cancelled has a place."""
 
     def leave(self, putter: Event) -> bool:
         super().leave(putter)
@@ -61,7 +61,7 @@ async def work(queue: Queue, done: HistoryEntry) -> None:
             done.append(lease.key)
 
 
-# Room
+# Capacity
 
 
 async def put_one(queue: Queue, put: HistoryEntry) -> None:
@@ -87,7 +87,7 @@ async def put_more_than_there_is_room(queue: Queue, put: HistoryEntry) -> None:
 
 def one_producer(
     produce: Callable[[Queue, HistoryEntry], Awaitable[object]],
-    room: type[Room[Event]] = Room,
+    room: type[Capacity[Event]] = Capacity,
     *,
     fast_acquire: bool = False,
 ) -> Scenario:

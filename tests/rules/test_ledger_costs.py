@@ -15,14 +15,16 @@ from leaseq import LeasedKeyQueue
 from leaseq._core.options import ANY_KEY, AnyKey
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
-from leaseq._rules.ledger import Ledger
+from leaseq._rules.ledger import Burial, Ledger
 
 AnyLedger = Ledger[Any, Any]
 AnyItem = Item[Any, Any]
 
 
 def make_ledger(keys: str = "") -> AnyLedger:
-    ledger: AnyLedger = Ledger(Item, LeasedKeyQueue(), first_token=0, bury=lambda *_: "dropped")
+    ledger: AnyLedger = Ledger(
+        Item, LeasedKeyQueue(), first_token=0, bury=lambda _: Burial("dropped")
+    )
     for key in keys:
         put(ledger, key, f"{key}1")
     return ledger
@@ -44,7 +46,7 @@ def expire(ledger: AnyLedger, item: AnyItem) -> None:
 
 
 def expire_the_second_time(ledger: AnyLedger, item: AnyItem) -> None:
-    ledger._extra(item).expiries = 1
+    ledger._timers_of(item).expiries = 1
     expire(ledger, item)
 
 

@@ -37,9 +37,9 @@ from leaseq import (
 )
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
-from leaseq._rules.death import Fate
 from leaseq._rules.item import Item
-from leaseq._rules.ledger import Ledger
+from leaseq._rules.ledger import Burial, Death, Ledger
+from leaseq._rules.moves import Fate
 from leaseq._rules.waiters import Waiter, Waiters
 
 
@@ -127,8 +127,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.value = 0
         self.strict = True
         self.last_tokens = dict.fromkeys(KEYS, first_token)
-        caps = {name: tenant.max_in_flight for name, tenant in (declared or {}).items()}
-        self.model = Model(first_token, deepcopy(retry), dict(caps))
+        self.model = Model(first_token, deepcopy(retry), {})
+        for name, tenant in (declared or {}).items():
+            self.model.set_tenant(name, tenant)
         self.ledger = Followed(
             Item,
             LeasedKeyQueue(),
@@ -149,9 +150,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.put(key, PutRequest())
         self.consumers_come(requests, patient=False)
 
-    def bury(self, item: Item[str, int], value: int, reason: str, error: str | None) -> Fate | None:
-        self.letters.append((item.key, value, reason, error))
-        return self.model.fate
+    def bury(self, death: Death[str, int]) -> Burial:
+        letter = (death.item.key, death.value, death.reason, death.error)
+        return Burial(self.model.fate, lambda: self.letters.append(letter))
 
     def pick(self, number: int) -> tuple[Hold, Item[str, int]]:
         """One of the leases that hold their items."""
@@ -169,9 +170,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def claimed(self, request: ClaimRequest[str], item: Item[str, int] | None) -> None:
         """Follow what a claim did: some may have turned out dead, before one was handed out."""
         for key, *_ in self.letters[len(self.model.letters) :]:
+            self.model.look(request)
             (job,) = (job for job in self.model.may_be_next(request) if job.key == key)
             assert job.dies_at <= self.now
             self.model.fall_due(job, self.now)
+        self.model.look(request)
         allowed = self.model.may_be_next(request)
         if item is None:
             assert not allowed
@@ -180,7 +183,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert job.dies_at > self.now
         assert item.token > self.last_tokens[item.key]
         self.last_tokens[item.key] = item.token
-        self.model.hand_out(job, self.now, request.lease_timeout)
+        self.model.hand_out(job, self.now, request.lease_timeout, restricted=request.restricted)
         self.items[item.token] = item
         assert item.since == self.now
         if request.consumer is not None:
@@ -286,8 +289,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         if absent:
             self.serve([key])
 
-    @rule(fate=st.sampled_from(["dead", "dead", "dropped", None]))
-    def bury_from_now_on(self, fate: Fate | None) -> None:
+    @rule(fate=st.sampled_from(["dead", "dead", "dropped", "kept"]))
+    def bury_from_now_on(self, fate: Fate) -> None:
         self.model.fate = fate
 
     @rule(
@@ -296,7 +299,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         weight=st.sampled_from([0.5, 1.0, 4.0]),
     )
     def set_tenant(self, tenant: str | None, cap: int | None, weight: float) -> None:
-        self.model.caps[tenant] = cap
+        self.model.set_tenant(tenant, Tenant(weight, cap))  # type: ignore[arg-type]
         self.ledger.set_tenant(tenant, Tenant(weight, cap))  # type: ignore[arg-type]
         self.follow(self.waiters.serve_tenant(tenant, self.now))
 
@@ -324,6 +327,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         item = self.ledger.claim_next(self.now, self.now + request.lease_timeout)
         if item is not None:
             self.claimed(request, item)
+        elif self.model.fair:
+            self.model.look(request)
 
     @precondition(lambda self: self.waiting)
     @rule(number=numbers)
@@ -440,18 +445,15 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         ended = []
         earliest = min(self.model.deadlines, default=inf)
         for item in islice(self.ledger.tick(self.now), most):
-            hold = self.model.hold_on(item.key)
-            if hold is None:
-                job = self.model.waiting(item.key)
-                assert job is not None
-                due = min(job.due, job.dies_at) if job in self.model.delayed else job.dies_at
-                self.model.fall_due(job, self.now)
+            due = self.model.next_due(self.now)
+            assert due is not None
+            if isinstance(due, Job):
+                assert item.key == due.key
+                self.model.fall_due(due, self.now)
             else:
-                due = hold.deadline
-                self.model.expire(hold, self.now)
-                assert item is self.items.pop(hold.token)
+                assert item is self.items.pop(due.token)
+                self.model.expire(due, self.now)
                 self.ended.append((item, "lost", _seen_leased(item)))
-            assert due == earliest <= self.now  # whichever of those that are due together
             earliest = min(self.model.deadlines, default=inf)
             ended.append(item)
         assert len(ended) == most or earliest > self.now
@@ -485,7 +487,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.ready)
     @rule(number=numbers)
     def take_out(self, number: int) -> None:
-        job = self.model.ready.pop(number % len(self.model.ready))
+        job = self.model.ready[number % len(self.model.ready)]
+        self.model.lose_ready(job)
         assert _seen_waiting(self.ledger.take_out(job.key)) == job.seen
         self.model.acked.append(job)
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from leaseq import LeasedKeyQueue
 from leaseq._rules.item import Item
-from leaseq._rules.ready_list import Line, Place
+from leaseq._rules.moves import Place
+from leaseq._rules.ready_list import Ranks, ReadyList
 
 QUEUE: LeasedKeyQueue[str, None] = LeasedKeyQueue()
 
@@ -17,18 +18,18 @@ def item(key: str, token: int = 0) -> Item[str, None]:
     return made
 
 
-def make_line(keys: str) -> Line[str, None]:
-    line: Line[str, None] = Line()
+def make_line(keys: str) -> ReadyList[str, None]:
+    line: ReadyList[str, None] = ReadyList(Ranks())
     for key in keys:
         line.join(item(key), "back")
     return line
 
 
-def order(line: Line[str, None]) -> str:
+def order(line: ReadyList[str, None]) -> str:
     return "".join(each.key for each in line)
 
 
-def leave_all(line: Line[str, None]) -> str:
+def leave_all(line: ReadyList[str, None]) -> str:
     """Take out the first until nothing is left."""
     keys = ""
     while line.items:
@@ -68,7 +69,11 @@ def test_the_front_is_before_the_old_places() -> None:
 
 def test_who_comes_from_the_front_of_another_line_stays_before_its_old_places_only() -> None:
     line = make_line("a")
-    line.join(item("f", -3), "old")
+    other = make_line("")
+    other._ranks = line._ranks
+    front = item("f")
+    other.join(front, "front")
+    line.join(front, "old")
     line.join(item("o", 5), "old")
     line.join(item("g"), "front")
     assert order(line) == leave_all(line) == "gfoa"
@@ -98,7 +103,7 @@ def test_a_line_is_special_as_long_as_somebody_is_not_at_the_back() -> None:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.one_of(st.sampled_from(get_args(Place)), st.integers(0, 50)), max_size=100))
 def test_whatever_is_done_the_line_is_that_of_a_list(steps: list[Place | int]) -> None:
-    line: Line[str, None] = Line()
+    line: ReadyList[str, None] = ReadyList(Ranks())
     there: list[tuple[int, int, str]] = []
     for number, step in enumerate(steps, 1):
         key = str(number)

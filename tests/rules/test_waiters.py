@@ -5,7 +5,7 @@ import pytest
 from leaseq import LeasedKeyQueue, Tenant
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
-from leaseq._rules.ledger import Ledger
+from leaseq._rules.ledger import Burial, Ledger
 from leaseq._rules.waiters import Waiter, Waiters
 
 StrWaiter = Waiter[str, str]
@@ -16,7 +16,11 @@ class Desk:
 
     def __init__(self, **tenants: Tenant) -> None:
         self.ledger: Ledger[str, str] = Ledger(
-            Item, LeasedKeyQueue(), first_token=0, bury=lambda *_: "dead", tenants=tenants or None
+            Item,
+            LeasedKeyQueue(),
+            first_token=0,
+            bury=lambda _: Burial("dead"),
+            tenants=tenants or None,
         )
         self.waiters: Waiters[str, str] = Waiters(self.ledger)
         self.now = 0.0

@@ -2,18 +2,28 @@
 
 The model keeps plain lists, and looks at all of them for everything. Each put that makes an item
 gets a number, its ticket, by which the model knows at the end of each step where everything that
-was ever put has gone. Whose turn it is between tenants is not in the model: it only knows whose
-turn it may be, and the tests of the schedule know the rest.
+was ever put has gone. Whose turn it is between tenants it is told by the short functions of
+`moves`: the tests of the schedule know that these are fair.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry
+from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry, Tenant
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
-from leaseq._rules.death import Fate
+from leaseq._rules.moves import (
+    Fate,
+    Turns,
+    arrived,
+    caught_up,
+    ended,
+    handed_out,
+    left,
+    next_tenant,
+    reweighed,
+)
 
 KEYS = "abcdef"
 TENANTS = (None, "x", "y", "z")
@@ -39,6 +49,8 @@ class Job:
     due: float = -inf
     rests_until: float = -inf
     dies_at: float = inf
+    number: int = 0
+    """Its place among those that wait and fall due at one time; 0: it has had no timer."""
 
     @property
     def seen(self) -> tuple[object, ...]:
@@ -83,11 +95,15 @@ class Model:
     superseded: list[Job] = field(default_factory=list)
     letters: list[tuple[object, ...]] = field(default_factory=list)
     """What was to be buried, whether or not it was."""
-    fate: Fate | None = "dead"
+    fate: Fate = "dead"
     unburied: float = 60.0
     """How long an item rests that nobody buried, without a backoff."""
     put_so_far: int = 0
     placed: int = 0
+    timers: int = 0
+    fair: bool = False
+    """Whether there are tenants."""
+    turns: Turns = field(default_factory=Turns)
     events: list[str] = field(default_factory=list)
     """Each hand-out, and each end of a lease that is not an ack."""
 
@@ -135,22 +151,82 @@ class Model:
         cap = self.caps.get(tenant)
         return cap is not None and self.in_flight(tenant) >= cap
 
-    def first_of(self, tenants: Collection[str | None]) -> list[Job]:
-        """The first item of each of these tenants that is under its cap."""
-        lines = [
-            [job for job in self.ready if job.tenant == tenant]
-            for tenant in tenants
+    def next_of(self, tenants: Collection[str | None] | None) -> list[Job]:
+        """The item that is next, of some tenants or of anybody's, if there is one."""
+        lines = {
+            tenant: sorted(
+                (job for job in self.ready if job.tenant == tenant),
+                key=lambda job: (-job.priority, job.order),
+            )
+            for tenant in (TENANTS if tenants is None else tenants)
             if not self.capped(tenant)
-        ]
-        return [min(line, key=lambda job: (-job.priority, job.order)) for line in lines if line]
+        }
+        firsts = {tenant: line[0] for tenant, line in lines.items() if line}
+        if not firsts:
+            return []
+        if not self.fair:
+            return [firsts[None]]
+        ranks = {tenant: job.order for tenant, job in firsts.items()}
+        return [firsts[next_tenant(self.turns, ranks, tenants)]]
 
     def may_be_next(self, request: ClaimRequest[str]) -> list[Job]:
         if request.key is not ANY_KEY:
             wanted = [job for job in self.ready if job.key == request.key]
             return [job for job in wanted if not self.capped(job.tenant)]
         if request.tenants is None:
-            return self.first_of(TENANTS)
-        return self.first_of(request.tenants) or self.first_of(request.steal_from)
+            return self.next_of(None)
+        return self.next_of(request.tenants) or self.next_of(request.steal_from)
+
+    def look(self, request: ClaimRequest[str]) -> None:
+        """What asking for an item does, whether or not it is handed out."""
+        if not request.restricted and self.ready:
+            self.turns = caught_up(self.turns)
+
+    def begin(self) -> None:
+        """From now on there are tenants."""
+        if not self.fair:
+            self.fair = True
+            for job in self.ready:
+                self.turns = arrived(self.turns, job.tenant)
+            for hold in self.holds:
+                account = self.turns.of(hold.job.tenant)
+                account = replace(account, in_flight=account.in_flight + 1)
+                self.turns = Turns(
+                    self.turns.virtual, {**self.turns.accounts, hold.job.tenant: account}
+                )
+
+    def set_tenant(self, tenant: str | None, policy: Tenant) -> None:
+        self.begin()
+        self.caps[tenant] = policy.max_in_flight
+        self.turns = reweighed(self.turns, tenant, policy)
+
+    def lose_ready(self, job: Job) -> None:
+        """A job is not ready any more, but not handed out either."""
+        self.ready.remove(job)
+        if self.fair:
+            self.turns = left(self.turns, job.tenant)
+
+    def lose_hold(self, hold: Hold) -> None:
+        self.holds.remove(hold)
+        if self.fair:
+            self.turns = ended(self.turns, hold.job.tenant)
+
+    # What falls due
+
+    def next_due(self, now: float) -> Hold | Job | None:
+        """What happens next by itself, of what is due."""
+        things: list[tuple[float, int, int, Hold | Job]] = [
+            *((hold.deadline, 0, hold.token, hold) for hold in self.holds),
+            *((job.dies_at, 1, job.number, job) for job in self.ready if job.dies_at < inf),
+            *((min(job.due, job.dies_at), 1, job.number, job) for job in self.delayed),
+        ]
+        first = min(things, key=lambda thing: thing[:3], default=None)
+        return None if first is None or first[0] > now else first[3]
+
+    def give_number(self, job: Job) -> None:
+        if not job.number:
+            self.timers += 1
+            job.number = self.timers
 
     # The moves
 
@@ -184,6 +260,7 @@ class Model:
         job.value = value
         if terms.ttl < inf:
             job.dies_at = now + terms.ttl
+            self.give_number(job)
         higher = terms.priority is not None and terms.priority > job.priority
         if higher:
             assert terms.priority is not None
@@ -195,7 +272,7 @@ class Model:
                 due = min(due, job.due)
             self.wait(job, now, max(due, job.rests_until))
         elif higher or (terms.reschedule == "latest" and due > now):
-            self.ready.remove(job)
+            self.lose_ready(job)
             self.wait(job, now, due if terms.reschedule == "latest" else now)
 
     def put_in_flight(self, hold: Hold, value: int, now: float, terms: PutRequest) -> PutOutcome:
@@ -218,8 +295,11 @@ class Model:
             successor.dies_at = now + terms.ttl
         return PutOutcome.BUFFERED
 
-    def hand_out(self, job: Job, now: float, timeout: float) -> None:
+    def hand_out(self, job: Job, now: float, timeout: float, *, restricted: bool = False) -> None:
         self.ready.remove(job)
+        if self.fair:
+            self.turns = handed_out(self.turns, job.tenant, restricted=restricted)
+        job.number = 0
         self.events.append("handed out")
         self.token += 1
         job.deliveries += 1
@@ -227,14 +307,17 @@ class Model:
 
     def fall_due(self, job: Job, now: float) -> None:
         """What a tick does to a job that waits."""
-        (self.ready if job in self.ready else self.delayed).remove(job)
+        if job in self.ready:
+            self.lose_ready(job)
+        else:
+            self.delayed.remove(job)
         if job.dies_at <= now:
             self.die(job, None, now, "expired", None)
         else:
             self.wait(job, now, now)
 
     def ack(self, hold: Hold, now: float) -> bool:
-        self.holds.remove(hold)
+        self.lose_hold(hold)
         self.acked.append(hold.job)
         if hold.successor is None:
             return hold.update is not None
@@ -286,12 +369,14 @@ class Model:
     def close(self, now: float) -> list[Hold]:
         lost = self.holds.copy()
         for hold in lost:
+            self.uncount(hold)
             self.go_back(hold, now, (1, hold.token))
         return lost
 
     def drop_all(self) -> None:
         self.dropped += self.ready + self.delayed
-        self.ready.clear()
+        for job in self.ready.copy():
+            self.lose_ready(job)
         self.delayed.clear()
 
     # How a job comes to wait, and leaves its lease
@@ -299,12 +384,20 @@ class Model:
     def wait(self, job: Job, now: float, due: float, order: Order | None = None) -> None:
         self.placed += 1
         job.due = due
+        if due > now or job.dies_at < inf:
+            self.give_number(job)
+        else:
+            job.number = 0
         if due > now:
             self.delayed.append(job)
             return
         job.order = (2, self.placed) if order is None else order
         job.ready_since = now
+        if job.tenant is not None:
+            self.begin()
         self.ready.append(job)
+        if self.fair:
+            self.turns = arrived(self.turns, job.tenant)
 
     def front(self) -> Order:
         self.placed += 1
@@ -322,7 +415,7 @@ class Model:
         delay: float = 0.0,
         dies_at: float = inf,
     ) -> None:
-        self.holds.remove(hold)
+        self.lose_hold(hold)
         job = hold.job
         if hold.successor is not None:
             self.superseded.append(job)
@@ -343,18 +436,19 @@ class Model:
         updated = hold is not None and hold.successor is None and hold.update is not None
         value = hold.update if hold is not None and updated else job.value
         self.letters.append((job.key, value, reason, error))
-        if self.fate is None:
+        if self.fate == "kept":
             job.cancellations = 0
             delay = self.unburied if self.retry.backoff is None else self.retry.backoff.ceiling
             if hold is not None:
                 self.go_back(hold, now, None, delay)
             else:
                 job.dies_at = inf
+                job.number = 0
                 job.rests_until = now + delay
                 self.wait(job, now, now + delay)
             return
         (self.dead if self.fate == "dead" else self.dropped).append(job)
         if hold is not None:
-            self.holds.remove(hold)
+            self.lose_hold(hold)
             if hold.successor is not None:
                 self.succeed(hold, hold.successor, now)

@@ -24,7 +24,7 @@ for _, key in ipairs(call("HKEYS", q.items)) do
     items[#items + 1] = {
       key, i.state, digits(i.rank), digits(i.since), i.priority, i.deliveries, i.tenant, i.process,
       i.cancellations, i.expiries, digits(i.expires), digits(i.due), digits(i.rest), i.consumer,
-      i.body, after, i.state == READY and member_of(key, i) or "",
+      i.body, after, i.state == READY and member_of(key, i) or "", digits(i.order),
     }
   end
 end
@@ -34,7 +34,7 @@ for _, tenant in ipairs(call("HKEYS", q.accounts)) do
     local a = schedule.find(q, tenant)
     accounts[#accounts + 1] = {
       tenant, a.ready, a.in_flight, digits(a.start), a.competing and 1 or 0, a.eligible and 1 or 0,
-      a.idle and 1 or 0, a.shares,
+      a.idle and 1 or 0, a.shares, a.priority, digits(a.rank),
     }
   end
 end
@@ -49,6 +49,7 @@ end)()
 """
 )
 
+BIAS = 3 << 51
 STATES = ("ready", "delayed", "leased")
 
 
@@ -81,6 +82,8 @@ class Kept:
     consumer: bytes
     body: bytes
     after: After | None
+    order: int
+    """Its number among those that fall due."""
     deadline: float = inf
     """When something happens to it by itself."""
 
@@ -106,11 +109,12 @@ def dump(caller: Caller) -> Dump:
     kept: dict[str, Kept] = {}
     members = {}
     for key, state, rank, since, priority, deliveries, tenant, *rest in items:
-        process, cancelled, expiries, expires, due, not_before, consumer, body, after, member = rest
+        process, cancelled, expiries, expires, due, not_before, consumer, body, after = rest[:9]
+        member, order = rest[9:]
         one = Kept(
             _key(key), STATES[state], int(rank), int(since), priority, deliveries,
             _tenant(tenant), process, cancelled, expiries, float(expires), int(due),
-            int(not_before), consumer, body, _after(after),
+            int(not_before), consumer, body, _after(after), int(order),
         )  # fmt: skip
         kept[one.key] = one
         if one.state == "ready":
@@ -118,15 +122,18 @@ def dump(caller: Caller) -> Dump:
     assert sorted(line) == sorted(members)
     assert fields == len(kept) + sum(one.after is not None for one in kept.values())
     deadlines, times = _scores(leased), _scores(timers)
-    assert deadlines.keys() == {one.key for one in kept.values() if one.state == "leased"}
+    assert deadlines.keys() == {
+        (one.rank, one.key) for one in kept.values() if one.state == "leased"
+    }
     expected = {}
     for one in kept.values():
         if one.state == "leased":
-            one.deadline = deadlines[one.key]
+            one.deadline = deadlines[one.rank, one.key]
             continue
         one.deadline = one.expires if one.state == "ready" else min(one.due, one.expires)
         if one.deadline < inf:
-            expected[one.key] = one.deadline
+            assert one.order
+            expected[one.order, one.key] = one.deadline
     assert times == expected
     names = ("ready", "delayed", "leased", "buffered", "outlived", "shares")
     numbers = dict(zip(names, counts, strict=True))
@@ -141,13 +148,24 @@ def dump(caller: Caller) -> Dump:
 
 def _check_accounts(found: Dump, accounts: Any, *lines: list[bytes]) -> None:
     places = dict(zip(("eligible", "early", "idle"), map(set, lines), strict=True))
+    firsts: dict[str | None, Kept] = {}
+    for key in found.line:
+        one = found.items[key]
+        firsts.setdefault(one.tenant, one)
     expected: dict[str, set[bytes]] = {"eligible": set(), "early": set(), "idle": set()}
     shares = 0
-    for tenant, ready, in_flight, _, competing, eligible, idle, share in accounts:
+    for tenant, ready, in_flight, _, competing, eligible, idle, share, *place in accounts:
+        if ready:
+            first = firsts[_tenant(tenant)]
+            assert (first.priority, first.rank) == (place[0], int(place[1]))
         found.tenants[_tenant(tenant)] = (ready, in_flight)
         if competing:
             shares += share
-            expected["eligible" if eligible else "early"].add(tenant)
+            number = (int(place[1]) + BIAS).to_bytes(7, "big")
+            if eligible:
+                expected["eligible"].add(number + tenant)
+            else:
+                expected["early"].add(tenant)
             assert ready
         assert idle == (not ready and not in_flight)
         if idle:
@@ -179,5 +197,9 @@ def _after(raw: list[Any]) -> After | None:
     return After(bool(buffered), priority, float(due), float(expires), body)
 
 
-def _scores(raw: list[bytes]) -> dict[str, float]:
-    return {_key(key): float(score) for key, score in zip(raw[::2], raw[1::2], strict=True)}
+def _scores(raw: list[bytes]) -> dict[tuple[int, str], float]:
+    """Times by number and key."""
+    return {
+        (int.from_bytes(member[:7], "big"), _key(member[7:])): float(score)
+        for member, score in zip(raw[::2], raw[1::2], strict=True)
+    }

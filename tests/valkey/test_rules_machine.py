@@ -4,9 +4,8 @@ A caller of the scripts stands for each consumer: it claims, parks if there is n
 again when it is told to. Nobody may sleep while something is there that it may have: that is what
 the wake-ups are held to. After each step all that is on the server is looked at.
 
-Time is the server's, in microseconds, with an offset that the steps move by many times what they
-take, and by halves of one unit, so that it makes no difference how fast they are. The model goes by
-the time that the server said it was.
+Time is in microseconds, and stands still until a step moves it, by halves of one unit: so that many
+things fall due at one time, whose order is the model's too.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from naive_ledger import KEYS, TENANTS, Hold, Job, Model, Order
-from script_calls import Caller, Ear, Operation, Reply, claim, declare, name, put, request
+from script_calls import Ear, FrozenCaller, Operation, Reply, claim, declare, name, put, request
 from script_dump import Dump, dump
 
-from leaseq import Backoff, PutOutcome, Retry
+from leaseq import Backoff, PutOutcome, Retry, Tenant
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
-from leaseq._rules.death import Fate
+from leaseq._rules.moves import Fate
 
-UNIT = 1_000_000_000  # microseconds, much more than a test takes
+UNIT = 1_000_000_000  # microseconds
 UNBURIED = 60_000_000
 OUTCOMES = {
     PutOutcome.ADDED: b"a",
@@ -45,8 +44,8 @@ OUTCOMES = {
     PutOutcome.DUPLICATE: b"d",
     PutOutcome.BUFFERED: b"b",
 }
-LETTERS = {"dead": 2, "dropped": 0, None: 3}
-FATES = {"dead": b"dead", "dropped": b"dropped", None: b"kept"}
+LETTERS = {"dead": 2, "dropped": 0, "kept": 3}
+FATES = {"dead": b"dead", "dropped": b"dropped", "kept": b"kept"}
 
 
 class Drawn(Retry):
@@ -75,7 +74,7 @@ class Served(Model):
 
     seen: Callable[[], Dump] = field(kw_only=True)
     since: float | None = None
-    tombs: list[tuple[str, int, str, str | None, Fate | None]] = field(default_factory=list)
+    tombs: list[tuple[str, int, str, str | None, Fate]] = field(default_factory=list)
 
     def go_back(
         self,
@@ -108,34 +107,18 @@ class Served(Model):
         """What time does first, the earliest first; the keys of the leases that have expired."""
         expired = []
         for _ in range(most):
-            things: list[tuple[float, int, str]] = [
-                *((hold.deadline, 0, hold.job.key) for hold in self.holds),
-                *((job.dies_at, 1, job.key) for job in self.ready),
-                *((min(job.due, job.dies_at), 1, job.key) for job in self.delayed),
-            ]
-            if not things or min(things)[0] > now:
+            due = self.next_due(now)
+            if due is None:
                 break
-            key = min(things)[2]
-            hold = self.hold_on(key)
-            if hold is not None:
-                self.since = None if hold.successor else hold.deadline
-                self.expire(hold, now)
-                expired.append(key)
+            if isinstance(due, Hold):
+                self.since = None if due.successor else due.deadline
+                self.expire(due, now)
+                expired.append(due.job.key)
             else:
-                job = self.waiting(key)
-                assert job is not None
-                self.since = job.due if job.dies_at > now else None
-                self.fall_due(job, now)
+                self.since = due.due if due.dies_at > now else None
+                self.fall_due(due, now)
             self.since = None
         return expired
-
-    def close(self, now: float) -> list[Hold]:
-        """Here it is one of several handles that closes, and its hand-outs do not count."""
-        lost = self.holds.copy()
-        for hold in lost:
-            self.uncount(hold)
-            self.go_back(hold, now, (1, hold.token))
-        return lost
 
     def revoke(self, hold: Hold, now: float) -> None:
         self.expire(hold, now)
@@ -197,7 +180,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
         put: list[str],
         requests: list[tuple[ClaimRequest[str], int]],
     ) -> None:
-        self.caller = Caller(self.server)
+        self.caller = FrozenCaller(self.server)
+        self.caller.offset = 10 * UNIT
         self.caller.client.flushdb()
         self.ear = Ear(self.caller)
         backoff = retry.backoff
@@ -215,8 +199,9 @@ class ServerAgainstModel(RuleBasedStateMachine):
             ),
             declare(2, "d"),
         )
-        caps = {tenant: cap for tenant, (_, cap) in declared.items()}
-        self.model = Served(0, retry, dict(caps), unburied=UNBURIED, seen=self.see)
+        self.model = Served(0, retry, {}, unburied=UNBURIED, seen=self.see)
+        for tenant, (weight, cap) in declared.items():
+            self.model.set_tenant(tenant, Tenant(weight, cap))
         self.value = 0
         self.last_tokens = dict.fromkeys(KEYS, 0)
         self.letters = 0
@@ -300,6 +285,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         word, more, there, parks, leases = reply.results[0]
         assert word == b"ok"
         allowed = self.model.may_be_next(asked)
+        self.model.look(asked)
         if leases:
             (lease,) = leases
             assert not parks
@@ -322,7 +308,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
         assert int(token) > self.last_tokens[job.key]
         self.last_tokens[job.key] = int(token)
         self.model.token = int(token) - 1
-        self.model.hand_out(job, now, inf if consumer.lease < 0 else consumer.lease)
+        lease_for = inf if consumer.lease < 0 else consumer.lease
+        self.model.hand_out(job, now, lease_for, restricted=consumer.request.restricted)
         shown = (int(body), priority, tenant.decode(), deliveries, cancellations, letter)
         counts = (job.deliveries, job.cancellations, 0)
         assert shown == (job.value, job.priority, name(job.tenant), *counts)
@@ -418,8 +405,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
     def put_what_is_leased(self, number: int, terms: PutRequest) -> None:
         self.put(self.pick(number).job.key, terms)
 
-    @rule(fate=st.sampled_from(["dead", "dead", "dropped", None]))
-    def bury_from_now_on(self, fate: Fate | None) -> None:
+    @rule(fate=st.sampled_from(["dead", "dead", "dropped", "kept"]))
+    def bury_from_now_on(self, fate: Fate) -> None:
         self.model.fate = fate
 
     @rule(
@@ -428,7 +415,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         weight=st.sampled_from([0.5, 1.0, 4.0]),
     )
     def set_tenant(self, tenant: str | None, cap: int | None, weight: float) -> None:
-        self.model.caps[tenant] = cap
+        self.model.set_tenant(tenant, Tenant(weight, cap))
         self.turn(["set_tenant", 1, name(tenant), weight, cap or -1], "manage")
         self.settled()
 
@@ -444,6 +431,23 @@ class ServerAgainstModel(RuleBasedStateMachine):
             consumer = Consumer(f"c{self.processes}", asked, lease, patient)
             self.caller.one("hello", 0, script="hello", process=consumer.process)
             self.claim(consumer)
+
+    @rule(count=st.integers(2, 4), lease=leases)
+    def a_batch_is_claimed(self, count: int, lease: int) -> None:
+        """Several leases with one deadline."""
+        self.processes += 1
+        process = f"c{self.processes}"
+        reply = self.turn(claim(1, request(count=count, lease=lease)), process=process)
+        expired = self.swept(reply.now)
+        _, _, _, _, leases = reply.results[0]
+        consumer = Consumer(process, ClaimRequest(), lease, patient=False)
+        for each in leases:
+            self.model.look(consumer.request)
+            allowed = self.model.may_be_next(consumer.request)
+            self.is_leased(each, allowed, consumer, reply.now)
+        if len(leases) < count:
+            assert not self.model.may_be_next(consumer.request)
+        self.settled(expired)
 
     @rule(
         requests=st.lists(st.tuples(requests, leases), min_size=2, max_size=6),

@@ -42,6 +42,14 @@ class Heap(Generic[T]):
         self._serial = serial = self._serial + 1
         heappush(self._entries, (number, serial, thing))
 
+    def add_in_order(self, number: float, order: int, thing: T) -> None:
+        """Add a thing; of equal numbers the one with the lowest order comes first. O(log n).
+
+        No two things may have the same number and the same order. A heap is either told all its
+        things' orders or none.
+        """
+        heappush(self._entries, (number, order, thing))
+
     def drop(self, thing: T) -> None:
         """Forget a thing that is here, and is about to have another number or none.
 

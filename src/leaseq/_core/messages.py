@@ -16,7 +16,7 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = ["check_held", "check_release", "no_timekeeper", "tenant_mismatch"]
+__all__ = ["check_held", "check_release", "never_fits", "no_timekeeper", "tenant_mismatch"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -46,6 +46,13 @@ def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> Tena
         f"key {key!r} is there for the tenant {tenant!r}: leave tenant= out, "
         f"or put it for {wanted!r} under another key",
         tenant=tenant,
+    )
+
+
+def never_fits(new: int, max_size: float) -> ValueError:
+    """Return the error for a put of more new keys at once than a queue may ever hold."""
+    return ValueError(
+        f"{new} items at once never fit a queue of max_size={max_size}: put them in smaller lots"
     )
 
 

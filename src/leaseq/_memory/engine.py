@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 from .._core.errors import InvalidLeaseError, LeaseLostError, LeaseqError, QueueClosedError
 from .._core.lease import Lease, read_receipt
 from .._core.loop import Home
-from .._core.messages import check_held, check_release, no_timekeeper
+from .._core.messages import check_held, check_release, never_fits, no_timekeeper
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.policies import Retry, Tenant
 from .._core.reports import (
@@ -32,11 +32,11 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
-from .._core.validation import lease_seconds
-from .._rules.capacity import Room
-from .._rules.death import Fate
+from .._core.validation import check_consumer, lease_seconds
+from .._rules.capacity import Capacity
 from .._rules.item import Item
-from .._rules.ledger import Ledger
+from .._rules.ledger import Burial, Death, Ledger
+from .._rules.moves import Fate
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from .timekeeper import Timekeeper
@@ -99,6 +99,7 @@ class Engine(Generic[K, V]):
         "closed",
         "created_at",
         "dead_letters",
+        "deaths",
         "drained_event",
         "fast_acquire",
         "gated",
@@ -145,12 +146,13 @@ class Engine(Generic[K, V]):
             queue,
             first_token=time.time_ns() // 1000,
             retry=retry,
-            bury=self._bury,
+            bury=self._prepare_burial,
             tenants=tenants,
             dedupe_for=dedupe_for,
         )
         self.waiters: Waiters[K, V] = Waiters(self.ledger)
-        self.capacity: Room[Event] | None = None if max_size == inf else Room(max_size)
+        self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to be told of: item, fate, letter
+        self.capacity: Capacity[Event] | None = None if max_size == inf else Capacity(max_size)
         self.history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
         self.needs_time = retry.backoff is not None
         self.timekeeper: Timekeeper | None = None
@@ -171,16 +173,6 @@ class Engine(Generic[K, V]):
 
     # Producers
 
-    def pairs(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> list[tuple[K, V]]:
-        """List items to be put together. Raises `ValueError` for more than ever fit."""
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
-        if self.capacity is not None and len(pairs) > self.capacity.size:
-            raise ValueError(
-                f"{len(pairs)} items at once never fit a queue of max_size={self.capacity.size}: "
-                "put them in smaller lots"
-            )
-        return pairs
-
     def places(self, keys: Collection[K], request: PutRequest) -> int:
         """Count the places that putting these keys takes; raise what putting them would raise."""
         self.check_takes(request)
@@ -188,7 +180,10 @@ class Engine(Generic[K, V]):
             self.ledger.check_put(key, request)
         now = self.home.time()
         ledger = self.ledger
-        return len({key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)})
+        new = {key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)}
+        if self.capacity is not None and len(new) > self.capacity.size:
+            raise never_fits(len(new), self.capacity.size)
+        return len(new)
 
     def check_takes(self, request: PutRequest) -> None:
         """Raise if nothing can be put like that, whatever the key. O(1)."""
@@ -292,6 +287,8 @@ class Engine(Generic[K, V]):
             self.home.check()
         item = self.ledger.claim(request, self.home.time())
         self._admit()
+        if self.deaths:
+            self._report_deaths()
         if item is not None:
             if keeper is not None:
                 keeper.plan(item.deadline)
@@ -382,6 +379,8 @@ class Engine(Generic[K, V]):
                 self.timekeeper.plan(item.deadline)
             waiter.event.set()
         self._admit()
+        if self.deaths:
+            self._report_deaths()
 
     def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that are given nothing any more."""
@@ -411,6 +410,8 @@ class Engine(Generic[K, V]):
                     self._turn_away(self.waiters.drop_takers(item.key))
         self._admit()
         self._check_drained()
+        if self.deaths:
+            self._report_deaths()
 
     def after_transaction(self, put: list[K], settled: list[Item[K, V]], now: float) -> None:
         """Serve waiters after the steps of a transaction. O(log n) for each step."""
@@ -520,6 +521,7 @@ class Engine(Generic[K, V]):
 
     def release_all(self, consumer: str) -> int:
         """End all leases of a consumer, as if they had expired."""
+        check_consumer(consumer)
         if self.closed:
             raise self.closed_error()
         self.check_home()
@@ -531,47 +533,60 @@ class Engine(Generic[K, V]):
 
     # Dead letters
 
-    def _bury(self, item: Item[K, V], value: V, reason: str, error: str | None) -> Fate | None:
-        """Keep a dead item as a letter, within the move that it dies in."""
-        token = item.token if item.token > 0 else None  # of what waits it is a place in line
-        held = "not leased" if token is None else f"token {token}"
-        what = (self.name, item.key, held, reason)
+    def _prepare_burial(self, death: Death[K, V]) -> Burial:
+        """Make the letter of an item that is about to die. Nothing has changed yet."""
         letters = self.dead_letters
-        if letters is None:
-            # A time to live without a queue of dead letters is for what nobody will miss.
-            level = logging.DEBUG if reason == "expired" else logging.WARNING
-            logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
-            return "dropped"
-        if letters.closed:
-            logger.error(
-                "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
-                "it is tried again later",
-                *what,
-            )
-            return None
-        logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
-        letters._receive(
-            DeadLetter(
-                queue=self.name,
-                key=item.key,
-                value=value,
-                token=token,
-                reason=reason,
-                error=error,
-                deliveries=item.deliveries,
-                tenant=item.tenant,
-                priority=item.priority,
-                died_at=time.time(),
-            )
-        )
-        return "dead"
-
-    def _receive(self: Engine[str, Any], letter: DeadLetter[Any, Any]) -> None:
-        """Take a letter in, whatever the size of the queue, and even if it is shut down."""
+        if letters is None or letters.closed:
+            fate: Fate = "dropped" if letters is None else "kept"
+            return Burial(fate, lambda: self.deaths.append((death, fate, "")))
         key = uuid.uuid4().hex
         now = self.home.time()
-        self.ledger.add(key, letter, now)
-        self._wake(self.waiters.serve([key], now))
+        letter = DeadLetter(
+            queue=self.name,
+            key=death.item.key,
+            value=death.value,
+            token=death.token,
+            reason=death.reason,
+            error=death.error,
+            deliveries=death.item.deliveries,
+            tenant=death.item.tenant,
+            priority=death.item.priority,
+            died_at=time.time(),
+        )
+
+        def finish() -> None:
+            # Whatever the size of that queue, and even if it is shut down.
+            letters.ledger.add(key, letter, now)
+            self.deaths.append((death, "dead", key))
+
+        return Burial("dead", finish)
+
+    def _report_deaths(self) -> None:
+        """Wake consumers of letters, and log the deaths, of moves that are complete."""
+        deaths, self.deaths = self.deaths, []
+        keys = [key for _, fate, key in deaths if fate == "dead"]
+        if keys and self.dead_letters is not None:
+            self.dead_letters._serve(keys)
+        for death, fate, _ in deaths:
+            held = "not leased" if death.token is None else f"token {death.token}"
+            what = (self.name, death.item.key, held, death.reason)
+            if fate == "dropped":
+                # A time to live without a queue of dead letters is for what nobody will miss.
+                level = logging.DEBUG if death.reason == "expired" else logging.WARNING
+                logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
+            elif fate == "kept":
+                logger.error(
+                    "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
+                    "it is tried again later",
+                    *what,
+                )
+            else:
+                logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
+
+    def _serve(self, keys: list[K]) -> None:
+        """Serve waiters once keys have become ready."""
+        if self.waiters.total:
+            self._wake(self.waiters.serve(keys, self.home.time()))
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in here. O(letters)."""

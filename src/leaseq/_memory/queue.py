@@ -183,7 +183,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 ValueError: as `put_many` does.
         """
         engine = self._engine
-        pairs = engine.pairs(items)
+        pairs = list(items.items() if isinstance(items, Mapping) else items)
         request = PutRequest("put_many_nowait", **options)
         if not engine.has_room(engine.places([key for key, _ in pairs], request)):
             raise WouldBlock
@@ -193,7 +193,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
         engine = self._engine
-        pairs = engine.pairs(items)
+        pairs = list(items.items() if isinstance(items, Mapping) else items)
         request = PutRequest("put_many", **options)
         if not engine.fast_acquire:
             await engine.home.checkpoint()

@@ -12,7 +12,7 @@ from .._core.options import PutOptions
 from .._core.requests import PutRequest
 from .._core.validation import check_hashable
 from .._rules.item import Item
-from .._rules.plan import Outlook
+from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
 from .engine import Engine
 
@@ -27,7 +27,7 @@ class _Step(Protocol):
 
     engine: Engine[Any, Any]
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         """Raise if it cannot be done after what was planned before."""
 
     def do(self, now: float) -> None:
@@ -43,7 +43,7 @@ class _Put:
         self._value = value
         self._terms = terms
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         self.engine.check_takes(self._terms)
         outlook.put(self.key, self._terms)
 
@@ -58,12 +58,12 @@ class _Settle:
         self.engine = engine
         self._lease = lease
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         self.item = self.engine.held(self._lease, now)
 
 
 class _Ack(_Settle):
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         outlook.ack(self.item)
 
@@ -86,10 +86,13 @@ class _Release(_Settle):
         self._delay = delay
         self._counted = counted
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         self.engine.check_release(self._front, self._delay)
         outlook.release(self.item, counted=self._counted, buried=self.engine.buries)
+        if self._delay is None:  # a policy of the user's may raise: before anything is done
+            ledger = self.engine.ledger
+            self._delay = ledger.rest(self.item, front=self._front, counted=self._counted)
 
     def do(self, now: float) -> None:
         self.engine.ledger.release(
@@ -102,7 +105,7 @@ class _Reject(_Settle):
         super().__init__(engine, lease)
         self._reason = reason
 
-    def plan(self, outlook: Outlook, now: float) -> None:
+    def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         outlook.reject(self.item, buried=self.engine.buries)
 
@@ -158,12 +161,12 @@ class MemoryTransaction(Transaction):
 
     async def _commit(self) -> None:
         now = self._home.time()
-        outlooks: dict[Engine[Any, Any], Outlook] = {}
+        outlooks: dict[Engine[Any, Any], Plan] = {}
         failures: list[Exception] = []
         for step in self._steps:
             engine = step.engine
             if engine not in outlooks:
-                outlooks[engine] = Outlook(engine.ledger, now)
+                outlooks[engine] = Plan(engine.ledger, now)
             try:
                 step.plan(outlooks[engine], now)
             except (LeaseqError, ValueError) as failure:

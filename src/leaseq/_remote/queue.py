@@ -17,12 +17,12 @@ from .._core.errors import (
     ServerUnavailableError,
 )
 from .._core.lease import Lease, read_receipt
-from .._core.messages import check_held, check_release, no_timekeeper, tenant_mismatch
+from .._core.messages import check_held, check_release, never_fits, no_timekeeper, tenant_mismatch
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import Ended, PutOutcome, RedriveResult
 from .._core.requests import PutRequest, check_batch, check_limit
-from .._core.validation import lease_seconds, wait_seconds
+from .._core.validation import check_consumer, lease_seconds, wait_seconds
 from .._valkey.encoding import put_words
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded
 from .engine import BEHIND
@@ -81,10 +81,7 @@ class ValkeyQueue(Inspecting[K, V]):
         if answer[0] == b"ok":
             return [_OUTCOMES[outcome] for outcome in answer[1:]]
         if answer[0] == b"never":
-            size = self.made_with.get("max_size", inf)
-            raise ValueError(
-                f"{len(pairs)} items at once never fit a queue of max_size={size}: put fewer"
-            )
+            raise never_fits(answer[1], self.made_with.get("max_size", inf))
         _, why, index, *what = answer
         raise self.refusal(pairs[index - 1][0], terms, why, what[0] if what else b"")
 
@@ -309,6 +306,7 @@ class ValkeyQueue(Inspecting[K, V]):
         return lease
 
     async def release_all(self, *, consumer: str) -> int:
+        check_consumer(consumer)
         if self._closed:
             raise self._closed_error()
         answer = await self._ask("manage", "release_all", encode_name(consumer))

@@ -174,9 +174,13 @@ class ValkeyTransaction(Transaction):
             raise raised(answer)
         if answer[0] != b"ok":
             against = [answer[index : index + 3] for index in range(1, len(answer), 3)]
+            # A step that is known to be impossible was asked for as one that the server refuses.
+            # The want of room is told under the last step of its queue, whatever came of that.
             raise TransactionError(
                 [
-                    known.get(number) or self._steps[number - 1].refused(why, what)
+                    self._steps[number - 1].refused(why, what)
+                    if number not in known or why == b"full"
+                    else known[number]
                     for number, why, what in against
                 ]
             )

@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Room"]
+__all__ = ["Capacity"]
 
 P = TypeVar("P")
 
 
-class Room(Generic[P]):
+class Capacity(Generic[P]):
     """The room of a queue with a ``max_size``: items that wait, and places that are reserved.
 
     A producer that waits is handed a reserved place before it is woken, in order of arrival, so

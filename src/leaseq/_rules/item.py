@@ -6,18 +6,17 @@ from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.lease import Lease
-from .._core.policies import Priority
+from .moves import NORMAL
 
 if TYPE_CHECKING:
     from ..abc import LeasedQueue
-    from .stock import Extra, Successor
+    from .moves import Successor
+    from .timers import ItemTimers
 
 __all__ = ["Item"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-_NORMAL = int(Priority.NORMAL)
 
 
 class Item(Lease[K, V]):
@@ -28,7 +27,8 @@ class Item(Lease[K, V]):
     with the old one's counts: an old lease stays what it was, whatever becomes of its key.
 
     `deadline` is when something happens to the item by itself: while it is leased, its lease
-    expires; before, it falls due, or its time to live is over.
+    expires; before, it falls due, or its time to live is over. `token` is the lease's number, and
+    before the hand-out the item's rank in line.
     """
 
     __slots__ = ("after", "extra")
@@ -38,7 +38,7 @@ class Item(Lease[K, V]):
         self.queue = queue
         self.key = key
         self.value = value
-        self.priority = _NORMAL
+        self.priority = NORMAL
         self.tenant = None
         self.token = 0
         self.deadline = inf
@@ -49,4 +49,4 @@ class Item(Lease[K, V]):
         self._scope = None
         self._pledge = None
         self.after: Successor[V] | None = None
-        self.extra: Extra | None = None
+        self.extra: ItemTimers | None = None

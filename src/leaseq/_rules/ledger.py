@@ -10,36 +10,55 @@ Each key is in exactly one state, and the state is where its item is kept::
     ready       `ready`, in the order of arrival; and in the schedule, once there is one
     leased      `leased`, in the order of the hand-outs
 
-These are all the moves there are:
+These are all the moves there are. The table is written from `moves.py`, which computes what each
+does (``python -m tests.vectors`` writes it anew):
 
-    ========  ============================  ========  ============================================
-    from      by                            to        and
-    ========  ============================  ========  ============================================
-    absent    put                           ready     at the back of its priority's line
-    absent    put with a delay              delayed
-    absent    put, acked lately             absent    a duplicate, if the queue looks out for them
-    waiting   put                           the same  value replaced, place kept; see `_replace`
-    delayed   tick, when it is due          ready     at the back
-    waiting   tick or claim, its time to    absent    a dead letter, "expired"
-              live being over
-    waiting   drain                         absent    dropped
-    ready     claim                         leased    a new token, one more delivery
-    leased    put, "update"                 leased    the value is kept for the item's return
-    leased    put, "buffer"                 leased    a successor waits for the end of the lease
-    leased    put, "reject"                 leased    refused
-    leased    ack                           absent    done; an update that came meanwhile is dropped
-    leased    release                       ready     at the front or the back; or delayed
-    leased    fail                          waiting   by the retry policy
-    leased    tick, lease expired           ready     at its old place, the first time; later by the
-                                                      retry policy: it may be what kills its workers
-    leased    any counted one of these, at  absent    a dead letter, "max_deliveries"
-              the last delivery
-    leased    reject                        absent    a dead letter
-    leased    give_back, once               ready     at its old place, not counted as a delivery
-    leased    give_back, again in a row     ready     at the back, not counted as a delivery
-    leased    undo                          ready     at its old place, as if never handed out
-    leased    close                         ready     at its old place, its lease lost
-    ========  ============================  ========  ============================================
+    ========  ==============================  ========  ============================================
+    from      by                              to        and
+    ========  ==============================  ========  ============================================
+    absent    put                             ready     at the back of its priority's line
+    absent    put, with a delay               delayed
+    absent    put, acknowledged within        absent    a duplicate: nothing was put
+              dedupe_for
+    waiting   put                             same      value replaced, place kept; a time to live
+                                                        starts anew
+    waiting   put, with a higher priority     same      at the back of that priority's line
+    waiting   put, due by reschedule          waiting   at the earlier time, or with "latest" at the
+                                                        new one; never before its rest is over
+    leased    put, "update"                   leased    the value is kept for the return
+    leased    put, "buffer"                   leased    one successor waits for the end of the
+                                                        lease, the latest
+    leased    put, "reject"                   leased    refused
+    delayed   tick, it is due                 ready     at the back
+    waiting   tick, claim, its time to live   absent    a dead letter, "expired"
+              is over
+    ready     claim                           leased    a new token, one more delivery
+    leased    ack                             absent    done; an update that came meanwhile is
+                                                        dropped
+    leased    release                         waiting   by the retry policy, at the back
+    leased    release, with a delay           delayed   at the back
+    leased    release, to the front           ready     at the front
+    leased    release, uncounted              ready     at the back; or delayed, as was asked for
+    leased    tick, its lease is over         ready     at its old place
+    leased    tick, its lease is over, again  waiting   by the retry policy: it may be what kills
+                                                        its workers
+    leased    release_all                     ready     at its old place; as if its lease had
+                                                        expired
+    leased    release_all, lost before        waiting   at the back; as if its lease had expired
+                                                        again
+    leased    give_back                       ready     at its old place, uncounted
+    leased    give_back, again in a row       ready     at the back, uncounted
+    leased    undo                            ready     at its old place; as if it had never been
+                                                        handed out
+    leased    close                           ready     at its old place, uncounted
+    leased    reject                          absent    a dead letter
+    leased    any that counts, at the last    absent    a dead letter, "max_deliveries"
+              delivery
+    any       any death, it cannot be buried  delayed   at the back; it dies again later, and is
+                                                        never lost
+    waiting   drain                           absent    dropped
+    ready     redrive                         absent    moved elsewhere
+    ========  ==============================  ========  ============================================
 
 (*Waiting* is ready or delayed.) Where a successor was buffered, it takes the item's place in each
 of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
@@ -53,8 +72,12 @@ The *token* is one counter for the whole queue, started at the wall clock's micr
 it grows for each key, across re-puts and, at less than a million hand-outs a second, restarts.
 
 A lease past its deadline is lost at once, whether or not `tick` has come by yet; until then its
-item waits for it in `leased`. A dead letter is handed to `bury` within the move; if nobody takes
-it, the item is delayed instead, and dies again later: it is never lost.
+item waits for it in `leased`.
+
+A move computes first what can raise, changes the ledger second, and tells last. So a death is
+prepared by `bury`, which makes the letter and says what can be done; then the ledger changes; then
+the burial is finished. If the letter can neither be kept nor dropped, the item is delayed instead,
+and dies again later: it is never lost.
 
 As long as all items have one priority and no tenant, `ready` is the line, and there is no
 schedule to pay for.
@@ -62,43 +85,84 @@ schedule to pay for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from .._core.heap import Deadlines
 from .._core.messages import check_held
+from .._core.options import ANY_KEY
 from .._core.policies import Retry, Tenant
-from .._core.reports import Ended
-from .death import Bury
-from .ready_list import Place
-from .stock import Stock, Successor
+from .._core.reports import PutOutcome
+from .._core.validation import check_hashable
+from . import moves
+from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
+from .ready_list import Ranks, ReadyList, last_token
+from .schedule import Schedule
+from .timers import ItemTimers
 
 if TYPE_CHECKING:
-    from .._core.requests import ClaimRequest
+    from .._core.reports import Ended
+    from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
     from .item import Item
 
-__all__ = ["Ledger"]
+__all__ = ["Burial", "Bury", "Death", "Ledger"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_UNBURIED = 60.0  # seconds until an item that nobody buried is tried again, without a backoff
+_AFTER_LEASES = 1 << 62  # of equal deadlines, leases come before what waits
 
 
-class Ledger(Stock[K, V]):
+@dataclass(frozen=True, slots=True)
+class Death(Generic[K, V]):
+    """An item that is about to be given up."""
+
+    item: Item[K, V]
+    value: V
+    """Its newest value."""
+    token: int | None
+    """The last lease's; None: it was never leased, or is too far from it to know."""
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """What is to become of a dead item, prepared while nothing has changed yet."""
+
+    fate: Fate
+    """A dead letter, or dropped; or kept, because it can be neither."""
+    finish: Callable[[], None] | None = None
+    """Does it. It is called once the ledger has changed, and must not raise."""
+
+
+class Bury(Protocol[K, V]):
+    """Prepares a burial. It may raise: then the item is where it was."""
+
+    def __call__(self, death: Death[K, V], /) -> Burial: ...
+
+
+class Ledger(Generic[K, V]):
     """One queue's items and their states.
 
     Every method takes effect wholly or, when it raises, not at all. ``now`` is in seconds, on one
     monotonic clock; where neither the item nor the call has to do with time it is not looked at.
+
+    Ready items are in `ready`. While all have one priority and no tenant, that is the line's; with
+    the first one that has, a schedule takes over. Delayed ones are in `delayed`, leased ones in
+    `leased`, in the order of the hand-outs. What falls due by itself is in the deadlines under the
+    item's `deadline`.
 
     Args:
         make: Makes an item from its queue, its key and its value.
         queue: What the items name as their queue.
         first_token: The first lease's token less one.
         retry: What becomes of items whose delivery failed.
-        bury: Takes a dead item, its newest value, the reason and the error, and says what became
-            of it: it is a dead letter, or dropped, or, None, neither could be done.
+        bury: Prepares the burial of a dead item.
         tenants: Weights and caps.
         dedupe_for: How long the key of an acknowledged item is not taken again; None: not at all.
     """
@@ -114,10 +178,25 @@ class Ledger(Stock[K, V]):
         tenants: Mapping[str, Tenant] | None = None,
         dedupe_for: float | None = None,
     ) -> None:
-        super().__init__(make, queue, tenants, dedupe_for)
+        self._make = make
+        self._queue = queue
+        self._ranks = Ranks()
+        self._deadlines: Deadlines[Item[K, V]] = Deadlines()
+        self._timers = 0  # items that were given a number among those that fall due
+        self.schedule: Schedule[K, V] | None = None
+        if tenants is not None:
+            self.schedule = Schedule(tenants, self._ranks)
+        line: ReadyList[K, V] = ReadyList(self._ranks)
+        self.ready = line.items
+        self.line = line if self.schedule is None else None
+        self.delayed: dict[K, Item[K, V]] = {}
+        self.leased: dict[K, Item[K, V]] = {}
+        self._dedupe_for = dedupe_for
+        self._done: OrderedDict[K, float] = OrderedDict()  # keys not to be taken again, until when
         self._first_token = self._token = first_token
         self._retry = retry
         self._bury = bury
+        self.buffered = 0
         self.acked = 0
         self.released = 0
         self.expired = 0
@@ -126,13 +205,32 @@ class Ledger(Stock[K, V]):
         self.dropped = 0
         self.superseded = 0
         self.outlived = 0  # items whose time to live was over
-        self._undone = 0
+        self.undone = 0  # hand-outs that were taken back, or were not to count
 
     # What is in there
 
+    def __contains__(self, key: K) -> bool:
+        return key in self.ready or key in self.leased or key in self.delayed
+
+    def item(self, key: K) -> Item[K, V] | None:
+        """Return the item of a key, whatever its state; None: absent. O(1)."""
+        return self.ready.get(key) or self.leased.get(key) or self.delayed.get(key)
+
+    def peek(self, key: K) -> V | None:
+        """Return a key's newest value, as the next consumer would get it; None: absent. O(1)."""
+        item = self.item(key)
+        if item is None:
+            return None
+        return item.value if item.after is None else item.after.value
+
+    @property
+    def waiting(self) -> int:
+        """Items ready and delayed."""
+        return len(self.ready) + len(self.delayed)
+
     @property
     def drained(self) -> bool:
-        """Nothing is ready, delayed or leased, and so nothing buffered."""
+        """Whether nothing is ready, delayed or leased, and so nothing buffered."""
         return not self.ready and not self.leased and not self.delayed
 
     @property
@@ -144,12 +242,151 @@ class Ledger(Stock[K, V]):
     @property
     def delivered(self) -> int:
         """Hand-outs that count."""
-        return self._token - self._first_token - self._undone - self.cancelled
+        return self._token - self._first_token - self.undone - self.cancelled
+
+    def claimable(self, key: K) -> bool:
+        """Return whether a key is ready, and its tenant under its cap. O(1)."""
+        item = self.ready.get(key)
+        if item is None:
+            return False
+        return self.schedule is None or self.schedule.claimable(item.tenant)
+
+    def oldest_ready_since(self) -> float | None:
+        """Return when the item that has been ready for longest became so, or None.
+
+        O(1), plus the number of items that are back at the head of the line.
+        """
+        times: list[float] = []
+        for item in self.ready.values():
+            if item.since is not None:
+                times.append(item.since)
+            if item.token >= 0:  # from here on they are in the order in which they became ready
+                break
+        return min(times, default=None)
+
+    def next_deadline(self) -> float:
+        """Return when to call `tick` again; `math.inf`: not before something changes. O(1)."""
+        return self._deadlines.next()
+
+    # Putting
+
+    def check_put(self, key: K, terms: PutRequest) -> None:
+        """Raise what `put` would raise. O(1)."""
+        check_hashable(key)
+        item = self.item(key)
+        if item is not None:
+            moves.check_put_on(key, item.tenant, terms, leased=key in self.leased)
+
+    @property
+    def dedupes(self) -> bool:
+        """Whether a key that is done is not taken again for a while."""
+        return bool(self._dedupe_for)
+
+    def is_duplicate(self, key: K, now: float) -> bool:
+        """Return whether a key is absent, and was done within ``dedupe_for``. O(1)."""
+        return self._done.get(key, now) > now and key not in self
+
+    def forget_done(self, key: K) -> None:
+        """Take a key again, however lately it was done. O(1)."""
+        self._done.pop(key, None)
+
+    def _remember(self, key: K, now: float) -> None:
+        """Remember that a key is done: for a while it is not taken again. O(1), amortised."""
+        if not self._dedupe_for:
+            return
+        self._done[key] = now + self._dedupe_for
+        self._done.move_to_end(key)
+        while next(iter(self._done.values())) <= now:
+            self._done.popitem(last=False)
+
+    def add(
+        self,
+        key: K,
+        value: V,
+        now: float | None = None,
+        tenant: str | None = None,
+        priority: int | None = None,
+    ) -> bool:
+        """Put a key that is absent, for now and for ever; False, and nothing done, if it is not.
+
+        O(1) without a schedule, else O(log tenants).
+        """
+        try:
+            if key in self.ready or key in self.leased or (self.delayed and key in self.delayed):
+                return False
+        except TypeError:
+            check_hashable(key)
+            raise
+        item = self._make(self._queue, key, value)
+        if now is not None:
+            item.since = now
+        schedule = self.schedule
+        if tenant is not None or priority is not None:
+            item.tenant = tenant
+            if priority is not None:
+                item.priority = priority
+            if schedule is None and (tenant is not None or priority != NORMAL):
+                schedule = self._make_schedule()
+        if schedule is not None:
+            schedule.push(item, "back")
+        self.ready[key] = item
+        return True
+
+    def put(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
+        """Put a key, whatever state it is in. O(1); if it is timed or has a tenant, O(log n)."""
+        self.check_put(key, terms)
+        leased = self.leased.get(key)
+        if leased is not None:
+            return self._put_on_leased(leased, value, now, terms)
+        waiting = self.ready.get(key) or self.delayed.get(key)
+        if waiting is not None:
+            return self._put_on_waiting(waiting, value, now, terms)
+        if self.is_duplicate(key, now):
+            return PutOutcome.DUPLICATE
+        item = self._make(self._queue, key, value)
+        if terms.priority is not None:
+            item.priority = terms.priority
+        item.tenant = terms.tenant
+        self._place(item, now, due=now + terms.delay, expires=now + terms.ttl)
+        return PutOutcome.ADDED
+
+    def _put_on_waiting(
+        self, item: Item[K, V], value: V, now: float, terms: PutRequest
+    ) -> PutOutcome:
+        was = self._record(item)
+        moved = moves.put_on_waiting(was, value, terms, now)
+        record = moved.item
+        assert record is not None
+        assert moved.outcome is not None
+        item.value = value
+        if record.state == "ready" and moved.place is None:  # where it was
+            if record.expires != was.expires:
+                self._timers_of(item).expires = record.expires
+                self._set_deadline(item, record.expires)
+            return moved.outcome
+        self._take_out(item)
+        item.priority = record.priority
+        item.token = 0
+        self._place(item, now, due=record.due, expires=record.expires)
+        return moved.outcome
+
+    def _put_on_leased(
+        self, item: Item[K, V], value: V, now: float, terms: PutRequest
+    ) -> PutOutcome:
+        moved = moves.put_on_leased(self._record(item), value, terms, now)
+        assert moved.item is not None
+        assert moved.outcome is not None
+        after = moved.item.after
+        assert after is not None
+        if after.buffered and not (item.after is not None and item.after.buffered):
+            self.buffered += 1
+        item.after = after
+        return moved.outcome
 
     # Handing out
 
     def claim_next(self, now: float | None = None, deadline: float = inf) -> Item[K, V] | None:
-        """The short way of `claim`, for any item; None: it has to go the long way. O(1).
+        """Hand out any item the short way; None: it has to go the long way, by `claim`. O(1).
 
         ``now`` may be left out where no timekeeper runs, and the lease has no end.
         """
@@ -175,7 +412,7 @@ class Ledger(Stock[K, V]):
         item.since = now
         if deadline != inf:
             item.deadline = deadline
-            self._deadlines.add(deadline, item)
+            self._deadlines.add_in_order(deadline, item.token, item)
         return item
 
     def _take_turn(self) -> Item[K, V] | None:
@@ -200,8 +437,18 @@ class Ledger(Stock[K, V]):
                 return None
             if item.deadline > now:
                 return self._hand_out(item, request, now)
-            self._take_out(item)
             self._outlive(item, now)
+
+    def _first(self, request: ClaimRequest[K]) -> Item[K, V] | None:
+        if request.key is not ANY_KEY:
+            return self.ready[request.key] if self.claimable(request.key) else None
+        if self.schedule is None:
+            assert self.line is not None
+            return self.line.first() if self.ready and request.serves(None) else None
+        if request.tenants is None:
+            return self.schedule.next()
+        own = self.schedule.next_of(request.tenants)
+        return own or self.schedule.next_of(request.steal_from)
 
     def _hand_out(self, item: Item[K, V], request: ClaimRequest[K], now: float) -> Item[K, V]:
         key = item.key
@@ -220,22 +467,19 @@ class Ledger(Stock[K, V]):
             item.deadline = inf
         if request.lease_timeout != inf:
             item.deadline = now + request.lease_timeout
-            self._deadlines.add(item.deadline, item)
+            self._deadlines.add_in_order(item.deadline, item.token, item)
         if request.consumer is not None:
-            self._extra(item).consumer = request.consumer
+            self._timers_of(item).consumer = request.consumer
         return item
 
     def undo(self, item: Item[K, V], now: float) -> None:
         """Take back a hand-out that its consumer never saw."""
-        self._end(item, "released")
-        self._undone += 1
-        expires = inf if item.extra is None else item.extra.expires
-        self._return(item, now, "old", item.deliveries - 1, item.cancellations, expires=expires)
+        self._move(item, moves.after_undo(self._record(item), now), now)
 
     # Settling
 
     def ack(self, item: Item[K, V], now: float = 0.0) -> bool:
-        """The item is done. True: an update came that its consumer never saw. O(1)."""
+        """Be done with the item. True: an update came that its consumer never saw. O(1)."""
         if item.ended is not None or item.deadline <= now:
             check_held(item, now)
         item.ended = "acked"
@@ -250,7 +494,8 @@ class Ledger(Stock[K, V]):
         if after is None:
             return False
         if after.buffered:
-            self._succeed(item, after, now)
+            self.buffered -= 1
+            self._join(item, moves.after_buffer(self._record(item), after, now), "back", now)
         return not after.buffered
 
     def release(
@@ -265,40 +510,35 @@ class Ledger(Stock[K, V]):
     ) -> None:
         """Let it be tried again; or give it up, at a counted last delivery."""
         check_held(item, now)
-        self._end(item, "released")
-        self.released += 1
-        deliveries = item.deliveries
-        if not counted:
-            self._undone += 1
-            deliveries -= 1
-        elif self.is_last_delivery(item):
-            self._die(item, now, "max_deliveries", error)
+        if counted and self.is_last_delivery(item):
+            self._die(item, MOVES["fail"], now, "max_deliveries", error)
             return
-        if delay is None:
-            delay = self._retry.delay(deliveries) if counted and not front else 0.0
-        place: Place = "front" if front else "back"
-        self._return(item, now, place, deliveries, 0, delay=delay)
+        rest = self.rest(item, front=front, counted=counted) if delay is None else 0.0
+        moved = moves.after_release(
+            self._record(item), now, front=front, delay=delay, counted=counted, rest=rest
+        )
+        self._move(item, moved, now)
+
+    def rest(self, item: Item[K, V], *, front: bool = False, counted: bool = True) -> float:
+        """Draw for how long an item rests that is released without a delay. It may raise."""
+        return self._retry.delay(item.deliveries) if counted and not front else 0.0
 
     def is_last_delivery(self, item: Item[K, V]) -> bool:
-        """Whether a lease is its item's last, if it counts."""
+        """Return whether a lease is its item's last, if it counts."""
         return self._retry.exhausted(item.deliveries)
 
     def give_back(self, item: Item[K, V], now: float) -> None:
-        """Its consumer was cancelled: not counted."""
+        """Take an item back whose consumer was cancelled: not counted."""
         check_held(item, now)
-        self._end(item, "released")
-        self.cancelled += 1
-        place: Place = "back" if item.cancellations else "old"
-        self._return(item, now, place, item.deliveries - 1, item.cancellations + 1)
+        self._move(item, moves.after_give_back(self._record(item), now), now)
 
     def reject(self, item: Item[K, V], now: float, reason: str, error: str | None = None) -> None:
         """Give it up."""
         check_held(item, now)
-        self._end(item, "rejected")
-        self._die(item, now, reason, error)
+        self._die(item, MOVES["reject"], now, reason, error)
 
     def extend(self, item: Item[K, V], now: float, deadline: float) -> None:
-        """A new deadline for a lease, earlier or later; `math.inf`: never. O(log n)."""
+        """Set a new deadline for a lease, earlier or later; `math.inf`: never. O(log n)."""
         check_held(item, now)
         self._set_deadline(item, deadline)
 
@@ -309,23 +549,20 @@ class Ledger(Stock[K, V]):
 
         An item whose lease has run out has ``ended``; the others have fallen due, or are dead.
         """
-        for item in self._deadlines.pop_due(now):
+        deadlines = self._deadlines
+        while (first := deadlines.first()) is not None and first[0] <= now:
+            item = first[1]
             if self.leased.get(item.key) is item:
-                self._expire(item, now)
+                self._lose(item, now, MOVES["expire"])()
+            elif self._timers_of(item).expires <= now:
+                self._outlive(item, now)
             else:
-                item.deadline = inf
+                moved = moves.after_due(self._record(item), now)
+                record = moved.item
+                assert record is not None
                 self._take_out(item)
-                expires = self._extra(item).expires
-                if expires <= now:
-                    self._outlive(item, now)
-                else:
-                    self._place(item, now, due=-inf, expires=expires)
+                self._place(item, now, due=record.due, expires=record.expires)
             yield item
-
-    def _expire(self, item: Item[K, V], now: float) -> None:
-        self.expired += 1
-        self._end(item, "lost", forget=False)
-        self._lose(item, now)
 
     def revoke(self, consumer: str, now: float) -> list[Item[K, V]]:
         """End all leases of a consumer that is gone, as if they had expired. O(leased)."""
@@ -333,118 +570,202 @@ class Ledger(Stock[K, V]):
         lost = [
             item for item in leases if item.extra is not None and item.extra.consumer == consumer
         ]
-        for item in lost:
-            self.released += 1
-            self._end(item, "lost")
-            self._lose(item, now)
+        for move in [self._lose(item, now, MOVES["revoke"]) for item in lost]:
+            move()
         return lost
 
-    def _lose(self, item: Item[K, V], now: float) -> None:
+    def _lose(self, item: Item[K, V], now: float, cause: Move) -> Callable[[], None]:
+        """Compute what becomes of an item whose lease is lost, and return what does it."""
         if self.is_last_delivery(item):
-            self._die(item, now, "max_deliveries", None)
-        elif item.extra is None or item.extra.expiries == 0:
-            self._return(item, now, "old", item.deliveries, 0, expiries=1)
-        else:
-            delay = self._retry.delay(item.deliveries)
-            self._return(
-                item, now, "back", item.deliveries, 0, expiries=item.extra.expiries + 1, delay=delay
-            )
+            moved, burial = self._death(item, cause, now, "max_deliveries", None)
+            return lambda: self._move(item, moved, now, burial)
+        record = self._record(item)
+        rest = self._retry.delay(item.deliveries) if record.expiries else 0.0
+        lose = moves.after_expiry if cause is MOVES["expire"] else moves.after_revocation
+        again = lose(record, now, rest)
+        return lambda: self._move(item, again, now)
 
     def _outlive(self, item: Item[K, V], now: float) -> None:
-        self.outlived += 1
-        self._die(item, now, "expired", None)
+        self._die(item, MOVES["outlive"], now, "expired", None)
 
     def close(self, now: float) -> list[Item[K, V]]:
         """End every lease; what was leased is back at its old place. O(leased)."""
         lost = list(self.leased.values())
         for item in lost:
-            self._end(item, "lost")
-            self._return(item, now, "old", item.deliveries, item.cancellations)
+            self._move(item, moves.after_close(self._record(item), now), now)
         return lost
 
     def drain(self) -> list[Item[K, V]]:
         """Drop all that waits, and give it: what is ready, then what is delayed, by due time."""
-        delayed = sorted(self.delayed.values(), key=lambda item: self._extra(item).due)
+        delayed = sorted(self.delayed.values(), key=lambda item: self._timers_of(item).due)
         left = [*(self.line or self.ready.values()), *delayed]
         for item in left:
             self._take_out(item)
-        self.dropped += len(left)
+        self._count(MOVES["drain"].counts, len(left))
         return left
 
     def take_out(self, key: K) -> Item[K, V]:
         """Take a ready item out for good, as if it had been acknowledged. O(1)."""
         item = self.ready[key]
         self._take_out(item)
-        self.acked += 1
+        self._count(MOVES["take_out"].counts)
         return item
 
-    # Moves
+    # Weights and caps
 
-    def _end(self, item: Item[K, V], how: Ended, *, forget: bool = True) -> None:
+    def set_tenant(self, name: str | None, tenant: Tenant) -> None:
+        """Give a tenant another weight or cap. O(log tenants)."""
+        (self.schedule or self._make_schedule()).set(name, tenant)
+
+    def _make_schedule(self) -> Schedule[K, V]:
+        """Have tenants, or priorities, from now on. O(ready + leased), once."""
+        schedule: Schedule[K, V] = Schedule({}, self._ranks)
+        for item in self.leased.values():
+            schedule.adopt(item)
+        assert self.line is not None
+        for item in list(self.line):
+            schedule.push(item, "old" if item.token < 0 else "back")
+        self.line = None
+        self.schedule = schedule
+        return schedule
+
+    # Moves: everything that can raise has been computed
+
+    def _record(self, item: Item[K, V]) -> ItemRecord[V]:
+        """Return an item as the rules see it."""
+        state: moves.State = "ready"
+        if self.leased.get(item.key) is item:
+            state = "leased"
+        elif self.delayed.get(item.key) is item:
+            state = "delayed"
+        extra = item.extra
+        if extra is None:
+            return ItemRecord(
+                state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
+                after=item.after,
+            )  # fmt: skip
+        return ItemRecord(
+            state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
+            extra.expiries, extra.due, extra.not_before, extra.expires, item.after,
+        )  # fmt: skip
+
+    def _move(
+        self, item: Item[K, V], moved: Moved[V], now: float, burial: Burial | None = None
+    ) -> None:
+        """Take an item from where it is, leased or waiting, and do with it what was computed."""
+        if moved.ended is not None:
+            self._end(item, moved.ended)
+        else:
+            self._take_out(item)
+        if item.after is not None and item.after.buffered:
+            self.buffered -= 1
+        self._count(moved.counts)
+        if moved.item is not None:
+            self._join(item, moved.item, moved.place or "back", now)
+        if burial is not None and burial.finish is not None:
+            burial.finish()
+
+    def _end(self, item: Item[K, V], how: Ended) -> None:
         item.ended = how
         del self.leased[item.key]
-        if forget and item.deadline != inf:
+        if item.deadline != inf:
             self._deadlines.drop(item)
         if self.schedule is not None:
             self.schedule.end(item)
 
-    def _return(
-        self,
-        item: Item[K, V],
-        now: float,
-        place: Place,
-        deliveries: int,
-        cancellations: int,
-        *,
-        expiries: int | None = None,
-        delay: float = 0.0,
-        expires: float = inf,
+    def _count(self, counters: tuple[Counter, ...], by: int = 1) -> None:
+        for name in counters:
+            setattr(self, name, getattr(self, name) + by)
+
+    def _join(self, old: Item[K, V], record: ItemRecord[V], place: Place, now: float) -> None:
+        """Let an item wait that takes the place of another of its key, or comes back as it."""
+        item = self._make(self._queue, old.key, record.value)
+        item.tenant = record.tenant
+        item.priority = record.priority
+        item.deliveries = record.deliveries
+        item.cancellations = record.cancellations
+        if record.expiries:
+            self._timers_of(item).expiries = record.expiries
+        if record.not_before > now:
+            self._timers_of(item).not_before = record.not_before
+        if place == "old":
+            item.token = old.token
+        self._place(item, now, due=record.due, expires=record.expires, place=place)
+
+    def _death(
+        self, item: Item[K, V], cause: Move, now: float, reason: str, error: str | None
+    ) -> tuple[Moved[V], Burial]:
+        """Prepare an item's burial, and compute what becomes of its key."""
+        record = self._record(item)
+        token = item.token if record.state == "leased" else last_token(item)
+        burial = self._bury(Death(item, moves.newest_value(record), token, reason, error))
+        rest = moves.unburied_rest(self._retry)
+        return moves.after_death(cause, record, now, burial.fate, rest), burial
+
+    def _die(
+        self, item: Item[K, V], cause: Move, now: float, reason: str, error: str | None
     ) -> None:
-        """Put the item of an ended lease back in the line, or its successor in its stead."""
-        after = item.after
-        if after is not None and after.buffered:
-            self.superseded += 1
-            self._succeed(item, after, now)
+        """Bury an item; if that cannot be done, it has to live on."""
+        moved, burial = self._death(item, cause, now, reason, error)
+        self._move(item, moved, now, burial)
+
+    # Getting into the line, and out
+
+    def _place(
+        self, item: Item[K, V], now: float, *, due: float, expires: float, place: Place = "back"
+    ) -> None:
+        """Let an item wait: in the line, or until it is due."""
+        if due > now or expires != inf or item.extra is not None:
+            extra = self._timers_of(item)
+            extra.due = due if due > now else -inf
+            extra.expires = expires
+            if due <= now and expires == inf:
+                extra.number = 0
+        if due > now:
+            self.delayed[item.key] = item
+            self._set_deadline(item, min(due, expires))
             return
-        again = self._make(self._queue, item.key, item.value)
-        again.tenant = item.tenant
-        again.priority = item.priority
-        if after is not None:
-            again.value = after.value
-            again.priority = max(item.priority, after.priority)
-        again.deliveries = deliveries
-        again.cancellations = cancellations
-        if expiries is None and item.extra is not None:
-            expiries = item.extra.expiries
-        if expiries:
-            self._extra(again).expiries = expiries
-        if delay > 0:
-            self._extra(again).not_before = now + delay
-        if place != "back":
-            again.token = item.token
-        self._place(again, now, due=now + delay, expires=expires, place=place)
-
-    def _succeed(self, item: Item[K, V], after: Successor[V], now: float) -> None:
-        self.buffered -= 1
-        fresh = self._make(self._queue, item.key, after.value)
-        fresh.tenant = item.tenant
-        fresh.priority = after.priority
-        self._place(fresh, now, due=after.due, expires=after.expires)
-
-    def _die(self, item: Item[K, V], now: float, reason: str, error: str | None) -> None:
-        """Bury an item that is nowhere any more; if that cannot be done, it has to live on."""
-        after = item.after
-        succeeded = after is not None and after.buffered
-        value = item.value if after is None or succeeded else after.value
-        fate = self._bury(item, value, reason, error)
-        if fate == "dead":
-            self.dead += 1
-        elif fate == "dropped":
-            self.dropped += 1
+        item.since = now
+        schedule = self.schedule
+        if schedule is None and (item.tenant is not None or item.priority != NORMAL):
+            schedule = self._make_schedule()
+        if schedule is not None:
+            schedule.push(item, place)
+            self.ready[item.key] = item
         else:
-            backoff = self._retry.backoff
-            delay = _UNBURIED if backoff is None else backoff.ceiling
-            self._return(item, now, "back", item.deliveries, 0, delay=delay)
-            return
-        if after is not None and after.buffered:
-            self._succeed(item, after, now)
+            assert self.line is not None
+            self.line.join(item, place)
+        self._set_deadline(item, expires)
+
+    def _take_out(self, item: Item[K, V]) -> None:
+        """Let an item wait no more."""
+        if self.delayed.get(item.key) is item:
+            del self.delayed[item.key]
+        elif self.line is not None:
+            self.line.leave(item)
+        else:
+            assert self.schedule is not None
+            del self.ready[item.key]
+            self.schedule.remove(item)
+        self._set_deadline(item, inf)
+
+    def _timers_of(self, item: Item[K, V]) -> ItemTimers:
+        if item.extra is None:
+            item.extra = ItemTimers()
+        return item.extra
+
+    def _set_deadline(self, item: Item[K, V], deadline: float) -> None:
+        if item.deadline != inf:
+            self._deadlines.drop(item)
+        item.deadline = deadline
+        if deadline != inf:
+            self._deadlines.add_in_order(deadline, self._order(item), item)
+
+    def _order(self, item: Item[K, V]) -> int:
+        """Return an item's place among those that fall due at the same time."""
+        if self.leased.get(item.key) is item:
+            return item.token
+        timers = self._timers_of(item)
+        if not timers.number:
+            self._timers = timers.number = self._timers + 1
+        return _AFTER_LEASES + timers.number

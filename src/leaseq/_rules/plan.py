@@ -1,8 +1,8 @@
-"""What will have become of a queue's keys, step by step, before the first step is taken. Sans-IO.
+"""The states of a queue's keys after steps that are not taken yet. Sans-IO.
 
-The steps of a transaction are done all or none. So each is planned here first: `Outlook` follows
-the moves of the ledger's table for those keys that the transaction touches, and raises what the
-ledger would raise. What an outlook had no objection to cannot fail.
+The steps of a transaction are done all or none. So each is planned here first: `Plan` follows the
+moves of the table for those keys that the transaction touches, and raises what the ledger would
+raise. What a plan had no objection to cannot fail.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from .._core.errors import InvalidLeaseError
-from .stock import check_put_on
+from .ledger import Ledger
+from .moves import check_put_on
 
 if TYPE_CHECKING:
     from .._core.requests import PutRequest
     from .item import Item
-    from .ledger import Ledger
 
-__all__ = ["Outlook"]
+__all__ = ["Plan"]
 
 
 class _Key:
@@ -34,7 +34,7 @@ class _Key:
         self.done = done  # so lately that it is not taken again
 
 
-class Outlook:
+class Plan:
     """A queue as it will be after the steps that are planned so far.
 
     Attributes:

@@ -4,62 +4,79 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from math import inf
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.heap import Heap
+from .moves import OLD, Place
 
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Line", "Place"]
+__all__ = ["Ranks", "ReadyList", "last_token"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Place = Literal["front", "back", "old"]
+
+def last_token(item: Item[K, V]) -> int | None:
+    """Return the token of the last lease on an item that waits, if it is at its old place."""
+    return item.token + OLD if -OLD < item.token < 0 else None
 
 
-class Line(Generic[K, V]):
+class Ranks:
+    """The next ranks at the front and at the back, of all lines of a queue together."""
+
+    __slots__ = ("back", "front")
+
+    def __init__(self) -> None:
+        self.front = -OLD
+        self.back = 0
+
+
+class ReadyList(Generic[K, V]):
     """Items in the order in which they are handed out.
 
     Most join at the back. Those that were handed out before may join at their *old place*: in front
     of all that was not handed out, in the order of their hand-outs among each other; or at the
-    *front*, before these. While they wait, their `token` is their rank there, the last lease's or a
-    negative one; that of all others is 0.
+    *front*, before these. While they wait, their `token` is their rank: negative for these two, at
+    the old place the last lease's token less `OLD`. At the back ranks are positive, in the order
+    of joining; or 0, for items that were put the short way, whose order `items` alone has.
 
     Attributes:
         items: All of them by key; those at the back in their order, the others before these.
         special: Whether any is not at the back, so that the first of `items` need not be the first.
     """
 
-    __slots__ = ("_front", "_ranked", "items", "special")
+    __slots__ = ("_ranked", "_ranks", "items", "special")
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
         self.items: OrderedDict[K, Item[K, V]] = OrderedDict()
         self.special = False
-        self._front = 0
+        self._ranks = ranks
         self._ranked: Heap[Item[K, V]] | None = None  # most lines never need one
 
     def __iter__(self) -> Iterator[Item[K, V]]:
-        return iter(sorted(self.items.values(), key=lambda item: item.token or inf))
+        return iter(sorted(self.items.values(), key=lambda item: min(item.token, 0)))
 
     def first(self) -> Item[K, V]:
-        """The first item; there must be one. O(1), amortised."""
-        ranked = self._ranked.first() if self.special and self._ranked is not None else None
-        return next(iter(self.items.values())) if ranked is None else ranked[1]
+        """Return the first item; there must be one. O(1), amortised."""
+        if self.special and self._ranked is not None:
+            ranked = self._ranked.first()
+            if ranked is not None:
+                return ranked[1]
+        return next(iter(self.items.values()))
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""
         self.items[item.key] = item
+        ranks = self._ranks
         if place == "back":
-            item.token = 0
+            ranks.back = item.token = ranks.back + 1
             return
         if place == "front":
-            self._front -= 1
-            item.token = self._front
-        else:  # it may come from another line, with its rank there
-            self._front = min(self._front, item.token)
+            ranks.front = item.token = ranks.front - 1
+        elif item.token > 0:  # one that comes from another line has its rank
+            item.token -= OLD
         self.items.move_to_end(item.key, last=False)
         if self._ranked is None:
             self._ranked = Heap(
@@ -70,7 +87,7 @@ class Line(Generic[K, V]):
 
     def leave(self, item: Item[K, V]) -> None:
         """Take an item out. O(1), amortised."""
-        if item.token and self._ranked is not None:
+        if item.token < 0 and self._ranked is not None:
             self._ranked.drop(item)
             self.special = len(self._ranked) > 0
         del self.items[item.key]

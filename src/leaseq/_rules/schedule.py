@@ -9,8 +9,8 @@ in an ideal world, where all who have something ready are served at once, each a
 weight. So ``finish = start + 1 / weight``, and after a hand-out the finish is the next start. The
 *virtual time* moves on by one item over the sum of the competing weights for each item handed out,
 and leaps to the earliest start when it is behind them all. Of those whose start it has reached,
-the *eligible*, the one with the earliest finish is next. Nobody is ever more than one item ahead
-of or behind the ideal world.
+the *eligible*, the one with the earliest finish is next; of equal finishes, the one whose next
+item arrived first. Nobody is ever more than one item ahead of or behind the ideal world.
 
 A tenant *competes* while it has something ready and is under its cap. When it comes back, its
 start is its own or the virtual time, whichever is later: it gets no credit for having idled. A
@@ -22,6 +22,8 @@ start, for then a new one would get the same. Of those that are ahead of it only
 remembered, those that are furthest ahead.
 
 Virtual times are integers, so that they stay exact however long a queue lives.
+
+The same is said in `moves.py` in a few lines, without the heaps; a test compares.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.heap import Heap
 from .._core.policies import Tenant
-from .ready_list import Line, Place
+from .moves import ITEM, Place, cost_of, shares_of
+from .ready_list import Ranks, ReadyList
 
 if TYPE_CHECKING:
     from .item import Item
@@ -42,8 +45,7 @@ __all__ = ["Schedule"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-_SHARE = 1 << 20  # the weight 1.0, as an integer
-_ITEM = 1 << 80  # the cost of one item at a weight of one 2**20th
+_RANKS = 64  # bits of a rank, in a tag
 _REMEMBERED = 1024  # idle tenants ahead of the virtual time that are kept
 
 
@@ -60,26 +62,30 @@ class _Account(Generic[K, V]):
         "max_in_flight",
         "name",
         "priorities",
+        "ranks",
         "ready",
         "shares",
         "start",
+        "tag",
     )
 
-    def __init__(self, name: str | None, tenant: Tenant) -> None:
+    def __init__(self, name: str | None, tenant: Tenant, ranks: Ranks) -> None:
         self.name = name
-        self.lines: dict[int, Line[K, V]] = {}
+        self.ranks = ranks
+        self.lines: dict[int, ReadyList[K, V]] = {}
         self.priorities: list[int] = []  # those of `lines`, lowest first
         self.ready = 0
         self.in_flight = 0
         self.start = 0
+        self.tag = 0  # while it is eligible: its finish, and then the rank of its next item
         self.competing = False
         self.eligible = False
         self.idle = False
         self.set(tenant)
 
     def set(self, tenant: Tenant) -> None:
-        self.shares = max(1, round(tenant.weight * _SHARE))
-        self.cost = _ITEM // self.shares
+        self.shares = shares_of(tenant.weight)
+        self.cost = cost_of(self.shares)
         self.max_in_flight = tenant.max_in_flight
 
     @property
@@ -97,7 +103,7 @@ class _Account(Generic[K, V]):
     def push(self, item: Item[K, V], place: Place) -> None:
         line = self.lines.get(item.priority)
         if line is None:
-            line = self.lines[item.priority] = Line()
+            line = self.lines[item.priority] = ReadyList(self.ranks)
             insort(self.priorities, item.priority)
         line.join(item, place)
         self.ready += 1
@@ -116,14 +122,17 @@ class Schedule(Generic[K, V]):
 
     Args:
         tenants: Weights and caps of those that have other than the usual ones.
+        ranks: The ranks of items, if some were given by now.
     """
 
-    def __init__(self, tenants: Mapping[str, Tenant] = {}) -> None:
+    def __init__(self, tenants: Mapping[str, Tenant] = {}, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or Ranks()
+        self._fair = bool(tenants)  # there are tenants, and not only priorities
         self._tenants: dict[str | None, Tenant] = dict(tenants.items())
         self._accounts: dict[str | None, _Account[K, V]] = {}
         self._now = 0  # the virtual time
         self._shares = 0  # of all that compete
-        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.eligible and a.finish == n)
+        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.eligible and a.tag == n)
         self._early: Heap[_Account[K, V]] = Heap(
             lambda n, a: a.competing and not a.eligible and a.start == n
         )
@@ -140,6 +149,8 @@ class Schedule(Generic[K, V]):
 
     def set(self, name: str | None, tenant: Tenant) -> None:
         """Give a tenant another weight or cap, from its next hand-out on. O(log tenants)."""
+        if not self._fair:
+            self._begin()
         self._tenants[name] = tenant
         account = self._accounts.get(name)
         if account is not None:
@@ -151,9 +162,14 @@ class Schedule(Generic[K, V]):
 
     def push(self, item: Item[K, V], place: Place) -> None:
         """An item is ready. O(log tenants)."""
+        if not self._fair and item.tenant is not None:
+            self._begin()
         account = self._account(item.tenant)
         account.push(item, place)
-        self._compete(account)
+        if not account.eligible:
+            self._compete(account)
+        elif place != "back" or len(account.lines[item.priority].items) == 1:
+            self._follow(account)  # it may be the next one
 
     def remove(self, item: Item[K, V]) -> None:
         """An item is not ready any more, but not handed out either. O(log tenants)."""
@@ -162,6 +178,8 @@ class Schedule(Generic[K, V]):
         if not account.ready:
             self._withdraw(account)
             self._rest(account)
+        elif account.eligible:
+            self._follow(account)
 
     def hand_out(self, item: Item[K, V], *, restricted: bool) -> None:
         """A ready item of a tenant that competes is leased. O(log tenants).
@@ -172,7 +190,7 @@ class Schedule(Generic[K, V]):
         """
         account = self._accounts[item.tenant]
         if not restricted:
-            self._now += -(-_ITEM // self._shares)
+            self._now += -(-ITEM // self._shares)
         account.remove(item)
         account.in_flight += 1
         (self._eligible if account.eligible else self._early).drop(account)
@@ -211,9 +229,7 @@ class Schedule(Generic[K, V]):
                 self._now = max(self._now, first[1].start)
             if first[1].start <= self._now:
                 while first is not None and first[1].start <= self._now:
-                    account = early.pop()
-                    account.eligible = True
-                    eligible.add(account.finish, account)
+                    self._be_eligible(early.pop())
                     first = early.first()
                 turn = eligible.first()
         return None if turn is None else turn[1].head()
@@ -224,14 +240,31 @@ class Schedule(Generic[K, V]):
         competing = [account for account in accounts if account is not None and account.competing]
         if not competing:
             return None
-        return min(competing, key=lambda account: account.finish).head()
+        first = min(competing, key=lambda account: (account.finish, account.head().token))
+        return first.head()
 
     # Accounts
+
+    def _begin(self) -> None:
+        """Begin to count turns with the first tenant: what went before is forgotten."""
+        self._fair = True
+        self._now = 0
+        account = self._accounts.get(None)
+        if account is None:
+            return
+        if account.idle:
+            self._idle.drop(account)
+            account.idle = False
+            del self._accounts[None]
+            return
+        self._withdraw(account)
+        account.start = 0
+        self._compete(account)
 
     def _account(self, name: str | None) -> _Account[K, V]:
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = _Account(name, self.tenant(name))
+            account = self._accounts[name] = _Account(name, self.tenant(name), self._ranks)
         elif account.idle:
             self._idle.drop(account)
             account.idle = False
@@ -251,11 +284,24 @@ class Schedule(Generic[K, V]):
             self._shares -= account.shares
 
     def _file(self, account: _Account[K, V]) -> None:
-        account.eligible = account.start <= self._now
-        if account.eligible:
-            self._eligible.add(account.finish, account)
+        if account.start <= self._now:
+            self._be_eligible(account)
         else:
+            account.eligible = False
             self._early.add(account.start, account)
+
+    def _be_eligible(self, account: _Account[K, V]) -> None:
+        account.eligible = True
+        account.tag = tag = (account.start + account.cost << _RANKS) + account.head().token
+        self._eligible.add(tag, account)
+
+    def _follow(self, account: _Account[K, V]) -> None:
+        """File an eligible account anew, if it has another next item."""
+        tag = (account.finish << _RANKS) + account.head().token
+        if tag != account.tag:
+            self._eligible.drop(account)
+            account.tag = tag
+            self._eligible.add(tag, account)
 
     def _rest(self, account: _Account[K, V]) -> None:
         """Let an account idle that has nothing ready and nothing leased, and forget what may be."""

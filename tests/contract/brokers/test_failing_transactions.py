@@ -16,6 +16,7 @@ from leaseq import (
     LeaseAlreadyAcknowledgedError,
     LeasedQueue,
     LeaseLostError,
+    LeaseqError,
     QueueClosedError,
     Retry,
     TimekeeperNotRunningError,
@@ -104,6 +105,22 @@ async def test_a_full_queue_is_a_failure(broker: Broker, orders: AnyQueue) -> No
             tx.put(small, "c", 2)  # will be there
     assert await in_line(small) == ["a"]
     assert lease.ended is None
+
+
+async def test_no_room_and_a_lost_lease_are_both_told(broker: Broker) -> None:
+    small = await broker.queue("small", max_size=1)
+    lease = await lease_of(small, "a")
+    with pytest.raises(TransactionError, match="because of 2") as caught:
+        async with broker.transaction() as tx:
+            tx.put(small, "b", 1)
+            tx.put(small, "c", 1)
+            tx.ack(lease)
+            await small.ack(lease)
+    first, second = caught.value.failures
+    assert type(first) is LeaseAlreadyAcknowledgedError
+    assert type(second) is LeaseqError
+    assert "no room for 2 more" in str(second)
+    assert await small.qsize() == 0
 
 
 async def test_what_fits_a_small_queue_is_put(broker: Broker) -> None:

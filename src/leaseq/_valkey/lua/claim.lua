@@ -63,7 +63,7 @@ local claiming = lazily(function()
     q.token = max(q.token + 1, wall)
     q.handed_out = q.handed_out + 1
     q.n_leased = q.n_leased + 1
-    item.state, item.rank, item.since = LEASED, q.token, now
+    item.state, item.rank, item.since, item.order = LEASED, q.token, now, 0
     item.deliveries = item.deliveries + 1
     item.process, item.consumer = process, request.consumer
   end
@@ -72,14 +72,14 @@ local claiming = lazily(function()
     call("ZREM", q.ready, member_of(key, item))
     q.n_ready = q.n_ready - 1
     if item.expires < NEVER then
-      call("ZREM", q.timers, key)
+      call("ZREM", q.timers, timer_member(key, item))
     end
     if q.fair then
       schedule.hand_out(q, item.tenant, request.restricted)
     end
     make_lease(q, item, request)
     write_item(q, key, item)
-    call("ZADD", q.leased, now + request.lease, key)
+    call("ZADD", q.leased, now + request.lease, lease_member(key, item))
     return lease_of(key, item)
   end
 
@@ -114,14 +114,14 @@ local claiming = lazily(function()
       local item = unpack_item(raw[n])
       q.n_ready = q.n_ready - 1
       if item.expires < NEVER then
-        call("ZREM", q.timers, key)
+        call("ZREM", q.timers, timer_member(key, item))
       end
       if item.expires > now then
         make_lease(q, item, request)
         items[#items + 1] = key
         items[#items + 1] = pack_item(item)
         ends[#ends + 1] = deadline
-        ends[#ends + 1] = key
+        ends[#ends + 1] = lease_member(key, item)
         leases[#leases + 1] = lease_of(key, item)
       else
         moves.outlive(q, key, item)

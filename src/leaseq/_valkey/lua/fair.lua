@@ -1,8 +1,10 @@
 -- Whose turn it is between tenants: WF2Q+, as schedule.py has it and explains it.
 --
 -- Each tenant has an account, in the queue's hash under its name: what it has ready and leased, its
--- start, and whether it competes. Those that compete are in `eligible`, by their finish, if the
--- virtual time has reached their start, else in `early`, by it. Those with nothing ready and
+-- start, whether it competes, and the priority and the rank of its next item. Those that compete are
+-- in `eligible`, by their finish, if the virtual time has reached their start, else in `early`, by
+-- it. The members of `eligible` have the rank of the next item, in seven bytes, before the name: so of
+-- equal finishes the one comes first whose next item arrived first. Those with nothing ready and
 -- nothing leased are in `idle`, by their start, until a new account would be as good. Weights and
 -- caps that were asked for are kept beside the accounts, in the field "%" .. tenant.
 --
@@ -43,10 +45,12 @@ local schedule = lazily(function()
       if not raw then
         return nil
       end
-      local ready, in_flight, start, competing, eligible, idle, shares, cap = cmsgpack.unpack(raw)
+      local ready, in_flight, start, competing, eligible, idle, shares, cap, priority, rank =
+        cmsgpack.unpack(raw)
       account = {
         ready = ready, in_flight = in_flight, start = start, competing = competing == 1,
         eligible = eligible == 1, idle = idle == 1, shares = shares, cap = cap,
+        priority = priority, rank = rank,
       }
       q.cached[tenant] = account
     end
@@ -63,7 +67,7 @@ local schedule = lazily(function()
       end
       account = {
         ready = 0, in_flight = 0, start = 0, competing = false, eligible = false, idle = false,
-        shares = shares, cap = cap,
+        shares = shares, cap = cap, priority = 0, rank = 0,
       }
       q.cached[tenant] = account
     elseif account.idle then
@@ -74,13 +78,45 @@ local schedule = lazily(function()
     return account
   end
 
+  local function tag(tenant, account)
+    return struct.pack(">I7", account.rank + BIAS) .. tenant
+  end
+
+  local function tenant_of(tagged)
+    return sub(tagged, 8)
+  end
+
   local function file(q, tenant, account)
     account.eligible = account.start <= q.virtual
     if account.eligible then
-      call("ZADD", q.eligible, finish(account), tenant)
+      call("ZADD", q.eligible, finish(account), tag(tenant, account))
     else
       call("ZADD", q.early, account.start, tenant)
     end
+  end
+
+  local function unfile(q, tenant, account)
+    if account.eligible then
+      call("ZREM", q.eligible, tag(tenant, account))
+    else
+      call("ZREM", q.early, tenant)
+    end
+  end
+
+  -- A tenant has another next item.
+  local function follow(q, tenant, account, priority, rank)
+    if account.eligible and rank ~= account.rank then
+      call("ZREM", q.eligible, tag(tenant, account))
+      account.rank = rank
+      call("ZADD", q.eligible, finish(account), tag(tenant, account))
+    end
+    account.priority, account.rank = priority, rank
+  end
+
+  -- The priority and the rank of a tenant's next item; there must be one.
+  local function next_place(q, tenant)
+    local from = "[" .. prefix_of(tenant)
+    return read_place(call("ZRANGE", q.ready, from, "+", "BYLEX", "LIMIT", 0, 1)[1])
   end
 
   local function compete(q, tenant, account)
@@ -94,7 +130,7 @@ local schedule = lazily(function()
 
   local function withdraw(q, tenant, account)
     if account.competing then
-      call("ZREM", account.eligible and q.eligible or q.early, tenant)
+      unfile(q, tenant, account)
       account.competing, account.eligible = false, false
       q.shares = q.shares - account.shares
     end
@@ -126,7 +162,8 @@ local schedule = lazily(function()
         account.changed = false
         call("HSET", q.accounts, tenant, pack(
           account.ready, account.in_flight, account.start, account.competing and 1 or 0,
-          account.eligible and 1 or 0, account.idle and 1 or 0, account.shares, account.cap
+          account.eligible and 1 or 0, account.idle and 1 or 0, account.shares, account.cap,
+          account.priority, account.rank
         ))
       end
     end
@@ -153,19 +190,28 @@ local schedule = lazily(function()
     end
   end
 
-  local function push(q, tenant)
+  local function push(q, item)
+    local tenant = item.tenant
     local account = account_of(q, tenant)
     account.ready = account.ready + 1
+    local higher = item.priority > account.priority
+    local first = item.priority == account.priority and item.rank < account.rank
+    if account.ready == 1 or higher or first then
+      follow(q, tenant, account, item.priority, item.rank)
+    end
     compete(q, tenant, account)
   end
 
   -- An item is not ready any more, but not handed out either.
-  local function remove(q, tenant)
+  local function remove(q, item)
+    local tenant = item.tenant
     local account = account_of(q, tenant)
     account.ready = account.ready - 1
     if account.ready == 0 then
       withdraw(q, tenant, account)
       rest(q, tenant, account)
+    elseif item.priority == account.priority and item.rank == account.rank then
+      follow(q, tenant, account, next_place(q, tenant))
     end
   end
 
@@ -178,8 +224,11 @@ local schedule = lazily(function()
     end
     account.ready = account.ready - 1
     account.in_flight = account.in_flight + 1
-    call("ZREM", account.eligible and q.eligible or q.early, tenant)
+    unfile(q, tenant, account)
     account.start = account.start + cost(account)
+    if account.ready > 0 then
+      account.priority, account.rank = next_place(q, tenant)
+    end
     if may_compete(account) then
       file(q, tenant, account)
     else
@@ -212,29 +261,38 @@ local schedule = lazily(function()
       local turn = call("ZRANGE", q.eligible, 0, 0)[1]
       local first = call("ZRANGE", q.early, 0, 0, "WITHSCORES")
       if not first[1] then
-        return turn
+        return turn and tenant_of(turn)
       end
       local start = tonumber(first[2])
       if not turn then
         q.virtual = max(q.virtual, start)
       end
       if start > q.virtual then
-        return turn
+        return tenant_of(turn)
       end
       call("ZREM", q.early, first[1])
       local account = find(q, first[1])
       account.eligible, account.changed = true, true
-      call("ZADD", q.eligible, finish(account), first[1])
+      call("ZADD", q.eligible, finish(account), tag(first[1], account))
     end
+  end
+
+  -- A tenant that competes, mostly the one whose turn it is; nil: none does.
+  local function peek_turn(q)
+    local turn = call("ZRANGE", q.eligible, 0, 0)[1]
+    return turn and tenant_of(turn) or call("ZRANGE", q.early, 0, 0)[1]
   end
 
   -- The tenant whose turn it is among some; nil: none competes.
   local function next_of(q, tenants)
-    local first, earliest
+    local first, earliest, rank
     for _, tenant in ipairs(tenants) do
       local account = find(q, tenant)
-      if account and account.competing and (not first or finish(account) < earliest) then
-        first, earliest = tenant, finish(account)
+      if account and account.competing then
+        local mine = finish(account)
+        if not first or mine < earliest or (mine == earliest and account.rank < rank) then
+          first, earliest, rank = tenant, mine, account.rank
+        end
       end
     end
     return first
@@ -246,6 +304,9 @@ local schedule = lazily(function()
     if q.n_ready + q.n_leased > 0 then
       local account = account_of(q, "")
       account.ready, account.in_flight = q.n_ready, q.n_leased
+      if q.n_ready > 0 then
+        account.priority, account.rank = next_place(q, "")
+      end
       compete(q, "", account)
     end
   end
@@ -263,7 +324,7 @@ local schedule = lazily(function()
 
   return {
     push = push, remove = remove, hand_out = hand_out, ended = ended, claimable = claimable,
-    next_turn = next_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
+    next_turn = next_turn, peek_turn = peek_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
     flush = flush, find = find, withdraw = withdraw, rest = rest,
   }
 end)

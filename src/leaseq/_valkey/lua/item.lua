@@ -3,6 +3,11 @@
 -- The header is an array that ends with its last unusual value, so that a fresh item's is the
 -- fifteen bytes of its state, its place in line, and since when it has it. An item that is leased
 -- has its token where one that waits has its rank. The body is opaque, or a packed letter.
+--
+-- Of what falls due at one time, leases come first, in the order of their tokens, then those that
+-- wait, in the order in which they were put: by their `order`, a number that an item is given with
+-- its first timer and keeps while it waits. One that is delayed has it in place of its rank, one
+-- that is ready and has a time to live in place of its due time.
 
 local READY, DELAYED, LEASED = 0, 1, 2
 local UPDATE, BUFFERED = 1, 2
@@ -11,8 +16,9 @@ local USUAL = { nil, nil, nil, NORMAL, 0, "", "", 0, 0, 0, 0, 0, "", 0, 0 }
 
 local function pack_item(item)
   local header = {
-    item.state, item.rank, item.since, item.priority, item.deliveries, item.tenant, item.process,
-    item.cancellations, item.expiries, item.expires == NEVER and 0 or item.expires, item.due,
+    item.state, item.state == DELAYED and item.order or item.rank, item.since, item.priority,
+    item.deliveries, item.tenant, item.process, item.cancellations, item.expiries,
+    item.expires == NEVER and 0 or item.expires, item.state == READY and item.order or item.due,
     item.rest, item.consumer, item.after, item.letter,
   }
   local last = 15
@@ -30,10 +36,12 @@ end
 
 local function unpack_item(raw)
   local at, h = unpack_one(raw)
-  local expires = h[10]
+  local state, expires = h[1], h[10]
+  local waits = state ~= LEASED
   return {
-    state = h[1],
-    rank = h[2], -- in line, or the token
+    state = state,
+    rank = state == DELAYED and 0 or h[2], -- in line, or the token
+    order = waits and (state == DELAYED and h[2] or h[11]) or 0, -- among what falls due
     since = h[3], -- ready or leased
     priority = h[4] or NORMAL,
     deliveries = h[5] or 0,
@@ -42,7 +50,7 @@ local function unpack_item(raw)
     cancellations = h[8] or 0,
     expiries = h[9] or 0, -- leases on it that ran out
     expires = (not expires or expires == 0) and NEVER or expires, -- when its time to live is over
-    due = h[11] or 0,
+    due = state == DELAYED and h[11] or 0,
     rest = h[12] or 0, -- no put may make it due earlier: it rests after a failure
     consumer = h[13] or "",
     after = h[14] or 0,
@@ -54,7 +62,7 @@ end
 local function new_item(body, tenant, priority, expires)
   return {
     priority = priority, deliveries = 0, tenant = tenant, process = "", cancellations = 0,
-    expiries = 0, expires = expires, due = 0, rest = 0, consumer = "", after = 0, letter = 0,
+    expiries = 0, expires = expires, order = 0, due = 0, rest = 0, consumer = "", after = 0, letter = 0,
     body = body,
   }
 end
@@ -92,4 +100,43 @@ local function lease_of(key, item)
     key, read_body(item.body, item.letter), digits(item.rank), item.priority, item.tenant,
     item.deliveries, item.cancellations, item.letter,
   }
+end
+
+-- The ready items of a queue are one sorted set, all of one score, so that it is in the order of its
+-- members: tenant, then priority, the highest first, then rank, then the key. All lines of all
+-- tenants and priorities are so in one set; the first member is the head of a queue without
+-- tenants, and the first with a tenant's prefix the head of that tenant's lines.
+--
+-- Three places are in one rank. Those at the *back* are counted up from 1. Those at their *old
+-- place* come before all of these, in the order of their hand-outs: their rank is the last lease's
+-- token less 2^52. Those at the *front* come before these: they are counted down from -2^52.
+
+local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
+local BIAS = OLD + OLD / 2 -- makes all ranks positive, and keeps them below 2^53
+
+local function prefix_of(tenant)
+  if tenant == "" then
+    return "\0"
+  end
+  return struct.pack(">BI2", 1, #tenant - 1) .. sub(tenant, 2)
+end
+
+local function member_of(key, item)
+  local place = struct.pack(">I4I7", 2147483647 - item.priority, item.rank + BIAS)
+  return prefix_of(item.tenant) .. place .. key
+end
+
+-- Where the place begins in a member of the line, less one.
+local function place_at(member)
+  return byte(member) == 0 and 1 or 3 + byte(member, 2) * 256 + byte(member, 3)
+end
+
+local function key_of(member)
+  return sub(member, place_at(member) + 12)
+end
+
+-- The priority and the rank of a member.
+local function read_place(member)
+  local order, rank = struct.unpack(">I4I7", member, place_at(member) + 1)
+  return 2147483647 - order, rank - BIAS
 end

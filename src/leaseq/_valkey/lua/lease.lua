@@ -1,4 +1,15 @@
 -- Leases: whether one holds its item, and its end.
+--
+-- The leases of a queue are a sorted set by their deadlines, whose members are the token, in seven
+-- bytes, and the key: so of equal deadlines they are in the order of their hand-outs.
+
+local function lease_member(key, item)
+  return struct.pack(">I7", item.rank) .. key
+end
+
+local function leased_key(member)
+  return sub(member, 8)
+end
 
 -- The item that a lease holds, past its deadline or not; nil: it holds nothing any more.
 local function find_leased(q, key, token)
@@ -11,7 +22,7 @@ end
 -- The item that a lease holds. One past its deadline is lost, whether or not it was swept.
 local function find_held(q, key, token)
   local item = find_leased(q, key, token)
-  if item and tonumber(call("ZSCORE", q.leased, key)) > now then
+  if item and tonumber(call("ZSCORE", q.leased, lease_member(key, item))) > now then
     return item
   end
 end
@@ -20,7 +31,7 @@ end
 local function end_lease(q, key, item)
   q.changed = true
   item.expires = NEVER
-  call("ZREM", q.leased, key)
+  call("ZREM", q.leased, lease_member(key, item))
   q.n_leased = q.n_leased - 1
   if q.fair and schedule.ended(q, item.tenant) then
     q.freed = q.freed or {}
@@ -28,11 +39,11 @@ local function end_lease(q, key, item)
   end
 end
 
--- Which of those with a deadline is the first whose deadline has passed, and when; nil: none.
+-- The key of the first whose deadline has passed, of leases or timers, and when; nil: none has.
 local function first_over(line)
   local first = call("ZRANGE", line, 0, 0, "WITHSCORES")
   local deadline = tonumber(first[2]) or NEVER
   if deadline <= now then
-    return first[1], deadline
+    return sub(first[1], 8), deadline
   end
 end

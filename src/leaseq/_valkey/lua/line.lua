@@ -1,36 +1,18 @@
--- The line: which items wait, in which order, and how they get in and out.
---
--- The ready items of a queue are one sorted set, all of one score, so that it is in the order of its
--- members: tenant, then priority, the highest first, then rank, then the key. All lines of all
--- tenants and priorities are so in one set; the first member is the head of a queue without
--- tenants, and the first with a tenant's prefix the head of that tenant's lines.
---
--- Three places are in one rank. Those at the *back* are counted up from 1. Those at their *old
--- place* come before all of these, in the order of their hand-outs: their rank is the last lease's
--- token less 2^52. Those at the *front* come before these: they are counted down from -2^52.
+-- The line: which items wait, and how they get in and out. How it is kept is said in item.lua.
 
-local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
-local BIAS = OLD + OLD / 2 -- makes all ranks positive, and keeps them below 2^53
+-- The timers of a queue are a sorted set by when something happens to an item that waits, whose
+-- members are the item's `order`, in seven bytes, and its key.
 
-local function prefix_of(tenant)
-  if tenant == "" then
-    return "\0"
+local function timer_member(key, item)
+  return struct.pack(">I7", item.order) .. key
+end
+
+local function set_timer(q, key, item, time)
+  if item.order == 0 then
+    q.seq = q.seq + 1
+    item.order = q.seq
   end
-  return struct.pack(">BI2", 1, #tenant - 1) .. sub(tenant, 2)
-end
-
-local function member_of(key, item)
-  local place = struct.pack(">I4I7", 2147483647 - item.priority, item.rank + BIAS)
-  return prefix_of(item.tenant) .. place .. key
-end
-
--- Where the place begins in a member of the line, less one.
-local function place_at(member)
-  return byte(member) == 0 and 1 or 3 + byte(member, 2) * 256 + byte(member, 3)
-end
-
-local function key_of(member)
-  return sub(member, place_at(member) + 12)
+  call("ZADD", q.timers, time, timer_member(key, item))
 end
 
 -- The first ready item of a tenant, or of a queue without tenants; there must be one.
@@ -69,6 +51,21 @@ local function next_item(q)
   end
 end
 
+-- The key and the tenant of an item that can be claimed, mostly of the next one; nil: none can be.
+-- Unlike `next_item` it may be asked by the way: it moves no virtual time.
+local function some_item(q)
+  if q.n_ready == 0 then
+    return nil
+  end
+  if not q.fair then
+    return head(q), ""
+  end
+  local tenant = schedule.peek_turn(q)
+  if tenant then
+    return head(q, tenant), tenant
+  end
+end
+
 -- Let an item wait, in the line or until it is due. It is written by who calls. `since` is when it
 -- became ready, if that was before anybody noticed.
 local function join(q, key, item, due, place, since)
@@ -76,7 +73,7 @@ local function join(q, key, item, due, place, since)
   if due > now then
     item.state, item.due, item.rank, item.since = DELAYED, due, 0, 0
     q.n_delayed = q.n_delayed + 1
-    call("ZADD", q.timers, min(due, item.expires), key)
+    set_timer(q, key, item, min(due, item.expires))
     return
   end
   item.state, item.due, item.rest, item.since = READY, 0, 0, since or now
@@ -94,10 +91,12 @@ local function join(q, key, item, due, place, since)
   end
   q.n_ready = q.n_ready + 1
   if q.fair then
-    schedule.push(q, item.tenant)
+    schedule.push(q, item)
   end
   if item.expires < NEVER then
-    call("ZADD", q.timers, item.expires, key)
+    set_timer(q, key, item, item.expires)
+  else
+    item.order = 0
   end
   local came = q.came or {}
   q.came = came
@@ -117,15 +116,15 @@ end
 local function take_out(q, key, item)
   if item.state == DELAYED then
     q.n_delayed = q.n_delayed - 1
-    call("ZREM", q.timers, key)
+    call("ZREM", q.timers, timer_member(key, item))
     return
   end
   q.n_ready = q.n_ready - 1
   call("ZREM", q.ready, member_of(key, item))
   if item.expires < NEVER then
-    call("ZREM", q.timers, key)
+    call("ZREM", q.timers, timer_member(key, item))
   end
   if q.fair then
-    schedule.remove(q, item.tenant)
+    schedule.remove(q, item)
   end
 end

@@ -45,8 +45,10 @@ local looks = lazily(function()
 
   local leased = looking({
     see = function(q)
-      local result = call("ZRANGE", q.leased, 0, -1)
-      table.insert(result, 1, "ok")
+      local result = { "ok" }
+      for n, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
+        result[n + 1] = leased_key(member)
+      end
       return result
     end,
   })
@@ -108,7 +110,7 @@ local looks = lazily(function()
       local leases = {}
       local members = call("ZRANGE", q.leased, 0, -1, "WITHSCORES")
       for n = 1, #members, 2 do
-        local key, deadline = members[n], tonumber(members[n + 1])
+        local key, deadline = leased_key(members[n]), tonumber(members[n + 1])
         local item = read_item(q, key)
         local left = deadline == NEVER and -1 or max(0, deadline - now)
         leases[#leases + 1] = {
@@ -169,7 +171,7 @@ local looks = lazily(function()
     end
     local result = lease_of(key, item)
     table.insert(result, 1, "ok")
-    local deadline = tonumber(call("ZSCORE", q.leased, key))
+    local deadline = tonumber(call("ZSCORE", q.leased, lease_member(key, item)))
     result[10] = deadline == NEVER and -1 or deadline - now
     result[11] = item.consumer
     return result

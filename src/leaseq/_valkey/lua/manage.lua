@@ -12,7 +12,8 @@ local managing = lazily(function()
       return { "ok", 0 }
     end
     local stay = {}
-    for _, key in ipairs(call("ZRANGE", q.leased, 0, -1)) do
+    for _, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
+      local key = leased_key(member)
       stay[key] = call("HGET", q.items, key)
       local after = call("HGET", q.items, "+" .. key)
       if after then
@@ -116,28 +117,36 @@ local managing = lazily(function()
     return OK
   end
 
-  -- End all leases of a consumer that is gone, as if they had expired.
+  -- End all leases of a consumer that is gone, as if they had expired, in the order of their
+  -- hand-outs. O(leased log leased).
   local function release_all()
     local q = take_queue()
     local consumer = take()
     if not q then
       return GONE
     end
-    local count = 0
-    for _, key in ipairs(call("ZRANGE", q.leased, 0, -1)) do
+    local lost = {}
+    for _, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
+      local key = leased_key(member)
       local item = read_item(q, key)
       if item.consumer == consumer then
-        count = count + 1
-        q.released = q.released + 1
-        events[#events + 1] = { q.index, "lost", key, item.rank }
-        if item.process ~= process then
-          waking.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
-        end
-        end_lease(q, key, item)
-        moves.lose(q, key, item, now)
+        lost[#lost + 1] = { key = key, item = item }
       end
     end
-    return { "ok", count }
+    table.sort(lost, function(one, other)
+      return one.item.rank < other.item.rank
+    end)
+    for _, each in ipairs(lost) do
+      local key, item = each.key, each.item
+      q.released = q.released + 1
+      events[#events + 1] = { q.index, "lost", key, item.rank }
+      if item.process ~= process then
+        waking.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
+      end
+      end_lease(q, key, item)
+      moves.lose(q, key, item, now)
+    end
+    return { "ok", #lost }
   end
 
   return {

@@ -72,7 +72,7 @@ local moves = lazily(function()
       item.body, item.letter = after.body, after.letter
       item.priority = max(item.priority, after.priority)
     end
-    item.rest = delay > 0 and now + delay or 0
+    item.rest, item.order = delay > 0 and now + delay or 0, 0
     let_wait(q, key, item, now + delay, place, since)
   end
 

@@ -58,7 +58,7 @@ local putting = lazily(function()
     item.body, item.letter = body, 0
     if terms.ttl < NEVER then
       item.expires = now + terms.ttl
-      call("ZADD", q.timers, item.expires, key)
+      set_timer(q, key, item, item.expires)
     end
     write_item(q, key, item)
   end
@@ -179,7 +179,7 @@ local putting = lazily(function()
       seen[key] = true
     end
     if places > q.max_size then
-      return { "never" }
+      return { "never", places }
     end
     local waiting = q.n_ready + q.n_delayed
     if places > 0 and waiting + places > q.max_size then

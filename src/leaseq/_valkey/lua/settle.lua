@@ -128,9 +128,9 @@ local settling = lazily(function()
   local undo = settle(find_leased, nil, undo_item)
   -- A server that is full refuses a script's first write if it could take memory. This one takes none,
   -- and leases must be kept; so another write comes first.
-  local extend = settle(find_held, take_span, function(q, key, _, span)
+  local extend = settle(find_held, take_span, function(q, key, item, span)
     call("ZREM", q.leased, "")
-    call("ZADD", q.leased, now + span, key)
+    call("ZADD", q.leased, now + span, lease_member(key, item))
   end)
 
   -- Give leases back to their old places, uncounted, for somebody who leaves.

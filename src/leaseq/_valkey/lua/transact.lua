@@ -113,6 +113,7 @@ local transacting = lazily(function()
 
   local function transact()
     local steps, outlooks, failed = {}, {}, { "failed" }
+    local asked = {} -- the queues, in the order in which they come
     for n = 1, take_number() do
       steps[n] = kinds[take()]()
     end
@@ -127,7 +128,10 @@ local transacting = lazily(function()
       if not q then
         fail(n, "gone")
       else
-        outlooks[q] = outlooks[q] or { keys = {}, waiting = 0, places = 0 }
+        if not outlooks[q] then
+          outlooks[q] = { keys = {}, waiting = 0, places = 0 }
+          asked[#asked + 1] = q
+        end
         outlooks[q].last = n
         local why, what = step.plan(outlooks[q], q)
         if why then
@@ -135,7 +139,8 @@ local transacting = lazily(function()
         end
       end
     end
-    for q, outlook in pairs(outlooks) do
+    for _, q in ipairs(asked) do
+      local outlook = outlooks[q]
       local waiting = q.n_ready + q.n_delayed
       if outlook.places > 0 and waiting + outlook.places > q.max_size then
         fail(outlook.last, "full", digits(outlook.places))

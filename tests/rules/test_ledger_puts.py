@@ -7,9 +7,9 @@ import pytest
 from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, PutOutcome, Tenant
 from leaseq._core.options import ANY_KEY, AnyKey
 from leaseq._core.requests import ClaimRequest, PutRequest
-from leaseq._rules.death import Bury, Fate
 from leaseq._rules.item import Item
-from leaseq._rules.ledger import Ledger
+from leaseq._rules.ledger import Burial, Bury, Death, Ledger
+from leaseq._rules.moves import Fate
 
 StrLedger = Ledger[str, str]
 StrItem = Item[str, str]
@@ -18,13 +18,13 @@ StrItem = Item[str, str]
 class Graveyard:
     """Where the dead go, as long as it takes them."""
 
-    def __init__(self, fate: Fate | None = "dead") -> None:
+    def __init__(self, fate: Fate = "dead") -> None:
         self.fate = fate
         self.letters: list[tuple[str, str, str, str | None]] = []
 
-    def __call__(self, item: StrItem, value: str, reason: str, error: str | None) -> Fate | None:
-        self.letters.append((item.key, value, reason, error))
-        return self.fate
+    def __call__(self, death: Death[str, str]) -> Burial:
+        letter = (death.item.key, death.value, death.reason, death.error)
+        return Burial(self.fate, lambda: self.letters.append(letter))
 
 
 def make_ledger(

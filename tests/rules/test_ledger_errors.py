@@ -1,0 +1,111 @@
+"""What raises within a move leaves everything as it was."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+
+from leaseq import LeasedKeyQueue, Retry
+from leaseq._core.requests import ClaimRequest, PutRequest
+from leaseq._rules.item import Item
+from leaseq._rules.ledger import Burial, Death, Ledger
+
+AnyLedger = Ledger[str, int]
+
+
+class BrokenError(Exception):
+    pass
+
+
+class BrokenRetry(Retry):
+    """A policy that cannot say how long."""
+
+    def delay(self, deliveries: int) -> float:
+        raise BrokenError
+
+
+class BrokenBurial:
+    """One who cannot bury, as long as it is broken."""
+
+    broken = True
+
+    def __call__(self, death: Death[Any, Any]) -> Burial:
+        if self.broken:
+            raise BrokenError
+        return Burial("dead")
+
+
+def tick(ledger: AnyLedger, item: Item[str, int]) -> object:
+    return list(ledger.tick(10))
+
+
+MOVES: dict[str, Callable[[AnyLedger, Item[str, int]], object]] = {
+    "release": lambda ledger, item: ledger.release(item, 0),
+    "tick": tick,
+    "release_all": lambda ledger, item: ledger.revoke("c", 0),
+    "reject": lambda ledger, item: ledger.reject(item, 0, "bad"),
+}
+
+
+def look(ledger: AnyLedger) -> object:
+    """All that there is to see."""
+    counts = (ledger.acked, ledger.released, ledger.expired, ledger.dead, ledger.dropped)
+    here = [[*ledger.ready], [*ledger.delayed], [*ledger.leased]]
+    return counts, here, ledger.added, ledger.delivered, ledger.next_deadline()
+
+
+def make(**options: Any) -> tuple[AnyLedger, Item[str, int]]:
+    ledger: AnyLedger = Ledger(Item, LeasedKeyQueue(), first_token=0, **options)
+    for key in "ab":
+        ledger.put(key, 1, 0, PutRequest())
+    lost = ClaimRequest[str](lease_timeout=5, consumer="c")
+    for now in (0, 0):
+        assert ledger.claim(lost, now) is not None
+    for item in [*ledger.leased.values()]:
+        ledger._timers_of(item).expiries = 1
+    return ledger, ledger.leased["a"]
+
+
+@pytest.mark.parametrize("how", [how for how in MOVES if how != "reject"])
+def test_a_policy_that_raises_leaves_a_lease_as_it_was(how: str) -> None:
+    ledger, item = make(retry=BrokenRetry(), bury=BrokenBurial())
+    before = look(ledger)
+    with pytest.raises(BrokenError):
+        MOVES[how](ledger, item)
+    assert look(ledger) == before
+    assert item.ended is None
+    assert ledger.ack(item) is False
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_a_burial_that_raises_leaves_a_lease_as_it_was(how: str) -> None:
+    bury = BrokenBurial()
+    ledger, item = make(retry=Retry(max_deliveries=1), bury=bury)
+    before = look(ledger)
+    with pytest.raises(BrokenError):
+        MOVES[how](ledger, item)
+    assert look(ledger) == before
+    assert item.ended is None
+    bury.broken = False
+    MOVES[how](ledger, item)
+    assert item.ended is not None
+    assert ledger.dead == (1 if how in ("release", "reject") else 2)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_a_burial_that_raises_leaves_what_waits_as_it_was(delay: float) -> None:
+    bury = BrokenBurial()
+    ledger: AnyLedger = Ledger(Item, LeasedKeyQueue(), first_token=0, bury=bury)
+    ledger.put("a", 1, 0, PutRequest(delay=delay, ttl=delay + 3))
+    before = look(ledger)
+    with pytest.raises(BrokenError):
+        list(ledger.tick(10) if delay else [ledger.claim(ClaimRequest(), 10)])
+    assert "a" in ledger
+    if not delay:
+        assert look(ledger) == before
+    bury.broken = False
+    assert [item.key for item in ledger.tick(10)] == ["a"]
+    assert "a" not in ledger
+    assert ledger.dead == 1
+    assert ledger.next_deadline() == inf
