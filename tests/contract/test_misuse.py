@@ -231,6 +231,6 @@ async def test_times_may_be_numbers_of_any_kind(queue: Queue) -> None:
 async def test_a_consumer_that_is_no_name_is_refused(queue: Queue) -> None:
     await queue.put("a", 1)
     await queue.get()
-    with pytest.raises(TypeError, match=r"consumer must be a string, .*, not None"):
+    with pytest.raises(TypeError, match=r"consumer must be a string, not None"):
         await queue.release_all(consumer=None)  # type: ignore[arg-type]
     assert await queue.inflight_keys() == {"a"}

@@ -8,7 +8,6 @@ from operator import index
 from typing import SupportsFloat, SupportsIndex, cast
 
 __all__ = [
-    "check_consumer",
     "check_flag",
     "check_hashable",
     "check_known",
@@ -55,14 +54,6 @@ def check_hashable(key: object) -> None:
     except TypeError:
         kind = type(key).__name__
         raise TypeError(f"a key must be hashable, and {kind!r} is not: {key!r}") from None
-
-
-def check_consumer(consumer: object) -> None:
-    """Raise `TypeError` if this cannot be the name of a consumer."""
-    if not isinstance(consumer, str):
-        raise TypeError(
-            f"consumer must be a string, as get or take was told, not {consumer!r:.100}"
-        )
 
 
 def check_text(name: str, value: object, otherwise: str = "") -> None:

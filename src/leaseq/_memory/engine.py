@@ -32,7 +32,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
-from .._core.validation import check_consumer, lease_seconds
+from .._core.validation import lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -521,7 +521,6 @@ class Engine(Generic[K, V]):
 
     def release_all(self, consumer: str) -> int:
         """End all leases of a consumer, as if they had expired."""
-        check_consumer(consumer)
         if self.closed:
             raise self.closed_error()
         self.check_home()

@@ -22,7 +22,7 @@ from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import Ended, PutOutcome, RedriveResult
 from .._core.requests import PutRequest, check_batch, check_limit
-from .._core.validation import check_consumer, lease_seconds, wait_seconds
+from .._core.validation import check_text, lease_seconds, wait_seconds
 from .._valkey.encoding import put_words
 from .._valkey.keys import decode_key, decode_name, encode_key, encode_name, encoded
 from .engine import BEHIND
@@ -306,7 +306,7 @@ class ValkeyQueue(Inspecting[K, V]):
         return lease
 
     async def release_all(self, *, consumer: str) -> int:
-        check_consumer(consumer)
+        check_text("consumer", consumer)
         if self._closed:
             raise self._closed_error()
         answer = await self._ask("manage", "release_all", encode_name(consumer))

@@ -177,7 +177,7 @@ async def test_another_tenants_key_is_a_failure(
     _, _, lease = await orders.get()
     if settle == "buffer":
         await orders.put("a", 2, if_in_flight="buffer")
-    with pytest.raises(TransactionError, match=r"because of 1: ValueError: .* 'ada'"):
+    with pytest.raises(TransactionError, match=r"because of 1: TenantMismatchError: .* 'ada'"):
         async with broker.transaction() as tx:
             tx.put(invoices, "a", 1)
             if settle == "release":
