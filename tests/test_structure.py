@@ -205,6 +205,18 @@ def test_no_two_modules_need_each_other() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_no_two_modules_of_the_rules_name_each_other_even_in_annotations() -> None:
+    graph = {name: set[str]() for name in FILES if part(name) == "_rules"}
+    for name in graph:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                graph[name] |= imported_modules(node, name.rpartition(".")[0]) & graph.keys()
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" names ".join(reversed(error.args[1])))
+
+
 def test_the_package_itself_is_only_imported_by_what_is_around_the_core() -> None:
     wrong = [
         name for name, of in own_imports() if of == "leaseq" and part(name) not in AROUND_THE_CORE

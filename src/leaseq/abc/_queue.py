@@ -130,7 +130,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put` does, for the first item that cannot be put; then none is.
-            ValueError: more items are new than the queue may ever hold.
+            ValueError: there are more new keys than the queue may ever hold.
 
         Waits until there is room for all of them. If cancelled, nothing was put. O(items).
         """

@@ -1,4 +1,4 @@
--- How an item leaves its lease, and what becomes of it: the moves of the table in ledger.py.
+-- How an item leaves its lease, and what becomes of it: the moves of the table in moves.py.
 --
 -- What was put while a key was leased is in the field of that key with a "+" before it: an update of
 -- the leased item, or, buffered, its successor. The leased item's `after` says which.
