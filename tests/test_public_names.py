@@ -59,7 +59,7 @@ OBJECTS = {
     "MemoryBroker": Public(MemoryBroker(), Broker),
     "MemoryTransaction": Public(MemoryBroker().transaction(), Transaction),
     "Lease": Public(Lease(QUEUE, "a", 1), None, OF_A_LEASE),
-    "Lease of LeasedKeyQueue": Public(LEASE, None, OF_A_LEASE | named("after extra")),
+    "Lease of LeasedKeyQueue": Public(LEASE, None, OF_A_LEASE),
     "LeaseBatch": Public(LeaseBatch([LEASE]), None, named("ack release reject lost")),
     "Batcher": Public(
         Batcher(flush), None, named("add add_nowait add_many flush stats pending run name")
@@ -101,7 +101,8 @@ MODULES = {
         "LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError MemoryBroker MessageId PoolOptions "
         "Priority PutOptions PutOutcome QueueClosedError QueueInfo RedriveResult Reject Retry "
         "ServeOptions ServerError ServerUnavailableError Statistics TakeOptions Tenant "
-        "TenantStatistics TimekeeperNotRunningError Transaction TransactionError "
+        "TenantMismatchError TenantStatistics TimekeeperNotRunningError Transaction "
+        "TransactionError "
         "UnusableServerError connect serve serve_batches stop_on_signals"
     ),
     "leaseq.abc": ABC,

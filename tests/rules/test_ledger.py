@@ -945,10 +945,10 @@ def test_a_lease_without_a_timekeeper_does_not_say_since_when_it_is_held() -> No
 def test_a_lease_says_who_has_it() -> None:
     ledger = make_ledger("a")
     item = claim(ledger, consumer="worker 1")
-    assert item.extra is not None
-    assert item.extra.consumer == "worker 1"
+    assert item._timers is not None
+    assert item._timers.consumer == "worker 1"
     ledger.release(item, 0)
-    assert claim(ledger).extra is None
+    assert claim(ledger)._timers is None
 
 
 # Nobody starves

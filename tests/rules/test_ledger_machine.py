@@ -187,8 +187,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.items[item.token] = item
         assert item.since == self.now
         if request.consumer is not None:
-            assert item.extra is not None
-            assert item.extra.consumer == request.consumer
+            assert item._timers is not None
+            assert item._timers.consumer == request.consumer
 
     def serve(self, keys: Collection[str], tenants: Iterable[str | None] = ()) -> None:
         """Hand over to those who wait, as the queue does after each change."""
@@ -525,7 +525,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def what_is_delayed_is_the_model_s(self) -> None:
         assert {
-            key: (*_seen_waiting(item), item.extra and item.extra.due, item.deadline)
+            key: (*_seen_waiting(item), item._timers and item._timers.due, item.deadline)
             for key, item in self.ledger.delayed.items()
         } == {
             job.key: (*job.seen, job.due, min(job.due, job.dies_at)) for job in self.model.delayed
@@ -612,7 +612,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 
 def _seen_waiting(item: Item[str, int]) -> tuple[object, ...]:
-    expiries = 0 if item.extra is None else item.extra.expiries
+    expiries = 0 if item._timers is None else item._timers.expiries
     counts = (item.deliveries, item.cancellations, expiries)
     return item.key, item.value, item.tenant, item.priority, *counts
 

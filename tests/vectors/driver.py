@@ -302,10 +302,10 @@ class Reference:
         token = 0
         if was == "leased":
             token = self.leases.pop(key)[1]
-            self.turns = moves.ended(self.turns, old and old.tenant)
+            self.turns = moves.ended(self.turns, None if old is None else old.tenant)
         elif was == "ready" and (new is None or moved.place or new.state != "ready"):
             del self.ranks[key]
-            self.turns = moves.left(self.turns, old and old.tenant)
+            self.turns = moves.left(self.turns, None if old is None else old.tenant)
         if new is None:
             self.items.pop(key, None)
             self.numbers.pop(key, None)

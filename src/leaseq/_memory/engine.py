@@ -667,7 +667,7 @@ class Engine(Generic[K, V]):
             LeaseInfo(
                 key=item.key,
                 token=item.token,
-                consumer=None if item.extra is None else item.extra.consumer,
+                consumer=None if item._timers is None else item._timers.consumer,
                 since=item.since,
                 deadline=item.deadline,
                 deliveries=item.deliveries,

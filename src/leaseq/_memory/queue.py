@@ -291,7 +291,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         if lease.queue is not self or engine.closed:
             raise engine.not_mine(lease)
         served = item.tenant is not None and engine.waiters.total  # maybe, now that there is room
-        if served or engine.watched or item.after is not None:
+        if served or engine.watched or item._after is not None:
             engine.check_home()
             updated = engine.ack(item, engine.home.time())
             engine.after_return(item)

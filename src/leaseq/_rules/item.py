@@ -31,7 +31,7 @@ class Item(Lease[K, V]):
     before the hand-out the item's rank in line.
     """
 
-    __slots__ = ("after", "extra")
+    __slots__ = ("_after", "_timers")
 
     def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
         # All of Lease.__init__ again: this runs once for every put, and a call costs as much.
@@ -48,5 +48,5 @@ class Item(Lease[K, V]):
         self.ended = None
         self._scope = None
         self._pledge = None
-        self.after: Successor[V] | None = None
-        self.extra: ItemTimers | None = None
+        self._after: Successor[V] | None = None
+        self._timers: ItemTimers | None = None

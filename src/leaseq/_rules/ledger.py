@@ -221,7 +221,7 @@ class Ledger(Generic[K, V]):
         item = self.item(key)
         if item is None:
             return None
-        return item.value if item.after is None else item.after.value
+        return item.value if item._after is None else item._after.value
 
     @property
     def waiting(self) -> int:
@@ -378,9 +378,9 @@ class Ledger(Generic[K, V]):
         assert moved.outcome is not None
         after = moved.item.after
         assert after is not None
-        if after.buffered and not (item.after is not None and item.after.buffered):
+        if after.buffered and not (item._after is not None and item._after.buffered):
             self.buffered += 1
-        item.after = after
+        item._after = after
         return moved.outcome
 
     # Handing out
@@ -490,7 +490,7 @@ class Ledger(Generic[K, V]):
             self.schedule.end(item)
         self.acked += 1
         self._remember(item.key, now)
-        after = item.after
+        after = item._after
         if after is None:
             return False
         if after.buffered:
@@ -568,7 +568,9 @@ class Ledger(Generic[K, V]):
         """End all leases of a consumer that is gone, as if they had expired. O(leased)."""
         leases = self.leased.values()
         lost = [
-            item for item in leases if item.extra is not None and item.extra.consumer == consumer
+            item
+            for item in leases
+            if item._timers is not None and item._timers.consumer == consumer
         ]
         for move in [self._lose(item, now, MOVES["revoke"]) for item in lost]:
             move()
@@ -638,15 +640,15 @@ class Ledger(Generic[K, V]):
             state = "leased"
         elif self.delayed.get(item.key) is item:
             state = "delayed"
-        extra = item.extra
+        extra = item._timers
         if extra is None:
             return ItemRecord(
                 state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
-                after=item.after,
+                after=item._after,
             )  # fmt: skip
         return ItemRecord(
             state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
-            extra.expiries, extra.due, extra.not_before, extra.expires, item.after,
+            extra.expiries, extra.due, extra.not_before, extra.expires, item._after,
         )  # fmt: skip
 
     def _move(
@@ -657,7 +659,7 @@ class Ledger(Generic[K, V]):
             self._end(item, moved.ended)
         else:
             self._take_out(item)
-        if item.after is not None and item.after.buffered:
+        if item._after is not None and item._after.buffered:
             self.buffered -= 1
         self._count(moved.counts)
         if moved.item is not None:
@@ -715,7 +717,7 @@ class Ledger(Generic[K, V]):
         self, item: Item[K, V], now: float, *, due: float, expires: float, place: Place = "back"
     ) -> None:
         """Let an item wait: in the line, or until it is due."""
-        if due > now or expires != inf or item.extra is not None:
+        if due > now or expires != inf or item._timers is not None:
             extra = self._timers_of(item)
             extra.due = due if due > now else -inf
             extra.expires = expires
@@ -750,9 +752,9 @@ class Ledger(Generic[K, V]):
         self._set_deadline(item, inf)
 
     def _timers_of(self, item: Item[K, V]) -> ItemTimers:
-        if item.extra is None:
-            item.extra = ItemTimers()
-        return item.extra
+        if item._timers is None:
+            item._timers = ItemTimers()
+        return item._timers
 
     def _set_deadline(self, item: Item[K, V], deadline: float) -> None:
         if item.deadline != inf:

@@ -29,7 +29,7 @@ class _Key:
     def __init__(self, item: Item[Any, Any] | None, *, leased: bool, done: bool) -> None:
         self.there = item is not None
         self.leased = leased
-        self.succeeded = item is not None and item.after is not None and item.after.buffered
+        self.succeeded = item is not None and item._after is not None and item._after.buffered
         self.tenant = None if item is None else item.tenant
         self.done = done  # so lately that it is not taken again
 
