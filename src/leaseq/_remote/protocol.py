@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
@@ -170,8 +170,7 @@ WantKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """What a process waits for, under which it is parked in the store.
 
     ``any``: any item; ``key``: an item of this key; ``cap``: the tenant of a ready key under its
@@ -184,8 +183,7 @@ class Want:
     name: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(NamedTuple):
     """A want under which the process is parked, and the stamp of that."""
 
     want: Want
@@ -539,8 +537,7 @@ class NeverFits:
     """Nothing was put: it is more than the queue may ever hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """An item that was handed out."""
 
     key: Key | RawKey
@@ -763,6 +760,8 @@ class Redriven:
     conflicts: tuple[Key, ...]
     letters: int
     """Ready in the queue of dead letters before this step."""
+    looked_at: int
+    """Letters that this step has looked at, at most."""
     after: bytes | None
     """For the next step; None: that was all."""
 
