@@ -321,9 +321,9 @@ def test_letters_come_back_and_those_whose_key_is_there_stay(caller: Caller) -> 
         (held,) = leases(get(caller))
         caller.one("reject", 1, held[0], held[2], "bad", 0, "")
     caller.turn(put(1, ("b", "new"), tenant="y"))
-    assert caller.manage("redrive", 1, 0, 1, "sc", -1, "-") == [b"ok", [b"sc"], [], 3, b""]
-    assert caller.manage("redrive", 1, 1, 0, 1, "-") == [b"ok", [b"sa"], [], 2, b""]
-    assert caller.manage("redrive", 1, 1, 0, -1, "-") == [b"ok", [], [b"sb"], 1, b""]
+    assert caller.manage("redrive", 1, 0, 1, "sc", -1, "-") == [b"ok", [b"sc"], [], 3, b"", 3]
+    assert caller.manage("redrive", 1, 1, 0, 1, "-") == [b"ok", [b"sa"], [], 2, b"", 2]
+    assert caller.manage("redrive", 1, 1, 0, -1, "-") == [b"ok", [], [b"sb"], 1, b"", 1]
     items = dump(caller).items
     assert (items["a"].tenant, items["a"].priority, items["a"].deliveries) == ("x", 5, 0)
     word, *numbers = caller.look("info", 1, 1)

@@ -89,7 +89,7 @@ local managing = lazily(function()
         list[#list + 1] = record[2]
       end
     end
-    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "" }
+    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "", #lot }
   end
 
   -- Give a tenant another weight and cap, from its next hand-out on.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaseq import MessageId, PutOutcome
-from leaseq._valkey.keys import decode_key, decode_name, encode_key, encode_name
+from leaseq._valkey.encoding import decode_key, decode_name, encode_key, encode_name
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
 KEYS = ANY_TEXT | st.integers() | st.binary()
