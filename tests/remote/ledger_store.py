@@ -350,7 +350,7 @@ class _Queue:
         self._options = options
         self._made_at = backend.wall()
         self._letter = 0  # the number of the last one that came here
-        self._history: deque[p.HistoryRecord] = deque(maxlen=options.get("history", 0))
+        self.history: deque[p.HistoryRecord] = deque(maxlen=options.get("history", 0))
         self._holders: dict[Key, str] = {}  # the process of each key's last lease
         self.ledger: Ledger[Key, p.Body] = Ledger(
             Item,
@@ -527,7 +527,7 @@ class _Queue:
     def _ack(self, item: Held) -> bool:
         now = self.now
         update_dropped = self.ledger.ack(item, now)
-        self._history.append(
+        self.history.append(
             p.HistoryRecord(item.key, item.value, item.token, item.deliveries, self._backend.wall())
         )
         return update_dropped
@@ -684,7 +684,7 @@ class _Queue:
             case p.Info():
                 return self._info()
             case p.ReadHistory():
-                return p.HistoryFound(tuple(self._history))
+                return p.HistoryFound(tuple(self.history))
             case p.Resume():
                 item = self.held(query.key, query.token, now)
                 if item is None:
