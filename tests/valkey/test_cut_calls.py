@@ -36,7 +36,7 @@ EDGES: tuple[tuple[Side, float], ...] = (
 def test_every_operation_of_the_scripts_is_asked_for() -> None:
     operations = {
         name
-        for script in (scripts.TURN, scripts.LOOK, scripts.MANAGE, scripts.HELLO)
+        for script in (scripts.COMMANDS, scripts.QUERIES, scripts.ADMIN, scripts.HANDSHAKE)
         for table in re.findall(r"^local ops = \{(.*?)\}\n", script, re.DOTALL | re.MULTILINE)
         for name in re.findall(r"(\w+) = ", table)
     }

@@ -20,7 +20,7 @@ from .operations import OPERATIONS, Word
 from .options import check_options
 from .permissions import Permissions, commands_to_check
 from .replication import ReplicatedClient
-from .scripts import HELLO, LOOK, MANAGE, TURN, broker_keys, channel, queue_keys
+from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
 from .server_errors import refusal
 from .url import ValkeyUrl
 
@@ -29,11 +29,11 @@ __all__ = ["ValkeyStore", "open_store"]
 logger = logging.getLogger("leaseq")
 
 _SCRIPTS: Final = {
-    "commands": Script(TURN),
-    "queries": Script(LOOK, changes=False),
-    "admin": Script(MANAGE),
+    "commands": Script(COMMANDS),
+    "queries": Script(QUERIES, changes=False),
+    "admin": Script(ADMIN),
 }
-_HANDSHAKE: Final = Script(HELLO, changes=False)
+_HANDSHAKE: Final = Script(HANDSHAKE, changes=False)
 _PRIORITIES: Final = range(-(2**31), 2**31)
 _QUEUES: Final = 1024
 """For how many queues to remember the names of their keys."""

@@ -1,6 +1,6 @@
 -- Claims: handing out leases, and letting those wait for whom there are not enough.
 
-local claiming = lazily(function()
+local claims = lazily(function()
   local SWEPT = 64 -- what of time's doing a claim does first
   local BURIED = 1000 -- items that had outlived their time to live a claim buries on its way
 
@@ -186,7 +186,7 @@ local claiming = lazily(function()
       if not waits[want] then
         waits[want] = true
         local stamp = held[want]
-        local made = not (stamp and waking.is_parked(q, want, stamp)) and waking.park(q, want)
+        local made = not (stamp and waiters.is_parked(q, want, stamp)) and waiters.park(q, want)
         if made then
           parks[#parks + 1] = want
           parks[#parks + 1] = made

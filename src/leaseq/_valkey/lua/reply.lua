@@ -26,7 +26,7 @@ local function end_operation()
     if q and (q.changed or q.wakes_next) then
       local waiting = q.n_ready + q.n_delayed
       if n_parked(q) > 0 then
-        waking.wake_all(q, waiting)
+        waiters.wake_all(q, waiting)
       end
       q.came, q.freed, q.has_put, q.wakes_next = false, false, false, false
       q.had_waiting, q.had_items = waiting, waiting + q.n_leased

@@ -1,4 +1,4 @@
--- Who waits, and who is woken.
+-- Waiters: how processes park, and which one is woken.
 --
 -- A process that finds nothing parks under what it wants, and is told on a channel of its own when
 -- it may be there: one item that has become ready wakes one process. A wake-up carries no item, it
@@ -17,7 +17,7 @@
 -- Operations only note what they have done: `came`, `freed`, and the counters. Who is to be woken
 -- for it is found at the end of each operation.
 
-local waking = lazily(function()
+local waiters = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
   local OVERLOOKED = 500000 -- after so long, whoever was woken for an item does not come
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait

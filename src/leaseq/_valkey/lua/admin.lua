@@ -1,6 +1,6 @@
--- What is done to the items of a queue as a whole.
+-- Changes of a queue's items as a whole.
 
-local managing = lazily(function()
+local admin = lazily(function()
   -- Drop all that waits. O(leased), plus what it costs the server to forget the rest.
   local function purge()
     local q = take_queue()
@@ -131,7 +131,7 @@ local managing = lazily(function()
         q.released = q.released + 1
         events[#events + 1] = { q.index, "lost", key, item.rank }
         if item.process ~= process then
-          waking.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
+          waiters.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
         end
         end_lease(q, key, item)
         moves.lose(q, key, item, now)
@@ -146,6 +146,6 @@ local managing = lazily(function()
 end)
 
 local ops = {
-  declare = declaring, delete = declaring, purge = managing, redrive = managing,
-  set_tenant = managing, release_all = managing,
+  declare = declarations, delete = declarations, purge = admin, redrive = admin,
+  set_tenant = admin, release_all = admin,
 }
