@@ -59,7 +59,7 @@ class Queues(Protocol):
 class Kind:
     """How the script takes a field, and what makes a word of its value."""
 
-    takes: Literal["queue", "text", "number", "span", "flag"]
+    takes: Literal["queue", "text", "number", "span"]
     encode: Callable[[Any], Word]
 
 
@@ -80,7 +80,7 @@ NAME: Final = Kind("text", encode_name)
 WANT: Final = Kind("text", encode_want)
 TOKEN: Final = Kind("text", b"%d".__mod__)
 """A whole number that is compared as it is."""
-FLAG: Final = Kind("flag", (b"0", b"1").__getitem__)
+FLAG: Final = Kind("text", (b"0", b"1").__getitem__)
 COUNT: Final = Kind("number", _encode_count)
 LIMIT: Final = Kind("span", _encode_count)
 """A count that may be endless."""
