@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
+
+from anyio import BusyResourceError
 
 from .errors import (
     InvalidLeaseError,
+    KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
     LeaseLostError,
+    LeaseqError,
+    QueueClosedError,
     TimekeeperNotRunningError,
 )
 from .validation import delay_seconds
@@ -15,7 +21,32 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = ["check_held", "check_release", "no_timekeeper"]
+__all__ = [
+    "already_running",
+    "broker_closed",
+    "check_held",
+    "check_release",
+    "closed_with_work_left",
+    "dead_letters_used",
+    "drained",
+    "key_in_flight",
+    "lease_ended",
+    "leases_lost",
+    "never_fits",
+    "no_dead_letters",
+    "no_dead_letters_of",
+    "no_queue",
+    "no_room",
+    "no_timekeeper",
+    "not_of_broker",
+    "not_of_queue",
+    "other_receipt",
+    "other_tenant",
+    "own_dead_letters",
+    "pair_without_dead_letters",
+    "settled_twice",
+    "takes_nothing_more",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,3 +96,141 @@ def check_held(lease: Lease[K, V], now: float) -> None:
             f"{lease!r} expired {now - lease.deadline:.3g} s ago: "
             "take a longer lease_timeout, or extend it in time"
         )
+
+
+# Puts
+
+
+def key_in_flight(key: object) -> KeyAlreadyInFlightError:
+    """The error for a put on a leased key that said ``if_in_flight="reject"``."""
+    return KeyAlreadyInFlightError(
+        f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
+    )
+
+
+def other_tenant(key: object, there: str | None, asked: str | None) -> ValueError:
+    """The error for a put on a key whose item is another tenant's.
+
+    Args:
+        key: The key.
+        there: The tenant of the item that is there.
+        asked: The tenant that the put named.
+    """
+    return ValueError(
+        f"key {key!r} is there for the tenant {there!r}: leave tenant= out, "
+        f"or put it for {asked!r} under another key"
+    )
+
+
+def never_fits(count: int, max_size: float) -> ValueError:
+    """The error for a put of more items than the queue may ever hold."""
+    return ValueError(
+        f"{count} items at once never fit a queue of max_size={max_size}: put them in smaller lots"
+    )
+
+
+def no_room(queue: object, places: int) -> LeaseqError:
+    """The error for a transaction that puts more items than there is room for."""
+    return LeaseqError(f"{queue!r} has no room for {places} more")
+
+
+def takes_nothing_more(queue: object, how: str = "") -> QueueClosedError:
+    """The error for a put into a queue that was shut down or closed.
+
+    Args:
+        queue: The queue.
+        how: ``"shut down"`` or ``"closed"``, if that is to be told.
+    """
+    why = f": it is {how}" if how else ""
+    return QueueClosedError(f"{queue!r} takes nothing more{why}")
+
+
+# Leases
+
+
+def not_of_queue(lease: object) -> InvalidLeaseError:
+    """The error for settling a lease through a queue that did not hand it out."""
+    return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
+
+
+def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
+    """The error for settling a lease of a queue that was closed."""
+    return QueueClosedError(f"{queue!r}: its leases are lost", drained=drained)
+
+
+def settled_twice(lease: object) -> InvalidLeaseError:
+    """The error for a transaction that ends one lease more than once."""
+    return InvalidLeaseError(f"{lease!r} is settled twice")
+
+
+def lease_ended(key: object, token: int) -> LeaseLostError:
+    """The error for a receipt whose lease has ended."""
+    return LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+
+
+def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
+    """The error for a receipt that is for another queue."""
+    return InvalidLeaseError(f"a lease of the queue {receipt_of!r} is not {queue!r}'s")
+
+
+# The end
+
+
+def drained(queue: object) -> QueueClosedError:
+    """The error for waiting at a queue that is drained and takes nothing more."""
+    return QueueClosedError(f"{queue!r} is drained: nothing more is coming", drained=True)
+
+
+def closed_with_work_left(queue: object) -> QueueClosedError:
+    """The error for using a queue that was closed before it was drained."""
+    return QueueClosedError(f"{queue!r} was closed with work left")
+
+
+def broker_closed(broker: object) -> QueueClosedError:
+    """The error for using a broker that was closed."""
+    return QueueClosedError(f"{broker!r}")
+
+
+def already_running() -> BusyResourceError:
+    """The error for a second `run` beside the first."""
+    return BusyResourceError("letting time pass for")
+
+
+# Queues of a broker
+
+
+def not_of_broker(queue: object) -> ValueError:
+    """The error for a queue of another broker in a transaction."""
+    return ValueError(f"{queue!r} is not a queue of this broker")
+
+
+def no_queue(name: str) -> LookupError:
+    """The error for a queue that must be there and is not."""
+    return LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+
+
+def no_dead_letters(name: str) -> LookupError:
+    """The error for asking for the queue of dead letters of one that has none."""
+    return LookupError(f"queue {name!r} has no queue of dead letters")
+
+
+def no_dead_letters_of(queue: object) -> ValueError:
+    """The error for a redrive of a queue that has no queue of dead letters."""
+    return ValueError(f"{queue!r} has no queue of dead letters to bring items back from")
+
+
+def own_dead_letters(name: str) -> ValueError:
+    """The error for a queue that is to be its own queue of dead letters."""
+    return ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+
+
+def pair_without_dead_letters() -> ValueError:
+    """The error for a pair of queues with ``dead_letters=None``."""
+    return ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+
+
+def dead_letters_used(name: str, users: Iterable[str]) -> ValueError:
+    """The error for deleting a queue that has the dead letters of others."""
+    return ValueError(
+        f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: delete these first"
+    )
