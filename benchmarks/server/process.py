@@ -15,11 +15,11 @@ from statistics import median
 from typing import Any
 
 import anyio
+from leaseq._remote.requests import Ask, Trip
 
 import leaseq
 from leaseq._remote.queue import ValkeyQueue
-from leaseq._remote.requests import Ask, Trip
-from leaseq._valkey.opening import open_client
+from leaseq._valkey.connection import open_client
 from leaseq._valkey.url import ValkeyUrl
 
 QUEUE = "jobs"

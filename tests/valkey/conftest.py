@@ -11,8 +11,7 @@ from tests import children
 from tests.children import Child
 from tests.servers import BINARIES, Cluster, Server, Servers, binary
 
-from leaseq._valkey.connection import Client
-from leaseq._valkey.opening import open_client
+from leaseq._valkey.connection import Client, open_client
 from leaseq._valkey.url import ValkeyUrl
 
 MakeServer: TypeAlias = Callable[..., Server]

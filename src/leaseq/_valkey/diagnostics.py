@@ -1,23 +1,28 @@
-"""Whether a server can hold queues, and why one could not be connected to."""
+"""Diagnostics: why a server cannot be connected to, or cannot hold queues."""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
-from .._core.errors import ServerError
+from .._core.errors import ServerError, UnusableServerError
 from .server_errors import refusal
 from .url import ValkeyUrl
 
 __all__ = [
+    "Reason",
     "connected_replicas",
-    "is_elsewhere",
+    "make_context",
     "of_cluster",
+    "reasons_of",
     "why_not_connected",
     "why_unusable",
 ]
@@ -26,9 +31,27 @@ OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
 
 
-def is_elsewhere(error: Exception) -> bool:
-    """Whether a client says that the server it was sent to is another one's replica."""
-    return "No primary node found" in str(error)
+Reason: TypeAlias = Literal[
+    "password", "no password", "no HELLO", "no cluster", "replica", "denied"
+]
+
+_REASONS: Final[Mapping[str, Reason]] = {
+    "WRONGPASS": "password",
+    "NOAUTH": "no password",
+    "'HELLO'": "no HELLO",
+    "No topology views found": "no cluster",
+    "No primary node found": "replica",
+    "PermissionDenied": "denied",
+}
+
+
+def reasons_of(error: Exception) -> set[Reason]:
+    """Return the reasons for which a client could not connect, as far as it says them.
+
+    They are found by their words: the client has one type of error for all of them, without a code.
+    """
+    said = str(error)
+    return {reason for words, reason in _REASONS.items() if words in said}
 
 
 async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
@@ -41,24 +64,24 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
         error: What it said of that: often just that it took too long, whatever the cause.
         tls: How to speak TLS; None: not at all.
     """
-    said = str(error)
-    if "WRONGPASS" in said:
+    said, reasons = str(error), reasons_of(error)
+    if "password" in reasons:
         return (
             f"{url.address} does not know that user with that password (in a URL, what is special "
             "in them is escaped)"
         )
-    if "NOAUTH" in said:
+    if "no password" in reasons:
         return f"{url.address} asks for a password: valkey://user:password@host"
-    if "'HELLO'" in said:
+    if "no HELLO" in reasons:
         return (
             f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
             "another name for it"
         )
-    if "No topology views found" in said:
+    if "no cluster" in reasons:
         if url.is_cluster:
             return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
         return f"{url.address} is the replica of another server: name that one"
-    if isinstance(error, ServerError) or "PermissionDenied" in said:
+    if isinstance(error, ServerError) or "denied" in reasons:
         refused = error if isinstance(error, ServerError) else refusal(said)
         return f"{url.address} refuses what leaseq must ask at first: {refused}"
     found = [
@@ -183,3 +206,50 @@ def connected_replicas(info: str) -> int:
     """How many replicas a server has that follow it, by what it answers to ``INFO``."""
     lines = [value for name, value in _read(info).items() if re.fullmatch(r"slave\d+", name)]
     return sum("state=online" in line for line in lines)
+
+
+# Certificates
+
+
+def make_context(url: ValkeyUrl) -> ssl.SSLContext:
+    """What Python's own TLS needs to connect as a URL says. Blocks as long as its files take.
+
+    Raises:
+        UnusableServerError: a file is not there, or is not what it should be; it is named.
+    """
+    for path in (url.cacert, url.cert, url.key):
+        if path is not None:
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise UnusableServerError(f"{path!r} cannot be read: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=url.cacert)
+    except ssl.SSLError as error:
+        raise UnusableServerError(f"no certificates in {url.cacert!r}: {_explain(error)}") from None
+    if url.cert is not None:
+        try:
+            context.load_cert_chain(url.cert, url.key, password=_no_password)
+        except (ssl.SSLError, _EncryptedError) as error:
+            pair = f"{url.cert!r} and {url.key!r}"
+            if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+                raise UnusableServerError(
+                    f"{pair} are a certificate, and the key of another one"
+                ) from None
+            raise UnusableServerError(
+                f"{pair} are not a certificate and its private key, in PEM: {_explain(error)}"
+            ) from None
+    return context
+
+
+class _EncryptedError(Exception):
+    pass
+
+
+def _no_password() -> str:
+    raise _EncryptedError("the key is encrypted")  # else one would be asked for at the terminal
+
+
+def _explain(error: BaseException | None) -> str:
+    """The words of an error of TLS, without where in the library it was."""
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)

@@ -13,9 +13,8 @@ import anyio
 from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
-from .connection import Client, Script
+from .connection import Client, Script, open_client
 from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
-from .opening import open_client
 from .operations import OPERATIONS, Word
 from .options import check_options
 from .permissions import Permissions, commands_to_check
