@@ -396,7 +396,8 @@ async def _open(
         except (ServerError, ServerUnavailableError) as error:
             raise UnusableServerError(await why_not_connected(url, error, tls)) from None
     except BaseException:
-        await connection.close()
+        with anyio.CancelScope(shield=True):
+            await connection.close()
         raise
     return True
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
 import anyio
+from anyio import CancelScope
 
 from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
+from .._core.options import ANY_KEY
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
 from .connection import Client, Script, open_client
@@ -150,7 +152,22 @@ def decode_message(message: bytes) -> Event:
     return protocol.Woken(queue, decode_want(what))
 
 
-# Checks
+# Checks: by types alone, as what passes is encoded when it is sent
+
+
+_PLAIN: Final = frozenset({str, int, bytes})
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    for key in keys:
+        if type(key) not in _PLAIN:
+            encode_key(key)
+
+
+def _check_names(*names: object) -> None:
+    for name in names:
+        if name is not None and type(name) is not str:
+            encode_name(name)  # type: ignore[arg-type]
 
 
 def _check_put(put: protocol.Put) -> None:
@@ -159,19 +176,16 @@ def _check_put(put: protocol.Put) -> None:
         raise ValueError(
             f"a priority is between -2**31 and 2**31 - 1 on this engine, not {request.priority}"
         )
-    encode_name(request.tenant)
-    for key, _ in put.items:
-        encode_key(key)
+    _check_names(request.tenant)
+    _check_keys(key for key, _ in put.items)
 
 
 def _check_claim(claim: protocol.Claim) -> None:
     for each in claim.claims:
         request = each.request
-        encode_name(request.consumer)
-        for name in (*(request.tenants or ()), *request.steal_from):
-            encode_name(name)
-        if request.restricted and request.tenants is None:
-            encode_key(request.key)
+        _check_names(request.consumer, *(request.tenants or ()), *request.steal_from)
+        if request.key is not ANY_KEY:
+            _check_keys((request.key,))
 
 
 def _check_transact(transact: protocol.Transact) -> None:
@@ -181,12 +195,7 @@ def _check_transact(transact: protocol.Transact) -> None:
 
 
 def _check_key(query: protocol.Peek | protocol.Contains | protocol.Resume) -> None:
-    encode_key(query.key)
-
-
-def _check_redrive(redrive: protocol.Redrive) -> None:
-    for key in redrive.keys or ():
-        encode_key(key)
+    _check_keys((query.key,))
 
 
 _CHECKS: Final[Mapping[type[Operation], Callable[[Any], object]]] = {
@@ -197,9 +206,9 @@ _CHECKS: Final[Mapping[type[Operation], Callable[[Any], object]]] = {
     protocol.Contains: _check_key,
     protocol.Resume: _check_key,
     protocol.Declare: lambda declare: check_options(declare.options),
-    protocol.Redrive: _check_redrive,
-    protocol.SetTenant: lambda operation: encode_name(operation.name),
-    protocol.ReleaseAll: lambda operation: encode_name(operation.consumer),
+    protocol.Redrive: lambda redrive: _check_keys(redrive.keys or ()),
+    protocol.SetTenant: lambda change: _check_names(change.name),
+    protocol.ReleaseAll: lambda release: _check_names(release.consumer),
 }
 
 
@@ -287,7 +296,8 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
     try:
         permissions = await _shake_hands(client, url, known_as)
     except BaseException:
-        await client.close()
+        with CancelScope(shield=True):
+            await client.close()
         raise
     return ValkeyStore(client, url.prefix, known_as, permissions)
 
