@@ -26,7 +26,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, fail_after
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, fail_after
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
@@ -35,7 +35,7 @@ from .._core.errors import QueueClosedError
 from .._core.heap import Deadlines
 from .._core.lease import Lease, read_receipt
 from .._core.messages import (
-    already_running,
+    RUN_TWICE,
     check_held,
     check_release,
     closed_with_work_left,
@@ -565,6 +565,11 @@ class Engine(Generic[K, V]):
             self._deadlines.add(lease.deadline, lease)
             self.dispatcher.expire_at(lease.deadline)
 
+    def _set_deadline(self, lease: RemoteLease[K, V], deadline: float) -> None:
+        self.let_go(lease)
+        lease.deadline = deadline
+        self._hold(lease)
+
     def let_go(self, lease: RemoteLease[K, V]) -> None:
         """Hold a lease no more: it has ended, or is about to have another deadline."""
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
@@ -636,8 +641,11 @@ class Engine(Generic[K, V]):
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
             raise no_timekeeper(self.queue, f"a lease of {seconds} s", "expire")
-        check_held(lease, self.home.time())
+        now = self.home.time()
+        check_held(lease, now)
         key = cast("Key", lease.key)
+        before = lease.deadline
+        asked = min(before, self._deadline(now, seconds))
 
         def receive(answer: Answer) -> None:
             kind = type(answer)
@@ -646,13 +654,27 @@ class Engine(Generic[K, V]):
             elif lease.ended is not None:
                 pass
             elif kind is Done:
-                self.let_go(lease)
-                lease.deadline = self._deadline(self.dispatcher.sent_at, seconds)
-                self._hold(lease)
+                if lease.deadline >= asked:  # no later call has asked for an earlier one
+                    self._set_deadline(lease, self._deadline(self.dispatcher.sent_at, seconds))
             elif kind is NotHeld:
                 self.lose(lease)
+            elif kind is Failed:
+                stay()
 
-        call = Call(Extend(self.ref, key, lease.token, seconds), receive=receive)
+        def refuse(error: Exception) -> None:
+            if not getattr(error, "in_doubt", False):
+                stay()
+
+        def stay() -> None:
+            """Go back to the deadline that it had."""
+            if lease.ended is None and lease.deadline == asked:
+                self._set_deadline(lease, before)
+
+        operation = Extend(self.ref, key, lease.token, seconds)
+        self.dispatcher.check(operation)
+        if asked < before:  # it may hold long before the answer comes
+            self._set_deadline(lease, asked)
+        call = Call(operation, receive=receive, refuse=refuse)
         self._present(await self.dispatcher.perform(call))
         check_held(lease, self.home.time())
 
@@ -752,7 +774,7 @@ class Engine(Generic[K, V]):
     async def run(self, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Keep time until the handle is closed, or shut down and drained."""
         if self.runs:
-            raise already_running()
+            raise BusyResourceError(RUN_TWICE)
         self.home.check()
         self.runs = True
         try:
