@@ -16,8 +16,8 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeVar
@@ -139,8 +139,14 @@ class Auditor:
             hands = ", ".join(f"{client.name} under {lease.token}" for client, lease in held)
             self.fail(f"{key} is in two hands: {hands}")
 
+    def letting_go(self, lease: Lease[str, Any]) -> None:
+        """The consumer has done with the item, and says so next."""
+        held = self._held.get(lease.key, [])
+        self._held[lease.key] = [each for each in held if each[1] is not lease]
+
     def trying_ack(self, lease: Lease[str, Any]) -> None:
         """An ack is on its way."""
+        self.letting_go(lease)
         if lease.key not in HOT:
             self.keys[lease.key].doubtful.add(lease.token)
 
@@ -242,6 +248,7 @@ class FaultyStore:
         self._process = process
         self._on_event = on_event
         self._cut = False
+        self._closed = False
         self._store = LedgerStore(world.backend, process, self._told)
 
     async def exchange(self, batch: p.Batch) -> p.Reply:
@@ -251,8 +258,7 @@ class FaultyStore:
             what = ", ".join(type(operation).__name__ for operation in batch.operations)
             world.log(f"{self._process[:4]} asks {batch.number}: {what}")
         try:
-            await sleep(rng.expovariate(40.0))
-            await self._hang_if_cut()
+            await self._travel(rng.expovariate(40.0))
         except BaseException:
             if not self._cut and rng.random() < 0.5:
                 self._arrive_later(batch)
@@ -263,25 +269,27 @@ class FaultyStore:
         draw -= faults.undone
         if draw < faults.late:
             self._arrive_later(batch)
-            await sleep(rng.uniform(0.0, 1.0))
+            await self._travel(rng.uniform(0.0, 1.0))
             raise ServerUnavailableError("no reply as yet", in_doubt=True)
         draw -= faults.late
         reply = world.backend.do(self._process, batch)
         if world.says:
             world.log(f"{self._process[:4]} did {batch.number}: {reply.answers}")
         if draw < faults.lost:
-            await sleep(rng.uniform(0.0, 0.5))
+            await self._travel(rng.uniform(0.0, 0.5))
             raise ServerUnavailableError("the reply was lost", in_doubt=True)
         draw -= faults.lost
         if draw < faults.doubled:
             self._arrive_later(batch)
-        await sleep(rng.expovariate(40.0) if rng.random() < 0.9 else rng.uniform(0.0, 3.0))
-        await self._hang_if_cut()
+        await self._travel(rng.expovariate(40.0) if rng.random() < 0.9 else rng.uniform(0.0, 3.0))
         return reply
 
-    async def _hang_if_cut(self) -> None:
+    async def _travel(self, seconds: float) -> None:
+        await sleep(seconds)
         if self._cut:
             await anyio.sleep_forever()
+        if self._closed:
+            raise ServerUnavailableError("the store was closed", in_doubt=True)
 
     def _arrive_later(self, batch: p.Batch) -> None:
         def arrive() -> None:
@@ -293,13 +301,17 @@ class FaultyStore:
 
     def _told(self, event: p.Event) -> None:
         rng, faults = self._world.rng, self._world.faults
-        if self._cut or rng.random() < faults.silent:
+        if rng.random() < faults.silent:
             return
         times = 2 if rng.random() < faults.told_twice else 1
         for _ in range(times):
             slow = rng.random() < faults.told_late
             delay = rng.uniform(0.0, 2.0) if slow else rng.expovariate(40.0)
-            self._world.later(delay, lambda: None if self._cut else self._on_event(event))
+            self._world.later(delay, lambda: self._hear(event))
+
+    def _hear(self, event: p.Event) -> None:
+        if not self._cut and not self._closed:
+            self._on_event(event)
 
     def check(self, operation: p.Operation) -> None:
         self._store.check(operation)
@@ -313,7 +325,7 @@ class FaultyStore:
     async def close(self) -> None:
         if not self._cut:
             await self._store.close()
-        self._cut = True
+        self._closed = True
 
 
 # Clients
@@ -361,7 +373,7 @@ class Client:
 
     async def _end(self, broker: RemoteBroker, queue: Any, tg: TaskGroup) -> None:
         world, rng = self._world, self._rng
-        with move_on_after(inf if self._last else rng.expovariate(0.15)):
+        with move_on_after(inf if self._last else rng.expovariate(0.3)):
             await world.over.wait()
         if world.over.is_set():
             await world.quiet()
@@ -390,19 +402,21 @@ class Client:
     async def _produce(self, broker: RemoteBroker, queue: Any) -> None:
         rng, world = self._rng, self._world
         for _ in range(rng.randint(1, 6)):
-            await sleep(rng.expovariate(1.0))
+            await sleep(rng.expovariate(2.0))
             if world.over.is_set():
                 return
-            draw = rng.random()
-            if draw < 0.1:
-                await self._look(queue)
-            elif draw < 0.2:
-                with suppress(ServerUnavailableError, ServerError, QueueClosedError):
-                    await queue.redrive(limit=rng.choice((None, 1)))
-            elif draw < 0.3:
-                await self._put(queue, [rng.choice(HOT)])
-            else:
-                await self._put(queue, [self._new_key() for _ in range(rng.choice((1, 1, 3)))])
+            with world.pending():
+                draw = rng.random()
+                if draw < 0.1:
+                    await self._look(queue)
+                elif draw < 0.2:
+                    with suppress(ServerUnavailableError, ServerError, QueueClosedError):
+                        await queue.redrive(limit=rng.choice((None, 1)))
+                elif draw < 0.3:
+                    await self._put(queue, [rng.choice(HOT)])
+                else:
+                    keys = [self._new_key() for _ in range(rng.choice((1, 1, 3)))]
+                    await self._put(queue, keys)
 
     def _new_key(self) -> str:
         self._puts += 1
@@ -507,11 +521,17 @@ class Client:
     async def _work(self, broker: RemoteBroker, queue: Any, lease: Lease[str, Any]) -> None:
         rng = self._rng
         length = self._world.options["default_lease_timeout"] or 1.0
+        if self._world.over.is_set():
+            with suppress(InvalidLeaseError, QueueClosedError):
+                await self._ack(queue, lease)
+            return
         if rng.random() < 0.8:
             await sleep(rng.expovariate(5.0))
         else:  # often for longer than the lease lasts
             await sleep(rng.uniform(0.0, 2.0 * length))
         draw = rng.random()
+        if draw < 0.3:
+            self._audit.letting_go(lease)
         try:
             if draw < 0.1:
                 await queue.release(lease, counted=rng.random() < 0.5)
@@ -527,9 +547,11 @@ class Client:
                         raise ZeroDivisionError
             elif draw < 0.35:
                 with move_on_after(rng.expovariate(5.0)):
-                    self._audit.trying_ack(lease)
                     async with lease:
-                        await sleep(rng.expovariate(2.0))
+                        try:
+                            await sleep(rng.expovariate(2.0))
+                        finally:
+                            self._audit.trying_ack(lease)
                     self._audit.acked(lease)
             elif draw < 0.4:
                 return  # until it runs out
@@ -538,8 +560,9 @@ class Client:
                 self._audit.extended(lease, anyio.current_time())
                 await sleep(rng.uniform(0.0, length))
                 await self._ack(queue, lease)
-            elif draw < 0.6:
-                await self._ack_and_put(broker, queue, lease)
+            elif draw < 0.6 and not self._world.over.is_set():
+                with self._world.pending():
+                    await self._ack_and_put(broker, queue, lease)
             else:
                 await self._ack(queue, lease)
         except (InvalidLeaseError, QueueClosedError, ServerUnavailableError, ServerError):
@@ -601,7 +624,7 @@ class Simulation:
         self,
         seed: int,
         *,
-        length: float = 12.0,
+        length: float = 5.0,
         remembers: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -643,20 +666,27 @@ class Simulation:
         """Do something later."""
 
         async def wait() -> None:
-            try:
+            with self.pending():
                 await sleep(delay)
                 do()
-            finally:
-                self._pending -= 1
-                if not self._pending:
-                    self._quiet.set()
-                    self._quiet = Event()
 
-        self._pending += 1
         self._tg.start_soon(wait)
+
+    @contextmanager
+    def pending(self) -> Iterator[None]:
+        """While this is open, it is not quiet: something may be put."""
+        self._pending += 1
+        try:
+            yield
+        finally:
+            self._pending -= 1
+            if not self._pending:
+                self._quiet.set()
+                self._quiet = Event()
 
     async def quiet(self) -> None:
         """Wait until nothing is to come any more."""
+        await sleep(0.001)  # what was just started is pending
         while self._pending:
             await self._quiet.wait()
 
