@@ -1,6 +1,6 @@
 """Connections to a server, or to a whole cluster. This file alone knows whose client it is.
 
-The client is valkey-glide, whose core has threads of its own. What the engine relies on:
+The client is valkey-glide, whose core has threads of its own. The store relies on this:
 
 - A request whose connection broke fails, and may have been done. It is not sent twice, save that
   in a cluster a node that did not do it may have it sent to another one.
@@ -46,7 +46,7 @@ from .diagnostics import (
     why_unusable,
 )
 from .scripts import slot_key
-from .server_errors import refusal
+from .server_errors import server_error
 from .url import ValkeyUrl
 
 __all__ = [
@@ -65,11 +65,11 @@ logger = logging.getLogger("leaseq")
 Arg: TypeAlias = str | bytes
 
 Reply: TypeAlias = "int | bytes | list[Reply] | None"
-"""What a script returns: Lua's number, cut to an integer; string; nil and false; table, up to its
-first nil. A script is not to return a status, nor an error within a table."""
+"""The value that a script returns: Lua's number, cut to an integer; string; nil and false; table,
+up to its first nil. A script is not to return a status, nor an error within a table."""
 
 IN_FLIGHT: Final = 500
-"""How many requests wait for their answers at once; more wait for their turn."""
+"""Requests that may wait for their answers at the same time; more wait for their turn."""
 
 _SIGNALLED: Final = re.compile(r"An error was signalled by the server: - (\w+): ?", re.DOTALL)
 _CODED: Final = re.compile(r"([A-Z][A-Z0-9_]*): ?")
@@ -78,7 +78,7 @@ _LEAVE_EVERY: Final = 1.0
 """Seconds from one time to the next at which a server is left for its successor."""
 
 _ECHO: Final = ", with args beginning with"
-"""What a server does not know it repeats, and that may be the password that came with ``HELLO``."""
+"""The words before a server's echo of an unknown command, which may have a password in it."""
 
 _CODES: Final[Mapping[str, str]] = {
     "AskError": "ASK",
@@ -95,24 +95,24 @@ _CODES: Final[Mapping[str, str]] = {
     "ResponseError": "ERR",
     "TryAgain": "TRYAGAIN",
 }
-"""The server's own words for what the core calls otherwise."""
+"""The server's own codes for the errors to which the core gives other names."""
 
 _NOT_READY: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
 )
-"""What a server says that will do it later, or that another one does instead."""
+"""Codes of a server that will do the request later, or whose request another one does."""
 
 _REFUSED: Final = re.compile(
     r"connect failed.*[ `]({}): ?(.*)".format("|".join(_NOT_READY)), re.DOTALL
 )
-"""The same of one that was only to be connected to."""
+"""The same codes in the refusal of a connection."""
 
 
 class ServerNotReadyError(ServerUnavailableError):
-    """The server is there, and will do later what it was asked for, or another one does.
+    """The server answers, but is not ready: it or another server will do the request later.
 
     Attributes:
-        code: The first word of what it said.
+        code: The first word of its answer.
     """
 
     def __init__(self, message: str, *, code: str) -> None:
@@ -289,7 +289,7 @@ class GlideConnection:
         await self._client.close()
 
     def _explained(self, error: glide.GlideError) -> LeaseqError:
-        """What the core's error says of the request."""
+        """Return the error for one of the core's, which has its reason in its text alone."""
         text = str(error).strip().partition(_ECHO)[0]
         where = self._url.address
         if isinstance(error, glide.TimeoutError):
@@ -313,7 +313,7 @@ class GlideConnection:
         said = f"{code} {text[coded.end() :]}"
         if code in _NOT_READY:
             return ServerNotReadyError(f"{where} is not ready: {said}", code=code)
-        return refusal(said)
+        return server_error(said)
 
 
 # Opening
@@ -323,21 +323,21 @@ OnMessage: TypeAlias = Callable[[bytes], None]
 _Deliver: TypeAlias = Callable[[glide.PubSubMsg, Any], None]
 
 _GLIDE_IN_FLIGHT: Final = 20_000
-"""When the core refuses. Cancelled requests are in flight until they are answered, and count."""
+"""Requests in flight from which the core refuses more. Cancelled ones count until answered."""
 
 _BACKOFF: Final = glide.BackoffStrategy(
     num_of_retries=3, factor=50, exponent_base=2, jitter_percent=50
 )
-"""Tries to reconnect every 0.6 s at the latest; when a server is back, not all who wait at once."""
+"""Tries to reconnect every 0.6 s at the latest; when a server is back, clients come spread."""
 
 _MAY: Final = "return redis.acl_check_cmd(ARGV[1], ARGV[2]) and 1 or 0"
-"""Whether the user may give a command that is about a channel."""
+"""Returns 1 if the user may give a command that is about a channel."""
 
 _PAUSE: Final = 0.05
 """Seconds between two tries to connect."""
 
 _RESUBSCRIBE_MS: Final = 250
-"""How often the core looks whether its subscription is still there; it asks no server for that."""
+"""Time between two checks of the core's subscription, which asks no server for that."""
 
 
 async def open_client(
@@ -377,7 +377,7 @@ async def open_client(
 async def _open(
     connection: GlideConnection, url: ValkeyUrl, channel: str | None, tls: ssl.SSLContext | None
 ) -> bool:
-    """Connect, see that the server can hold queues, and subscribe. False: it is one of a cluster.
+    """Connect, check that the server can hold queues, and subscribe. False: it is in a cluster.
 
     Unless it is open then, the connection is closed.
 
@@ -403,9 +403,9 @@ async def _open(
 
 
 async def _info(connection: GlideConnection, timeout: float) -> str | None:
-    """What the server says of itself; None: that it is a replica.
+    """Return the server's answer to ``INFO``; None if it is a replica.
 
-    For so many seconds it is asked again, if the connection breaks, or while it is not ready.
+    Asks again for ``timeout`` seconds if the connection breaks, or while the server is not ready.
     """
     until = anyio.current_time() + timeout
     while True:
@@ -421,7 +421,7 @@ async def _info(connection: GlideConnection, timeout: float) -> str | None:
 
 
 async def _why_not_subscribed(connection: GlideConnection, url: ValkeyUrl, channel: str) -> str:
-    """Why a server has not confirmed a subscription."""
+    """Return the reason for which a server has not confirmed a subscription."""
     command = "ssubscribe" if connection.is_cluster else "subscribe"
     if await connection.command("EVAL", _MAY, "0", command, channel):
         return f"{url.address} has not confirmed a subscription for {url.connect_timeout:g} s"
@@ -432,7 +432,7 @@ async def _why_not_subscribed(connection: GlideConnection, url: ValkeyUrl, chann
 
 
 def _check(info: str, url: ValkeyUrl) -> None:
-    """See that a server can hold queues."""
+    """Raise if a server cannot hold queues, by its answer to ``INFO``."""
     if (reason := why_unusable(info)) is not None:
         raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
     if (replicas := connected_replicas(info)) < url.wait_replicas:
@@ -474,7 +474,7 @@ async def _of_cluster(
 
 
 async def _options(url: ValkeyUrl) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What both kinds of clients are told, and what of it counts as advanced."""
+    """Return the options of both kinds of clients, and those that count as advanced."""
     options: dict[str, Any] = {
         "addresses": [glide.NodeAddress(host, port) for host, port in url.hosts],
         "use_tls": url.tls,
@@ -503,7 +503,7 @@ async def _options(url: ValkeyUrl) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _OneLoop:
-    """Lets one event loop of the process have connections, until it has ended."""
+    """The one event loop of the process that may have connections, until it has ended."""
 
     def __init__(self) -> None:
         self._home: object = None
@@ -536,7 +536,7 @@ def _has_ended(home: Any) -> bool:
 
 
 def _delivery(on_message: OnMessage) -> _Deliver:
-    """Calls back in this thread, whichever one the core's messages are read in.
+    """Return a callback that calls ``on_message`` in this thread, wherever it is called itself.
 
     All of a process have their messages read in the event loop of one of them. That may be another
     one's, in another thread, if the user has clients of the same kind for other ends.

@@ -14,7 +14,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from .._core.errors import ServerError, UnusableServerError
-from .server_errors import refusal
+from .server_errors import server_error
 from .url import ValkeyUrl
 
 __all__ = [
@@ -55,7 +55,7 @@ def reasons_of(error: Exception) -> set[Reason]:
 
 
 async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
-    """What to tell the user whose client could not connect; never the password.
+    """Return an explanation for the user whose client could not connect, without the password.
 
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
 
@@ -82,7 +82,7 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
             return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
         return f"{url.address} is the replica of another server: name that one"
     if isinstance(error, ServerError) or "denied" in reasons:
-        refused = error if isinstance(error, ServerError) else refusal(said)
+        refused = error if isinstance(error, ServerError) else server_error(said)
         return f"{url.address} refuses what leaseq must ask at first: {refused}"
     found = [
         await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
@@ -92,7 +92,7 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
 
 
 def _but(url: ValkeyUrl) -> str:
-    """What may be wrong where a host is as it should be."""
+    """Return the possible fault where a host is as it should be."""
     if url.is_cluster:
         return "is there, but the node that has these keys is not, or does not let this user in"
     return "does not let this user in"
@@ -101,7 +101,7 @@ def _but(url: ValkeyUrl) -> str:
 async def _what_is_there(
     host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None
 ) -> str | None:
-    """What is wrong with a host; None: nothing that can be seen."""
+    """Return what is wrong with a host; None if nothing can be seen."""
     where = f"{host}:{port}"
     try:
         with anyio.fail_after(url.connect_timeout):
@@ -155,7 +155,7 @@ def _what_is_shown(url: ValkeyUrl) -> str:
 
 
 async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str | None:
-    """What kind of server it is, by its answer to a PING; None: one as it should be."""
+    """Return what is wrong with a server, by its answer to ``PING``; None if nothing is."""
     answer = b""
     with anyio.move_on_after(url.connect_timeout):
         await stream.send(b"PING\r\n")
@@ -177,12 +177,12 @@ def _read(info: str) -> dict[str, str]:
 
 
 def of_cluster(info: str) -> bool:
-    """Whether a server is one of a cluster, by what it answers to ``INFO``."""
+    """Return True if a server is in a cluster, by its answer to ``INFO``."""
     return _read(info).get("cluster_enabled") == "1"
 
 
 def why_unusable(info: str) -> str | None:
-    """Why a server cannot hold queues, if it cannot, by what it answers to ``INFO``."""
+    """Return why a server cannot hold queues, by its answer to ``INFO``; None if it can."""
     said = _read(info)
     if "valkey_version" in said:
         name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
@@ -203,7 +203,7 @@ def why_unusable(info: str) -> str | None:
 
 
 def connected_replicas(info: str) -> int:
-    """How many replicas a server has that follow it, by what it answers to ``INFO``."""
+    """Return the number of replicas that follow a server, by its answer to ``INFO``."""
     lines = [value for name, value in _read(info).items() if re.fullmatch(r"slave\d+", name)]
     return sum("state=online" in line for line in lines)
 
@@ -212,7 +212,7 @@ def connected_replicas(info: str) -> int:
 
 
 def make_context(url: ValkeyUrl) -> ssl.SSLContext:
-    """What Python's own TLS needs to connect as a URL says. Blocks as long as its files take.
+    """Read the certificates of a URL for Python's own TLS. Blocks as long as its files take.
 
     Raises:
         UnusableServerError: a file is not there, or is not what it should be; it is named.
@@ -251,5 +251,5 @@ def _no_password() -> str:
 
 
 def _explain(error: BaseException | None) -> str:
-    """The words of an error of TLS, without where in the library it was."""
+    """Return the words of an error of TLS, without its place in the library."""
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)

@@ -1,8 +1,8 @@
 """The operations as the scripts take and answer them: one table. Sans-IO.
 
 For each operation of the protocol the table has its name in Lua, its fields in the order in which
-the script takes them, and what makes a value of each of its answers. A test reads the Lua and sees
-that each operation there takes just these fields.
+the script takes them, and the decoders of its answers. A test reads the Lua and checks that each
+operation there takes just these fields.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from .encoding import (
     read_text,
 )
 from .options import read_options, write_options
-from .server_errors import refusal
+from .server_errors import server_error
 
 __all__ = ["OPERATIONS", "Choice", "Field", "Layout", "Many", "Queues", "Word"]
 
 Word: TypeAlias = "str | bytes"
 Raw: TypeAlias = list[Any]
-"""What a script says: words, numbers and lists of these."""
+"""An answer of a script: words, numbers and lists of these."""
 
 
 class Queues(Protocol):
@@ -57,7 +57,7 @@ class Queues(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the script takes a field, and what makes a word of its value."""
+    """A kind of fields: how the script takes it, and the function that encodes its value."""
 
     takes: Literal["queue", "text", "number", "span"]
     encode: Callable[[Any], Word]
@@ -108,7 +108,7 @@ class Field:
 
     Args:
         name: Its name, which is the one in the Lua.
-        kind: What it is.
+        kind: Its kind.
         get: Returns its value; left out: the attribute of its name.
     """
 
@@ -137,7 +137,7 @@ class QueueField:
 
 
 class Many:
-    """How many there are of something, and the words of each.
+    """A count, and the words of each of so many values.
 
     Args:
         fields: The words of each.
@@ -159,7 +159,7 @@ class Many:
 
 
 class Choice:
-    """A word that says which words follow it.
+    """A word that decides which words follow it.
 
     Args:
         name: Its name in the Lua.
@@ -194,8 +194,8 @@ _NOT_HELD: Final = protocol.NotHeld()
 
 
 def _raised(raw: Raw) -> Answer:
-    """Return the error of what failed on the server: that alone of what was asked together."""
-    return protocol.Failed(refusal(raw[1].decode(errors="replace")))
+    """Return the failure of one operation; the others of its call were done."""
+    return protocol.Failed(server_error(raw[1].decode(errors="replace")))
 
 
 _ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: _GONE, b"raised": _raised}
@@ -208,7 +208,7 @@ class Layout:
     Attributes:
         name: What it is called in the Lua.
         fields: Its words after that.
-        answers: What makes a value of its answers, by their first word.
+        answers: The decoders of its answers, by their first word.
     """
 
     name: str

@@ -50,7 +50,7 @@ _NEEDED: Mapping[type[Operation], tuple[str, frozenset[str]]] = {
     ListQueues: ("list queues", frozenset({"hgetall"})),
     ReadHistory: ("read histories", frozenset({"lrange"})),
 }
-"""What some operations are called, and the commands that they need, if these are not what all need.
+"""Names of some operations, and the commands that they need, if not just those that all need.
 Those that end a lease need one first; to bring letters back, or to take leases away, is nothing for
 just anybody."""
 

@@ -22,7 +22,7 @@ from .options import check_options
 from .permissions import Permissions, commands_to_check
 from .replication import ReplicatedClient
 from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
-from .server_errors import refusal
+from .server_errors import server_error
 from .url import ValkeyUrl
 
 __all__ = ["ValkeyStore", "open_store"]
@@ -37,7 +37,7 @@ _SCRIPTS: Final = {
 _HANDSHAKE: Final = Script(HANDSHAKE, changes=False)
 _PRIORITIES: Final = range(-(2**31), 2**31)
 _QUEUES: Final = 1024
-"""For how many queues to remember the names of their keys."""
+"""Queues of which the names of their keys are remembered."""
 _PAUSE: Final = 0.05
 """Seconds between two tries to do the handshake."""
 
@@ -136,7 +136,7 @@ _EVENTS: Final[Mapping[bytes, Callable[..., protocol.ItemDied | protocol.LeaseEn
 
 
 def decode_message(message: bytes) -> Event:
-    """Return what a script has published to a process: a queue's name, and what is with it.
+    """Return the event that a script has published to a process.
 
     Raises:
         ValueError: no script has.
@@ -222,7 +222,7 @@ class ValkeyStore:
         client: The connection.
         prefix: The broker's.
         process: The name under which the server knows this process.
-        permissions: What the connection's user may ask for.
+        permissions: Those of the connection's user.
 
     Attributes:
         offset: Microseconds by which the server's clock is put forward, for tests.
@@ -266,7 +266,7 @@ class ValkeyStore:
 
 
 async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyStore:
-    """Connect to a server, and see what its user may ask for.
+    """Connect to a server, and ask for the permissions of its user.
 
     If cancelled, there is no connection.
 
@@ -303,7 +303,7 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
 
 
 async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissions:
-    """Tell the server who is there, and be told what its user may do."""
+    """Make this process known to the server, and return the permissions of its user."""
     commands = commands_to_check(is_cluster=client.is_cluster, waits=url.wait_replicas > 0)
     words = ["0", "0", process, "0", "0", "1", "hello", str(len(commands)), *commands]
     until = anyio.current_time() + url.connect_timeout
@@ -321,7 +321,7 @@ async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissi
         await anyio.sleep(_PAUSE)
     status, *lacking = reply[3]
     if status != b"ok":
-        raise refusal(read_text(lacking[0]))
+        raise server_error(read_text(lacking[0]))
     permissions = Permissions(map(read_text, lacking))
     if permissions.missing:
         raise UnusableServerError(
