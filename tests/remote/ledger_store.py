@@ -28,11 +28,13 @@ from leaseq._core.errors import (
 from leaseq._core.options import ANY_KEY, BrokerQueueOptions
 from leaseq._core.policies import Retry
 from leaseq._core.requests import Terms
+from leaseq._core.validation import check_hashable
 from leaseq._remote import protocol as p
 from leaseq._remote.protocol import Key, Park, Want
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Ledger
 from leaseq._rules.plan import Outlook
+from leaseq._valkey.options import check_options
 
 __all__ = ["LedgerBackend", "LedgerStore"]
 
@@ -241,6 +243,8 @@ class LedgerStore:
 
     def check(self, operation: p.Operation) -> None:
         match operation:
+            case p.Declare():
+                check_options(operation.options)
             case p.Transact():
                 for step in operation.steps:
                     if step is not None:
@@ -273,7 +277,7 @@ class LedgerStore:
 
 def _check_key(key: object) -> None:
     if not isinstance(key, (str, bytes, int)) or isinstance(key, bool):
-        hash(key)
+        check_hashable(key)
         raise TypeError(f"a key must be str, bytes or int on this engine, not {key!r}")
 
 

@@ -742,10 +742,11 @@ def main(arguments: Iterable[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="do not tell the story")
     chosen = parser.parse_args([*arguments])
     logging.getLogger("leaseq").setLevel(logging.CRITICAL)
+    deliveries = 0
     say = None if chosen.quiet or chosen.runs > 1 else print
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
-        simulation = simulate(seed, say=say)
-    print(f"nothing lost, nothing in two hands: {simulation.auditor.deliveries} deliveries")  # noqa: T201
+        deliveries += simulate(seed, say=say).auditor.deliveries
+    print(f"nothing lost, nothing in two hands: {deliveries} deliveries")  # noqa: T201
 
 
 if __name__ == "__main__":
