@@ -19,7 +19,7 @@ from leaseq._remote import protocol
 from leaseq._remote.protocol import Batch, Event, Operation, QueueRef, RawKey, Want
 from leaseq._valkey.operations import OPERATIONS
 from leaseq._valkey.permissions import Permissions
-from leaseq._valkey.store import ValkeyStore, decode_message, open_store
+from leaseq._valkey.store import Call, ValkeyStore, decode_message, open_store
 from leaseq._valkey.url import ValkeyUrl
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +188,26 @@ async def test_a_queue_is_one_however_much_is_known_of_it(process: Process) -> N
     assert [(each.key, each.fate) for each in reply.events] == [("a", "dead"), ("b", "dead")]  # type: ignore[union-attr]
     info = await process.do(protocol.Info(QUEUE))
     assert (info.ready, info.dead) == (1, 2)
+
+
+def test_a_call_is_a_header_and_its_operations() -> None:
+    other = QueueRef("other")
+    batch = Batch(
+        7,
+        (
+            protocol.Purge(BARE),
+            protocol.Purge(other),
+            protocol.Purge(QUEUE),
+            protocol.Purge(LETTERS),
+        ),
+    )
+    call = Call()
+    offset, seed, *words = call.encode(batch, 5, "one")
+    assert (offset, 0 <= int(seed) < 2**31) == (b"5", True)
+    header = ["one", b"7", b"3", b"3", b"0", b"0", b"4"]
+    purges = ["purge", b"1", "purge", b"2", "purge", b"1", "purge", b"3"]
+    assert words == [*header, *purges]
+    assert call.names == ["work", "other", "dead"]
 
 
 async def test_a_failure_is_that_operation_s_alone(process: Process, server: Server) -> None:

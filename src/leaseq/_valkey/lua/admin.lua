@@ -1,7 +1,7 @@
 -- Changes of a queue's items as a whole.
 
 local admin = lazily(function()
-  -- Drop all that waits. O(leased), plus what it costs the server to forget the rest.
+  -- Drop all waiting items. O(leased), plus what it costs the server to forget the rest.
   local function purge()
     local q = take_queue()
     if not q then
@@ -62,7 +62,7 @@ local admin = lazily(function()
   end
 
   -- Bring letters back, the first ones first, until there are enough, or `LOT` were looked at; then
-  -- whoever asks goes on where this one ended. The first call also says how many there are.
+  -- the caller goes on where this one ended. The answer also says how many there were before.
   local function redrive()
     local q = take_queue()
     local all = take() == "1"

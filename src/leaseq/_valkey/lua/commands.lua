@@ -2,6 +2,7 @@
 
 local ops = {
   put = puts, claim = claims, ack = settlements, release = settlements, reject = settlements,
-  give_back = settlements, undo = settlements, extend = settlements, close = settlements, sweep = waits,
-  wake = waits, unpark = waits, parked = waits, join = waits, transact = transactions,
+  give_back = settlements, undo = settlements, extend = settlements, close = settlements,
+  sweep = waits, wake = waits, unpark = waits, parked = waits, join = waits,
+  transact = transactions,
 }

@@ -1,4 +1,4 @@
--- Making queues, and doing away with them.
+-- Queues are made and deleted.
 
 local declarations = lazily(function()
   local function make_state(index, name, settings)
@@ -41,7 +41,7 @@ local declarations = lazily(function()
     return { "ok", 1, options, letters }
   end
 
-  -- Do away with a queue; all who wait at it are told.
+  -- Delete a queue, and tell all processes that are parked at it.
   local function delete()
     local q = take_queue()
     if not q then

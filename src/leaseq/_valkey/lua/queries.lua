@@ -3,7 +3,7 @@
 number = nil -- nothing is kept of a query: it may just be asked again
 
 local queries = lazily(function()
-  -- A query of a queue that must be there; `take_field` takes what comes after the queue, if anything.
+  -- A query of a queue that must be there; `take_field` takes the argument after it, if any.
   local function query(take_field, answer)
     return function()
       local q = take_queue()
@@ -44,8 +44,8 @@ local queries = lazily(function()
 
   local LOOKED_AT = 1000 -- items, to find the one that has been ready for longest
 
-  -- How long the item has been ready that has been so for longest; -1: none is. Of those at the back
-  -- of one line the first has been; those before them may have come in any order.
+  -- The age of the item that has been ready for longest; -1: none is. Of those at the back of one
+  -- line that is the first; those before them may have come in any order.
   local function oldest_age(q)
     local oldest, from = NEVER, "-"
     for _ = 1, LOOKED_AT do
@@ -166,7 +166,7 @@ local queries = lazily(function()
     return result
   end
 
-  -- Where the dead letters of a queue go, and how it was made, if there is one of this name.
+  -- The queue of dead letters and the options of a queue, if there is one of this name.
   local function find()
     local raw = call("HGET", KEYS[2], take())
     local entry = raw and entry_of(raw)
@@ -182,5 +182,6 @@ end)
 
 local ops = {
   peek = queries, contains = queries, ready = queries, leased = queries, counts = queries,
-  inflight = queries, info = queries, history = queries, resume = queries, queues = queries, find = queries,
+  inflight = queries, info = queries, history = queries, resume = queries, queues = queries,
+  find = queries,
 }

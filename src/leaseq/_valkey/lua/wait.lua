@@ -1,4 +1,4 @@
--- Operations of those who wait: for the time to come, for a wake-up, for the end.
+-- Waiting: for the time to come, for a wake-up, for the end.
 
 local waits = lazily(function()
   local function sweep()
@@ -12,7 +12,7 @@ local waits = lazily(function()
     return { "ok", done, done == limit and 1 or 0, q.outlived - outlived }
   end
 
-  -- Pass a wake-up on that nobody wants any more where it went.
+  -- Pass a wake-up on that its process does not want any more.
   local function wake()
     local q = take_queue()
     local want = take()
@@ -52,8 +52,8 @@ local waits = lazily(function()
     return OK
   end
 
-  -- Of these wants of the process, those for which it is parked no more: either another one was to be
-  -- woken, or it is the process itself that is, by this. `places` is how many it wants room for.
+  -- Of these wants of the process, those for which it is parked no more: either another one was to
+  -- be woken, or it is the process itself that is, by this. It wants room for so many `places`.
   local function parked()
     local q = take_queue()
     local places = take_number()
