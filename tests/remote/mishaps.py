@@ -1,19 +1,48 @@
-"""What goes wrong between a process and its server, seen from within the process: calls that are
-held up, and replies that are late or lost. `wire` has what goes wrong outside of it."""
+"""What goes wrong between a process and its store, seen from within the process: exchanges that are
+held up, and replies that are late or lost."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 from unittest.mock import patch
 
 import anyio
 
 from leaseq._core.errors import ServerUnavailableError
-from leaseq.valkey import ValkeyBroker
+from leaseq._remote.broker import RemoteBroker
+from leaseq._remote.dispatcher import Dispatcher
+from leaseq._remote.queue import RemoteQueue
 
 Call = Callable[..., Awaitable[Any]]
+Client: TypeAlias = "RemoteBroker | RemoteQueue[Any, Any]"
+
+
+class Brokers(Protocol):
+    """An engine under test."""
+
+    _brokers: list[Any]
+
+
+def broker_of(engine: Brokers, queue: RemoteQueue[Any, Any]) -> Any:
+    """The broker of an engine under test that has this handle."""
+    [broker] = [broker for broker in engine._brokers if broker._handles.owns(queue)]
+    return broker
+
+
+def dispatcher_of(client: Client) -> Dispatcher:
+    """The dispatcher of a broker that is open, or of a queue."""
+    if isinstance(client, RemoteQueue):
+        return client._engine.dispatcher
+    assert client._dispatcher is not None
+    return client._dispatcher
+
+
+def rule_out_beats(*brokers: RemoteBroker) -> None:
+    """Have waiters of these brokers look again when they are woken, and not otherwise."""
+    for broker in brokers:
+        broker._housekeeping._beat_at = 1e9
 
 
 async def eventually(is_so: Callable[[], bool], *, within: float = 20.0) -> None:
@@ -26,22 +55,22 @@ async def eventually(is_so: Callable[[], bool], *, within: float = 20.0) -> None
 
 
 @contextmanager
-def calls_go_through(broker: ValkeyBroker, way: Callable[[Call], Call]) -> Iterator[None]:
-    """Have a broker's calls of scripts go some other way."""
-    client = broker.courier._client
-    with patch.object(client, "script", way(client.script)):
+def exchanges_go_through(client: Client, way: Callable[[Call], Call]) -> Iterator[None]:
+    """Have a broker's exchanges go some other way."""
+    store = dispatcher_of(client)._store
+    with patch.object(store, "exchange", way(store.exchange)):
         yield
 
 
 class Gate:
-    """Holds up a broker's calls, before they are sent, or else their replies.
+    """Holds up a broker's exchanges, before they are sent, or else their replies.
 
     Attributes:
-        reached: Set once a call is held up.
+        reached: Set once an exchange is held up.
     """
 
-    def __init__(self, broker: ValkeyBroker, *, replies: bool = False) -> None:
-        self._broker = broker
+    def __init__(self, client: Client, *, replies: bool = False) -> None:
+        self._client = client
         self._replies = replies
         self._opened = anyio.Event()
         self.reached = anyio.Event()
@@ -68,15 +97,15 @@ class Gate:
             return held_up
 
         try:
-            with calls_go_through(self._broker, way):
+            with exchanges_go_through(self._client, way):
                 yield self
         finally:
             self.open()
 
 
 @contextmanager
-def slow(broker: ValkeyBroker, seconds: float) -> Iterator[None]:
-    """Each call takes longer, on its way there."""
+def slow(client: Client, seconds: float) -> Iterator[None]:
+    """Each exchange takes longer, on its way there."""
 
     def way(call: Call) -> Call:
         async def late(*args: Any) -> Any:
@@ -85,18 +114,18 @@ def slow(broker: ValkeyBroker, seconds: float) -> Iterator[None]:
 
         return late
 
-    with calls_go_through(broker, way):
+    with exchanges_go_through(client, way):
         yield
 
 
 @contextmanager
-def replies_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[object]]:
-    """Calls are done and their replies lost, as long as these say so; then never done, if the last.
+def replies_lost(client: Client, fates: Sequence[bool]) -> Iterator[list[object]]:
+    """Lose the replies of exchanges that are done, or the exchanges, as these say.
 
     Args:
-        broker: Whose calls.
-        fates: For each call in turn, whether it is done before its reply is lost. Those after it go
-            through.
+        client: Whose exchanges.
+        fates: For each exchange in turn, whether it is done before its reply is lost. Those after
+            it go through.
 
     Gives the list of the replies that were lost.
     """
@@ -113,13 +142,13 @@ def replies_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[o
 
         return lossy
 
-    with calls_go_through(broker, way):
+    with exchanges_go_through(client, way):
         yield lost
 
 
 @contextmanager
-def cut_off(broker: ValkeyBroker, *, first_is_done: bool = True) -> Iterator[None]:
-    """No call has a reply; the first is done on the server all the same."""
+def cut_off(client: Client, *, first_is_done: bool = True) -> Iterator[None]:
+    """No exchange has a reply; the first is done in the store all the same."""
     is_first = True
 
     def way(call: Call) -> Call:
@@ -132,5 +161,5 @@ def cut_off(broker: ValkeyBroker, *, first_is_done: bool = True) -> Iterator[Non
 
         return lost
 
-    with calls_go_through(broker, way):
+    with exchanges_go_through(client, way):
         yield
