@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import BusyResourceError
-
 from .errors import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from .lease import Lease
 
 __all__ = [
-    "already_running",
+    "RUN_TWICE",
     "broker_closed",
     "check_held",
     "check_release",
@@ -50,6 +48,9 @@ __all__ = [
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+RUN_TWICE = "letting time pass for"
+"""What an `anyio.BusyResourceError` says of a second `run` beside the first."""
 
 
 def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRunningError:
@@ -189,11 +190,6 @@ def closed_with_work_left(queue: object) -> QueueClosedError:
 def broker_closed(broker: object) -> QueueClosedError:
     """The error for using a broker that was closed."""
     return QueueClosedError(f"{broker!r}")
-
-
-def already_running() -> BusyResourceError:
-    """The error for a second `run` beside the first."""
-    return BusyResourceError("letting time pass for")
 
 
 # Queues of a broker

@@ -6,7 +6,7 @@ import logging
 import uuid
 from typing import Any, Self, Unpack
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, Lock
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Lock
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
@@ -14,7 +14,7 @@ from .._core.codec import Codec, JsonCodec
 from .._core.errors import LeaseqError, ServerError
 from .._core.loop import Home
 from .._core.messages import (
-    already_running,
+    RUN_TWICE,
     broker_closed,
     dead_letters_used,
     no_dead_letters,
@@ -412,7 +412,7 @@ class RemoteBroker(Broker):
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         if self._handles.kept:
-            raise already_running()
+            raise BusyResourceError(RUN_TWICE)
         self._handles.kept = True
         try:
             if self._closed:
