@@ -243,8 +243,9 @@ NO_FAULTS = Faults(*(0.0,) * len(Faults.__dataclass_fields__))
 class FaultyStore:
     """A process's way to the store, on which things go wrong."""
 
-    def __init__(self, world: Simulation, process: str, on_event: p.OnEvent) -> None:
+    def __init__(self, world: Simulation, name: str, process: str, on_event: p.OnEvent) -> None:
         self._world = world
+        self._name = name
         self._process = process
         self._on_event = on_event
         self._cut = False
@@ -256,7 +257,7 @@ class FaultyStore:
         faults = world.faults
         if world.says:
             what = ", ".join(type(operation).__name__ for operation in batch.operations)
-            world.log(f"{self._process[:4]} asks {batch.number}: {what}")
+            world.log(f"{self._name} asks {batch.number}: {what}")
         try:
             await self._travel(rng.expovariate(40.0))
         except BaseException:
@@ -274,7 +275,7 @@ class FaultyStore:
         draw -= faults.late
         reply = world.backend.do(self._process, batch)
         if world.says:
-            world.log(f"{self._process[:4]} did {batch.number}: {reply.answers}")
+            world.log(f"{self._name} did {batch.number}: {reply.answers}")
         if draw < faults.lost:
             await self._travel(rng.uniform(0.0, 0.5))
             raise ServerUnavailableError("the reply was lost", in_doubt=True)
@@ -295,7 +296,7 @@ class FaultyStore:
         def arrive() -> None:
             with suppress(ServerError):  # if a later one was done
                 self._world.backend.do(self._process, batch)
-                self._world.log(f"{self._process[:4]} late {batch.number}")
+                self._world.log(f"{self._name} late {batch.number}")
 
         self._world.later(self._world.rng.uniform(0.0, 4.0), arrive)
 
@@ -346,7 +347,7 @@ class Client:
         self._puts = 0
 
     async def _open(self, process: str, on_event: p.OnEvent) -> FaultyStore:
-        self._store = FaultyStore(self._world, process, on_event)
+        self._store = FaultyStore(self._world, self.name, process, on_event)
         return self._store
 
     async def live(self) -> None:
@@ -522,7 +523,7 @@ class Client:
         rng = self._rng
         length = self._world.options["default_lease_timeout"] or 1.0
         if self._world.over.is_set():
-            with suppress(InvalidLeaseError, QueueClosedError):
+            with suppress(LeaseqError):
                 await self._ack(queue, lease)
             return
         if rng.random() < 0.8:
