@@ -19,7 +19,7 @@ from leaseq._remote import protocol
 from leaseq._remote.protocol import Batch, Event, Operation, QueueRef, RawKey, Want
 from leaseq._valkey.operations import OPERATIONS
 from leaseq._valkey.permissions import Permissions
-from leaseq._valkey.store import Call, ValkeyStore, decode_message, open_store
+from leaseq._valkey.store import ScriptCall, ValkeyStore, decode_message, open_store
 from leaseq._valkey.url import ValkeyUrl
 
 pytestmark = pytest.mark.anyio
@@ -201,7 +201,7 @@ def test_a_call_is_a_header_and_its_operations() -> None:
             protocol.Purge(LETTERS),
         ),
     )
-    call = Call()
+    call = ScriptCall()
     offset, seed, *words = call.encode(batch, 5, "one")
     assert (offset, 0 <= int(seed) < 2**31) == (b"5", True)
     header = ["one", b"7", b"3", b"3", b"0", b"0", b"4"]

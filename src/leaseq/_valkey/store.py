@@ -42,7 +42,7 @@ _PAUSE: Final = 0.05
 """Seconds between two tries to do the handshake."""
 
 
-class Call:
+class ScriptCall:
     """The queues of a batch, numbered, and the batch as a script takes it.
 
     A queue is there once, whatever its references know of its queue of dead letters: one that came
@@ -238,7 +238,7 @@ class ValkeyStore:
 
     async def exchange(self, batch: Batch) -> Reply:
         """Do a batch by one call of a script. See `Store.exchange`."""
-        call = Call()
+        call = ScriptCall()
         words = call.encode(batch, self.offset, self._process)
         keys = [*self._broker_keys]
         for name in call.names:
