@@ -852,10 +852,13 @@ class Store(Protocol):
         ...
 
     def check(self, operation: Operation) -> None:
-        """Raise if the store would refuse an operation, before anything is sent. O(1).
+        """Raise if the store would refuse an operation, before anything is sent.
+
+        O(1), for keys or items O(their number).
 
         Raises:
             ServerError: the user may not do that.
+            TypeError: a key or a name is of another type than these can be.
             ValueError: a value is out of the store's range.
         """
         ...
