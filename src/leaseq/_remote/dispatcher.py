@@ -220,6 +220,7 @@ class Dispatcher:
         self._line: deque[Call] = deque()
         self._unfinished: Exchange | None = None  # may have been done: goes before all others
         self._messages: list[protocol.Event] = []
+        self._awaited: dict[object, Call] = {}  # by the tasks that wait while another one leads
         self._waiting: dict[Waiting, None] = {}
         self._runs = 0  # that are ready to lead
         self._grace = _GRACE
@@ -305,7 +306,12 @@ class Dispatcher:
     async def _wait(self, call: Call, over: Callable[[], bool], patience: float) -> None:
         while not over():
             if self._led or self._runs:
-                await call.event.wait()
+                task = object()  # several may wait for one call
+                self._awaited[task] = call
+                try:
+                    await call.event.wait()
+                finally:
+                    del self._awaited[task]
             else:
                 await self._lead(over, patience=patience)
 
@@ -453,8 +459,9 @@ class Dispatcher:
     def _hand_over(self) -> None:
         """Let those who wait see that no task leads: one of them will."""
         self.look_again_all()
-        left = [*self._line, *([] if self._unfinished is None else self._unfinished.calls)]
-        for call in left:
+        for call in [
+            *self._awaited.values()
+        ]:  # not in line, some of them: they wait for room, or the end
             call.wake()
         for waiting in [*self._waiting]:
             waiting.wake()
