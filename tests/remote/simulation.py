@@ -353,6 +353,14 @@ class Client:
     async def live(self) -> None:
         """Work until the end, whichever that is."""
         self._world.log(f"{self.name} begins, {'with' if self._runs else 'without'} a run")
+        try:
+            await self._live()
+        finally:
+            self.alive = False
+            self._world.gone.append(self.name)
+            self._world.log(f"{self.name} is gone")
+
+    async def _live(self) -> None:
         with CancelScope() as self._scope:
             broker = RemoteBroker(self._open, place="the simulation", patience=1.0)
             async with broker:
@@ -370,7 +378,6 @@ class Client:
                         for _ in range(self._rng.randint(1, 2)):
                             tg.start_soon(self._consume, broker, queue)
                     await self._end(broker, queue, tg)
-        self._world.log(f"{self.name} is gone")
 
     async def _end(self, broker: RemoteBroker, queue: Any, tg: TaskGroup) -> None:
         world, rng = self._world, self._rng
@@ -378,6 +385,8 @@ class Client:
             await world.over.wait()
         if world.over.is_set():
             await world.quiet()
+            if self._last:
+                await self._join_alone(queue)
             await queue.join()
             await queue.shutdown()
             await broker.close()
@@ -397,6 +406,15 @@ class Client:
                     await queue.shutdown()
                 await sleep(rng.uniform(0.0, 3.0))
             await broker.close()  # and then nobody waits for anything
+
+    async def _join_alone(self, queue: Any) -> None:
+        """Wait for the end, and end the leases of those that are gone, which would not."""
+        while True:
+            for name in self._world.gone:
+                await queue.release_all(consumer=name)
+            with move_on_after(5.0):
+                await queue.join()
+                return
 
     # Producers
 
@@ -473,11 +491,18 @@ class Client:
                 self._audit.delivered(self, lease, now)
             for lease in leases:
                 await self._work(broker, queue, lease)
+                while lease.deadline == inf and lease.ended is None:  # it would never end
+                    self._audit.letting_go(lease)
+                    with suppress(LeaseqError):
+                        await queue.release(lease)
+                    await sleep(0.1)
 
     async def _lease(self, queue: Any) -> list[Lease[str, Any]]:
         rng = self._rng
         draw = rng.random()
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"consumer": self.name}
+        if rng.random() < 0.3:
+            options["lease_timeout"] = None
         if self._world.fair and rng.random() < 0.3:
             options["tenants"] = [rng.choice(TENANTS)]
             if rng.random() < 0.5:
@@ -489,10 +514,12 @@ class Client:
             )
             return batch
         if draw < 0.3:
-            _, _, lease = await queue.take(rng.choice(HOT), timeout=rng.expovariate(1.0))
+            how = {"consumer": self.name, "timeout": rng.expovariate(1.0)}
+            _, _, lease = await queue.take(rng.choice(HOT), **how)
             return [lease]
         if draw < 0.45:
-            _, _, lease = await queue.get(timeout=rng.choice((0, rng.expovariate(1.0))))
+            options["timeout"] = rng.choice((0, rng.expovariate(1.0)))
+            _, _, lease = await queue.get(**options)
             return [lease]
         if draw < 0.6:
             with move_on_after(rng.expovariate(2.0)):
@@ -555,7 +582,7 @@ class Client:
                             self._audit.trying_ack(lease)
                     self._audit.acked(lease)
             elif draw < 0.4:
-                return  # until it runs out
+                pass  # until it runs out
             elif draw < 0.5:
                 await queue.extend(lease, rng.uniform(0.5, length))
                 self._audit.extended(lease, anyio.current_time())
@@ -647,6 +674,7 @@ class Simulation:
             wall=lambda: EPOCH + self.backend.clock(), remembers=remembers, refuse=self._refuse
         )
         self.auditor = Auditor(self.log)
+        self.gone: list[str] = []  # clients
         self.over: Event
         self._say = say
         self._length = length
@@ -691,8 +719,10 @@ class Simulation:
         while self._pending:
             await self._quiet.wait()
 
-    def _refuse(self, _: p.Operation) -> Exception | None:
-        if self.rng.random() < self.faults.refused:
+    def _refuse(self, operation: p.Operation) -> Exception | None:
+        """Refuse what a full server does: leases end in any case."""
+        takes = isinstance(operation, (p.Put, p.Claim, p.Transact, p.Declare, p.Extend, p.Redrive))
+        if takes and self.rng.random() < self.faults.refused:
             return ServerError("OOM there is no room", code="OOM")
         return None
 
