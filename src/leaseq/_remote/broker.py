@@ -92,7 +92,7 @@ class _Handles:
         return [queue._engine for queue in self.by_name.values()]
 
     def owns(self, queue: RemoteQueue[Any, Any]) -> bool:
-        """Whether a queue is one of this broker's."""
+        """Return True for a handle of this broker's."""
         return self.by_name.get(queue.name) is queue
 
     def ref(self, name: str, letters: str = "") -> QueueRef:
@@ -107,7 +107,7 @@ class _Handles:
     # For the engines
 
     def keeps(self, engine: Engine[Any, Any]) -> bool:
-        """Whether a `run` keeps time for a queue: the broker's, its own, or of one that uses it."""
+        """Return True if a `run` keeps time for a queue: its own, or another that covers it."""
         if self.kept or engine.runs:
             return True
         return any(

@@ -109,7 +109,7 @@ class Call:
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer, or there will be none."""
+        """True once there is an answer, or there will be none."""
         return self.answer is not None or self.error is not None
 
     def accept(self, answer: Answer) -> None:
@@ -162,14 +162,14 @@ class Waiting(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether it has come about."""
+        """True once it has come about."""
 
     def wake(self) -> None:
         """Let the task look again."""
 
 
 class DispatcherCallbacks(Protocol):
-    """What a leader does besides exchanging batches."""
+    """The work of a leader besides exchanging batches."""
 
     def expire(self, now: float) -> float:
         """End the leases here that have run out, and return when the next one does."""
@@ -327,11 +327,11 @@ class Dispatcher:
         finally:
             del self._waiting[waiting]
 
-    def look_again(self) -> None:
+    def wake_leader(self) -> None:
         """Have the leader look again. O(1)."""
         self._alarm.set()
 
-    def look_again_all(self) -> None:
+    def wake_all(self) -> None:
         """Have the leader, and those `run`s that are ready to lead, look again."""
         self._alarm.set()
         self._changed.set()
@@ -384,7 +384,7 @@ class Dispatcher:
                 call.fail(QueueClosedError("the broker is closed"))
             call.posted = call.sent = False
         self._line.clear()
-        self.look_again_all()
+        self.wake_all()
         with CancelScope(shield=True):
             await self._store.close()
 
@@ -458,10 +458,9 @@ class Dispatcher:
 
     def _hand_over(self) -> None:
         """Let those who wait see that no task leads: one of them will."""
-        self.look_again_all()
-        for call in [
-            *self._awaited.values()
-        ]:  # not in line, some of them: they wait for room, or the end
+        self.wake_all()
+        # Some of these are not in line: they wait for room, or for the end.
+        for call in [*self._awaited.values()]:
             call.wake()
         for waiting in [*self._waiting]:
             waiting.wake()

@@ -144,7 +144,7 @@ class RemoteLease(Lease[K, V]):
 
 
 class Timers(Protocol):
-    """What keeps time for engines: their leases' deadlines, and looks for those that wait."""
+    """The timers of engines: deadlines of their leases, and beats for tasks that wait."""
 
     deadlines: Deadlines[RemoteLease[Any, Any]]
 
@@ -153,10 +153,10 @@ class Timers(Protocol):
 
 
 class Hub(Protocol):
-    """What an engine needs of the other queues of its broker."""
+    """The other queues of an engine's broker."""
 
     def keeps(self, engine: Engine[Any, Any]) -> bool:
-        """Whether a `run` keeps time for a queue: the broker's, its own, or of one that uses it."""
+        """Return True if a `run` keeps time for a queue: its own, or another that covers it."""
 
     def forget(self, engine: Engine[Any, Any]) -> None:
         """Note that a queue was deleted: its name is free for another one."""
@@ -225,13 +225,13 @@ class Engine(Generic[K, V]):
 
     @property
     def state(self) -> str:
-        """What a handle says of itself."""
+        """The state of the handle, for its repr."""
         state = "closed" if self.closed else "shut down" if self._shut_down else "open"
         return f"{state}: {len(self._held)} leased here"
 
     @property
     def kept(self) -> bool:
-        """Whether a `run` keeps time for it."""
+        """True while a `run` keeps time for it."""
         return self._hub.keeps(self)
 
     # Calls
@@ -308,7 +308,7 @@ class Engine(Generic[K, V]):
         raise never_fits(len(items), self.made_with.get("max_size", inf))
 
     def _let_putter_in(self) -> None:
-        """There may be room: the first of the puts that wait for it tries."""
+        """Let the first of the puts that wait for room try."""
         first = next(iter(self._putters), None)
         if first is not None and not first.posted and not first.sent:
             first.operation = replace(cast("Put", first.operation), behind=False)
@@ -400,14 +400,14 @@ class Engine(Generic[K, V]):
             self._check_open()
             waiter: Waiter[K, RemoteLease[K, V]] = Waiter(request, count)
             if self._waiters.add(waiter, patient=patient):
-                self.dispatcher.look_again()
+                self.dispatcher.wake_leader()
             self._timers.waits(self)
             try:
                 await self.dispatcher.wait(waiter)
             except BaseException:
                 if not self._waiters.drop(waiter):
                     self._undo(waiter.leases)
-                self.dispatcher.look_again()
+                self.dispatcher.wake_leader()
                 raise
             if not waiter.leases:
                 raise self.closed_error()
@@ -478,7 +478,7 @@ class Engine(Generic[K, V]):
         self._complaint = ""
         for want, stamp in answer.parks:
             self._waiters.park(want, stamp)
-        self.dispatcher.look_again()  # some of these may not be wanted any more
+        self.dispatcher.wake_leader()  # some of these may not be wanted any more
         for group, batch in zip(groups, answer.batches, strict=True):
             leases = self._received(batch, group.request)
             self._undo(self._waiters.give(group, leases, more=bool(batch)))
@@ -719,7 +719,7 @@ class Engine(Generic[K, V]):
             known = True
         if want == DRAINED:
             self._ask_again_whether_drained()
-        self.dispatcher.look_again()
+        self.dispatcher.wake_leader()
         return known
 
     def look_again(self) -> None:
@@ -745,22 +745,22 @@ class Engine(Generic[K, V]):
 
     @property
     def awaited(self) -> bool:
-        """Whether a task waits for anything here."""
+        """True while a task waits for anything here."""
         return bool(self._waiters.total or self._putters or self._joiners)
 
     @property
     def takers(self) -> int:
-        """How many consumers wait for one key."""
+        """The number of consumers that wait for one key."""
         return self._waiters.takers
 
     @property
     def getters(self) -> int:
-        """How many wait for any."""
+        """The number of consumers that wait for any."""
         return self._waiters.total - self._waiters.takers
 
     @property
     def putters(self) -> int:
-        """How many producers wait for room."""
+        """The number of producers that wait for room."""
         return len(self._putters)
 
     # Time
@@ -827,7 +827,7 @@ class Engine(Generic[K, V]):
         return Call(Join(self.ref, self._waiters.parked.get(DRAINED, 0)), receive=receive)
 
     def _is_left(self, answer: Remaining) -> bool:
-        """Whether something is left, by the answer to a join: then this process will be told."""
+        """Read the answer to a join. True: something is left, and this process will be told."""
         if answer.left:
             self._waiters.parked[DRAINED] = answer.stamp
         else:
@@ -858,7 +858,7 @@ class Engine(Generic[K, V]):
             joiner.accept(Remaining(0))
         if self._shut_down:
             self._turn_away(self._waiters.drop_all())
-        self.dispatcher.look_again_all()
+        self.dispatcher.wake_all()
 
     def note_deleted(self) -> None:
         """Note that the queue was deleted: this handle is closed."""
@@ -874,7 +874,7 @@ class Engine(Generic[K, V]):
         for joiner in self._joiners:
             joiner.fail(self.closed_error())
         self._joiners.clear()
-        self.dispatcher.look_again_all()
+        self.dispatcher.wake_all()
 
     @staticmethod
     def _turn_away(waiters: Iterable[Waiter[K, RemoteLease[K, V]]]) -> None:

@@ -140,4 +140,4 @@ class Housekeeping:
         """Note that a task waits for something of a queue."""
         if engine not in self._awaited:
             self._awaited[engine] = None
-            self.dispatcher.look_again()
+            self.dispatcher.wake_leader()

@@ -171,7 +171,7 @@ WantKind = Literal[
 
 
 class Want(NamedTuple):
-    """What a process waits for, under which it is parked in the store.
+    """Something that a process waits for, under which it is parked in the store.
 
     ``any``: any item; ``key``: an item of this key; ``cap``: the tenant of a ready key under its
     cap; ``own``: an item of this tenant; ``steal``: the same, if its own tenants have nothing;
@@ -308,7 +308,7 @@ class Sweep(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Wake(Operation):
-    """Pass a wake-up on that nobody here wants any more. Answered by `Done`."""
+    """Pass a wake-up on that no task here wants any more. Answered by `Done`."""
 
     want: Want
 
@@ -368,7 +368,7 @@ class Peek(_Query):
 
 @dataclass(frozen=True, slots=True)
 class Contains(_Query):
-    """Whether a key is there, in whatever state. Answered by `Count`."""
+    """Look for a key, in whatever state: 1 or 0. Answered by `Count`."""
 
     key: Key
 
@@ -385,7 +385,7 @@ class LeasedKeys(_Query):
 
 @dataclass(frozen=True, slots=True)
 class Counts(_Query):
-    """What is in there, and what has happened. Answered by `Summary`."""
+    """Count what is in a queue, and what has happened. Answered by `Summary`."""
 
     tenants: bool = False
 
@@ -397,7 +397,7 @@ class InFlight(_Query):
 
 @dataclass(frozen=True, slots=True)
 class Info(_Query):
-    """What the queue is, and how full. Answered by `Recorded`."""
+    """Describe the queue, and how full it is. Answered by `Recorded`."""
 
     senders: bool = True
     """Say also which queues have their dead letters here. O(queues)."""
@@ -418,7 +418,7 @@ class Resume(_Query):
 
 @dataclass(frozen=True, slots=True)
 class Find(_Query):
-    """Whether there is a queue of this name, and how it was made. `Declared`, or `Gone`."""
+    """Look for a queue of this name. Answered by `Declared` or `Gone`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +461,7 @@ class Redrive(_Administration):
     """Of the items to bring back; None: of all."""
     limit: int | None
     after: bytes | None = None
-    """Where the last one ended; None: at the beginning."""
+    """The place where the last step ended; None: the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,12 +484,12 @@ class ReleaseAll(_Administration):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It was done."""
+    """The operation was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """There is no such queue: it was never made, or was deleted."""
+    """No such queue: it was never made, or was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,7 +519,7 @@ class PutRefused:
     """Of the item, from 0."""
     why: Literal["in flight", "tenant"]
     tenant: str | None = None
-    """Whose the item is that is there."""
+    """The tenant of the item that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,13 +551,13 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim has brought, for each of its parts."""
+    """The deliveries of a claim, for each of its parts."""
 
     batches: tuple[tuple[Delivery, ...], ...]
     left: int
     """Items in the queue, in whatever state."""
     parks: tuple[Park, ...] = ()
-    """Those that are new."""
+    """The parks that are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,7 +585,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """How many items are left, and the stamp of the park for the end of them; 0: none."""
+    """The number of items left, and the stamp of the park for the end of them; 0: none."""
 
     left: int
     stamp: int = 0
@@ -637,7 +637,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class TenantCounts:
-    """What one tenant has in a queue."""
+    """The items of one tenant in a queue."""
 
     tenant: str | None
     ready: int
@@ -646,7 +646,7 @@ class TenantCounts:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is in a queue, and what has happened so far. The fields are those of `Statistics`."""
+    """Counts of a queue. The fields are those of `Statistics`."""
 
     ready: int
     delayed: int
@@ -690,7 +690,7 @@ class InFlightLeases:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a queue is, and how full."""
+    """The description of a queue, and how full it is."""
 
     ready: int
     delayed: int
@@ -731,7 +731,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """How a queue was made."""
+    """The options that a queue was made with."""
 
     letters: str
     """The name of its queue of dead letters; "": it has none."""
@@ -747,7 +747,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """How many items or leases were done away with."""
+    """The number of items or leases that were done away with."""
 
     number: int
 
@@ -791,7 +791,7 @@ class LeaseEnded:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """There may be what the process was parked for; it is parked for that no more."""
+    """A wake-up: there may be what the process was parked for, and the park is gone."""
 
     queue: str
     want: Want
@@ -835,7 +835,7 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 
 class Store(Protocol):
-    """Where the queues are. Made for one process, and used by one dispatcher, in one event loop."""
+    """The place of the queues. Made for one process, used by one dispatcher, in one event loop."""
 
     async def exchange(self, batch: Batch) -> Reply:
         """Have a batch done, and return the answers.

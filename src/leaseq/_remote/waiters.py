@@ -77,7 +77,7 @@ class Waiter(Generic[K, L]):
             self.event = Event()
 
     def end(self) -> None:
-        """It has what it gets. O(1)."""
+        """End its wait: it has what it gets. O(1)."""
         self.done = True
         self.event.set()
 
