@@ -128,19 +128,14 @@ _MOST = 0.5  # seconds, and no more than that
 
 
 class RemoteLease(Lease[K, V]):
-    """A hold on an item in a store. Its deadline is counted from before the claim was sent.
+    """A hold on an item in a store. Its deadline is counted from before the claim was sent."""
 
-    Attributes:
-        engine: The inside of its queue.
-        settling: The call under way that will end it.
-    """
-
-    __slots__ = ("engine", "settling")
+    __slots__ = ("_engine", "_settling")
 
     def __init__(self, engine: Engine[K, V], key: K, value: V) -> None:
         super().__init__(engine.queue, key, value)
-        self.engine = engine
-        self.settling: Call | None = None
+        self._engine = engine
+        self._settling: Call | None = None  # under way, and will end it
 
 
 class Timers(Protocol):
@@ -607,12 +602,12 @@ class Engine(Generic[K, V]):
 
     async def settle(self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement) -> Answer:
         """End a lease; it takes effect even if cancelled."""
-        while lease.settling is not None:
-            await self.dispatcher.answer(lease.settling)
+        while lease._settling is not None:
+            await self.dispatcher.answer(lease._settling)
         check_held(lease, self.home.time())
 
         def receive(answer: Answer) -> None:
-            lease.settling = None
+            lease._settling = None
             kind = type(answer)
             if kind is Acked or kind is Done:
                 self.let_go(lease)
@@ -621,10 +616,10 @@ class Engine(Generic[K, V]):
                 self.lose(lease)
 
         def refuse(error: Exception) -> None:
-            lease.settling = None
+            lease._settling = None
 
         self.dispatcher.check(operation)
-        lease.settling = call = Call(operation, receive=receive, refuse=refuse)
+        lease._settling = call = Call(operation, receive=receive, refuse=refuse)
         self.dispatcher.post(call)
         answer = self._present(await self.dispatcher.answer(call))
         if type(answer) is NotHeld:

@@ -54,7 +54,7 @@ class Housekeeping:
     def expire(self, now: float) -> float:
         """End the leases here that have run out, and return when the next one does."""
         for lease in self.deadlines.pop_due(now):
-            lease.engine.expire(lease)
+            lease._engine.expire(lease)
         return self.deadlines.next()
 
     def do_due(self, now: float) -> float:

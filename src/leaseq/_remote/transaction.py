@@ -63,7 +63,7 @@ class _SettlingStep:
     """The end of a lease in a transaction."""
 
     def __init__(self, lease: RemoteLease[Any, Any], ended: Ended, operation: SettlingStep) -> None:
-        self.engine = lease.engine
+        self.engine = lease._engine
         self.operation = operation
         self._lease = lease
         self._ended = ended
