@@ -9,7 +9,8 @@ at all, and answers each of them. That is all that the two know of one another:
   with bodies that a codec has made bytes of. How a store writes them down is its own business.
 - A batch has a number, which grows from batch to batch of a process. A store remembers the last
   one and its answers, so that a batch whose reply was lost can be exchanged again and is not done
-  again.
+  again; one that arrives after a later one was done is refused. A claim that is answered again
+  leaves out the leases that have ended since. Queries change nothing, and need not be remembered.
 - Besides the answers a reply says when something falls due in each queue that took part, and what
   has happened to leases and items on the way.
 - What a store tells a process unasked, a wake-up for instance, is a hint: it may be lost, late or
@@ -840,7 +841,9 @@ class Store(Protocol):
     async def exchange(self, batch: Batch) -> Reply:
         """Have a batch done, and return the answers.
 
-        The same batch may be exchanged again, if its reply was lost; then it is not done again.
+        The same batch may be exchanged again, if its reply was lost; then it is not done again. It
+        may also arrive late, when the client has given it up or had it answered, and is refused if
+        a later one was done.
 
         Raises:
             ServerUnavailableError: there is no answer; ``in_doubt`` says whether the batch may have
