@@ -691,7 +691,7 @@ class InFlightLeases:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The description of a queue, and how full it is."""
+    """The record of a queue, and how full it is."""
 
     ready: int
     delayed: int
