@@ -349,7 +349,7 @@ def test_a_put_out_of_range_is_refused(wrap: Callable[[protocol.Put], Operation]
         protocol.SetTenant(QUEUE, 7, Tenant()),  # type: ignore[arg-type]
         protocol.ReleaseAll(QUEUE, 7),  # type: ignore[arg-type]
     ],
-    ids=repr,
+    ids=lambda operation: type(operation).__name__,
 )
 def test_a_key_or_a_name_of_another_type_is_refused(operation: Operation) -> None:
     with pytest.raises(TypeError, match="on this engine"):
