@@ -384,9 +384,9 @@ class Client:
         with move_on_after(inf if self._last else rng.expovariate(0.3)):
             await world.over.wait()
         if world.over.is_set():
-            await world.quiet()
             if self._last:
-                await self._join_alone(queue)
+                await self._clear_up(queue)
+            await world.quiet()
             await queue.join()
             await queue.shutdown()
             await broker.close()
@@ -407,12 +407,13 @@ class Client:
                 await sleep(rng.uniform(0.0, 3.0))
             await broker.close()  # and then nobody waits for anything
 
-    async def _join_alone(self, queue: Any) -> None:
-        """Wait for the end, and end the leases of those that are gone, which would not."""
+    async def _clear_up(self, queue: Any) -> None:
+        """End the leases of those that are gone, which would not end, until nothing is left."""
         while True:
-            for name in self._world.gone:
+            for name in [*self._world.gone]:
                 await queue.release_all(consumer=name)
             with move_on_after(5.0):
+                await self._world.quiet()
                 await queue.join()
                 return
 
@@ -677,7 +678,7 @@ class Simulation:
         self.gone: list[str] = []  # clients
         self.over: Event
         self._say = say
-        self._length = length
+        self.length = length
         self._pending = 0  # things that come later
         self._quiet: Event
         self._tg: TaskGroup
@@ -734,7 +735,7 @@ class Simulation:
                 async with create_task_group() as self._tg:
                     for slot in range(self.rng.randint(2, 3)):
                         self._tg.start_soon(self._live, slot)
-                    await sleep(self._length)
+                    await sleep(self.length)
                     self.log("no more faults")
                     self.faults = NO_FAULTS
                     self.over.set()
@@ -761,7 +762,8 @@ def simulate(seed: int, **options: Any) -> Simulation:
     try:
         anyio.run(simulation.run, backend=name, backend_options=backend_options)
     except BaseException as error:
-        error.add_note(f"replay it: python -m tests.remote.simulation --seed {seed}")
+        again = f"--seed {seed} --length {simulation.length}"
+        error.add_note(f"replay it: python -m tests.remote.simulation {again}")
         raise
     return simulation
 
@@ -770,13 +772,14 @@ def main(arguments: Iterable[str]) -> None:
     parser = argparse.ArgumentParser(description="Simulate clients among whom all goes wrong.")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--runs", type=int, default=1, help="how many seeds from there on")
+    parser.add_argument("--length", type=float, default=5.0, help="seconds with faults")
     parser.add_argument("--quiet", action="store_true", help="do not tell the story")
     chosen = parser.parse_args([*arguments])
     logging.getLogger("leaseq").setLevel(logging.CRITICAL)
     deliveries = 0
     say = None if chosen.quiet or chosen.runs > 1 else print
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
-        deliveries += simulate(seed, say=say).auditor.deliveries
+        deliveries += simulate(seed, length=chosen.length, say=say).auditor.deliveries
     print(f"nothing lost, nothing in two hands: {deliveries} deliveries")  # noqa: T201
 
 
