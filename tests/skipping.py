@@ -19,8 +19,8 @@ import trio
 from anyio.lowlevel import current_token
 from trio.testing import MockClock
 
-import leaseq._remote.broker
-from leaseq._remote.dispatcher import Courier
+import leaseq._valkey.store
+from leaseq._valkey.store import ValkeyStore
 
 QUIET = 0.01
 """Seconds in which nothing has happened: what was on its way has arrived."""
@@ -98,7 +98,7 @@ async def asking() -> AsyncIterator[None]:
 
 def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all clients here say when they ask, and the server's clock skip what is skipped here."""
-    open_client = leaseq._remote.broker.open_client
+    open_client = leaseq._valkey.store.open_client
 
     async def open_watched(*args: Any, **options: Any) -> Any:
         async with asking():
@@ -112,6 +112,6 @@ def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
         client.script = watched
         return client
 
-    ahead = property(lambda courier: round(skipped() * 1e6), lambda courier, value: None)
-    monkeypatch.setattr(leaseq._remote.broker, "open_client", open_watched)
-    monkeypatch.setattr(Courier, "offset", ahead, raising=False)
+    ahead = property(lambda store: round(skipped() * 1e6), lambda store, value: None)
+    monkeypatch.setattr(leaseq._valkey.store, "open_client", open_watched)
+    monkeypatch.setattr(ValkeyStore, "offset", ahead, raising=False)

@@ -20,7 +20,8 @@ LAYERS = [
     {"_core"},
     {"abc"},
     {"_rules"},
-    {"_memory", "_remote", "_valkey"},
+    {"_memory", "_remote"},
+    {"_valkey"},
     {"memory", "valkey"},
     {"_connect"},
     {"_batcher", "_pool"},
@@ -33,9 +34,11 @@ LAYERS = [
 
 ENGINES = {
     "memory": {"_memory", "memory"},
-    "valkey": {"_remote", "_valkey", "valkey"},
+    "valkey": {"_valkey", "valkey"},
 }
 """The rooms of each engine, its face among them."""
+CLIENT = "_remote"
+"""The client of any store that processes share: only stores know of it."""
 MAY_NAME_ENGINES = {"leaseq", "leaseq._connect"}
 
 AROUND_THE_CORE = {"__main__", "_cli", "testing"}
@@ -49,13 +52,13 @@ SANS_IO = {
     *(f"leaseq._rules.{name}" for name in ("schedule", "timers", "waiters")),
     *(f"leaseq._core.{name}" for name in ("heap", "queue_options", "requests", "messages")),
     "leaseq._batcher.buffer",
-    "leaseq._valkey.keys",
+    "leaseq._valkey.encoding",
 }
 """The rules, and what they are made of: nothing in them waits or tells the time."""
 PLAIN = {
     f"leaseq._core.{name}"
     for name in ("codec", "errors", "options", "policies", "reports", "validation")
-}
+} | {"leaseq._remote.protocol"}
 """What the rules may use of all that is there."""
 IO = {
     *("asyncio", "concurrent", "datetime", "queue", "sched", "select", "selectors", "signal"),
@@ -189,7 +192,6 @@ def test_imports_point_one_way() -> None:
         for name, of in own_imports()
         if "leaseq" not in {name, of}
         and part(name) != part(of)
-        and not {part(name), part(of)} <= ENGINES["valkey"]  # one room as yet
         and layer[part(name)] <= layer[part(of)]
     ]
     assert wrong == []
@@ -237,6 +239,34 @@ def test_nothing_outside_an_engine_names_it() -> None:
         if part(of) in rooms and part(name) not in rooms and name not in MAY_NAME_ENGINES
     ]
     assert wrong == []
+
+
+def test_nothing_but_stores_knows_the_client_of_stores() -> None:
+    rooms = {CLIENT, *ENGINES["valkey"]}
+    wrong = [
+        f"{name} imports {of}"
+        for name, of in own_imports()
+        if part(of) == CLIENT and part(name) not in rooms
+    ]
+    assert wrong == []
+
+
+def test_a_store_knows_the_protocol_and_its_broker_the_client() -> None:
+    wrong = [
+        f"{name} imports {of}"
+        for name, of in own_imports()
+        if part(name) == "_valkey"
+        and part(of) == CLIENT
+        and of != "leaseq._remote.protocol"
+        and name != "leaseq._valkey.broker"
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if part(name) == CLIENT))
+def test_the_client_of_stores_does_not_name_one(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8").lower()
+    assert [word for word in ("valkey", "redis", "lua", "script") if word in text] == []
 
 
 def test_the_core_needs_anyio_alone() -> None:

@@ -12,14 +12,13 @@ import sys
 import threading
 import time
 from statistics import median
-from typing import Any
 
 import anyio
 
 import leaseq
-from leaseq._remote.queue import ValkeyQueue
-from leaseq._remote.requests import Ask, Trip
-from leaseq._valkey.opening import open_client
+from leaseq._remote.protocol import Batch, Claim, Parked, Reply
+from leaseq._valkey.connection import open_client
+from leaseq._valkey.store import ValkeyStore
 from leaseq._valkey.url import ValkeyUrl
 
 QUEUE = "jobs"
@@ -35,18 +34,15 @@ class Count:
 
     def __init__(self) -> None:
         self.claims = self.looks = 0
-        add, look_again = Trip.add, ValkeyQueue.look_again
+        exchange = ValkeyStore.exchange
 
-        def counted(trip: Trip, ask: Ask) -> None:
-            self.claims += ask.words[0] == "claim"
-            add(trip, ask)
+        async def counted(store: ValkeyStore, batch: Batch) -> Reply:
+            for operation in batch.operations:
+                self.claims += isinstance(operation, Claim)
+                self.looks += isinstance(operation, Parked)
+            return await exchange(store, batch)
 
-        def looked(queue: ValkeyQueue[Any, Any]) -> None:
-            self.looks += 1
-            look_again(queue)
-
-        Trip.add = counted  # type: ignore[assignment,method-assign]
-        ValkeyQueue.look_again = looked  # type: ignore[assignment,method-assign]
+        ValkeyStore.exchange = counted  # type: ignore[method-assign]
 
     def start(self) -> None:
         """Count from here."""

@@ -30,6 +30,7 @@ import pytest
 from tests.backends import REAL_TIME, VIRTUAL_TIME
 from tests.contract.handles_here import HandlesHere
 from tests.contract.helpers import QueueOptions
+from tests.remote.engine import Ledgers
 from tests.servers import Cluster, Servers
 from tests.valkey.engine import Valkey
 
@@ -107,17 +108,27 @@ async def valkey(url: str) -> AsyncIterator[Valkey]:
         await engine.close()
 
 
+@asynccontextmanager
+async def ledgers() -> AsyncIterator[Ledgers]:
+    engine = Ledgers()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
 IN_PROCESS = frozenset({"queues", "brokers", "owned", "cancelled_puts"})
-ON_SERVER = frozenset({"queues", "brokers", "handles", "advance"})
+SHARED = frozenset({"queues", "brokers", "handles", "advance"})
 
 ENGINES: tuple[Entry, ...] = (
     Entry("memory", here(Memory), IN_PROCESS, REAL_TIME),
     Entry("memory", here(Memory), IN_PROCESS | {"advance"}, VIRTUAL_TIME),
     Entry("handles", here(HandlesHere), frozenset({"handles"}), REAL_TIME),
     Entry("handles", here(HandlesHere), frozenset({"handles", "advance"}), VIRTUAL_TIME),
-    Entry("valkey", on_server("valkey"), ON_SERVER, REAL_TIME),
-    Entry("redis", on_server("redis"), ON_SERVER, ["trio"]),
-    Entry("cluster", on_cluster, ON_SERVER, ["asyncio"], slow=True),
+    Entry("remote", lambda _: ledgers(), SHARED, VIRTUAL_TIME),
+    Entry("valkey", on_server("valkey"), SHARED, REAL_TIME),
+    Entry("redis", on_server("redis"), SHARED, ["trio"]),
+    Entry("cluster", on_cluster, SHARED, ["asyncio"], slow=True),
 )
 """All that are held to the contract. Whose server it is makes no difference to the backends: Redis
 and the cluster are each run on one of them alone."""

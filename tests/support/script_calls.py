@@ -110,8 +110,12 @@ class Caller:
         self.prefix = prefix
         self.offset = 0
         self._seeds = count(1)
-        names = ("turn", "look", "manage", "hello")
-        sources = {name: getattr(scripts, name.upper()) for name in names}
+        sources = {
+            "turn": scripts.COMMANDS,
+            "look": scripts.QUERIES,
+            "manage": scripts.ADMIN,
+            "hello": scripts.HANDSHAKE,
+        }
         self._sha = {which: self.load(text) for which, text in sources.items()}
 
     def load(self, script: str) -> object:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import anyio
+from tests.valkey.engine import store_of
 
 import leaseq
 from leaseq import Lease, Retry, Tenant
-from leaseq._remote.requests import Ask
-from leaseq.valkey import ValkeyBroker, ValkeyQueue
+from leaseq._remote import protocol
+from leaseq._remote.dispatcher import Call as Asked
+from leaseq._remote.protocol import Failed, Operation, Park, QueueRef, Want
+from leaseq._valkey.store import _shake_hands
+from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
-Queue = ValkeyQueue[Any, Any]
+Queue = RemoteQueue[Any, Any]
+
+ANY = Want("any")
+PARKS = (Park(ANY, 1),)
 
 
 class Scene:
@@ -46,9 +54,22 @@ class Scene:
         """A lease."""
         return self.held[0]
 
-    async def ask(self, script: str, word: str, *words: bytes | str) -> Any:
+    async def ask(self, make: Callable[[QueueRef], Operation]) -> Any:
         """Ask what no call asks by itself alone."""
-        return await self.broker.courier.ask(Ask(script, word, self.queue.site, *words))
+        engine = self.queue._engine
+        answer = await engine.dispatcher.perform(Asked(make(engine.ref)))
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    async def shake_hands(self) -> str:
+        """Do the handshake of another process, on the same way to the server."""
+        store = store_of(self.broker)
+        prefix = store._broker_keys[0][1:].partition("}")[0]
+        options = f"prefix={prefix}&connect_timeout={self.broker._patience}"
+        url = ValkeyUrl.parse(f"valkey://there/0?{options}")
+        permissions = await _shake_hands(store._client, url, uuid.uuid4().hex)
+        return permissions.missing
 
     async def transact(self) -> None:
         async with self.broker.transaction() as tx:
@@ -106,9 +127,9 @@ CALLS: Mapping[str, Call] = {
     "undo": Call("undo", lambda scene: scene.give_up_a_batch(), "never"),
     "close": Call("close", lambda scene: scene.queue.close(), "never"),
     "sweep": Call("sweep", lambda scene: scene.broker.process_expired()),
-    "wake": Call("wake", lambda scene: scene.ask("turn", "wake", "a")),
-    "unpark": Call("unpark", lambda scene: scene.ask("turn", "unpark", "1", "a", "1")),
-    "parked": Call("parked", lambda scene: scene.ask("turn", "parked", "0", "1", "a", "1")),
+    "wake": Call("wake", lambda scene: scene.ask(lambda q: protocol.Wake(q, ANY))),
+    "unpark": Call("unpark", lambda scene: scene.ask(lambda q: protocol.Unpark(q, PARKS))),
+    "parked": Call("parked", lambda scene: scene.ask(lambda q: protocol.Parked(q, PARKS))),
     "join": Call("join", lambda scene: scene.empty.join()),
     "transaction": Call("transact", lambda scene: scene.transact()),
     "peek": Call("peek", lambda scene: scene.queue.peek("5")),
@@ -128,7 +149,7 @@ CALLS: Mapping[str, Call] = {
     "redrive": Call("redrive", lambda scene: scene.queue.redrive()),
     "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
     "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
-    "hello": Call("hello", lambda scene: scene.broker._ask(Ask("hello", "hello", "1", "get"))),
+    "hello": Call("hello", lambda scene: scene.shake_hands()),
 }
 """All there are, with all the operations of the scripts."""
 
@@ -155,7 +176,7 @@ def plain(result: object) -> object:
         return replace(result, created_at=0.0)
     if isinstance(result, leaseq.DeadLetter):
         return replace(result, token=None, died_at=0.0)
-    if isinstance(result, ValkeyQueue):
+    if isinstance(result, RemoteQueue):
         return result.name
     return result
 

@@ -7,8 +7,23 @@ from typing import Any, Unpack
 
 from tests.contract.helpers import QueueOptions
 
-from leaseq._remote.requests import Ask
-from leaseq.valkey import ValkeyBroker, ValkeyQueue, ValkeyUrl
+from leaseq._remote.dispatcher import Call, Dispatcher
+from leaseq._remote.protocol import Sweep, Swept
+from leaseq._valkey.store import ValkeyStore
+from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
+
+
+def dispatcher_of(broker: ValkeyBroker) -> Dispatcher:
+    """The dispatcher of a broker that is open."""
+    assert broker._dispatcher is not None
+    return broker._dispatcher
+
+
+def store_of(broker: ValkeyBroker) -> ValkeyStore:
+    """The store of a broker that is open."""
+    store = dispatcher_of(broker)._store
+    assert isinstance(store, ValkeyStore)
+    return store
 
 
 class Valkey:
@@ -32,7 +47,7 @@ class Valkey:
         self._prefix = uuid.uuid4().hex
         return await self.another_broker()
 
-    async def queue(self, **options: Unpack[QueueOptions]) -> ValkeyQueue[Any, Any]:
+    async def queue(self, **options: Unpack[QueueOptions]) -> RemoteQueue[Any, Any]:
         """A queue of the one broker that all queues of a test share."""
         broker = self._brokers[0] if self._brokers else await self.another_broker()
         given: dict[str, Any] = dict(options)
@@ -43,7 +58,7 @@ class Valkey:
 
     async def handles(
         self, **options: Unpack[QueueOptions]
-    ) -> tuple[ValkeyQueue[Any, Any], ValkeyQueue[Any, Any]]:
+    ) -> tuple[RemoteQueue[Any, Any], RemoteQueue[Any, Any]]:
         """Two handles on one queue, of two brokers."""
         one = await self.queue(**options)
         broker = await self.another_broker()
@@ -52,19 +67,21 @@ class Valkey:
     async def advance(self, seconds: float) -> None:
         """Put the server's clock forward, and the deadlines of the leases here back."""
         for broker in self._brokers:
-            broker.courier.offset += round(seconds * 1e6)
-            for queue in [*broker._queues.values()]:
-                for lease in [*queue._held.values()]:
-                    queue.let_go(lease)
+            store_of(broker).offset += round(seconds * 1e6)
+            engines = broker._handles.engines()
+            for engine in engines:
+                for lease in [*engine._held.values()]:
+                    engine.let_go(lease)
                     lease.deadline -= seconds
-                    queue._hold(lease)
-            if any(queue.kept for queue in broker._queues.values()):
-                broker.upkeep.expire(broker.home.time())
+                    engine._hold(lease)
+            if any(engine.kept for engine in engines):
+                broker._housekeeping.expire(broker._home.time())
         for broker in self._brokers:
-            for queue in [*broker._queues.values()]:
-                while not queue.closed and queue.kept:
-                    _, _, more, _ = await broker.courier.ask(Ask("turn", "sweep", queue.site, "64"))
-                    if not more:
+            for engine in broker._handles.engines():
+                while not engine.closed and engine.kept:
+                    call = Call(Sweep(engine.ref, 64))
+                    answer = await engine.dispatcher.perform(call)
+                    if not (isinstance(answer, Swept) and answer.more):
                         break
 
     async def close(self) -> None:

@@ -26,8 +26,8 @@ import anyio
 from anyio import create_task_group, move_on_after
 from tests import children
 from tests.children import Child
+from tests.remote.mishaps import eventually
 from tests.servers import Cluster, Server, find_valkey
-from tests.valkey.mishaps import eventually
 from tests.valkey.wire import Fault, Wire
 
 import leaseq

@@ -10,15 +10,15 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from tests.contract.helpers import in_line, until
+from tests.remote.mishaps import Gate, broker_of, eventually
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.mishaps import Gate, eventually
 
 from leaseq import PutOutcome, Retry
 from leaseq.testing import Operation, cancel_sweep
-from leaseq.valkey import ValkeyQueue
+from leaseq.valkey import RemoteQueue
 
-Queue = ValkeyQueue[str, object]
+Queue = RemoteQueue[str, object]
 
 pytestmark = pytest.mark.anyio
 
@@ -180,7 +180,7 @@ async def test_a_native_cancel_while_a_call_is_under_way_leaves_it_done_once(
     engine: Valkey,
 ) -> None:
     queue = await engine.queue()
-    broker = queue._broker
+    broker = broker_of(engine, queue)
     with fail_after(20):
         with Gate(broker, replies=True).closed() as gate:
             driver = asyncio.create_task(queue.put("a", 1))
@@ -216,9 +216,9 @@ async def test_a_native_cancel_of_a_body_that_waits_is_no_failure(engine: Valkey
 
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             worker = asyncio.create_task(work())
-            await eventually(lambda: bool(full._putters))
+            await eventually(lambda: bool(full._engine._putters))
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
@@ -241,8 +241,8 @@ async def test_a_timeout_of_asyncio_around_a_put_leaves_no_cancellation_behind(
     with fail_after(20):
         async with create_task_group() as tg:
             if runs:
-                await tg.start(queue._broker.run)
-            with Gate(queue._broker).closed() as gate:
+                await tg.start(broker_of(engine, queue).run)
+            with Gate(queue).closed() as gate:
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await queue.put("a", 1)
@@ -269,7 +269,7 @@ async def test_each_native_cancel_of_a_put_is_counted(engine: Valkey) -> None:
             counts.append(task.cancelling())
             raise
 
-    with fail_after(20), Gate(queue._broker).closed() as gate:
+    with fail_after(20), Gate(queue).closed() as gate:
         producer = asyncio.create_task(put())
         await gate.reached.wait()
         producer.cancel()

@@ -16,9 +16,8 @@ from tests.servers import Server, free_port
 
 from leaseq import LeaseqError
 from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
-from leaseq._valkey.connection import IN_FLIGHT, Client, GlideConnection, Script
+from leaseq._valkey.connection import IN_FLIGHT, Client, GlideConnection, Script, open_client
 from leaseq._valkey.diagnostics import why_not_connected, why_unusable
-from leaseq._valkey.opening import open_client
 from leaseq._valkey.url import ValkeyUrl
 
 from .conftest import MakeServer

@@ -12,9 +12,9 @@ import pytest
 from anyio import create_task_group, fail_after
 from anyio.abc import TaskGroup
 from tests.contract.helpers import in_line
+from tests.remote.mishaps import eventually
 from tests.servers import Cluster, Server, free_port
 from tests.valkey.conftest import MakeServer
-from tests.valkey.mishaps import eventually
 
 import leaseq
 from leaseq import LeasedQueue, LeaseLostError
@@ -161,7 +161,9 @@ async def test_all_who_wait_go_on_by_themselves_when_another_node_takes_over(
                 users.start_soon(noted, "take", take())
                 users.start_soon(noted, "put", small.put("b", 1))
                 users.start_soon(noted, "join", small.join())
-                await eventually(lambda: len(small._putters) == 1 and queue._waiters.total == 2)
+                await eventually(
+                    lambda: len(small._engine._putters) == 1 and queue._engine._waiters.total == 2
+                )
                 own_cluster.primary_of().kill()
                 users.start_soon(noted, "ack", lease.ack())  # before anybody has taken over
                 await queue.put("any", 1)

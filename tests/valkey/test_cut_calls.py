@@ -14,9 +14,9 @@ from typing import get_args
 
 import pytest
 from anyio import create_task_group, fail_after
+from tests.remote.mishaps import cut_off, replies_lost
 from tests.servers import Server
 from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
-from tests.valkey.mishaps import cut_off, replies_lost
 from tests.valkey.wire import Fault, Side, Wire
 
 from leaseq._core.errors import ServerUnavailableError
@@ -40,7 +40,7 @@ SOME = ("put", "get", "take", "ack", "release", "transaction", "queue", "redrive
 def test_every_operation_of_the_scripts_is_asked_for() -> None:
     operations = {
         name
-        for script in (scripts.TURN, scripts.LOOK, scripts.MANAGE, scripts.HELLO)
+        for script in (scripts.COMMANDS, scripts.QUERIES, scripts.ADMIN, scripts.HANDSHAKE)
         for table in re.findall(r"^local ops = \{(.*?)\}\n", script, re.DOTALL | re.MULTILINE)
         for name in re.findall(r"(\w+) = ", table)
     }

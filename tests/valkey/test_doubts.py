@@ -12,9 +12,9 @@ import anyio
 import glide
 import pytest
 from anyio import create_task_group, fail_after, wait_all_tasks_blocked
+from tests.remote.mishaps import eventually
 from tests.servers import Server, binary
 from tests.valkey.conftest import MakeServer
-from tests.valkey.mishaps import eventually
 from tests.valkey.test_client import SECRET, refused
 from tests.valkey.wire import Fault, Wire
 
@@ -130,7 +130,9 @@ async def test_an_old_list_of_queues_takes_no_dead_letters_away(server: Server) 
         assert old["work"] == ""
         await broker.delete_queue("work")
         queue, dead = await broker.create_queue_pair("work", retry=Retry(max_deliveries=1))
-        assert broker.site("work", old["work"]).letters is dead.site
+        letters = broker._handles.ref("work", old["work"]).letters
+        assert letters is not None
+        assert letters.name == dead.name
         await queue.put("a", 1)
         await (await queue.get())[2].reject("bad")
         assert await dead.qsize() == 1
@@ -145,7 +147,7 @@ async def test_a_redrive_that_fails_half_way_says_what_it_has_done(own_server: S
                 for lease in await queue.get_batch(400):
                     tg.start_soon(lease.reject, "bad")
         assert await dead.qsize() == 1200
-        ask = queue._ask
+        perform = queue._engine.perform
         steps = 0
 
         async def fill(*words: Any) -> Any:
@@ -153,9 +155,9 @@ async def test_a_redrive_that_fails_half_way_says_what_it_has_done(own_server: S
             steps += 1
             if steps == 2:
                 own_server.command("CONFIG", "SET", "min-replicas-to-write", "1")
-            return await ask(*words)
+            return await perform(*words)
 
-        queue._ask = fill  # type: ignore[method-assign]
+        queue._engine.perform = fill  # type: ignore[method-assign]
         with pytest.raises(ServerUnavailableError, match=r"^1000 dead letters were") as caught:
             await queue.redrive()
         assert caught.value.in_doubt

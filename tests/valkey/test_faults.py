@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable
+from typing import Any
 
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
 from tests.contract.helpers import in_line
+from tests.remote.mishaps import dispatcher_of, eventually
 from tests.servers import Server
-from tests.valkey.mishaps import eventually
+from tests.valkey.engine import store_of
 from tests.valkey.wire import Wire
 
 import leaseq
-from leaseq import QueueClosedError
+from leaseq import LeasedQueue, QueueClosedError
 from leaseq._core.errors import LeaseqError, ServerError
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
@@ -28,7 +30,7 @@ SOON = 8.0
 def short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon what is cancelled or closed."""
     monkeypatch.setattr("leaseq._remote.dispatcher._GRACE", 0.2)
-    monkeypatch.setattr("leaseq._remote.broker._CLOSING", 0.2)
+    monkeypatch.setattr("leaseq._remote.dispatcher._CLOSING", 0.2)
 
 
 def broker_on(url: str) -> ValkeyBroker:
@@ -117,7 +119,7 @@ async def test_a_run_ends_when_its_broker_is_closed_though_the_server_is_gone(
             queue = await broker.queue("work")
             own_server.kill()
             tg.start_soon(outcomes.of, "put", queue.put("a", 1))
-            await eventually(lambda: broker.courier._unfinished is not None)
+            await eventually(lambda: dispatcher_of(broker)._unfinished is not None)
             await broker.close()
             await broker.close()
     assert isinstance(outcomes["put"], LeaseqError)
@@ -194,6 +196,12 @@ async def test_a_full_server_takes_nothing_new_and_lets_what_is_there_be_done(
             tg.cancel_scope.cancel()
 
 
+def items_key(broker: ValkeyBroker, queue: LeasedQueue[Any, Any]) -> str:
+    """The server's key of a queue's items."""
+    [items] = [key for key in store_of(broker)._keys_of(queue.name) if key.endswith(":items")]
+    return items
+
+
 # Spoiled
 
 
@@ -208,7 +216,7 @@ async def test_an_operation_that_fails_spoils_nothing_else_of_the_same_call(
             spoiled = await broker.queue("spoiled")
             await queue.put("held", 1)
             _, _, lease = await queue.get()
-            [items] = [key for key in spoiled.site.keys if key.endswith(":items")]
+            items = items_key(broker, spoiled)
             own_server.command("SET", items, "x")
             async with create_task_group() as together:
                 together.start_soon(outcomes.of, "put", queue.put("a", 1))
@@ -229,7 +237,7 @@ async def test_a_lease_is_still_held_if_the_server_fails_to_settle_it(own_server
             queue = await broker.queue("work")
             await queue.put("a", 1)
             _, _, lease = await queue.get()
-            [items] = [key for key in queue.site.keys if key.endswith(":items")]
+            items = items_key(broker, queue)
             own_server.command("RENAME", items, "elsewhere")
             own_server.command("SET", items, "x")
             with pytest.raises(ServerError, match="WRONGTYPE"):
@@ -280,8 +288,10 @@ async def test_everybody_is_told_that_a_queue_is_gone_and_can_make_it_anew(
                 users.start_soon(outcomes.of, "put", small.put("a", 1))
                 users.start_soon(outcomes.of, "join", small.join())
                 users.start_soon(outcomes.of, "body", hold())
-                await eventually(lambda: queue._waiters.total == 2 and bool(held._held))
-                await eventually(lambda: bool(small._putters and small._joiners))
+                await eventually(
+                    lambda: queue._engine._waiters.total == 2 and bool(held._engine._held)
+                )
+                await eventually(lambda: bool(small._engine._putters and small._engine._joiners))
                 own_server.command("FLUSHALL")
                 await outcomes.of("held", held.qsize())  # nothing else asks about it
             for name in ("get", "iteration", "put", "join", "held"):

@@ -12,12 +12,19 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after
 from tests.contract.helpers import in_line, until
+from tests.remote.mishaps import (
+    Gate,
+    broker_of,
+    eventually,
+    exchanges_go_through,
+    rule_out_beats,
+)
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.mishaps import Gate, calls_go_through, eventually
 
 from leaseq import PutOutcome, QueueClosedError, Tenant, connect
 from leaseq._core.errors import LeaseqError
+from leaseq._remote.protocol import Batch, Put
 
 pytestmark = pytest.mark.anyio
 
@@ -37,13 +44,13 @@ async def test_a_queue_that_was_empty_once_is_not_drained_when_it_is_shut_down(
     got: list[str] = []
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             if how == "join":
                 await queue.put("first", 0)
                 _, _, first = await queue.get()
                 async with create_task_group() as joining:
                     joining.start_soon(queue.join)
-                    await eventually(lambda: bool(queue._joiners))
+                    await eventually(lambda: bool(queue._engine._joiners))
                     await queue.ack(first)
             else:
                 with pytest.raises(TimeoutError):
@@ -91,10 +98,10 @@ async def test_a_put_that_raises_because_of_the_end_is_not_done(engine: Valkey, 
 
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             tg.start_soon(put)
-            await eventually(lambda: bool(queue._putters))
-            with Gate(queue._broker, replies=True).closed() as gate:
+            await eventually(lambda: bool(queue._engine._putters))
+            with Gate(queue, replies=True).closed() as gate:
                 _, _, lease = await other.get()  # so there is room
                 await gate.reached.wait()
                 async with create_task_group() as ending:
@@ -104,7 +111,7 @@ async def test_a_put_that_raises_because_of_the_end_is_not_done(engine: Valkey, 
             await eventually(lambda: bool(outcomes))
             await other.ack(lease)
             assert await other.contains("late") is (outcomes[0] is PutOutcome.ADDED)
-            assert not queue._putters
+            assert not queue._engine._putters
             tg.cancel_scope.cancel()
 
 
@@ -121,18 +128,18 @@ async def test_a_put_that_found_no_room_before_the_end_is_not_done_later(engine:
 
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             tg.start_soon(put)
-            await eventually(lambda: bool(queue._putters))
-            with Gate(queue._broker, replies=True).closed() as gate:
-                queue.look_again()
+            await eventually(lambda: bool(queue._engine._putters))
+            with Gate(queue, replies=True).closed() as gate:
+                queue._engine.look_again()
                 await gate.reached.wait()
                 async with create_task_group() as ending:
                     ending.start_soon(queue.shutdown)
                     await anyio.sleep(0.01)
                     gate.open()
             await eventually(lambda: bool(errors))
-            assert not queue._putters
+            assert not queue._engine._putters
             _, _, lease = await other.get()
             await other.ack(lease)
             await queue.qsize()
@@ -198,8 +205,8 @@ async def test_a_lease_that_is_over_is_given_to_nobody(engine: Valkey) -> None:
     await queue.put("a", 1)
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
-            with Gate(queue._broker, replies=True).closed() as gate:
+            await tg.start(broker_of(engine, queue).run)
+            with Gate(queue, replies=True).closed() as gate:
 
                 async def get() -> None:
                     with pytest.raises(TimeoutError):
@@ -219,11 +226,11 @@ async def test_nothing_is_left_of_those_who_waited_for_a_tenant(engine: Valkey) 
     queue = await engine.queue()
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             for number in range(20):
                 with suppress(TimeoutError):
                     await queue.get(timeout=0.005, tenants=[f"tenant-{number}"])
-            await eventually(lambda: not queue._waiters.parked)
+            await eventually(lambda: not queue._engine._waiters.parked)
             tg.cancel_scope.cancel()
 
 
@@ -236,16 +243,16 @@ async def test_room_is_not_kept_from_one_broker_by_a_cancelled_put_of_another(
     await one.put("full", 1)
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(one._broker.run)
+            await tg.start(broker_of(engine, one).run)
             await tg.start(broker.run)
             with move_on_after(0.03):
                 await one.put("never", 1)
             tg.start_soon(other.put, "late", 1)
-            await eventually(lambda: bool(other._putters))
-            broker._beat_at = one._broker._beat_at = float("inf")  # by a wake-up, or never
+            await eventually(lambda: bool(other._engine._putters))
+            rule_out_beats(broker, broker_of(engine, one))  # by a wake-up, or never
             _, _, lease = await one.get()
             await one.ack(lease)
-            await eventually(lambda: not other._putters)
+            await eventually(lambda: not other._engine._putters)
             assert await one.contains("late")
             tg.cancel_scope.cancel()
 
@@ -263,7 +270,7 @@ async def test_a_slot_of_a_tenant_is_not_kept_from_one_broker_by_takers_of_anoth
 
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(one._broker.run)
+            await tg.start(broker_of(engine, one).run)
             await tg.start(broker.run)
             tg.start_soon(one.take, "absent")
             await one.put_many([("x", 1), ("y", 1)], tenant="t")
@@ -271,8 +278,8 @@ async def test_a_slot_of_a_tenant_is_not_kept_from_one_broker_by_takers_of_anoth
             with move_on_after(0.03):
                 await one.take("y")
             tg.start_soon(take)
-            await eventually(lambda: bool(other._waiters.parked))
-            broker._beat_at = one._broker._beat_at = float("inf")
+            await eventually(lambda: bool(other._engine._waiters.parked))
+            rule_out_beats(broker, broker_of(engine, one))
             await one.ack(lease)
             await eventually(lambda: got == ["y"])
             tg.cancel_scope.cancel()
@@ -285,7 +292,7 @@ async def test_what_has_outlived_its_time_is_buried_though_a_handle_here_is_clos
     await queue.put("a", 1, ttl=60)
     await queue.close()
     await engine.advance(61)
-    assert await queue._broker.process_expired() == 1
+    assert await broker_of(engine, queue).process_expired() == 1
 
 
 async def test_queues_that_others_have_deleted_are_forgotten(engine: Valkey) -> None:
@@ -296,7 +303,7 @@ async def test_queues_that_others_have_deleted_are_forgotten(engine: Valkey) -> 
     for number in range(20):
         await other.delete_queue(f"queue-{number}")
     assert await one.list_queues() == []
-    assert not one._sites
+    assert not one._handles.by_name
 
 
 @pytest.mark.only("trio")
@@ -335,23 +342,23 @@ async def test_who_waits_for_more_room_than_there_is_is_not_asked_again_and_agai
     await queue.put("a", 1)
     with fail_after(20):
         async with create_task_group() as tg:
-            await tg.start(queue._broker.run)
+            await tg.start(broker_of(engine, queue).run)
             tg.start_soon(queue.put_many, [(str(number), 1) for number in range(3)])
-            await eventually(lambda: bool(queue._putters))
+            await eventually(lambda: bool(queue._engine._putters))
 
             def way(call: Any) -> Any:
-                async def counted(script: Any, keys: Any, args: Any) -> Any:
+                async def counted(batch: Batch) -> Any:
                     nonlocal puts
-                    puts += list(args).count("put")
-                    return await call(script, keys, args)
+                    puts += sum(isinstance(operation, Put) for operation in batch.operations)
+                    return await call(batch)
 
                 return counted
 
-            with calls_go_through(queue._broker, way):
+            with exchanges_go_through(queue, way):
                 await anyio.sleep(5)
                 assert puts == 0
                 await (await queue.get())[2].ack()
-                await eventually(lambda: not queue._putters)
+                await eventually(lambda: not queue._engine._putters)
             assert await queue.qsize() == 3
             tg.cancel_scope.cancel()
 

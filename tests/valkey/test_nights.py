@@ -17,9 +17,9 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from tests.children import Child
+from tests.remote.mishaps import eventually
 from tests.servers import Server
 from tests.valkey.conftest import start
-from tests.valkey.mishaps import eventually
 from tests.valkey.processes import LEASE
 from tests.valkey.wire import Wire
 

@@ -6,7 +6,7 @@ import pytest
 
 from leaseq import Backoff, Retry, Tenant
 from leaseq._core.options import BrokerQueueOptions
-from leaseq._valkey.encoding import read_options, write_options
+from leaseq._valkey.options import read_options, write_options
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, sleep
+from tests.remote.mishaps import Call, Outage, calls_go_through, eventually
 from tests.servers import Server
 from tests.valkey.engine import Valkey
-from tests.valkey.mishaps import Call, Outage, calls_go_through, eventually
 
 from leaseq import Backoff, DeadLetter, LeasedQueue, LeaseLostError, Retry
 from leaseq._core.errors import ServerUnavailableError

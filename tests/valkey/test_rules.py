@@ -241,7 +241,7 @@ def test_a_call_that_arrives_after_a_later_one_is_not_done(caller: Caller) -> No
     caller.turn(put(1, ("a", 1)), number="10")
     keys = [*scripts.broker_keys("t"), *scripts.queue_keys("t", "q")]
     arguments = [0, 1, "p", "9", 1, 0, 1, *put(1, ("b", 1))]
-    assert caller.client.eval(scripts.TURN, len(keys), *keys, *arguments) == [b"old"]
+    assert caller.client.eval(scripts.COMMANDS, len(keys), *keys, *arguments) == [b"old"]
     assert [*dump(caller).items] == ["a"]
 
 
@@ -321,9 +321,9 @@ def test_letters_come_back_and_those_whose_key_is_there_stay(caller: Caller) -> 
         (held,) = leases(get(caller))
         caller.one("reject", 1, held[0], held[2], "bad", 0, "")
     caller.turn(put(1, ("b", "new"), tenant="y"))
-    assert caller.manage("redrive", 1, 0, 1, "sc", -1, "-") == [b"ok", [b"sc"], [], 3, b""]
-    assert caller.manage("redrive", 1, 1, 0, 1, "-") == [b"ok", [b"sa"], [], 2, b""]
-    assert caller.manage("redrive", 1, 1, 0, -1, "-") == [b"ok", [], [b"sb"], 1, b""]
+    assert caller.manage("redrive", 1, 0, 1, "sc", -1, "-") == [b"ok", [b"sc"], [], 3, b"", 3]
+    assert caller.manage("redrive", 1, 1, 0, 1, "-") == [b"ok", [b"sa"], [], 2, b"", 2]
+    assert caller.manage("redrive", 1, 1, 0, -1, "-") == [b"ok", [], [b"sb"], 1, b"", 1]
     items = dump(caller).items
     assert (items["a"].tenant, items["a"].priority, items["a"].deliveries) == ("x", 5, 0)
     word, *numbers = caller.look("info", 1, 1)
@@ -342,7 +342,7 @@ def test_a_letter_that_dies_is_a_letter_in_a_letter(caller: Caller) -> None:
     for queue in ("d", "x"):
         keys += scripts.queue_keys("t", queue)
     arguments = [0, 1, "p", "", 2, 2, 0, 1, "reject", 1, held[0], held[2], "worse", 0, ""]
-    caller.client.eval(scripts.TURN, len(keys), *keys, *arguments)
+    caller.client.eval(scripts.COMMANDS, len(keys), *keys, *arguments)
     (held,) = leases(caller.turn(claim(3)).results[0])
     letter = held[1]
     assert (letter[0], letter[3], letter[5]) == (b"d", 1, b"worse")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import (
     InvalidLeaseError,
+    KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
     LeaseLostError,
+    LeaseqError,
+    QueueClosedError,
     TenantMismatchError,
     TimekeeperNotRunningError,
 )
@@ -16,10 +20,38 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = ["check_held", "check_release", "never_fits", "no_timekeeper", "tenant_mismatch"]
+__all__ = [
+    "RUN_TWICE",
+    "broker_closed",
+    "check_held",
+    "check_release",
+    "closed_with_work_left",
+    "dead_letters_used",
+    "drained",
+    "key_in_flight",
+    "lease_ended",
+    "leases_lost",
+    "never_fits",
+    "no_dead_letters",
+    "no_dead_letters_of",
+    "no_queue",
+    "no_room",
+    "no_timekeeper",
+    "not_of_broker",
+    "not_of_queue",
+    "other_receipt",
+    "own_dead_letters",
+    "pair_without_dead_letters",
+    "settled_twice",
+    "takes_nothing_more",
+    "tenant_mismatch",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+RUN_TWICE = "letting time pass for"
+"""What an `anyio.BusyResourceError` says of a second `run` beside the first."""
 
 
 def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRunningError:
@@ -91,3 +123,115 @@ def check_held(lease: Lease[K, V], now: float) -> None:
             f"{lease!r} expired {now - lease.deadline:.3g} s ago: "
             "take a longer lease_timeout, or extend it in time"
         )
+
+
+# Puts
+
+
+def key_in_flight(key: object) -> KeyAlreadyInFlightError:
+    """The error for a put on a leased key that said ``if_in_flight="reject"``."""
+    return KeyAlreadyInFlightError(
+        f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
+    )
+
+
+def no_room(queue: object, places: int) -> LeaseqError:
+    """The error for a transaction that puts more items than there is room for."""
+    return LeaseqError(f"{queue!r} has no room for {places} more")
+
+
+def takes_nothing_more(queue: object, how: str = "") -> QueueClosedError:
+    """The error for a put into a queue that was shut down or closed.
+
+    Args:
+        queue: The queue.
+        how: ``"shut down"`` or ``"closed"``, if that is to be told.
+    """
+    why = f": it is {how}" if how else ""
+    return QueueClosedError(f"{queue!r} takes nothing more{why}")
+
+
+# Leases
+
+
+def not_of_queue(lease: object) -> InvalidLeaseError:
+    """The error for settling a lease through a queue that did not hand it out."""
+    return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
+
+
+def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
+    """The error for settling a lease of a queue that was closed."""
+    return QueueClosedError(f"{queue!r}: its leases are lost", drained=drained)
+
+
+def settled_twice(lease: object) -> InvalidLeaseError:
+    """The error for a transaction that ends one lease more than once."""
+    return InvalidLeaseError(f"{lease!r} is settled twice")
+
+
+def lease_ended(key: object, token: int) -> LeaseLostError:
+    """The error for a receipt whose lease has ended."""
+    return LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+
+
+def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
+    """The error for a receipt that is for another queue."""
+    return InvalidLeaseError(f"a lease of the queue {receipt_of!r} is not {queue!r}'s")
+
+
+# The end
+
+
+def drained(queue: object) -> QueueClosedError:
+    """The error for waiting at a queue that is drained and takes nothing more."""
+    return QueueClosedError(f"{queue!r} is drained: nothing more is coming", drained=True)
+
+
+def closed_with_work_left(queue: object) -> QueueClosedError:
+    """The error for using a queue that was closed before it was drained."""
+    return QueueClosedError(f"{queue!r} was closed with work left")
+
+
+def broker_closed(broker: object) -> QueueClosedError:
+    """The error for using a broker that was closed."""
+    return QueueClosedError(f"{broker!r}")
+
+
+# Queues of a broker
+
+
+def not_of_broker(queue: object) -> ValueError:
+    """The error for a queue of another broker in a transaction."""
+    return ValueError(f"{queue!r} is not a queue of this broker")
+
+
+def no_queue(name: str) -> LookupError:
+    """The error for a queue that must be there and is not."""
+    return LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+
+
+def no_dead_letters(name: str) -> LookupError:
+    """The error for asking for the queue of dead letters of one that has none."""
+    return LookupError(f"queue {name!r} has no queue of dead letters")
+
+
+def no_dead_letters_of(queue: object) -> ValueError:
+    """The error for a redrive of a queue that has no queue of dead letters."""
+    return ValueError(f"{queue!r} has no queue of dead letters to bring items back from")
+
+
+def own_dead_letters(name: str) -> ValueError:
+    """The error for a queue that is to be its own queue of dead letters."""
+    return ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+
+
+def pair_without_dead_letters() -> ValueError:
+    """The error for a pair of queues with ``dead_letters=None``."""
+    return ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+
+
+def dead_letters_used(name: str, users: Iterable[str]) -> ValueError:
+    """The error for deleting a queue that has the dead letters of others."""
+    return ValueError(
+        f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: delete these first"
+    )

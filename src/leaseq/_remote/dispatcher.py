@@ -1,34 +1,37 @@
-"""Carries what is asked to the server, one trip at a time.
+"""Takes operations to the store, one exchange at a time.
 
 Theory of operation
 ===================
 
-Whatever a process asks of the server goes through one line, in the order in which it was asked:
-settlements, puts, claims for those who wait, questions. What has gathered while one trip was under
-way goes on the next, in one call of a script. So there is never more than one call in flight, a
-process sees its own effects in order, and the busier it is, the more goes on each trip.
+All operations of a process on its store go through one line, in the order in which they were
+asked for: settlements, puts, claims for waiters, queries. What has gathered while one exchange was
+under way goes with the next, as one batch. So there is never more than one exchange under way, a
+process sees its own effects in order, and the busier it is, the more goes with each exchange.
 
-Each call has a number. When the connection fails, nobody knows whether the call was done; so it is
-sent again under the same number, and the server, which remembers the number of each process's last
-call and what it said, does it at most once.
+Each batch has a number. When its reply is lost, it is not known whether the batch was done; so it
+is exchanged again under the same number, and the store, which remembers the number of each
+process's last batch and its answers, does it at most once.
 
-Somebody has to *drive*: one task at a time, which packs a trip, sends it, and hands out the
-answers. While a `run` runs, that drives, and does what falls due. Without one, whoever asks drives
-until it has its answer, and takes along what others ask meanwhile.
+The line needs a *leader*: one task at a time, which packs a batch, exchanges it, and hands out the
+answers. While a `run` runs, that leads, and does what falls due. Without one, a caller leads until
+it has its answer, and takes along what others ask for meanwhile.
 
-A cancel scope cuts no call off half-way: a task that is cancelled while its question is under way
-waits for the answer, returns it, and is cancelled at its next checkpoint. `asyncio.Task.cancel`
-knows no shield, and does not come again: it is raised at once. If it hits whoever drives, the call
-that was under way is sent again, under its number, by the next who drives; what it asked is done.
+A cancel scope does not cut an exchange off half-way: a task that is cancelled while its operation
+is under way waits for the answer, returns it, and is cancelled at its next checkpoint.
+`asyncio.Task.cancel` knows no shield, and does not come again: it is raised without waiting. If it
+hits the leader, the batch that was under way is exchanged again, under its number, by the next
+leader; its operations are done.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
-from typing import Protocol, cast
+from typing import Protocol
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -41,141 +44,295 @@ from anyio import (
 )
 from anyio.abc import TaskStatus
 
-from .._core.errors import QueueClosedError, ServerUnavailableError
+from .._core.errors import LeaseqError, QueueClosedError, ServerUnavailableError
 from .._core.loop import Home, comes_again
-from .._valkey.connection import Client, Script
-from .._valkey.permissions import Rights
-from .._valkey.scripts import HELLO, LOOK, MANAGE, TURN
-from .contact import Contact
-from .requests import Answer, Ask, Attendant, Trip
+from . import protocol
+from .protocol import Answer, Batch, ItemDied, LeaseEnded, Operation, Reply, Store
 
-__all__ = ["Chores", "Courier"]
+__all__ = ["Call", "Dispatcher", "DispatcherCallbacks", "Exchange", "Waiting"]
 
-_SCRIPTS = {
-    "turn": Script(TURN),
-    "look": Script(LOOK, changes=False),
-    "manage": Script(MANAGE),
-    "hello": Script(HELLO, changes=False),
-}
-_SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the server
+logger = logging.getLogger("leaseq")
+
+_MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
+_MOST_OPERATIONS = 256  # in one batch
+_SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
+_CLOSING = 2.0  # seconds for which a handle that closes tries to give its leases back
+_MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
 
-class Chores(Protocol):
-    """What there is to do besides carrying."""
-
-    def expire(self, now: float) -> float:
-        """End the leases here that have run out, and say when the next one does."""
-
-    def do(self, now: float) -> float:
-        """Do what else is due, and say when there is more."""
-
-    def claims(self) -> list[Ask]:
-        """What is to be asked for those who wait."""
-
-    def heard(self, trip: Trip, next_due: list[float], events: list[Answer]) -> None:
-        """What the server said besides the answers: when more falls due, and what happened."""
-
-    def told(self, message: bytes) -> None:
-        """What somebody has published to this process: a wake-up, mostly."""
-
-
-class Courier:
-    """The one way from this process to a server.
+class Call:
+    """An operation in line, and what came of it.
 
     Args:
-        prefix: The broker's.
-        process: This process's name among those of the broker.
-        client: The connection.
-        home: The event loop.
-        chores: What there is to do besides.
-        patience: Seconds for which a task without a `run` tries to reach the server.
+        operation: The operation.
+        receive: Is told the answer as soon as it is there, before any other task runs. False: it
+            is no answer yet; the call may be posted again.
+        refuse: Is told the error, if there will be no answer.
+
+    Attributes:
+        posted: Whether it is in line.
+        sent: Whether it is under way.
+        awaited: Whether a task waits for the answer.
     """
+
+    __slots__ = (
+        "answer",
+        "awaited",
+        "error",
+        "event",
+        "operation",
+        "posted",
+        "receive",
+        "refuse",
+        "sent",
+        "weight",
+    )
 
     def __init__(
         self,
-        prefix: str,
-        process: str,
-        client: Client,
-        home: Home,
-        chores: Chores,
+        operation: Operation,
         *,
-        patience: float,
+        receive: Callable[[Answer], bool | None] | None = None,
+        refuse: Callable[[Exception], None] | None = None,
     ) -> None:
-        self._prefix = prefix
-        self._process = process
-        self._client = client
-        self._home = home
-        self._chores = chores
+        self.operation = operation
+        self.weight = operation.weight
+        self.receive = receive
+        self.refuse = refuse
+        self.event = Event()
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        self.posted = False
+        self.sent = False
+        self.awaited = False
+
+    @property
+    def answered(self) -> bool:
+        """True once there is an answer, or there will be none."""
+        return self.answer is not None or self.error is not None
+
+    def accept(self, answer: Answer) -> None:
+        """Take the answer; or what came of it after all, after the caller has given up."""
+        self.sent = False
+        is_answer = self.receive is None or self.receive(answer) is not False
+        if is_answer and self.error is None:
+            self.answer = answer
+        self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """Take the error: there is no answer, and there will be none."""
+        self.error = error
+        if self.refuse is not None:
+            self.refuse(error)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait for the answer look again."""
+        self.event.set()
+        if not self.answered:
+            self.event = Event()
+
+
+class Exchange:
+    """A batch under way, and the calls whose operations it has.
+
+    Attributes:
+        sent_at: When it was sent first, in seconds on the event loop's clock.
+        in_doubt: Whether it may have been done, its reply being lost.
+    """
+
+    __slots__ = ("batch", "calls", "in_doubt", "sent_at")
+
+    def __init__(self, number: int, calls: Sequence[Call]) -> None:
+        self.calls = calls
+        self.batch = Batch(number, tuple([call.operation for call in calls]))
+        self.sent_at = 0.0
+        self.in_doubt = False
+        for call in calls:
+            call.posted = False
+            call.sent = True
+
+
+class Waiting(Protocol):
+    """A task's wait for what others bring about."""
+
+    event: Event
+    """Set when there is something to look at."""
+
+    @property
+    def done(self) -> bool:
+        """True once it has come about."""
+
+    def wake(self) -> None:
+        """Let the task look again."""
+
+
+class DispatcherCallbacks(Protocol):
+    """The work of a leader besides exchanging batches."""
+
+    def expire(self, now: float) -> float:
+        """End the leases here that have run out, and return when the next one does."""
+
+    def do_due(self, now: float) -> float:
+        """Do what else is due, and return when there is more."""
+
+    def claims(self) -> list[Call]:
+        """Return what to ask for on behalf of waiters."""
+
+    def heard(
+        self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
+    ) -> None:
+        """Take what a reply says besides the answers.
+
+        Args:
+            due: Seconds until more falls due in a queue, by its name.
+            events: What has happened to leases and items.
+            now: When the reply came, in seconds on the event loop's clock.
+        """
+
+    def told(self, event: protocol.Event) -> None:
+        """Take what the store tells this process unasked: a wake-up, mostly."""
+
+
+class Dispatcher:
+    """The one way from this process to its store.
+
+    Args:
+        store: The store.
+        home: The event loop.
+        callbacks: What there is to do besides.
+        patience: Seconds for which a task without a `run` tries to reach the store.
+
+    Attributes:
+        sent_at: When the exchange started whose answers are handed out.
+    """
+
+    def __init__(
+        self, store: Store, home: Home, callbacks: DispatcherCallbacks, *, patience: float
+    ) -> None:
+        self.home = home
+        self.check = store.check
+        self.sent_at = 0.0
+        self._store = store
+        self._callbacks = callbacks
         self._patience = patience
-        self._asked: deque[Ask] = deque()
-        self._unfinished: Trip | None = None  # it may have been done: it goes before all others
-        self._messages: list[bytes] = []
-        self._attendants: dict[Attendant, None] = {}
-        self._runs = 0  # those that are ready to drive
+        self._line: deque[Call] = deque()
+        self._unfinished: Exchange | None = None  # may have been done: goes before all others
+        self._messages: list[protocol.Event] = []
+        self._awaited: dict[object, Call] = {}  # by the tasks that wait while another one leads
+        self._waiting: dict[Waiting, None] = {}
+        self._runs = 0  # that are ready to lead
         self._grace = _GRACE
         self._number = 0
-        self._claimed = False  # by the last trip, if there was anything to claim
-        self._driven = False
+        self._claimed = False  # with the last batch, if there was anything to claim
+        self._led = False
         self._closed = False
-        self._contact = Contact()
+        self._lost_at: float | None = None  # since when there has been no answer
+        self._complained = False  # and the log says so
         self._alarm = Event()
         self._changed = Event()
         self._watch = Event()
         self._expire_at = inf
-        self.rights = Rights(())  # of the user on the server, once they are known
-        self.sent_at = 0.0  # when the trip started whose answers are handed out
-        self.offset = 0  # microseconds that the server's clock is put forward, for tests
 
-    # Asking
+    # Calls
 
-    def post(self, ask: Ask, *, first: bool = False) -> None:
-        """Have something asked, and do not wait for the answer; last in line, or first. O(1)."""
+    def post(self, call: Call, *, first: bool = False) -> None:
+        """Put a call in line, at its end or first, and do not wait for the answer. O(1)."""
         if self._closed:
-            ask.fail(QueueClosedError("the broker is closed"))
+            call.fail(QueueClosedError("the broker is closed"))
             return
-        ask.posted = True
+        call.posted = True
         if first:
-            self._asked.appendleft(ask)
+            self._line.appendleft(call)
         else:
-            self._asked.append(ask)
+            self._line.append(call)
         self._alarm.set()
 
-    def withdraw(self, ask: Ask) -> None:
-        """Do not ask something that was posted, unless it is under way. O(what was asked)."""
-        if ask.posted:
-            ask.posted = False
-            self._asked.remove(ask)
+    def withdraw(self, call: Call) -> None:
+        """Take a call out of the line, unless it is under way. O(calls in line)."""
+        if call.posted:
+            call.posted = False
+            self._line.remove(call)
 
-    def hurry(self) -> None:
-        """The end is near: a cancelled task waits no more for what was sent."""
-        self._grace = 0.0
+    async def perform(
+        self, call: Call, *, withdraw: bool = False, patience: float | None = None
+    ) -> Answer:
+        """Have an operation done, and wait for the answer.
 
-    async def close(self) -> None:
-        """Ask nothing more. What was asked and not answered fails; idempotent.
+        Args:
+            call: The operation.
+            withdraw: Whether to give it up if this task is cancelled before it was sent. Otherwise
+                it is sent all the same. What was sent is waited for, for a while.
+            patience: Seconds for which to try, if not the usual ones.
 
-        Takes effect even if cancelled.
+        Raises:
+            ServerUnavailableError: the store could not be reached, or not for long enough.
+            ServerError: the store refused, or the user may not do that.
+            TypeError, ValueError: a value that the store cannot keep.
         """
-        self._closed = True
-        sent = [] if self._unfinished is None else self._unfinished.asks
-        for ask in (*sent, *self._asked):
-            if not ask.answered and ask.sent:
-                lost = "the broker was closed before the answer came"
-                ask.fail(ServerUnavailableError(lost, in_doubt=True))
-            elif not ask.answered:
-                ask.fail(QueueClosedError("the broker is closed"))
-            ask.posted = ask.sent = False
-        self._asked.clear()
-        self.ring()
-        with CancelScope(shield=True):
-            await self._client.close()
+        self.check(call.operation)
+        self.post(call)
+        return await self.answer(call, withdraw=withdraw, patience=patience)
 
-    def nudge(self) -> None:
-        """Have the driver look again at once. O(1)."""
+    async def answer(
+        self, call: Call, *, withdraw: bool = False, patience: float | None = None
+    ) -> Answer:
+        """Wait for the answer to a call that was posted.
+
+        Arguments and errors are those of `perform`.
+        """
+        call.awaited = True
+        if patience is None:
+            patience = self._patience
+        try:
+            await self._wait(call, lambda: call.answered, patience)
+        except get_cancelled_exc_class() as error:
+            if withdraw and call.posted:
+                self.withdraw(call)
+                raise
+            if not comes_again(error):
+                raise
+            with move_on_after(self._grace, shield=True):
+                await self._wait(
+                    call, lambda: call.answered or not (call.posted or call.sent), self._grace
+                )
+            if not call.answered:
+                raise
+        if call.error is not None:
+            raise call.error
+        return call.answer
+
+    async def _wait(self, call: Call, over: Callable[[], bool], patience: float) -> None:
+        while not over():
+            if self._led or self._runs:
+                task = object()  # several may wait for one call
+                self._awaited[task] = call
+                try:
+                    await call.event.wait()
+                finally:
+                    del self._awaited[task]
+            else:
+                await self._lead(over, patience=patience)
+
+    async def wait(self, waiting: Waiting) -> None:
+        """Wait for what others bring about; lead where no `run` runs, and no other task leads."""
+        self._waiting[waiting] = None
+        try:
+            while not waiting.done:
+                if self._led or self._runs:
+                    await waiting.event.wait()
+                else:
+                    await self._lead(lambda: waiting.done, patience=inf)
+        finally:
+            del self._waiting[waiting]
+
+    def wake_leader(self) -> None:
+        """Have the leader look again. O(1)."""
         self._alarm.set()
 
-    def ring(self) -> None:
-        """Have the driver, and those who are ready to be, look again at once."""
+    def wake_all(self) -> None:
+        """Have the leader, and those `run`s that are ready to lead, look again."""
         self._alarm.set()
         self._changed.set()
         self._changed = Event()
@@ -186,99 +343,70 @@ class Courier:
             self._expire_at = when
             self._watch.set()
 
-    def hear(self, message: bytes) -> None:
-        """Somebody has published something to this process.
+    def hear(self, event: protocol.Event) -> None:
+        """Take what the store tells this process unasked.
 
         It may be about what the answers say that are on their way: then these come first.
         """
-        self._messages.append(message)
+        self._messages.append(event)
         if self._unfinished is None:
             self._listen()
 
     def _listen(self) -> None:
         messages, self._messages = self._messages, []
         for message in messages:
-            self._chores.told(message)
+            self._callbacks.told(message)
 
-    async def ask(
-        self, ask: Ask, *, withdraw: bool = False, patience: float | None = None
-    ) -> Answer:
-        """Ask something, and wait for the answer.
+    # The end
 
-        Args:
-            ask: What.
-            withdraw: Whether it is not to be asked any more if this task is cancelled before it
-                was sent. Otherwise it will be. What was sent is waited for, for a while.
-            patience: Seconds for which to try, if not the usual ones.
+    async def finish(self, calls: Iterable[Call]) -> None:
+        """Give calls of handles that close a moment to be done."""
+        with move_on_after(_CLOSING), suppress(LeaseqError):
+            for call in calls:
+                await self.answer(call, patience=_CLOSING)
 
-        Raises:
-            ServerUnavailableError: the server could not be reached, or not for long enough.
-            ServerError: the server refused, or the user may not ask that.
+    def hurry(self) -> None:
+        """Have cancelled tasks wait no more for what was sent: the end is near."""
+        self._grace = 0.0
+
+    async def close(self) -> None:
+        """Exchange nothing more. Calls that were not answered fail; idempotent.
+
+        Takes effect even if cancelled.
         """
-        self.rights.check(ask.words[0])
-        self.post(ask)
-        return await self.answer(ask, withdraw=withdraw, patience=patience)
+        self._closed = True
+        sent = [] if self._unfinished is None else self._unfinished.calls
+        for call in (*sent, *self._line):
+            if not call.answered and call.sent:
+                lost = "the broker was closed before the answer came"
+                call.fail(ServerUnavailableError(lost, in_doubt=True))
+            elif not call.answered:
+                call.fail(QueueClosedError("the broker is closed"))
+            call.posted = call.sent = False
+        self._line.clear()
+        self.wake_all()
+        with CancelScope(shield=True):
+            await self._store.close()
 
-    async def answer(
-        self, ask: Ask, *, withdraw: bool = False, patience: float | None = None
-    ) -> Answer:
-        """Wait for the answer to what was posted. Arguments and errors are those of `ask`."""
-        ask.awaited = True
-        if patience is None:
-            patience = self._patience
-        try:
-            await self._wait(ask, lambda: ask.answered, patience)
-        except get_cancelled_exc_class() as error:
-            if withdraw and ask.posted:
-                self.withdraw(ask)
-                raise
-            if not comes_again(error):
-                raise
-            with move_on_after(self._grace, shield=True):
-                await self._wait(
-                    ask, lambda: ask.answered or not (ask.posted or ask.sent), self._grace
-                )
-            if not ask.answered:
-                raise
-        if ask.error is not None:
-            raise ask.error
-        assert ask.answer is not None
-        return ask.answer
-
-    async def _wait(self, ask: Ask, over: Callable[[], bool], patience: float) -> None:
-        while not over():
-            if self._driven or self._runs:
-                await ask.event.wait()
-            else:
-                await self._drive(over, patience=patience)
-
-    async def attend(self, waiter: Attendant) -> None:
-        """Wait for what others bring about; where no `run` runs, and nobody drives, drive."""
-        self._attendants[waiter] = None
-        try:
-            while not waiter.done:
-                if self._driven or self._runs:
-                    await waiter.event.wait()
-                else:
-                    await self._drive(lambda: waiter.done, patience=inf)
-        finally:
-            del self._attendants[waiter]
-
-    # Driving
+    # Leading
 
     async def run(
         self, over: Callable[[], bool], task_status: TaskStatus[None] = TASK_STATUS_IGNORED
     ) -> None:
-        """Drive until it is over; while somebody else does, be ready to.
+        """Lead until it is over; while another task leads, be ready to.
 
-        What runs out here ends beside that: it must not wait for a server that does not answer.
+        Leases that run out here end beside that: they must not wait for a store that does not
+        answer.
         """
+        if over():
+            task_status.started()
+            return
         async with create_task_group() as tg:
             tg.start_soon(self._keep_watch)
             task_status.started()
             while not over():
-                if not self._driven:
-                    await self._drive(over, patience=inf, stand_in=False)
+                if not self._led:
+                    await self._lead(over, patience=inf, stand_in=False)
                     continue
                 self._runs += 1
                 self._alarm.set()
@@ -286,154 +414,176 @@ class Courier:
                     await self._changed.wait()
                 except BaseException:
                     self._runs -= 1
-                    if not self._driven:
-                        self._hand_over()  # somebody may have counted on this one
+                    if not self._led:
+                        self._hand_over()  # other tasks may have counted on this one
                     raise
                 self._runs -= 1
             tg.cancel_scope.cancel()
 
     async def _keep_watch(self) -> None:
         while True:
-            self._expire_at = self._chores.expire(self._home.time())
+            self._expire_at = self._callbacks.expire(self.home.time())
             self._watch = Event()
             with CancelScope(deadline=self._expire_at):
                 await self._watch.wait()
 
-    async def _drive(
+    async def _lead(
         self, over: Callable[[], bool], *, patience: float, stand_in: bool = True
     ) -> None:
-        """Carry what is asked, until it is over.
+        """Exchange what is in line, until it is over.
 
         Args:
             over: Whether it is.
-            patience: Seconds for which to try to reach the server.
+            patience: Seconds for which to try to reach the store.
             stand_in: Whether this is for want of a `run`: until there is one.
         """
 
         def relieved() -> bool:
             return over() or (stand_in and self._runs > 0)
 
-        self._driven = True
+        self._led = True
         try:
             while not relieved():
-                wake_at = self._chores.do(self._home.time())
-                trip = self._unfinished or self._pack()
-                if trip is not None:
-                    await self._carry(trip, relieved, patience)
+                wake_at = self._callbacks.do_due(self.home.time())
+                exchange = self._unfinished or self._pack()
+                if exchange is not None:
+                    await self._exchange(exchange, relieved, patience)
                     continue
                 self._alarm = Event()
                 with CancelScope(deadline=wake_at):
                     await self._alarm.wait()
         finally:
-            self._driven = False
+            self._led = False
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Let those who wait see that nobody drives: one of them will."""
-        self.ring()
-        left = [*self._asked, *([] if self._unfinished is None else self._unfinished.asks)]
-        for ask in left:
-            ask.wake()
-        for waiter in [*self._attendants]:
-            waiter.wake()
+        """Let those who wait see that no task leads: one of them will."""
+        self.wake_all()
+        # Some of these are not in line: they wait for room, or for the end.
+        for call in [*self._awaited.values()]:
+            call.wake()
+        for waiting in [*self._waiting]:
+            waiting.wake()
 
-    def _pack(self) -> Trip | None:
-        """A trip with what was asked, as much as goes on one; None: nothing was.
+    def _pack(self) -> Exchange | None:
+        """Take what goes with one batch out of the line; None: there is nothing.
 
-        Those who wait are not kept waiting by those who ask: their claims go along, or, if what is
-        asked takes another script, on every other trip.
+        Callers do not keep waiters waiting: the claims of these go along, or, if the calls in line
+        are of another family, with every other batch.
         """
-        script = self._asked[0].script if self._asked else "turn"
-        if script != "turn" and not self._claimed and (claims := self._chores.claims()):
-            return self._depart(Trip("turn", self._number + 1), claims)
-        trip = Trip(script, self._number + 1)
-        while self._asked and trip.has_room_for(self._asked[0]):
-            trip.add(self._asked.popleft())
-        return self._depart(trip, self._chores.claims() if script == "turn" else [])
+        line = self._line
+        family = line[0].operation.family if line else "commands"
+        if family != "commands" and not self._claimed and (claims := self._callbacks.claims()):
+            return self._start("commands", claims)
+        calls: list[Call] = []
+        weight = 0
+        while line and len(calls) < _MOST_OPERATIONS:
+            call = line[0]
+            weight += call.weight
+            if call.operation.family != family or (calls and weight > _MOST_BYTES):
+                break
+            calls.append(line.popleft())
+        if family == "commands":
+            calls += self._callbacks.claims()
+        return self._start(family, calls)
 
-    def _depart(self, trip: Trip, claims: list[Ask]) -> Trip | None:
-        for claim in claims:
-            trip.add(claim)
-        if not trip.asks:
+    def _start(self, family: protocol.Family, calls: list[Call]) -> Exchange | None:
+        if not calls:
             return None
-        self._claimed = trip.script == "turn"
-        self._number = trip.number
-        return trip
+        self._claimed = family == "commands"
+        self._number += 1
+        return Exchange(self._number, calls)
 
-    async def _carry(self, trip: Trip, over: Callable[[], bool], patience: float) -> None:
-        """Take a trip, again and again until there is an answer."""
-        self._unfinished = trip
-        keys = trip.keys(self._prefix)
-        words = trip.arguments(self._process, self.offset, random.getrandbits(31))
-        started = self._home.time()
-        trip.sent_at = trip.sent_at or started
+    async def _exchange(
+        self, exchange: Exchange, over: Callable[[], bool], patience: float
+    ) -> None:
+        """Exchange a batch, again and again until there is a reply."""
+        self._unfinished = exchange
+        started = self.home.time()
+        exchange.sent_at = exchange.sent_at or started
         pause = _SHORTEST
         while True:
             try:
-                reply = await self._send(trip, keys, words)
+                reply = await self._send(exchange)
             except ServerUnavailableError as error:
-                trip.in_doubt = trip.in_doubt or error.in_doubt
-                self._contact.missed(str(error), self._home.time())
-                if self._closed or self._home.time() - started >= patience:
-                    self._give_up(trip, str(error))
+                exchange.in_doubt = exchange.in_doubt or error.in_doubt
+                self._missed(str(error))
+                if self._closed or self.home.time() - started >= patience:
+                    self._give_up(exchange, str(error))
                     return
             except Exception as error:  # what cannot be sent must not be in the way for ever
-                self._refuse(trip, error)
+                self._refuse(exchange, error)
                 return
             else:
                 self._unfinished = None
-                self._contact.made(self._home.time())
-                self._deliver(trip, reply)
+                self._hand_out(exchange, reply)
                 return
             if over():
                 return
             await sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST)
 
-    async def _send(self, trip: Trip, keys: Sequence[str], words: Sequence[str | bytes]) -> Answer:
-        """Make the call; and if this task is cancelled meanwhile, once more, for the answer.
+    async def _send(self, exchange: Exchange) -> Reply:
+        """Exchange a batch; and if this task is cancelled meanwhile, once more, for the reply.
 
-        But not if it is cancelled natively, which knows no shield: the next who drives will do it.
+        But not if it is cancelled natively, which knows no shield: the next leader will do it.
         """
-        script = _SCRIPTS[trip.script]
         try:
-            return cast("Answer", await self._client.script(script, keys, words))
+            return await self._store.exchange(exchange.batch)
         except get_cancelled_exc_class() as error:
-            trip.in_doubt = True
+            exchange.in_doubt = True
             if comes_again(error):
                 with move_on_after(self._grace, shield=True):
-                    return cast("Answer", await self._client.script(script, keys, words))
+                    return await self._store.exchange(exchange.batch)
             raise
 
-    def _give_up(self, trip: Trip, why: str) -> None:
-        """Whoever waits is told. What may have been done stays, to be seen to when it can be."""
-        if not trip.in_doubt:
+    def _give_up(self, exchange: Exchange, why: str) -> None:
+        """Tell those who wait. What may have been done stays, to be seen to when it can be."""
+        if not exchange.in_doubt:
             self._unfinished = None
-        for ask in trip.asks:
-            if not ask.answered:
-                ask.fail(ServerUnavailableError(why, in_doubt=trip.in_doubt))
-        for ask in [*self._asked]:
-            if ask.awaited:
-                self.withdraw(ask)
+        for call in exchange.calls:
+            if not call.answered:
+                call.fail(ServerUnavailableError(why, in_doubt=exchange.in_doubt))
+        for call in [*self._line]:
+            if call.awaited:
+                self.withdraw(call)
                 behind = f"it was not asked for, being behind what has no answer: {why}"
-                ask.fail(ServerUnavailableError(behind, in_doubt=False))
+                call.fail(ServerUnavailableError(behind, in_doubt=False))
         self._listen()
 
-    def _refuse(self, trip: Trip, error: Exception) -> None:
-        if trip.in_doubt:
+    def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        if exchange.in_doubt:
             error = ServerUnavailableError(str(error), in_doubt=True)
         self._unfinished = None
-        for ask in trip.asks:
-            ask.sent = False
-            if not ask.answered:
-                ask.fail(error)
+        for call in exchange.calls:
+            call.sent = False
+            if not call.answered:
+                call.fail(error)
         self._listen()
 
-    def _deliver(self, trip: Trip, reply: Answer) -> None:
-        now = self._home.time()
-        self.sent_at = trip.sent_at
-        _, due, events, *answers = reply
-        self._chores.heard(trip, [inf if left < 0 else now + left / 1e6 for left in due], events)
-        for ask, answer in zip(trip.asks, answers, strict=True):
-            ask.accept(answer)
+    def _hand_out(self, exchange: Exchange, reply: Reply) -> None:
+        now = self.home.time()
+        self._reached(now)
+        self.sent_at = exchange.sent_at
+        self._callbacks.heard(reply.due, reply.events, now)
+        for call, answer in zip(exchange.calls, reply.answers, strict=True):
+            call.accept(answer)
         self._listen()
+
+    # What the log says of it
+
+    def _missed(self, why: str) -> None:
+        """Say once that the store does not answer."""
+        now = self.home.time()
+        if self._lost_at is None:
+            self._lost_at = now
+        elif not self._complained and now - self._lost_at >= _MOMENT:
+            self._complained = True
+            logger.warning("%s: it is tried again and again", why)
+
+    def _reached(self, now: float) -> None:
+        """Say once that it does again."""
+        if self._complained and self._lost_at is not None:
+            logger.warning("the server answers again, after %.1f s", now - self._lost_at)
+        self._lost_at = None
+        self._complained = False

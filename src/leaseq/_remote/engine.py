@@ -1,144 +1,587 @@
-"""What a queue of this engine is made of: its place on the server, its waiters, its leases."""
+"""The inside of a queue handle: its waiters, the leases held here, its end; what a claim brings.
+
+Theory of operation
+===================
+
+A queue is in the store; what is here is what this process has of it. Consumers that wait form
+groups (`Waiters`), and one claim goes along with each batch for all that are hungry. Producers
+that wait for room stand in line here: the first of them is parked in the store, the others wait
+behind it. Tasks that join share one park.
+
+What a claim brings is held (`_held`) before any task that waited for it runs: if that task was
+cancelled meanwhile, the hand-out is undone before anything else is asked for. A lease is over here
+a little earlier than in the store, so that its body has ended before another consumer can have the
+item.
+
+The store's events are hints. A wake-up makes groups hungry, and they look; one that no task here
+wants any more is passed on. Where tasks wait, the engine looks again every second or two, in case
+a wake-up was lost.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, BusyResourceError
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, fail_after
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec
-from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, ServerError
-from .._core.lease import Lease
-from .._core.messages import no_timekeeper
-from .._core.options import BrokerQueueOptions
+from .._core.errors import QueueClosedError
+from .._core.heap import Deadlines
+from .._core.lease import Lease, read_receipt
+from .._core.messages import (
+    RUN_TWICE,
+    check_held,
+    check_release,
+    closed_with_work_left,
+    drained,
+    key_in_flight,
+    lease_ended,
+    leases_lost,
+    never_fits,
+    no_timekeeper,
+    not_of_queue,
+    other_receipt,
+    takes_nothing_more,
+    tenant_mismatch,
+)
+from .._core.options import ANY_KEY, AnyKey, BrokerQueueOptions, GetOptions, TakeOptions
 from .._core.policies import Retry
+from .._core.reports import (
+    DeadLetter,
+    Ended,
+    PutOutcome,
+)
 from .._core.requests import ClaimRequest, PutRequest
-from .._valkey.server_errors import refusal
+from .._core.validation import lease_seconds
 from ..abc import LeasedQueue
-from .lease import ValkeyLease
-from .requests import Answer, Ask, Site, Word
-from .waiters import Waiter, Waiters
+from .dispatcher import Call, Dispatcher
+from .protocol import (
+    UNDECODABLE,
+    Acked,
+    Answer,
+    Body,
+    Claim,
+    Claimed,
+    ClaimFor,
+    Close,
+    Delivery,
+    Done,
+    Extend,
+    Failed,
+    Found,
+    Full,
+    Gone,
+    Join,
+    Key,
+    NeverFits,
+    NotHeld,
+    Operation,
+    Park,
+    Parked,
+    Put,
+    PutDone,
+    PutRefused,
+    QueueRef,
+    RawKey,
+    Reject,
+    Release,
+    Remaining,
+    Resume,
+    Resumed,
+    Settlement,
+    StoredLetter,
+    Sweep,
+    Undo,
+    Unpark,
+    Wake,
+    Want,
+)
+from .waiters import DRAINED, ROOM, Group, Waiter, Waiters
 
-if TYPE_CHECKING:
-    from .broker import ValkeyBroker
-
-__all__ = ["BEHIND", "Core", "raised"]
+__all__ = [
+    "SWEPT",
+    "Engine",
+    "Hub",
+    "RemoteLease",
+    "Timers",
+    "check_readable",
+    "failure_text",
+    "put_refused",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
 
 logger = logging.getLogger("leaseq")
 
-BEHIND = 8  # where a put says whether somebody of this process waits before it
+SWEPT = 64  # items that one sweep does at most
+_CLAIMED = 100  # items that one claim takes at most, all in all
+_SHARE = 0.05  # of its length that a lease is over earlier here than in the store
+_MOST = 0.5  # seconds, and no more than that
 
 
-class Core(LeasedQueue[K, V]):
-    """A handle on a queue that lives on a server.
+class RemoteLease(Lease[K, V]):
+    """A hold on an item in a store. Its deadline is counted from before the claim was sent."""
+
+    __slots__ = ("_engine", "_settling")
+
+    def __init__(self, engine: Engine[K, V], key: K, value: V) -> None:
+        super().__init__(engine.queue, key, value)
+        self._engine = engine
+        self._settling: Call | None = None  # under way, and will end it
+
+
+class Timers(Protocol):
+    """The timers of engines: deadlines of their leases, and beats for tasks that wait."""
+
+    deadlines: Deadlines[RemoteLease[Any, Any]]
+
+    def waits(self, engine: Engine[Any, Any]) -> None:
+        """Note that a task waits for something of a queue."""
+
+
+class Hub(Protocol):
+    """The other queues of an engine's broker."""
+
+    def keeps(self, engine: Engine[Any, Any]) -> bool:
+        """Return True if a `run` keeps time for a queue: its own, or another that covers it."""
+
+    def forget(self, engine: Engine[Any, Any]) -> None:
+        """Note that a queue was deleted: its name is free for another one."""
+
+    def read_letter(self, letter: StoredLetter) -> DeadLetter[Any, Any]:
+        """Decode a dead letter, by the codec of the queue that it comes from."""
+
+
+class Engine(Generic[K, V]):
+    """The inside of a handle on a queue in a store.
 
     Args:
-        broker: Whose it is.
-        site: Where it is.
+        ref: The queue in the store.
         codec: Turns its values into bytes, and back.
         made_with: The options that the queue was made with.
-        handled_with: Those that this handle was asked for with.
+        handled_with: The options that this handle was asked for with.
+        dispatcher: The way to the store.
+        timers: What keeps time.
+        hub: The other queues of the broker.
+
+    Attributes:
+        queue: The handle.
+        next_due: When something is to be done in the store, in seconds on the loop's clock.
+        runs: Whether its own `run` runs.
+        closed: Whether the handle is closed.
     """
+
+    queue: LeasedQueue[K, V]
 
     def __init__(
         self,
-        broker: ValkeyBroker,
-        site: Site,
+        ref: QueueRef,
         codec: Codec[V],
         made_with: BrokerQueueOptions,
         handled_with: BrokerQueueOptions,
+        *,
+        dispatcher: Dispatcher,
+        timers: Timers,
+        hub: Hub,
     ) -> None:
-        self.name = site.name
-        self.site = site
+        self.ref = ref
+        self.name = ref.name
         self.codec = codec
-        self._broker = broker
-        self._home = broker.home
-        self._courier = broker.courier
         self.made_with = made_with
         self.handled_with = handled_with
+        self.dispatcher = dispatcher
+        self.home = dispatcher.home
+        self.next_due = inf
+        self.runs = False
+        self.closed = False
+        self._timers = timers
+        self._deadlines = timers.deadlines
+        self._hub = hub
         self._lease_timeout = made_with.get("default_lease_timeout")
         self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)
+        self._may_claim = False  # as the store has said
         self._needs_time = made_with.get("retry", Retry()).backoff is not None
-        self._waiters: Waiters[K, V] = Waiters()
-        self._putters: dict[Ask, int] = {}  # who waits for how many places, in their order
-        self._joiners: dict[Ask, None] = {}
-        self._held: dict[int, ValkeyLease[K, V]] = {}  # by token
-        self._runs = False
+        self._waiters: Waiters[K, RemoteLease[K, V]] = Waiters()
+        self._putters: dict[Call, int] = {}  # puts that wait for so many places, in their order
+        self._joiners: dict[Call, None] = {}
+        self._held: dict[int, RemoteLease[K, V]] = {}  # by token
         self._shut_down = False
-        self._closed = False
         self._deleted = False
         self._complaint = ""  # what was said when something was last claimed in vain
         self._drained = False  # as far as is known; asked for once it is shut down, or closed
-        self.next_due = inf  # when something is on the server, in seconds on the loop's clock
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "shut down" if self._shut_down else "open"
-        return f"<{type(self).__name__} {self.name!r} {state}: {len(self._held)} leased here>"
 
     @property
-    def closed(self) -> bool:
-        return self._closed
+    def state(self) -> str:
+        """The state of the handle, for its repr."""
+        state = "closed" if self.closed else "shut down" if self._shut_down else "open"
+        return f"{state}: {len(self._held)} leased here"
 
     @property
     def kept(self) -> bool:
-        """Whether some `run` lets time pass for it."""
-        return self._broker.keeps(self)
+        """True while a `run` keeps time for it."""
+        return self._hub.keeps(self)
 
-    @property
-    def runs(self) -> bool:
-        """Whether its own `run` does."""
-        return self._runs
+    # Calls
 
-    def time(self) -> float:
-        """The event loop's time, in seconds."""
-        return self._home.time()
+    async def perform(self, operation: Operation, expected: type[A]) -> A:
+        """Have an operation done on the queue, which must be there."""
+        answer = await self._perform(operation)
+        assert isinstance(answer, expected)
+        return answer
 
-    # Asking
-
-    async def _ask(self, script: str, word: str, *words: Word, withdraw: bool = False) -> Answer:
-        """Ask something of the queue that must be there."""
+    async def _perform(self, operation: Operation) -> Answer:
         await checkpoint_if_cancelled()  # or a loop of these could not be cancelled
-        self._home.check()
-        ask = Ask(script, word, self.site, *words)
-        return self._present(await self._courier.ask(ask, withdraw=withdraw))
+        self.home.check()
+        return self._present(await self.dispatcher.perform(Call(operation)))
 
     def _present(self, answer: Answer) -> Answer:
-        if answer[0] == b"gone":
-            self.vanish()
-            raise self._closed_error()
-        if answer[0] == b"raised":
-            raise raised(answer)
+        if type(answer) is Gone:
+            self.note_deleted()
+            raise self.closed_error()
+        if type(answer) is Failed:
+            raise answer.error
         return answer
+
+    # Puts
+
+    def check_takes(self, request: PutRequest) -> None:
+        """Raise if nothing, or nothing like that, can be put through this handle."""
+        if self._shut_down or self.closed:
+            raise self._refused_put()
+        if request.delay > 0 and not self.kept:
+            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "end")
+
+    def _refused_put(self) -> QueueClosedError:
+        if self._deleted:
+            return self.closed_error()
+        return takes_nothing_more(self.queue, "closed" if self.closed else "shut down")
+
+    async def put(
+        self, items: tuple[tuple[Key, bytes], ...], request: PutRequest
+    ) -> tuple[PutOutcome, ...]:
+        """Put items, and wait for room if need be: those that come later wait behind."""
+
+        def receive(answer: Answer) -> bool | None:
+            if type(answer) is Full and call.error is None:
+                if self._shut_down:
+                    call.fail(self._refused_put())
+                    return False
+                self._timers.waits(self)
+                self._putters[call] = answer.places
+                if answer.stamp is not None:
+                    self._waiters.parked[ROOM] = answer.stamp
+                if _is_behind(call) and next(iter(self._putters)) is call:
+                    self._let_putter_in()  # the one before it is gone, and this is not parked
+                return False
+            if call in self._putters:
+                del self._putters[call]
+                self._let_putter_in()
+            return None
+
+        call = Call(Put(self.ref, items, request, bool(self._putters)), receive=receive)
+        try:
+            answer = self._present(await self.dispatcher.perform(call, withdraw=True))
+        finally:
+            if call in self._putters:
+                del self._putters[call]
+                self._let_putter_in()
+            if not self._putters:
+                self._unpark(ROOM)
+        if type(answer) is PutDone:
+            return answer.outcomes
+        if type(answer) is PutRefused:
+            raise put_refused(items[answer.index][0], request, answer.why, answer.tenant)
+        assert type(answer) is NeverFits
+        raise never_fits(answer.new, self.made_with.get("max_size", inf))
+
+    def _let_putter_in(self) -> None:
+        """Let the first of the puts that wait for room try."""
+        first = next(iter(self._putters), None)
+        if first is not None and not first.posted and not first.sent:
+            first.operation = replace(cast("Put", first.operation), behind=False)
+            self.dispatcher.post(first)
+
+    def _turn_putters_away(self) -> None:
+        """Refuse all puts, save what is under way: that may have been done."""
+        for putter in [*self._putters]:
+            if not putter.sent:
+                self.dispatcher.withdraw(putter)
+                putter.fail(self._refused_put())
+        self._putters.clear()
+
+    # Claims
+
+    def request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> ClaimRequest[K]:
+        """Make a claim's request of a caller's options."""
+        if key is ANY_KEY and not options:
+            return self._any
+        options = {"lease_timeout": self._lease_timeout, **options}
+        request = ClaimRequest(key, **options)
+        # What cannot be sent is refused before it waits with others.
+        self.dispatcher.check(self._claim_for(request, 1))
+        return request
+
+    def _claim_for(self, request: ClaimRequest[K], count: int) -> Claim:
+        return Claim(
+            self.ref, (ClaimFor(cast("ClaimRequest[Key]", request), min(count, _CLAIMED)),)
+        )
+
+    async def lease(
+        self,
+        request: ClaimRequest[K],
+        count: int,
+        timeout: float | None = None,
+        *,
+        patient: bool = False,
+    ) -> list[RemoteLease[K, V]]:
+        """Lease some items, one at least, and wait for the first if need be."""
+        self._check_open()
+        if not self.kept and (request.timed or self._needs_time):
+            await checkpoint_if_cancelled()  # which may be what has ended the `run`
+            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
+            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+        if timeout == 0 or self._shut_down:
+            leases = await self._claim(request, count)
+            if leases:
+                return leases
+            self._check_open()
+            if timeout == 0:
+                raise TimeoutError
+        if timeout is None:
+            return await self._stand_in_line(request, count, patient=patient)
+        with fail_after(timeout):
+            return await self._stand_in_line(request, count, patient=patient)
+
+    async def lease_many(
+        self, request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
+    ) -> list[RemoteLease[K, V]]:
+        """Lease one item at least, and more as they come."""
+        batch: list[RemoteLease[K, V]] = []
+        while not batch:  # again, if all were lost meanwhile
+            batch = await self.lease(request, max_items, timeout)
+            try:
+                while len(batch) < max_items:
+                    more = await self._claim(request, max_items - len(batch))
+                    if not more:
+                        break
+                    batch += more
+                until = self.home.time() + max_wait
+                while len(batch) < max_items and self.home.time() < until and not self._shut_down:
+                    with CancelScope(deadline=until):
+                        batch += await self.lease(request, max_items - len(batch), patient=True)
+            except QueueClosedError:
+                pass  # what there is, there is
+            except BaseException:
+                self._undo(batch)
+                raise
+            if self.closed:
+                raise self.closed_error()
+            batch = [lease for lease in batch if self._holds(lease)]
+        return batch
+
+    async def _stand_in_line(
+        self, request: ClaimRequest[K], count: int, *, patient: bool
+    ) -> list[RemoteLease[K, V]]:
+        if not self._may_claim:
+            self.dispatcher.check(self._claim_for(request, count))
+            self._may_claim = True
+        while True:
+            self._check_open()
+            waiter: Waiter[K, RemoteLease[K, V]] = Waiter(request, count)
+            if self._waiters.add(waiter, patient=patient):
+                self.dispatcher.wake_leader()
+            self._timers.waits(self)
+            try:
+                await self.dispatcher.wait(waiter)
+            except BaseException:
+                if not self._waiters.drop(waiter):
+                    self._undo(waiter.leases)
+                self.dispatcher.wake_leader()
+                raise
+            if not waiter.leases:
+                raise self.closed_error()
+            leases = [lease for lease in waiter.leases if self._holds(lease)]
+            if leases:
+                return leases
+
+    def _holds(self, lease: RemoteLease[K, V]) -> bool:
+        return lease.ended is None and lease.deadline > self.home.time()
+
+    async def _claim(self, request: ClaimRequest[K], count: int) -> list[RemoteLease[K, V]]:
+        """Lease what is there, and do not wait."""
+        leases: list[RemoteLease[K, V]] = []
+        handed_out = True
+        given_up = False
+
+        def receive(answer: Answer) -> None:
+            nonlocal handed_out
+            if type(answer) is Claimed:
+                [batch] = answer.batches
+                self._drained = self._shut_down and not answer.left
+                handed_out = bool(batch)
+                leases.extend(self._received(batch, request))
+            if given_up:
+                self._undo(leases)
+
+        operation = self._claim_for(request, count)
+        while not leases and handed_out:  # again, if what came could not be read
+            call = Call(operation, receive=receive)
+            try:
+                self._present(await self.dispatcher.perform(call, withdraw=True))
+            except BaseException:
+                given_up = True
+                self._undo(leases)
+                raise
+        return [lease for lease in leases if self._holds(lease)]
+
+    def claims(self) -> Iterator[Call]:
+        """Make the calls that are to be sent on behalf of those who wait here."""
+        stale = self._waiters.stale()
+        if stale:
+            yield Call(Unpark(self.ref, tuple(stale)))
+        runs = self._waiters.hungry(_CLAIMED)
+        if not runs:
+            return
+        parked = self._waiters.parked
+        wants = {want: None for group, _ in runs for want in group.wants}
+        held = tuple([Park(want, parked[want]) for want in wants if want in parked])
+        claims = [
+            ClaimFor(cast("ClaimRequest[Key]", group.request), count, group.patient)
+            for group, count in runs
+        ]
+
+        def receive(answer: Answer) -> None:
+            self._serve([group for group, _ in runs], answer)
+
+        operation = Claim(self.ref, tuple(claims), True, held)
+        yield Call(operation, receive=receive, refuse=self._not_served)
+
+    def _serve(self, groups: list[Group[K, RemoteLease[K, V]]], answer: Answer) -> None:
+        if type(answer) is Gone:
+            self.note_deleted()
+            return
+        if type(answer) is not Claimed:
+            assert type(answer) is Failed
+            self._not_served(answer.error)
+            return
+        self._complaint = ""
+        for want, stamp in answer.parks:
+            self._waiters.park(want, stamp)
+        self.dispatcher.wake_leader()  # some of these may not be wanted any more
+        for group, batch in zip(groups, answer.batches, strict=True):
+            leases = self._received(batch, group.request)
+            self._undo(self._waiters.give(group, leases, more=bool(batch)))
+        if self._shut_down and not answer.left:
+            self.note_drained()
+
+    def _not_served(self, error: Exception) -> None:
+        """Let waiters rest until the next beat, and say why, but not again and again."""
+        self._waiters.rest()
+        if str(error) != self._complaint and not self.closed:
+            self._complaint = str(error)
+            logger.error("queue %r: nothing can be claimed: %s", self.name, error)
+
+    def _received(
+        self, batch: Sequence[Delivery], request: ClaimRequest[K]
+    ) -> list[RemoteLease[K, V]]:
+        """Hold what a claim has brought; what cannot be read is a dead letter."""
+        if not batch:
+            return []
+        leases: list[RemoteLease[K, V]] = []
+        now = self.home.time()
+        deadline = self._deadline(self.dispatcher.sent_at, request.lease_timeout)
+        for delivery in batch:
+            lease = self._read(delivery)
+            if lease is not None:
+                lease.since = now
+                lease.deadline = deadline
+                self._hold(lease)
+                leases.append(lease)
+        return leases
+
+    @staticmethod
+    def _deadline(sent_at: float, timeout: float) -> float:
+        """Return when a lease is over here: a little earlier than in the store.
+
+        So its body has come to an end before another consumer can have the item.
+        """
+        if timeout == inf:
+            return inf
+        return sent_at + timeout - min(timeout * _SHARE, _MOST)
+
+    def _read(self, delivery: Delivery) -> RemoteLease[K, V] | None:
+        key, body, token, priority, tenant, deliveries, cancellations = delivery
+        try:
+            check_readable(key)
+            value = self.decode(body)
+        except Exception as error:  # whatever a codec raises: the item is not to be lost
+            logger.error(
+                "queue %r: %r, token %d, cannot be read: %s",
+                self.name,
+                key,
+                token,
+                type(error).__name__,
+            )
+            reject = Reject(self.ref, key, token, UNDECODABLE, failure_text(error))
+            self.dispatcher.post(Call(reject))
+            return None
+        lease = RemoteLease(self, cast("K", key), value)
+        lease.token = token
+        lease.priority = priority
+        lease.tenant = tenant
+        lease.deliveries = deliveries
+        lease.cancellations = cancellations
+        return lease
+
+    def decode(self, body: Body) -> V:
+        """Decode a body, which may be a dead letter."""
+        if isinstance(body, StoredLetter):
+            return cast("V", self._hub.read_letter(body))
+        return self.codec.decode(body)
+
+    def _undo(self, leases: Sequence[RemoteLease[K, V]]) -> None:
+        """Take back hand-outs that their consumers never saw, before anything else is asked."""
+        for lease in reversed(leases):
+            if lease.ended is None:
+                self.let_go(lease)
+                lease.ended = "released"
+                call = Call(Undo(self.ref, cast("Key", lease.key), lease.token))
+                self.dispatcher.post(call, first=True)
 
     # What is leased here
 
-    def _hold(self, lease: ValkeyLease[K, V]) -> None:
+    def _hold(self, lease: RemoteLease[K, V]) -> None:
         self._held[lease.token] = lease
         if lease.deadline != inf:
-            self._broker.upkeep.deadlines.add(lease.deadline, lease)
-            self._courier.expire_at(lease.deadline)
+            self._deadlines.add(lease.deadline, lease)
+            self.dispatcher.expire_at(lease.deadline)
 
-    def let_go(self, lease: ValkeyLease[K, V]) -> None:
-        """A lease has ended, or is about to have another deadline."""
+    def _set_deadline(self, lease: RemoteLease[K, V], deadline: float) -> None:
+        self.let_go(lease)
+        lease.deadline = deadline
+        self._hold(lease)
+
+    def let_go(self, lease: RemoteLease[K, V]) -> None:
+        """Hold a lease no more: it has ended, or is about to have another deadline."""
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
-            self._broker.upkeep.deadlines.drop(lease)
+            self._deadlines.drop(lease)
 
-    def lose(self, lease: ValkeyLease[K, V]) -> None:
-        """A lease is lost: its body ends."""
+    def lose(self, lease: RemoteLease[K, V]) -> None:
+        """End a lease that is lost, and with it its body."""
         self.let_go(lease)
         lease.ended = "lost"
         lease._cancel_body()
 
-    def expire(self, lease: ValkeyLease[K, V]) -> None:
-        """A lease is lost that has just been taken out of the deadlines, being due."""
+    def expire(self, lease: RemoteLease[K, V]) -> None:
+        """Lose a lease that has just been taken out of the deadlines, being due."""
         logger.warning(
             "queue %r: the lease on %r, token %d, expired", self.name, lease.key, lease.token
         )
@@ -146,210 +589,362 @@ class Core(LeasedQueue[K, V]):
         lease.ended = "lost"
         lease._cancel_body()
 
-    def lost(self, token: int) -> None:
-        """The server has taken a lease away."""
+    def lose_token(self, token: int) -> None:
+        """Lose the lease of a token, which the store has ended."""
         lease = self._held.get(token)
         if lease is not None:
             self.lose(lease)
 
-    # Being told
+    def mine(self, lease: Lease[K, V]) -> RemoteLease[K, V]:
+        """Return the lease, if it is one of this queue's and may be held."""
+        if lease.queue is not self.queue:
+            raise not_of_queue(lease)
+        if self.closed:
+            raise leases_lost(self.queue, drained=self._drained)
+        self.home.check()
+        return cast("RemoteLease[K, V]", lease)
 
-    def woken(self, want: bytes) -> None:
-        """The server has something for those here who want this. O(groups)."""
-        kind = want[:1]
-        if kind == b"j":
+    async def settle(self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement) -> Answer:
+        """End a lease; it takes effect even if cancelled."""
+        while lease._settling is not None:
+            await self.dispatcher.answer(lease._settling)
+        check_held(lease, self.home.time())
+
+        def receive(answer: Answer) -> None:
+            lease._settling = None
+            kind = type(answer)
+            if kind is Acked or kind is Done:
+                self.let_go(lease)
+                lease.ended = ended
+            elif kind is NotHeld and lease.ended is None:
+                self.lose(lease)
+
+        def refuse(error: Exception) -> None:
+            lease._settling = None
+
+        self.dispatcher.check(operation)
+        lease._settling = call = Call(operation, receive=receive, refuse=refuse)
+        self.dispatcher.post(call)
+        answer = self._present(await self.dispatcher.answer(call))
+        if type(answer) is NotHeld:
+            check_held(lease, self.home.time())
+        return answer
+
+    def check_release(self, requeue_front: bool, delay: float | None) -> float | None:
+        """Return the delay of a release as a float; raise if it cannot be done like that."""
+        if delay is None:
+            return None
+        return check_release(self.queue, delay, requeue_front=requeue_front, timed=self.kept)
+
+    async def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> None:
+        """Give a lease a new deadline."""
+        seconds = lease_seconds("timeout", timeout)
+        if seconds != inf and not self.kept:
+            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+        now = self.home.time()
+        check_held(lease, now)
+        key = cast("Key", lease.key)
+        before = lease.deadline
+        asked = min(before, self._deadline(now, seconds))
+
+        def receive(answer: Answer) -> None:
+            kind = type(answer)
+            if lease.ended == "lost" and kind is Done:  # too late: others may have the item
+                self.dispatcher.post(Call(Release(self.ref, key, lease.token)), first=True)
+            elif lease.ended is not None:
+                pass
+            elif kind is Done:
+                if lease.deadline >= asked:  # no later call has asked for an earlier one
+                    self._set_deadline(lease, self._deadline(self.dispatcher.sent_at, seconds))
+            elif kind is NotHeld:
+                self.lose(lease)
+            elif kind is Failed:
+                stay()
+
+        def refuse(error: Exception) -> None:
+            if not getattr(error, "in_doubt", False):
+                stay()
+
+        def stay() -> None:
+            """Go back to the deadline that it had."""
+            if lease.ended is None and lease.deadline == asked:
+                self._set_deadline(lease, before)
+
+        operation = Extend(self.ref, key, lease.token, seconds)
+        self.dispatcher.check(operation)
+        if asked < before:  # it may hold long before the answer comes
+            self._set_deadline(lease, asked)
+        call = Call(operation, receive=receive, refuse=refuse)
+        self._present(await self.dispatcher.perform(call))
+        check_held(lease, self.home.time())
+
+    async def resume(self, receipt: str) -> RemoteLease[K, V]:
+        """Hold the lease that a receipt was written for."""
+        name, key, token = read_receipt(receipt)
+        if name != self.name:
+            raise other_receipt(self.name, name)
+        self.check_not_closed()
+        started = self.home.time()
+        answer = await self._perform(Resume(self.ref, cast("Key", key), token))
+        if type(answer) is not Resumed:
+            raise lease_ended(key, token)
+        held = self._held.get(token)
+        if held is not None:
+            check_held(held, self.home.time())
+            return held
+        lease = self._read(answer.delivery)
+        if lease is None:
+            raise lease_ended(key, token)
+        lease.deadline = self._deadline(started, answer.left)
+        lease.since = self.home.time()
+        self._hold(lease)
+        check_held(lease, self.home.time())
+        return lease
+
+    # Events
+
+    def woken(self, want: Want) -> None:
+        """Take a wake-up of the store's for this want. O(groups)."""
+        if want == DRAINED:
             self._waiters.parked.pop(want, None)
-            self.drain()
-        elif kind == b"x":
-            self.vanish()
-        elif kind == b"l":
-            self.lost(int(want.rpartition(b"\0")[2]))
+            self.note_drained()
         elif not self._seek(want):
-            self._courier.post(Ask("turn", "wake", self.site, want))
+            self.dispatcher.post(Call(Wake(self.ref, want)))
 
-    def _seek(self, want: bytes) -> bool:
-        """Those here who want this try; False: nobody does any more. O(groups)."""
+    def _seek(self, want: Want) -> bool:
+        """Let those here who want this try; False: there are none any more. O(groups)."""
         known = self._waiters.woken(want)
-        if want == b"r" and self._putters:
+        if want == ROOM and self._putters:
             self._let_putter_in()
             known = True
-        if want == b"j":
-            self._ask_for_the_end()
-        self._courier.nudge()
+        if want == DRAINED:
+            self._ask_again_whether_drained()
+        self.dispatcher.wake_leader()
         return known
 
     def look_again(self) -> None:
-        """A wake-up may have been lost: then this process is parked no more where it was."""
+        """Ask which parks are gone: a wake-up may have been lost."""
         self._waiters.look_again()
-        parked = [*self._waiters.parked.items()]
+        parks = tuple([Park(*pair) for pair in self._waiters.parked.items()])
 
         def receive(answer: Answer) -> None:
-            if answer[0] == b"gone":
-                self.vanish()
-            elif answer[0] == b"ok":
-                for want in answer[1:]:
+            if type(answer) is Gone:
+                self.note_deleted()
+            elif type(answer) is Found:
+                for want in answer.wants:
                     self._seek(want)
 
         places = next(iter(self._putters.values()), 0)
-        words: list[Word] = [str(places), str(len(parked))]
-        words += [word for pair in parked for word in pair]
-        self._courier.post(Ask("turn", "parked", self.site, *words, receive=receive))
+        self.dispatcher.post(Call(Parked(self.ref, parks, places), receive=receive))
 
-    def _ask_for_the_end(self) -> None:
-        """Whether the queue is drained is asked anew."""
-        joiners, self._joiners = [*self._joiners], {}
-        for joiner in joiners:
-            self._courier.post(joiner)
-        if self._shut_down and self._waiters.total:
-            self._watch_the_end()
+    def _unpark(self, want: Want) -> None:
+        """Take a park away that no task here wants any more."""
+        stamp = self._waiters.parked.pop(want, None)
+        if stamp is not None and not self.closed:
+            self.dispatcher.post(Call(Unpark(self.ref, (Park(want, stamp),))))
 
     @property
     def awaited(self) -> bool:
-        """Whether anybody waits for anything here."""
+        """True while a task waits for anything here."""
         return bool(self._waiters.total or self._putters or self._joiners)
 
-    # Room
+    @property
+    def takers(self) -> int:
+        """The number of consumers that wait for one key."""
+        return self._waiters.takers
 
-    def _let_putter_in(self) -> None:
-        """There may be room: the first of those who wait for it tries."""
-        first = next(iter(self._putters), None)
-        if first is not None and not first.posted and not first.sent:
-            first.words = (*first.words[:BEHIND], "0", *first.words[BEHIND + 1 :])
-            self._courier.post(first)
+    @property
+    def getters(self) -> int:
+        """The number of consumers that wait for any."""
+        return self._waiters.total - self._waiters.takers
 
-    def _turn_putters_away(self) -> None:
-        """Nothing is put any more, save what is under way: that may have been."""
-        for putter in [*self._putters]:
-            if not putter.sent:
-                self._courier.withdraw(putter)
-                putter.fail(self._shut_down_error())
-        self._putters.clear()
-
-    def _shut_down_error(self) -> QueueClosedError:
-        if self._deleted:
-            return self._closed_error()
-        how = "closed" if self._closed else "shut down"
-        return QueueClosedError(f"{self!r} takes nothing more: it is {how}")
-
-    def check_takes(self, terms: PutRequest) -> None:
-        """Raise if nothing, or nothing like that, can be put through this handle."""
-        if self._shut_down or self._closed:
-            raise self._shut_down_error()
-        if terms.delay > 0 and not self.kept:
-            raise no_timekeeper(self, f"a delay of {terms.delay:g} s", "end")
+    @property
+    def putters(self) -> int:
+        """The number of producers that wait for room."""
+        return len(self._putters)
 
     # Time
 
     def sweep(self) -> None:
-        """Something is due on the server: have it done."""
+        """Have the store do what is due there."""
         self.next_due = inf
-        if not self._closed and self.kept:
-            self._courier.post(Ask("turn", "sweep", self.site, "64"))
+        if not self.closed and self.kept:
+            self.dispatcher.post(Call(Sweep(self.ref, SWEPT)))
 
-    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        if self._runs:
-            raise BusyResourceError("letting time pass for")
-        self._home.check()
-        self._runs = True
+    async def run(self, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Keep time until the handle is closed, or shut down and drained."""
+        if self.runs:
+            raise BusyResourceError(RUN_TWICE)
+        self.home.check()
+        self.runs = True
         try:
-            await self._broker.drive(self._is_over, task_status)
+            await self.dispatcher.run(self._is_over, task_status)
         finally:
-            self._runs = False
+            self.runs = False
 
     def _is_over(self) -> bool:
-        return self._closed or (self._shut_down and self._drained)
+        return self.closed or (self._shut_down and self._drained)
 
     # The end
 
-    def drain(self) -> None:
-        """The queue was drained just now: those who wait for that need not any more."""
+    async def shutdown(self) -> None:
+        """Take nothing more through this handle."""
+        self.home.check()
+        if self._shut_down or self.closed:
+            return
+        self._shut_down = True
+        self._drained = False
+        self._turn_away(self._waiters.drop_patient())
+        self._turn_putters_away()
+        self._park_until_drained()
+        await self._perform(Sweep(self.ref, SWEPT))  # after what was posted just now
+
+    async def join(self) -> None:
+        """Wait until the queue is drained."""
+        if self.closed:
+            if self._drained:
+                return
+            raise self.closed_error()
+
+        def receive(answer: Answer) -> bool | None:
+            if type(answer) is Remaining and self._is_left(answer) and call.error is None:
+                self._joiners[call] = None
+                self._timers.waits(self)
+                return False
+            self._joiners.pop(call, None)
+            return None
+
+        call = self._join_call(receive)
+        try:
+            self._present(await self.dispatcher.perform(call, withdraw=True))
+        finally:
+            self._joiners.pop(call, None)
+            if not self._joiners and not self._shut_down:
+                self._unpark(DRAINED)
+
+    def _join_call(self, receive: Callable[[Answer], bool | None]) -> Call:
+        """Ask whether the queue is drained, and park to be told when it is."""
+        return Call(Join(self.ref, self._waiters.parked.get(DRAINED, 0)), receive=receive)
+
+    def _is_left(self, answer: Remaining) -> bool:
+        """Read the answer to a join. True: something is left, and this process will be told."""
+        if answer.left:
+            self._waiters.parked[DRAINED] = answer.stamp
+        else:
+            self.note_drained()
+        return bool(answer.left)
+
+    def _ask_again_whether_drained(self) -> None:
+        joiners, self._joiners = [*self._joiners], {}
+        for joiner in joiners:
+            self.dispatcher.post(joiner)
+        if self._shut_down and self._waiters.total:
+            self._park_until_drained()
+
+    def _park_until_drained(self) -> None:
+        def receive(answer: Answer) -> None:
+            if type(answer) is Gone:
+                self.note_deleted()
+            elif type(answer) is Remaining:
+                self._is_left(answer)
+
+        self.dispatcher.post(self._join_call(receive))
+
+    def note_drained(self) -> None:
+        """Note that the queue was drained just now: tasks that join have waited for that."""
         self._drained = self._shut_down
         joiners, self._joiners = [*self._joiners], {}
         for joiner in joiners:
-            joiner.accept([b"ok", 0, 0])
+            joiner.accept(Remaining(0))
         if self._shut_down:
             self._turn_away(self._waiters.drop_all())
-        self._courier.ring()
+        self.dispatcher.wake_all()
 
-    def join_ask(self, receive: Callable[[Answer], bool | None]) -> Ask:
-        """Ask whether the queue is drained, and to be told when it is."""
-        parked = self._waiters.parked.get(b"j", b"0")
-        return Ask("turn", "join", self.site, parked, receive=receive)
+    def note_deleted(self) -> None:
+        """Note that the queue was deleted: this handle is closed."""
+        self.closed = self._deleted = True
+        self._hub.forget(self)
+        self._abandon_all()
 
-    def unpark(self, want: bytes) -> None:
-        """Nobody here wants that any more."""
-        stamp = self._waiters.parked.pop(want, None)
-        if stamp is not None and not self._closed:
-            self._courier.post(Ask("turn", "unpark", self.site, "1", want, stamp))
-
-    def not_yet(self, answer: Answer) -> bool:
-        """Whether something is left, by the answer to a join: then this process will be told."""
-        _, left, stamp = answer
-        if left:
-            self._waiters.parked[b"j"] = b"%d" % stamp
-        else:
-            self.drain()
-        return bool(left)
-
-    def vanish(self) -> None:
-        """The queue was deleted: this handle is closed."""
-        self._closed = self._deleted = True
-        self._broker.forget(self)
-        self._give_up_all()
-
-    def _give_up_all(self) -> None:
+    def _abandon_all(self) -> None:
         for lease in [*self._held.values()]:
             self.lose(lease)
         self._turn_away(self._waiters.drop_all())
         self._turn_putters_away()
         for joiner in self._joiners:
-            joiner.fail(self._closed_error())
+            joiner.fail(self.closed_error())
         self._joiners.clear()
-        self._courier.ring()
+        self.dispatcher.wake_all()
 
-    def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
+    @staticmethod
+    def _turn_away(waiters: Iterable[Waiter[K, RemoteLease[K, V]]]) -> None:
         for waiter in waiters:
             waiter.end()
 
-    def _watch_the_end(self) -> None:
-        """Be told when the queue is drained."""
+    async def close(self) -> None:
+        """Close the handle: its leases go back."""
+        if not self.closed:
+            await self.dispatcher.finish([self.start_to_close()])
+
+    def start_to_close(self) -> Call:
+        """Close the handle, and return the call that gives its leases back."""
+        self.closed = self._shut_down = True
+        leases: list[tuple[Key, int]] = []
+        for lease in [*self._held.values()]:
+            leases.append((cast("Key", lease.key), lease.token))
+            self.lose(lease)
 
         def receive(answer: Answer) -> None:
-            if answer[0] == b"gone":
-                self.vanish()
-            elif answer[0] == b"ok":
-                self.not_yet(answer)
+            self._drained = type(answer) is not Remaining or not answer.left
+            self._abandon_all()
 
-        self._courier.post(self.join_ask(receive))
+        def refuse(error: Exception) -> None:
+            self._abandon_all()
+
+        call = Call(Close(self.ref, tuple(leases)), receive=receive, refuse=refuse)
+        self.dispatcher.post(call)
+        return call
+
+    def check_not_closed(self) -> None:
+        """Raise if the handle is closed."""
+        if self.closed:
+            raise self.closed_error()
 
     def _check_open(self) -> None:
         """Raise if nothing comes any more."""
-        if self._closed or (self._shut_down and self._drained):
-            raise self._closed_error()
+        if self._is_over():
+            raise self.closed_error()
 
-    def _closed_error(self) -> QueueClosedError:
-        drained = self._drained
+    def check_takes_letters(self) -> None:
+        """Raise if no dead letters can be brought back through this handle."""
+        if self._shut_down or self.closed:
+            raise takes_nothing_more(self.queue)
+
+    def closed_error(self) -> QueueClosedError:
+        """Make the error for using the handle after its end."""
         if self._deleted:
-            why = f"{self!r}: it was deleted, or the server has lost it"
-        elif drained:
-            why = f"{self!r} is drained: nothing more is coming"
-        else:
-            why = f"{self!r} was closed with work left"
-        return QueueClosedError(why, drained=drained)
-
-    def mine(self, lease: Lease[K, V]) -> ValkeyLease[K, V]:
-        """The lease, if it is one of this queue's."""
-        if lease.queue is not self or self._closed:
-            raise self._not_mine(lease)
-        self._home.check()
-        return cast("ValkeyLease[K, V]", lease)
-
-    def _not_mine(self, lease: Lease[K, V]) -> LeaseqError:
-        if lease.queue is not self:
-            return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
-        return QueueClosedError(f"{self!r}: its leases are lost", drained=self._drained)
+            why = f"{self.queue!r}: it was deleted, or the server has lost it"
+            return QueueClosedError(why, drained=self._drained)
+        return drained(self.queue) if self._drained else closed_with_work_left(self.queue)
 
 
-def raised(answer: Answer) -> ServerError:
-    """The error for what failed on the server: that alone of what was asked together."""
-    return refusal(answer[1].decode(errors="replace"))
+def _is_behind(call: Call) -> bool:
+    return isinstance(call.operation, Put) and call.operation.behind
+
+
+def check_readable(key: Key | RawKey) -> None:
+    """Raise `ValueError` if a key is not one of this library's."""
+    if type(key) is RawKey:
+        raise ValueError(f"not a key: {bytes(key)!r}")
+
+
+def put_refused(key: object, request: PutRequest, why: str, tenant: str | None) -> Exception:
+    """Make the error for a put that the store refused."""
+    if why == "in flight":
+        return key_in_flight(key)
+    return tenant_mismatch(key, tenant, request.tenant)
+
+
+def failure_text(error: BaseException) -> str:
+    """Return an error's text, as dead letters have it."""
+    return f"{type(error).__name__}: {error}"

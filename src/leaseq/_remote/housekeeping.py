@@ -1,121 +1,143 @@
-"""What a broker sees to while its calls are carried: what falls due, who waits, what it is told."""
+"""Background work of a broker: due items, waiters, events of the store."""
 
 from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from .._core.heap import Deadlines, Heap
-from .._valkey.keys import shown
-from .lease import ValkeyLease
-from .requests import Answer, Ask, Trip
+from .dispatcher import Call, Dispatcher
+from .engine import Engine, RemoteLease
+from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake, Want
 
-if TYPE_CHECKING:
-    from .broker import ValkeyBroker
-    from .claiming import Claiming
-    from .queue import ValkeyQueue
-
-__all__ = ["Upkeep"]
+__all__ = ["Housekeeping"]
 
 logger = logging.getLogger("leaseq")
 
-_BEAT = (1.0, 2.0)  # seconds after which those who wait ask anew, a wake-up may have been lost
+AnyEngine: TypeAlias = Engine[Any, Any]
+
+_BEAT = (1.0, 2.0)  # seconds after which waiters look again, a wake-up may have been lost
 _LEVELS = {"dead": logging.WARNING, "dropped": logging.WARNING, "kept": logging.ERROR}
 _FATES = {
     "dead": "a dead letter (%s)",
     "dropped": "dead (%s) and dropped",
     "kept": "dead (%s), but there is no queue of dead letters for it: it is tried again later",
 }
-_SLACK = 0.001  # seconds after which something is due on the server that one looks
+_SLACK = 0.001  # seconds after which something is due in the store that one looks
 
 
-class Upkeep:
-    """A broker's `Chores`.
+class Housekeeping:
+    """The callbacks of a broker's dispatcher, and the timers of its queues.
+
+    Args:
+        find: Returns the engine of a queue that is open here, or was lately, by its name.
 
     Attributes:
         deadlines: When the leases here run out.
+        dispatcher: The dispatcher.
     """
 
-    def __init__(self, broker: ValkeyBroker) -> None:
-        self._broker = broker
+    dispatcher: Dispatcher
+
+    def __init__(self, find: Callable[[str], AnyEngine | None]) -> None:
+        self._find = find
         self._beat_at = inf
-        self._awaited: dict[Claiming[Any, Any], None] = {}  # where somebody waits, or did lately
-        self._due: Heap[ValkeyQueue[Any, Any]] = Heap(lambda when, queue: queue.next_due == when)
-        self.deadlines: Deadlines[ValkeyLease[Any, Any]] = Deadlines()
+        self._awaited: dict[AnyEngine, None] = {}  # where tasks wait, or did lately
+        self._due: Heap[AnyEngine] = Heap(lambda when, engine: engine.next_due == when)
+        self.deadlines: Deadlines[RemoteLease[Any, Any]] = Deadlines()
+
+    # For the dispatcher
 
     def expire(self, now: float) -> float:
-        """End the leases here that have run out, and say when the next one does."""
+        """End the leases here that have run out, and return when the next one does."""
         for lease in self.deadlines.pop_due(now):
-            lease.handle.expire(lease)
+            lease._engine.expire(lease)
         return self.deadlines.next()
 
-    def do(self, now: float) -> float:
-        """Do what else is due, and say when there is more."""
+    def do_due(self, now: float) -> float:
+        """Do what else is due, and return when there is more."""
         while (first := self._due.first()) is not None and first[0] <= now:
             self._due.pop().sweep()
         if self._beat_at <= now:
             self._beat_at = inf
-            for queue in [*self._awaited]:
-                if queue.awaited and not queue.closed:
-                    queue.look_again()
+            for engine in [*self._awaited]:
+                if engine.awaited and not engine.closed:
+                    engine.look_again()
                 else:
-                    del self._awaited[queue]
+                    del self._awaited[engine]
         if self._awaited and self._beat_at == inf:
             self._beat_at = now + random.uniform(*_BEAT)
         first = self._due.first()
         return min(self._beat_at, inf if first is None else first[0])
 
-    def waits(self, queue: Claiming[Any, Any]) -> None:
-        """Somebody waits for something of a queue here."""
-        if queue not in self._awaited:
-            self._awaited[queue] = None
-            self._broker.courier.nudge()
+    def claims(self) -> list[Call]:
+        """Return what to ask for on behalf of waiters."""
+        return [claim for engine in self._awaited if not engine.closed for claim in engine.claims()]
 
-    def claims(self) -> list[Ask]:
-        """What is to be asked for those who wait."""
-        return [claim for queue in self._awaited if not queue.closed for claim in queue.claims()]
-
-    def heard(self, trip: Trip, next_due: list[float], events: list[Answer]) -> None:
-        """What the server said besides the answers."""
-        sites = list(trip.sites)
-        for site, when in zip(sites, next_due, strict=True):
-            queue = self._broker.queue_here(site.name)
-            # One that turns out to be later costs one look; always later, it would never come.
-            if queue is not None and when + _SLACK < queue.next_due:
-                if queue.next_due != inf:
-                    self._due.drop(queue)
-                queue.next_due = when + _SLACK
-                self._due.add(queue.next_due, queue)
-        for index, what, wire_key, token, *rest in events:
-            self._happened(sites[index - 1].name, what, wire_key, int(token), rest)
-
-    def _happened(
-        self, name: str, what: bytes, wire_key: bytes, token: int, rest: list[bytes]
+    def heard(
+        self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
     ) -> None:
-        if what == b"dead":
-            held = f"token {token}" if token else "not leased"
-            reason, fate = (each.decode(errors="replace") for each in rest)
-            # A time to live without a queue of dead letters is for what nobody will miss.
-            is_missed = fate != "dropped" or reason != "expired"
-            logger.log(
-                _LEVELS[fate] if is_missed else logging.DEBUG,
-                "queue %r: %r, %s, is " + _FATES[fate],
-                *(name, shown(wire_key), held, reason),
-            )
-        elif (queue := self._broker.queue_here(name)) is not None:
-            queue.lost(token)
+        """Take what a reply says besides the answers."""
+        for name, left in due.items():
+            engine = self._find(name)
+            when = now + left + _SLACK
+            # One that turns out to be later costs one look; always later, it would never come.
+            if engine is not None and when < engine.next_due:
+                if engine.next_due != inf:
+                    self._due.drop(engine)
+                engine.next_due = when
+                self._due.add(when, engine)
+        for event in events:
+            if isinstance(event, ItemDied):
+                self._log_death(event)
+            else:
+                self._lose(event)
 
-    def told(self, message: bytes) -> None:
-        """What somebody has published to this process."""
-        name, _, want = message.partition(b"\0")
-        queue = self._broker.queue_here(name.decode())
-        if queue is not None and not queue.closed:
-            queue.woken(want)
-        elif want[:1] not in (b"l", b"x", b"j"):
-            self._pass_on(name.decode(), want)
+    def told(self, event: Event) -> None:
+        """Take what the store tells this process unasked."""
+        if isinstance(event, ItemDied):
+            self._log_death(event)
+            return
+        if isinstance(event, LeaseEnded):
+            self._lose(event)
+            return
+        engine = self._find(event.queue)
+        is_open = engine is not None and not engine.closed
+        if isinstance(event, QueueDeleted):
+            if engine is not None and is_open:
+                engine.note_deleted()
+        elif engine is not None and is_open:
+            engine.woken(event.want)
+        elif event.want.kind != "drained":
+            self._pass_on(event.queue, event.want)
 
-    def _pass_on(self, name: str, want: bytes) -> None:
-        """A wake-up for a handle that is closed is for somebody else."""
-        self._broker.courier.post(Ask("turn", "wake", self._broker.site(name), want))
+    def _lose(self, event: LeaseEnded) -> None:
+        engine = self._find(event.queue)
+        if engine is not None:
+            engine.lose_token(event.token)
+
+    def _pass_on(self, name: str, want: Want) -> None:
+        """Send a wake-up on that came for a handle that is closed: another process may want it."""
+        self.dispatcher.post(Call(Wake(QueueRef(name), want)))
+
+    @staticmethod
+    def _log_death(event: ItemDied) -> None:
+        held = f"token {event.token}" if event.token else "not leased"
+        # A time to live without a queue of dead letters is for what is not missed.
+        is_missed = event.fate != "dropped" or event.reason != "expired"
+        logger.log(
+            _LEVELS[event.fate] if is_missed else logging.DEBUG,
+            "queue %r: %r, %s, is " + _FATES[event.fate],
+            *(event.queue, event.key, held, event.reason),
+        )
+
+    # For the engines
+
+    def waits(self, engine: AnyEngine) -> None:
+        """Note that a task waits for something of a queue."""
+        if engine not in self._awaited:
+            self._awaited[engine] = None
+            self.dispatcher.wake_leader()

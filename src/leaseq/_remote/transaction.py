@@ -1,124 +1,128 @@
-"""Transactions over the queues of this engine."""
+"""Transactions over queues in a store."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
 from .._core.lease import Lease
-from .._core.messages import check_held
+from .._core.messages import check_held, no_room, not_of_broker, settled_twice
 from .._core.options import PutOptions
 from .._core.reports import Ended
 from .._core.requests import PutRequest
-from .._valkey.encoding import put_words
-from .._valkey.keys import encode_key, encoded
 from ..abc import LeasedQueue, Transaction
-from .engine import raised
-from .queue import ValkeyQueue, release_words
-from .requests import Answer, Ask, Word
+from .dispatcher import Call
+from .engine import Engine, RemoteLease, put_refused
+from .protocol import (
+    Ack,
+    Answer,
+    Failed,
+    Key,
+    Put,
+    Reject,
+    Release,
+    StepRefused,
+    Transact,
+    TransactionDone,
+    TransactionRefused,
+)
+from .queue import RemoteQueue
 
-if TYPE_CHECKING:
-    from .broker import ValkeyBroker
-
-__all__ = ["ValkeyTransaction"]
+__all__ = ["RemoteTransaction"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+SettlingStep: TypeAlias = "Ack | Release | Reject"
 
-class _Step:
-    """One thing that a transaction does to one queue."""
 
-    def __init__(self, queue: ValkeyQueue[Any, Any], *words: Word) -> None:
-        self.queue = queue
-        self.words = words
+class _PutStep:
+    """A put of a transaction."""
 
-    @property
-    def impossible(self) -> tuple[Word, ...]:
-        """What is asked in its place if it cannot be done: so that the server refuses all of it."""
-        return "ack", self.queue.site, b"s", "0"
+    def __init__(self, engine: Engine[Any, Any], operation: Put) -> None:
+        self.engine = engine
+        self.operation = operation
 
     def check(self) -> None:
         """Raise if it is known here that it cannot be done."""
+        self.engine.check_takes(self.operation.request)
 
-    def refused(self, why: bytes, what: bytes | int) -> Exception:
-        """The error for what the server has said against it."""
-        if why == b"gone":
-            return QueueClosedError(f"{self.queue!r}: it was deleted")
-        return LeaseqError(f"{self.queue!r} has no room for {int(what)} more")
+    def refused(self, why: StepRefused) -> Exception:
+        """Make the error for what the store has against it."""
+        if why.why in ("in flight", "tenant"):
+            key, _ = self.operation.items[0]
+            return put_refused(key, self.operation.request, why.why, why.tenant)
+        return _refused(self.engine, why)
 
     def done(self) -> None:
-        """It was done."""
+        """Note that it was done."""
 
 
-class _Put(_Step):
-    def __init__(
-        self, queue: ValkeyQueue[Any, Any], key: object, terms: PutRequest, *words: Word
-    ) -> None:
-        super().__init__(queue, "put", queue.site, *words)
-        self._key = key
-        self._terms = terms
+class _SettlingStep:
+    """The end of a lease in a transaction."""
 
-    def check(self) -> None:
-        self.queue.check_takes(self._terms)
-
-    def refused(self, why: bytes, what: bytes | int) -> Exception:
-        if why in (b"in_flight", b"tenant"):
-            return self.queue.refusal(self._key, self._terms, why, what)
-        return super().refused(why, what)
-
-
-class _Settle(_Step):
-    def __init__(
-        self, queue: ValkeyQueue[Any, Any], lease: Lease[Any, Any], ended: Ended, *words: Word
-    ) -> None:
-        held = queue.mine(lease)
-        super().__init__(queue, words[0], queue.site, held.wire_key, str(held.token), *words[1:])
-        self._lease = held
+    def __init__(self, lease: RemoteLease[Any, Any], ended: Ended, operation: SettlingStep) -> None:
+        self.engine = lease._engine
+        self.operation = operation
+        self._lease = lease
         self._ended = ended
 
     def check(self) -> None:
-        self.queue.mine(self._lease)
-        check_held(self._lease, self.queue.time())
+        """Raise if it is known here that it cannot be done."""
+        self.engine.mine(self._lease)
+        check_held(self._lease, self.engine.home.time())
 
-    def refused(self, why: bytes, what: bytes | int) -> Exception:
-        if why == b"twice":
-            return InvalidLeaseError(f"{self._lease!r} is settled twice")
-        if why == b"no":
-            self.queue.lose(self._lease)
+    def refused(self, why: StepRefused) -> Exception:
+        """Make the error for what the store has against it."""
+        if why.why == "twice":
+            return settled_twice(self._lease)
+        if why.why == "not held":
+            self.engine.lose(self._lease)
             try:
-                check_held(self._lease, self.queue.time())
+                check_held(self._lease, self.engine.home.time())
             except InvalidLeaseError as error:
                 return error
-        return super().refused(why, what)
+        return _refused(self.engine, why)
 
     def done(self) -> None:
-        self.queue.let_go(self._lease)
+        """Note that it was done."""
+        self.engine.let_go(self._lease)
         self._lease.ended = self._ended
 
 
-class ValkeyTransaction(Transaction):
-    """Steps that are kept until the block is left, and then planned and done by one script."""
+def _refused(engine: Engine[Any, Any], why: StepRefused) -> Exception:
+    if why.why == "gone":
+        return QueueClosedError(f"{engine.queue!r}: it was deleted")
+    return no_room(engine.queue, why.places)
 
-    def __init__(self, broker: ValkeyBroker) -> None:
+
+class RemoteTransaction(Transaction):
+    """Steps that are kept until the block is left, and then taken by the store, all or none.
+
+    Args:
+        owns: Whether a queue is one of the broker's.
+    """
+
+    def __init__(self, owns: Callable[[RemoteQueue[Any, Any]], bool]) -> None:
         super().__init__()
-        self._broker = broker
-        self._steps: list[_Step] = []
-        self._weight = 0
+        self._owns = owns
+        self._steps: list[_PutStep | _SettlingStep] = []
 
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
-        mine = self._mine(queue)
-        wire_key = encode_key(key)
-        terms = PutRequest(**options)
-        body = mine.codec.encode(value)
+        engine = self._engine(queue)
+        request = PutRequest("put", **options)
+        body = engine.codec.encode(value)
+        operation = Put(engine.ref, ((cast("Key", key), body),), request)
+        engine.dispatcher.check(operation)
         self._check_open()
-        self._weight += len(body)
-        self._steps.append(_Put(mine, key, terms, *put_words(terms, [(wire_key, body)])))
+        self._steps.append(_PutStep(engine, operation))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        self._settle(lease, "acked", "ack")
+        engine = self._engine(lease.queue)
+        self._settle(lease, "acked", Ack(engine.ref, cast("Key", lease.key), lease.token))
 
     def release(
         self,
@@ -128,59 +132,62 @@ class ValkeyTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        self._mine(lease.queue).check_release(requeue_front, delay)
-        self._settle(lease, "released", "release", *release_words(requeue_front, delay, counted))
+        engine = self._engine(lease.queue)
+        delay = engine.check_release(requeue_front, delay)
+        key = cast("Key", lease.key)
+        operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
+        self._settle(lease, "released", operation)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        self._settle(lease, "rejected", "reject", encoded(reason), "0", "")
+        engine = self._engine(lease.queue)
+        operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
+        engine.dispatcher.check(operation)
+        self._settle(lease, "rejected", operation)
 
-    def _settle(self, lease: Lease[Any, Any], ended: Ended, *words: Word) -> None:
-        queue = self._mine(lease.queue)
+    def _settle(self, lease: Lease[Any, Any], ended: Ended, operation: SettlingStep) -> None:
         self._check_open()
-        self._steps.append(_Settle(queue, lease, ended, *words))
+        held = self._engine(lease.queue).mine(lease)
+        self._steps.append(_SettlingStep(held, ended, operation))
         self._pledge(lease)
 
-    def _mine(self, queue: object) -> ValkeyQueue[Any, Any]:
-        if not isinstance(queue, ValkeyQueue) or not self._broker.owns(queue):
-            raise ValueError(f"{queue!r} is not a queue of this broker")
-        return queue
+    def _engine(self, queue: object) -> Engine[Any, Any]:
+        if not isinstance(queue, RemoteQueue) or not self._owns(queue):
+            raise not_of_broker(queue)
+        return queue._engine
 
     async def _commit(self) -> None:
         if not self._steps:
             return
         known: dict[int, Exception] = {}  # what cannot be done, by the step's number
-        words: list[Word] = []
-        for number, step in enumerate(self._steps, 1):
+        for number, step in enumerate(self._steps):
             try:
                 step.check()
             except LeaseqError as failure:
                 known[number] = failure
-                words += step.impossible
-            else:
-                words += step.words
-
         if len(known) == len(self._steps):
             raise TransactionError([*known.values()])
 
         def receive(answer: Answer) -> None:
-            if answer[0] == b"ok":
+            if type(answer) is TransactionDone:
                 for step in self._steps:
                     step.done()
 
-        count = str(len(self._steps))
-        ask = Ask("turn", "transact", count, *words, receive=receive, weight=self._weight)
-        answer = await self._broker.courier.ask(ask, withdraw=True)
-        if answer[0] == b"raised":
-            raise raised(answer)
-        if answer[0] != b"ok":
-            against = [answer[index : index + 3] for index in range(1, len(answer), 3)]
-            # A step that is known to be impossible was asked for as one that the server refuses.
+        operations = [
+            None if number in known else step.operation for number, step in enumerate(self._steps)
+        ]
+        engine = self._steps[0].engine
+        call = Call(Transact(engine.ref, tuple(operations)), receive=receive)
+        answer = await engine.dispatcher.perform(call, withdraw=True)
+        if type(answer) is Failed:
+            raise answer.error
+        if type(answer) is TransactionRefused:
+            # A step that is known to be impossible was asked for as one that the store refuses.
             # The want of room is told under the last step of its queue, whatever came of that.
             raise TransactionError(
                 [
-                    self._steps[number - 1].refused(why, what)
-                    if number not in known or why == b"full"
-                    else known[number]
-                    for number, why, what in against
+                    self._steps[why.step].refused(why)
+                    if why.step not in known or why.why == "full"
+                    else known[why.step]
+                    for why in answer.failures
                 ]
             )

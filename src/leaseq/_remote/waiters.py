@@ -1,8 +1,8 @@
-"""Who waits in this process, and what for.
+"""The consumers of one queue that wait in this process, and what they wait for.
 
-Those who ask for the same wait in one group, so that one claim serves them all. A group stands for
-some *wants*, the words under which its process is parked on the server: whoever makes an item
-ready there pops one of them, and tells the process. As long as all its wants are parked, there is
+Those that ask for the same wait in one group, so that one claim serves them all. A group stands for
+some *wants*, under which its process is parked in the store: an operation that makes an item ready
+there takes one park away, and the process is told. As long as all its wants are parked, there is
 nothing for a group to claim; a group whose wants are not is *hungry*.
 """
 
@@ -10,27 +10,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import count
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from anyio import Event
 
 from .._core.options import ANY_KEY
 from .._core.requests import ClaimRequest
-from .._valkey.keys import encode_key, encode_name
+from .protocol import Park, Want
 
-if TYPE_CHECKING:
-    from .lease import ValkeyLease
-
-__all__ = ["Group", "Waiter", "Waiters"]
+__all__ = ["DRAINED", "ROOM", "Group", "Waiter", "Waiters"]
 
 K = TypeVar("K")
-V = TypeVar("V")
+L = TypeVar("L")
 
 Signature = tuple[object, ...]
 
+ROOM = Want("room")
+DRAINED = Want("drained")
+_ANY = Want("any")
+_ANY_MORE = Want("any more")
+
 
 def signature(request: ClaimRequest[K], patient: bool) -> Signature:
-    """What two requests have in common that one claim can serve."""
+    """Return what two requests have in common that one claim can serve."""
     return (
         request.key,
         type(request.key),  # 1 and True are equal
@@ -42,31 +44,29 @@ def signature(request: ClaimRequest[K], patient: bool) -> Signature:
     )
 
 
-def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[bytes, ...]:
-    """Under which words somebody is parked who asks for this."""
+def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[Want, ...]:
+    """Return the wants under which a process is parked for this request."""
     if request.key is not ANY_KEY:
-        return (b"k" + encode_key(request.key),)
+        return (Want("key", request.key),)  # type: ignore[arg-type]  # the store has checked it
     if request.tenants is None:
-        return (b"A" if patient else b"a",)
-    own, steal = (b"T", b"S") if patient else (b"t", b"s")
+        return (_ANY_MORE if patient else _ANY,)
     return (
-        *(own + encode_name(name) for name in request.tenants),
-        *(steal + encode_name(name) for name in request.steal_from),
+        *(Want("own more" if patient else "own", name) for name in request.tenants),
+        *(Want("steal more" if patient else "steal", name) for name in request.steal_from),
     )
 
 
-class Waiter(Generic[K, V]):
-    """A consumer that waits, and what it is given: leases; or an error; or else the end."""
+class Waiter(Generic[K, L]):
+    """A consumer that waits, and what it is given: leases; or none, at the end."""
 
-    __slots__ = ("count", "done", "error", "event", "group", "leases", "number", "request")
+    __slots__ = ("count", "done", "event", "group", "leases", "number", "request")
 
     def __init__(self, request: ClaimRequest[K], count: int) -> None:
         self.request = request
         self.count = count
-        self.number = -1  # who came first
-        self.group: Group[K, V] | None = None
-        self.leases: list[ValkeyLease[K, V]] = []
-        self.error: Exception | None = None
+        self.number = -1  # in the order of coming
+        self.group: Group[K, L] | None = None
+        self.leases: list[L] = []
         self.done = False
         self.event = Event()
 
@@ -77,13 +77,13 @@ class Waiter(Generic[K, V]):
             self.event = Event()
 
     def end(self) -> None:
-        """It has what it gets. O(1)."""
+        """End its wait: it has what it gets. O(1)."""
         self.done = True
         self.event.set()
 
 
-class Group(Generic[K, V]):
-    """Those who ask for the same, in the order in which they came.
+class Group(Generic[K, L]):
+    """Waiters that ask for the same, in the order in which they came.
 
     Attributes:
         wanted: How many items they can have all in all.
@@ -95,17 +95,17 @@ class Group(Generic[K, V]):
         self.request = request
         self.patient = patient
         self.wants = wants_of(request, patient)
-        self.waiters: OrderedDict[Waiter[K, V], None] = OrderedDict()
+        self.waiters: OrderedDict[Waiter[K, L], None] = OrderedDict()
         self.wanted = 0
 
     @property
     def turn(self) -> tuple[bool, bool, bool]:
-        """Who comes first in a claim: who wants one key; who would steal, and the patient, last."""
+        """Its place in a claim: first those for one key; last those that steal, and the patient."""
         return self.patient, self.request.key is ANY_KEY, bool(self.request.steal_from)
 
 
-class Waiters(Generic[K, V]):
-    """The groups of one queue's waiters, and where they are parked."""
+class Waiters(Generic[K, L]):
+    """The groups of one queue's waiters, and the parks of the process for them."""
 
     __slots__ = (
         "_by_want",
@@ -119,17 +119,17 @@ class Waiters(Generic[K, V]):
     )
 
     def __init__(self) -> None:
-        self._groups: dict[Signature, Group[K, V]] = {}
-        self._by_want: dict[bytes, dict[Group[K, V], None]] = {}
-        self._hungry: dict[Group[K, V], None] = {}
+        self._groups: dict[Signature, Group[K, L]] = {}
+        self._by_want: dict[Want, dict[Group[K, L], None]] = {}
+        self._hungry: dict[Group[K, L], None] = {}
         self._numbers = count()
-        self._stale: list[tuple[bytes, bytes]] = []
-        self.parked: dict[bytes, bytes] = {}  # wants, and since when
+        self._stale: list[Park] = []
+        self.parked: dict[Want, int] = {}  # with the stamps
         self.total = 0
         self.takers = 0
 
-    def add(self, waiter: Waiter[K, V], *, patient: bool = False) -> bool:
-        """Let somebody wait; whether there may be something for it already. O(wants)."""
+    def add(self, waiter: Waiter[K, L], *, patient: bool = False) -> bool:
+        """Let a consumer wait; True: there may be something for it already. O(wants)."""
         key = signature(waiter.request, patient)
         group = self._groups.get(key)
         if group is None:
@@ -145,8 +145,8 @@ class Waiters(Generic[K, V]):
         self._see(group)
         return group in self._hungry
 
-    def drop(self, waiter: Waiter[K, V]) -> bool:
-        """Let somebody go; False: it does not wait any more. O(wants)."""
+    def drop(self, waiter: Waiter[K, L]) -> bool:
+        """Let a consumer go; False: it does not wait any more. O(wants)."""
         group = waiter.group
         if group is None or waiter not in group.waiters:
             return False
@@ -158,7 +158,7 @@ class Waiters(Generic[K, V]):
             self._forget(group)
         return True
 
-    def _forget(self, group: Group[K, V]) -> None:
+    def _forget(self, group: Group[K, L]) -> None:
         del self._groups[signature(group.request, group.patient)]
         self._hungry.pop(group, None)
         for want in group.wants:
@@ -167,47 +167,47 @@ class Waiters(Generic[K, V]):
             if groups:
                 continue
             del self._by_want[want]
-            if want not in (b"a", b"A"):  # these will be wanted again
+            if want not in (_ANY, _ANY_MORE):  # these will be wanted again
                 self._unpark(want)
         if group.request.key is not ANY_KEY and not self.takers:
-            for want in [want for want in self.parked if want[:1] == b"c"]:
+            for want in [want for want in self.parked if want.kind == "cap"]:
                 self._unpark(want)
 
-    def park(self, want: bytes, stamp: bytes) -> None:
-        """The process is parked now under a want, which nobody here may have any more. O(1)."""
+    def park(self, want: Want, stamp: int) -> None:
+        """Note that the process is parked under a want, which no group may have any more. O(1)."""
         self.parked[want] = stamp
-        wanted = want in self._by_want or (want[:1] == b"c" and self.takers)
-        if want not in (b"a", b"A") and not wanted:
+        wanted = want in self._by_want or (want.kind == "cap" and self.takers)
+        if not wanted and want not in (_ANY, _ANY_MORE):
             self._unpark(want)
 
-    def _unpark(self, want: bytes) -> None:
+    def _unpark(self, want: Want) -> None:
         if want in self.parked:
-            self._stale.append((want, self.parked.pop(want)))
+            self._stale.append(Park(want, self.parked.pop(want)))
 
-    def _see(self, group: Group[K, V]) -> None:
-        """A group that waits for something under which the process is not parked is hungry."""
+    def _see(self, group: Group[K, L]) -> None:
+        """See whether a group waits for something under which the process is not parked."""
         if group.waiters and not all(want in self.parked for want in group.wants):
             self._hungry[group] = None
 
-    def drop_all(self) -> list[Waiter[K, V]]:
+    def drop_all(self) -> list[Waiter[K, L]]:
         """Let all go. O(waiters)."""
         return self._drop(list(self._groups.values()))
 
-    def drop_patient(self) -> list[Waiter[K, V]]:
-        """Let all go who wait for more. O(groups and their number)."""
+    def drop_patient(self) -> list[Waiter[K, L]]:
+        """Let all go that wait for more. O(groups and their number)."""
         return self._drop([group for group in self._groups.values() if group.patient])
 
-    def _drop(self, groups: list[Group[K, V]]) -> list[Waiter[K, V]]:
+    def _drop(self, groups: list[Group[K, L]]) -> list[Waiter[K, L]]:
         waiters = [waiter for group in groups for waiter in group.waiters]
         for waiter in waiters:
             self.drop(waiter)
         return waiters
 
-    def woken(self, want: bytes) -> bool:
-        """There may be something for those who want this; False: nobody does. O(groups of it)."""
+    def woken(self, want: Want) -> bool:
+        """Make the groups of a want hungry; False: there are none. O(groups of it)."""
         self.parked.pop(want, None)
         groups = list(self._by_want.get(want, ()))
-        if want[:1] == b"c":  # a tenant is under its cap, which may be what kept a taker waiting
+        if want.kind == "cap":  # a tenant is under its cap, which may be what kept a taker waiting
             groups = [group for group in self._groups.values() if group.request.key is not ANY_KEY]
         self._hungry.update(dict.fromkeys(groups))
         return bool(groups)
@@ -217,12 +217,12 @@ class Waiters(Generic[K, V]):
         self._hungry.clear()
 
     def look_again(self) -> None:
-        """Claim for those again whose claims were of no avail. O(groups)."""
+        """Make groups hungry again whose claims were of no avail. O(groups)."""
         for group in self._groups.values():
             self._see(group)
 
-    def hungry(self, most: int) -> list[tuple[Group[K, V], int]]:
-        """For which groups to claim how many items, those first that come first.
+    def hungry(self, most: int) -> list[tuple[Group[K, L], int]]:
+        """Return for which groups to claim how many items, in the order of their turn.
 
         A group of which some came before those of another one, and some after, is there more than
         once. O(groups), or if there are several O(their waiters).
@@ -234,7 +234,7 @@ class Waiters(Generic[K, V]):
             return [(group, min(group.wanted, most)) for group in self._hungry]
         waiters = [(group.turn, waiter) for group in self._hungry for waiter in group.waiters]
         waiters.sort(key=lambda pair: (*pair[0], pair[1].number))
-        runs: list[tuple[Group[K, V], int]] = []
+        runs: list[tuple[Group[K, L], int]] = []
         for _, waiter in waiters:
             assert waiter.group is not None
             if most <= 0:
@@ -246,24 +246,22 @@ class Waiters(Generic[K, V]):
             runs.append((waiter.group, count))
         return runs
 
-    def stale(self) -> list[tuple[bytes, bytes]]:
-        """The parks that nobody here wants any more, each told once. O(their number)."""
+    def stale(self) -> list[Park]:
+        """Return the parks that no group wants any more, each once. O(their number)."""
         stale, self._stale = self._stale, []
         return stale
 
-    def give(
-        self, group: Group[K, V], leases: list[ValkeyLease[K, V]], *, more: bool
-    ) -> list[ValkeyLease[K, V]]:
-        """A claim for a group has brought these: who is served goes, the others wait on.
+    def give(self, group: Group[K, L], leases: list[L], *, more: bool) -> list[L]:
+        """Give a group what a claim has brought: waiters that are served go, the others stay.
 
         Args:
-            group: For whom it was.
+            group: The group that the claim was for.
             leases: What it has brought.
-            more: Whether the next one may bring more. If not, and the server could not park this
+            more: Whether the next one may bring more. If not, and the store could not park this
                 process either, it is for `look_again` to ask once more.
 
         Returns:
-            What nobody waits for any more. O(leases).
+            The leases that no consumer waits for any more. O(leases).
         """
         given = 0
         while given < len(leases) and group.waiters:

@@ -1,23 +1,28 @@
-"""Whether a server can hold queues, and why one could not be connected to."""
+"""Diagnostics: why a server cannot be connected to, or cannot hold queues."""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
-from .._core.errors import ServerError
-from .server_errors import refusal
+from .._core.errors import ServerError, UnusableServerError
+from .server_errors import server_error
 from .url import ValkeyUrl
 
 __all__ = [
+    "Reason",
     "connected_replicas",
-    "is_elsewhere",
+    "make_context",
     "of_cluster",
+    "reasons_of",
     "why_not_connected",
     "why_unusable",
 ]
@@ -26,13 +31,31 @@ OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
 
 
-def is_elsewhere(error: Exception) -> bool:
-    """Whether a client says that the server it was sent to is another one's replica."""
-    return "No primary node found" in str(error)
+Reason: TypeAlias = Literal[
+    "password", "no password", "no HELLO", "no cluster", "replica", "denied"
+]
+
+_REASONS: Final[Mapping[str, Reason]] = {
+    "WRONGPASS": "password",
+    "NOAUTH": "no password",
+    "'HELLO'": "no HELLO",
+    "No topology views found": "no cluster",
+    "No primary node found": "replica",
+    "PermissionDenied": "denied",
+}
+
+
+def reasons_of(error: Exception) -> set[Reason]:
+    """Return the reasons for which a client could not connect, as far as it says them.
+
+    They are found by their words: the client has one type of error for all of them, without a code.
+    """
+    said = str(error)
+    return {reason for words, reason in _REASONS.items() if words in said}
 
 
 async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
-    """What to tell the user whose client could not connect; never the password.
+    """Return an explanation for the user whose client could not connect, without the password.
 
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
 
@@ -41,25 +64,25 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
         error: What it said of that: often just that it took too long, whatever the cause.
         tls: How to speak TLS; None: not at all.
     """
-    said = str(error)
-    if "WRONGPASS" in said:
+    said, reasons = str(error), reasons_of(error)
+    if "password" in reasons:
         return (
             f"{url.address} does not know that user with that password (in a URL, what is special "
             "in them is escaped)"
         )
-    if "NOAUTH" in said:
+    if "no password" in reasons:
         return f"{url.address} asks for a password: valkey://user:password@host"
-    if "'HELLO'" in said:
+    if "no HELLO" in reasons:
         return (
             f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
             "another name for it"
         )
-    if "No topology views found" in said:
+    if "no cluster" in reasons:
         if url.is_cluster:
             return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
         return f"{url.address} is the replica of another server: name that one"
-    if isinstance(error, ServerError) or "PermissionDenied" in said:
-        refused = error if isinstance(error, ServerError) else refusal(said)
+    if isinstance(error, ServerError) or "denied" in reasons:
+        refused = error if isinstance(error, ServerError) else server_error(said)
         return f"{url.address} refuses what leaseq must ask at first: {refused}"
     found = [
         await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
@@ -69,7 +92,7 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
 
 
 def _but(url: ValkeyUrl) -> str:
-    """What may be wrong where a host is as it should be."""
+    """Return the possible fault where a host is as it should be."""
     if url.is_cluster:
         return "is there, but the node that has these keys is not, or does not let this user in"
     return "does not let this user in"
@@ -78,7 +101,7 @@ def _but(url: ValkeyUrl) -> str:
 async def _what_is_there(
     host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None
 ) -> str | None:
-    """What is wrong with a host; None: nothing that can be seen."""
+    """Return what is wrong with a host; None if nothing can be seen."""
     where = f"{host}:{port}"
     try:
         with anyio.fail_after(url.connect_timeout):
@@ -132,7 +155,7 @@ def _what_is_shown(url: ValkeyUrl) -> str:
 
 
 async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str | None:
-    """What kind of server it is, by its answer to a PING; None: one as it should be."""
+    """Return what is wrong with a server, by its answer to ``PING``; None if nothing is."""
     answer = b""
     with anyio.move_on_after(url.connect_timeout):
         await stream.send(b"PING\r\n")
@@ -154,12 +177,12 @@ def _read(info: str) -> dict[str, str]:
 
 
 def of_cluster(info: str) -> bool:
-    """Whether a server is one of a cluster, by what it answers to ``INFO``."""
+    """Return True if a server is in a cluster, by its answer to ``INFO``."""
     return _read(info).get("cluster_enabled") == "1"
 
 
 def why_unusable(info: str) -> str | None:
-    """Why a server cannot hold queues, if it cannot, by what it answers to ``INFO``."""
+    """Return why a server cannot hold queues, by its answer to ``INFO``; None if it can."""
     said = _read(info)
     if "valkey_version" in said:
         name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
@@ -180,6 +203,53 @@ def why_unusable(info: str) -> str | None:
 
 
 def connected_replicas(info: str) -> int:
-    """How many replicas a server has that follow it, by what it answers to ``INFO``."""
+    """Return the number of replicas that follow a server, by its answer to ``INFO``."""
     lines = [value for name, value in _read(info).items() if re.fullmatch(r"slave\d+", name)]
     return sum("state=online" in line for line in lines)
+
+
+# Certificates
+
+
+def make_context(url: ValkeyUrl) -> ssl.SSLContext:
+    """Read the certificates of a URL for Python's own TLS. Blocks as long as its files take.
+
+    Raises:
+        UnusableServerError: a file is not there, or is not what it should be; it is named.
+    """
+    for path in (url.cacert, url.cert, url.key):
+        if path is not None:
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise UnusableServerError(f"{path!r} cannot be read: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=url.cacert)
+    except ssl.SSLError as error:
+        raise UnusableServerError(f"no certificates in {url.cacert!r}: {_explain(error)}") from None
+    if url.cert is not None:
+        try:
+            context.load_cert_chain(url.cert, url.key, password=_no_password)
+        except (ssl.SSLError, _EncryptedError) as error:
+            pair = f"{url.cert!r} and {url.key!r}"
+            if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+                raise UnusableServerError(
+                    f"{pair} are a certificate, and the key of another one"
+                ) from None
+            raise UnusableServerError(
+                f"{pair} are not a certificate and its private key, in PEM: {_explain(error)}"
+            ) from None
+    return context
+
+
+class _EncryptedError(Exception):
+    pass
+
+
+def _no_password() -> str:
+    raise _EncryptedError("the key is encrypted")  # else one would be asked for at the terminal
+
+
+def _explain(error: BaseException | None) -> str:
+    """Return the words of an error of TLS, without its place in the library."""
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)

@@ -1,133 +1,190 @@
-"""Options of queues and puts as the server takes them. Sans-IO."""
+"""Keys, names, wants and times as the scripts take them, and back. Sans-IO."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from .._core.validation import check_hashable
+from .._remote.protocol import Key, RawKey, Want, WantKind
 
-from .._core.options import BrokerQueueOptions
-from .._core.policies import Backoff, Retry, Tenant
-from .._core.requests import PutRequest
-from .._core.validation import lease_seconds, wait_seconds
-from .._remote.requests import Word, at_most_a_century, microseconds
-from .keys import encode_name
+__all__ = [
+    "decode_key",
+    "decode_name",
+    "decode_want",
+    "encode_finite_seconds",
+    "encode_key",
+    "encode_name",
+    "encode_optional_seconds",
+    "encode_seconds",
+    "encode_text",
+    "encode_want",
+    "read_key",
+    "read_name",
+    "read_seconds",
+    "read_text",
+]
 
-__all__ = ["declare_words", "put_words", "read_options", "write_options"]
+# Names that are no Unicode, such as those of some files, pass through.
+_SURROGATES: Final = "surrogatepass"
 
-_PRIORITIES: Final = range(-(2**31), 2**31)
+NEVER: Final = b"-1"
+"""A span without an end."""
 
-
-@dataclass(frozen=True)
-class _Stored:
-    """The options that a queue was made with; what is not set was left out."""
-
-    default_lease_timeout: float | msgspec.UnsetType | None = msgspec.UNSET
-    max_size: int | float | msgspec.UnsetType | None = msgspec.UNSET
-    max_deliveries: int | msgspec.UnsetType | None = msgspec.UNSET
-    backoff: tuple[float, float, float, int | None] | None = None
-    dead_letters: str | msgspec.UnsetType | None = msgspec.UNSET
-    tenants: dict[str, tuple[float, int | None]] | msgspec.UnsetType | None = msgspec.UNSET
-    history: int | msgspec.UnsetType = msgspec.UNSET
-    dedupe_for: float | msgspec.UnsetType | None = msgspec.UNSET
-
-
-def write_options(options: BrokerQueueOptions) -> bytes:
-    """Options as JSON."""
-    stored: dict[str, Any] = dict(options)
-    if options.get("max_size") == inf:
-        stored["max_size"] = None
-    if "retry" in options:
-        retry = stored.pop("retry")
-        stored["max_deliveries"] = retry.max_deliveries
-        if retry.backoff is not None:
-            backoff = retry.backoff
-            stored["backoff"] = [backoff.base, backoff.factor, backoff.ceiling, backoff.seed]
-    if options.get("tenants") is not None:
-        stored["tenants"] = {
-            name: [tenant.weight, tenant.max_in_flight]
-            for name, tenant in stored["tenants"].items()
-        }
-    return msgspec.json.encode(stored)
+_CENTURY: Final = 3.15e9
 
 
-def read_options(stored: bytes) -> BrokerQueueOptions:
-    """What `write_options` wrote."""
-    read = msgspec.json.decode(stored, type=_Stored)
-    options: dict[str, Any] = {
-        name: getattr(read, name)
-        for name in ("default_lease_timeout", "max_size", "dead_letters", "history", "dedupe_for")
-        if getattr(read, name) is not msgspec.UNSET
-    }
-    if "max_size" in options and options["max_size"] is None:
-        options["max_size"] = inf
-    if read.max_deliveries is not msgspec.UNSET:
-        backoff = None if read.backoff is None else Backoff(*read.backoff)
-        options["retry"] = Retry(read.max_deliveries, backoff)
-    if read.tenants is not msgspec.UNSET:
-        options["tenants"] = read.tenants and {
-            name: Tenant(weight, cap) for name, (weight, cap) in read.tenants.items()
-        }
-    return options  # type: ignore[return-value]
-
-
-def declare_words(name: str, options: BrokerQueueOptions) -> list[Word]:
-    """What the server is told of a new queue, checked.
+def encode_key(key: object) -> bytes:
+    """Encode a key: its kind, and then itself. Equal keys give equal bytes, others others.
 
     Raises:
-        ValueError: an option has a value that it cannot have.
+        TypeError: it is not a `str`, a `bytes` or an `int`.
     """
-    max_size = options.get("max_size", inf)
-    if not max_size >= 1:
-        raise ValueError(f"max_size must be 1 or more, or math.inf, not {max_size!r}")
-    history = options.get("history", 0)
-    if history < 0:
-        raise ValueError(f"history must be 0 or more items, not {history!r}")
-    dedupe_for = options.get("dedupe_for")
-    if dedupe_for is not None:
-        wait_seconds("dedupe_for", dedupe_for)
-    lease_seconds("default_lease_timeout", options.get("default_lease_timeout"))
-    retry = options.get("retry", Retry())
-    tenants = options.get("tenants")
-    words: list[Word] = [
-        name,
-        write_options(options),
-        options.get("dead_letters") or "",
-        "-1" if max_size == inf else str(int(max_size)),
-        "-1" if retry.max_deliveries is None else str(retry.max_deliveries),
-    ]
-    if retry.backoff is None:
-        words += ["-1", "1", "0"]
-    else:
-        backoff = retry.backoff
-        base, ceiling = (at_most_a_century(each) for each in (backoff.base, backoff.ceiling))
-        words += [base, repr(backoff.factor), ceiling]
-    words += [str(history), "-1" if not dedupe_for else at_most_a_century(dedupe_for)]
-    words.append(str(len(tenants or {})))
-    for tenant_name, tenant in (tenants or {}).items():
-        cap = "-1" if tenant.max_in_flight is None else str(tenant.max_in_flight)
-        words += [encode_name(tenant_name), repr(float(tenant.weight)), cap]
-    return words
+    if isinstance(key, str):
+        return b"s" + key.encode("utf-8", _SURROGATES)
+    if isinstance(key, int) and not isinstance(key, bool):
+        return b"i%d" % key
+    if isinstance(key, bytes):
+        return key if isinstance(key, RawKey) else b"b" + key
+    check_hashable(key)
+    kind = type(key).__name__
+    raise TypeError(
+        f"a key must be str, bytes or int on this engine, and {kind!r} is none of them: {key!r}"
+    )
 
 
-def put_words(terms: PutRequest, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes | str]:
-    """What a put is told after the queue."""
-    if terms.priority is not None and terms.priority not in _PRIORITIES:
-        raise ValueError(
-            f"a priority is between -2**31 and 2**31 - 1 on this engine, not {terms.priority}"
+def decode_key(encoded: bytes) -> Key:
+    """Return the key that `encode_key` made these bytes of.
+
+    Raises:
+        ValueError: it did not.
+    """
+    kind, rest = encoded[:1], encoded[1:]
+    if kind == b"s":
+        return rest.decode("utf-8", _SURROGATES)
+    if kind == b"i":
+        return int(rest)
+    if kind == b"b":
+        return rest
+    raise ValueError(f"not a key: {encoded!r}")
+
+
+def read_key(encoded: bytes) -> Key | RawKey:
+    """Return the key that these bytes are, or the bytes as they are, if they are not one."""
+    try:
+        return decode_key(encoded)
+    except ValueError:
+        return RawKey(encoded)
+
+
+def encode_name(name: str | None) -> bytes:
+    """Encode a name, a tenant's or a consumer's; None is no bytes.
+
+    Raises:
+        TypeError: it is not a `str`.
+    """
+    if name is None:
+        return b""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"a tenant or a consumer must be a str or None on this engine, not {name!r}"
         )
-    items = [word for pair in pairs for word in pair]
-    return [
-        terms.if_in_flight,
-        "" if terms.priority is None else str(terms.priority),
-        encode_name(terms.tenant),
-        microseconds(terms.delay),
-        microseconds(terms.ttl),
-        terms.reschedule,
-        "0",
-        str(len(items) // 2),
-        *items,
-    ]
+    return b"=" + name.encode("utf-8", _SURROGATES)
+
+
+def decode_name(encoded: bytes) -> str | None:
+    """Return the name that `encode_name` made these bytes of.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if not encoded:
+        return None
+    if encoded[:1] != b"=":
+        raise ValueError(f"not a tenant: {encoded!r}")
+    return encoded[1:].decode("utf-8", _SURROGATES)
+
+
+def read_name(encoded: bytes) -> str | None:
+    """Return the name that these bytes are, or a text that shows them, if they are not one."""
+    if not encoded:
+        return None
+    try:
+        return decode_name(encoded)
+    except ValueError:
+        return read_text(encoded)
+
+
+def encode_text(text: str) -> bytes:
+    """Encode a text for people, whatever is in it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def read_text(encoded: bytes) -> str:
+    """Return the text that these bytes are; what is no UTF-8 is escaped."""
+    return encoded.decode("utf-8", "backslashreplace")
+
+
+# Times
+
+
+def encode_seconds(seconds: float) -> bytes:
+    """Encode a span in microseconds; `math.inf` is one without an end."""
+    return NEVER if seconds == inf else b"%d" % max(0, round(seconds * 1e6))
+
+
+def encode_finite_seconds(seconds: float) -> bytes:
+    """Encode a span where the scripts know no endless ones: a century at most."""
+    return encode_seconds(min(seconds, _CENTURY))
+
+
+def encode_optional_seconds(seconds: float | None) -> bytes:
+    """Encode a span that may be left out."""
+    return NEVER if seconds is None else encode_seconds(seconds)
+
+
+def read_seconds(microseconds: float | bytes) -> float:
+    """Return a span in seconds; a negative one has no end."""
+    number = int(microseconds)
+    return inf if number < 0 else number / 1e6
+
+
+# Wants: a letter, and the key or the name
+
+
+_LETTERS: Final[dict[WantKind, bytes]] = {
+    "any": b"a",
+    "key": b"k",
+    "cap": b"c",
+    "own": b"t",
+    "steal": b"s",
+    "any more": b"A",
+    "own more": b"T",
+    "steal more": b"S",
+    "room": b"r",
+    "drained": b"j",
+}
+_KINDS: Final = {letter: kind for kind, letter in _LETTERS.items()}
+_NAMELESS: Final = {_LETTERS[kind]: Want(kind) for kind in ("any", "any more", "room", "drained")}
+
+
+def encode_want(want: Want) -> bytes:
+    """Encode a want."""
+    letter = _LETTERS[want.kind]
+    if want.kind == "key":
+        return letter + encode_key(want.name)
+    return letter + encode_name(want.name)  # type: ignore[arg-type]  # a tenant's
+
+
+def decode_want(encoded: bytes) -> Want:
+    """Return the want that `encode_want` made these bytes of.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if encoded in _NAMELESS:
+        return _NAMELESS[encoded]
+    kind, name = _KINDS.get(encoded[:1]), encoded[1:]
+    if kind is None or encoded[:1] in _NAMELESS:
+        raise ValueError(f"not a want: {encoded!r}")
+    return Want(kind, read_key(name) if kind == "key" else read_name(name))

@@ -1,4 +1,4 @@
-"""What a user of the server must be allowed to do, and what comes of it where that is not so.
+"""The commands that a user of the server must be allowed, and the operations that need them.
 
 A script is refused a command in the middle of an operation, which would leave half of it done. So
 the server is asked at the beginning which commands this user may not give, and an operation that
@@ -10,81 +10,90 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .._core.errors import ServerError
+from .._remote.protocol import (
+    Claim,
+    Delete,
+    ListQueues,
+    Operation,
+    Purge,
+    ReadHistory,
+    Redrive,
+    ReleaseAll,
+    Resume,
+)
 
-__all__ = ["CONSUMER", "OPERATOR", "PRODUCER", "Rights"]
+__all__ = ["CONSUMER", "OPERATOR", "PRODUCER", "Permissions", "commands_to_check"]
 
 _PUBLISH = {False: "publish", True: "spublish"}
 _LATER = ("eval", "ping")
-"""What is needed when the connection breaks, or the server has forgotten the scripts."""
+"""Commands that are needed when the connection breaks, or the server has forgotten the scripts."""
 
 PRODUCER = (
     *("get", "hdel", "hexists", "hget", "hincrby", "hmget", "hrandfield", "hset", "set", "time"),
     *("zadd", "zcard", "zrandmember", "zrange", "zrem", "zscore"),
 )
-"""What everybody must be allowed within scripts; and to publish."""
+"""Commands that every user must be allowed within scripts, and to publish besides."""
 
 CONSUMER = (*PRODUCER, "del", "hkeys", "ltrim", "rpush", "zpopmin")
-"""What those must be who lease."""
+"""Commands for users that lease items."""
 
 OPERATOR = (*CONSUMER, "hgetall", "lrange", "unlink")
-"""What those must be who look after queues."""
+"""Commands for users that look after queues."""
 
-_NEEDED: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("claim", "resume"), frozenset(CONSUMER)),
-    **dict.fromkeys(("purge", "delete", "redrive", "release_all"), frozenset(OPERATOR)),
-    "queues": frozenset({"hgetall"}),
-    "history": frozenset({"lrange"}),
+_NEEDED: Mapping[type[Operation], tuple[str, frozenset[str]]] = {
+    Claim: ("lease items", frozenset(CONSUMER)),
+    Resume: ("take leases over", frozenset(CONSUMER)),
+    Purge: ("purge queues", frozenset(OPERATOR)),
+    Delete: ("delete queues", frozenset(OPERATOR)),
+    Redrive: ("bring back dead letters", frozenset(OPERATOR)),
+    ReleaseAll: ("take leases away from others", frozenset(OPERATOR)),
+    ListQueues: ("list queues", frozenset({"hgetall"})),
+    ReadHistory: ("read histories", frozenset({"lrange"})),
 }
-"""What operations need, if it is not what all need. Those that end a lease need one first; to bring
-letters back, or to take leases away, is nothing for just anybody."""
-
-_MEANT: Mapping[str, str] = {
-    "claim": "lease items",
-    "resume": "take leases over",
-    "purge": "purge queues",
-    "delete": "delete queues",
-    "redrive": "bring back dead letters",
-    "release_all": "take leases away from others",
-    "queues": "list queues",
-    "history": "read histories",
-}
+"""Names of some operations, and the commands that they need, if not just those that all need.
+Those that end a lease need one first; to bring letters back, or to take leases away, is nothing for
+just anybody."""
 
 
-class Rights:
-    """What the user of a connection may do.
+def commands_to_check(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
+    """Return the commands about which to ask the server.
 
     Args:
-        lacking: The commands of those that may be needed that it may not give.
+        is_cluster: Whether it is one of a cluster.
+        waits: Whether replicas are waited for.
+    """
+    return (*OPERATOR, *_LATER, _PUBLISH[is_cluster], *(("wait",) if waits else ()))
+
+
+class Permissions:
+    """The operations that the user of a connection may ask for.
+
+    Args:
+        lacking: The commands of `commands_to_check` that it may not give.
     """
 
-    def __init__(self, lacking: Iterable[str]) -> None:
+    def __init__(self, lacking: Iterable[str] = ()) -> None:
         self._lacking = frozenset(lacking)
         self._forbidden = {
-            operation: sorted(needed & self._lacking)
-            for operation, needed in _NEEDED.items()
+            operation: f"{meant}: its ACL lacks {_as_acl(needed & self._lacking)}"
+            for operation, (meant, needed) in _NEEDED.items()
             if needed & self._lacking
         }
 
-    @staticmethod
-    def asked_for(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
-        """The commands about which the server is asked, for brokers of some kind."""
-        return (*OPERATOR, *_LATER, _PUBLISH[is_cluster], *(("wait",) if waits else ()))
-
     @property
     def missing(self) -> str:
-        """What is lacking that everybody needs, as the server's ACL has it; nothing: ""."""
-        needed = self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"}
-        return " ".join(f"+{command}" for command in sorted(needed))
+        """The commands that are lacking and that everybody needs, as the server's ACL has them."""
+        return _as_acl(self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"})
 
-    def check(self, operation: object) -> None:
-        """Raise if the user may not do that. O(1).
+    def check(self, operation: type[Operation]) -> None:
+        """Raise if the user may not ask for such an operation. O(1).
 
         Raises:
             ServerError: it may not; the code is ``"NOPERM"``.
         """
-        if self._forbidden and (lacking := self._forbidden.get(str(operation))):
-            commands = " ".join(f"+{command}" for command in lacking)
-            raise ServerError(
-                f"NOPERM this user may not {_MEANT[str(operation)]}: its ACL lacks {commands}",
-                code="NOPERM",
-            )
+        if self._forbidden and (why := self._forbidden.get(operation)):
+            raise ServerError(f"NOPERM this user may not {why}", code="NOPERM")
+
+
+def _as_acl(commands: Iterable[str]) -> str:
+    return " ".join(f"+{command}" for command in sorted(commands))

@@ -1,4 +1,4 @@
-"""Waiting for replicas: what was done counts once so many of them have it.
+"""Replication: a call counts as done once so many replicas have what it did.
 
 A server passes on what it has done after it has answered. When it dies meanwhile, its successor
 does not know of it. `WAIT` waits for the replicas, but for what *its own connection* has written

@@ -9,12 +9,12 @@ from __future__ import annotations
 from importlib.resources import files
 
 __all__ = [
+    "ADMIN",
+    "COMMANDS",
     "CONFIRM",
-    "HELLO",
-    "LOOK",
-    "MANAGE",
+    "HANDSHAKE",
+    "QUERIES",
     "QUEUE_PARTS",
-    "TURN",
     "broker_keys",
     "channel",
     "queue_keys",
@@ -35,26 +35,26 @@ QUEUE_PARTS = (
     "done",
     "history",
 )
-"""What a queue is made of, in the order of its keys."""
+"""The parts of a queue, in the order of its keys."""
 
 
 def slot_key(prefix: str) -> str:
-    """What all keys of a broker begin with, so that they are in one slot of a cluster."""
+    """Return the beginning of all keys of a broker: they are in one slot of a cluster."""
     return f"{{{prefix}}}"
 
 
 def queue_keys(prefix: str, name: str) -> list[str]:
-    """The keys of a queue."""
+    """Return the keys of a queue."""
     return [f"{slot_key(prefix)}:q:{name}:{part}" for part in QUEUE_PARTS]
 
 
 def broker_keys(prefix: str) -> list[str]:
-    """The keys of a broker's own."""
+    """Return the keys of a broker's own."""
     return [f"{slot_key(prefix)}:calls", f"{slot_key(prefix)}:queues"]
 
 
 def channel(prefix: str, process: str) -> str:
-    """Where a process is told that something may be there for it."""
+    """Return the channel on which a process is told that something may be there for it."""
     return f"{slot_key(prefix)}:p:{process}"
 
 
@@ -74,17 +74,17 @@ def _script(*names: str) -> str:
 
 _COMMON = ("base", "item", "fair", "line", "lease", "wake", "moves", "calls")
 
-TURN = _script(*_COMMON, "put", "claim", "settle", "waiting", "transact", "turn", "reply")
-"""What producers and consumers do."""
+COMMANDS = _script(*_COMMON, "put", "claim", "settle", "wait", "transact", "commands", "reply")
+"""Operations of producers and consumers."""
 
-LOOK = _script(*_COMMON, "named", "look", "reply")
-"""What can be seen of queues."""
+QUERIES = _script(*_COMMON, "named", "queries", "reply")
+"""Queries, which change nothing."""
 
-MANAGE = _script(*_COMMON, "named", "declare", "manage", "reply")
-"""What is done to queues as a whole."""
+ADMIN = _script(*_COMMON, "named", "declare", "admin", "reply")
+"""Changes of whole queues."""
 
-HELLO = _script(*_COMMON, "hello", "reply")
-"""What a process asks at first."""
+HANDSHAKE = _script(*_COMMON, "handshake", "reply")
+"""The permissions of a process's user."""
 
 CONFIRM = _source("confirm")
-"""Whether this server has done a call; then what this connection has written includes it."""
+"""Shows that this server has done a call: then what this connection has written includes it."""

@@ -1,4 +1,4 @@
-"""What a server says against something, as the error that its user is told."""
+"""Errors of the server, as its users are told them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from .._core.errors import ServerError
 
-__all__ = ["refusal"]
+__all__ = ["server_error"]
 
 _NOT_ALLOWED: Final = re.compile(r"no permissions to run the '([^']+)' command", re.IGNORECASE)
 _NO_PERMISSION: Final = re.compile(
@@ -28,8 +28,11 @@ _NO_WRITES: Final = {
 }
 
 
-def refusal(said: str) -> ServerError:
-    """The error for what a server said, whose first word is its code."""
+def server_error(said: str) -> ServerError:
+    """Return the error for a server's words, of which the first is the code.
+
+    What a user may not do within a script the server says in words alone: there is no code for it.
+    """
     code = said.partition(" ")[0]
     if _NO_PERMISSION.search(said):
         code, said = "NOPERM", f"NOPERM this user may not do that: its ACL lacks {_lacking(said)}"
@@ -39,7 +42,7 @@ def refusal(said: str) -> ServerError:
 
 
 def _lacking(said: str) -> str:
-    """What an ACL has not, that the server says it should."""
+    """Return what the ACL lacks, by the server's words."""
     command = _NOT_ALLOWED.search(said)
     if command is not None:
         return f"+{command[1]}"

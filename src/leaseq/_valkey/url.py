@@ -1,4 +1,4 @@
-"""Where the server is and how to speak to it: what the URL of a broker says."""
+"""The URL of a broker: the place of the server, and how to speak to it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ValkeyUrl:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the URL names the nodes of a cluster."""
+        """True if the URL names the nodes of a cluster."""
         return len(self.hosts) > 1
 
     @property

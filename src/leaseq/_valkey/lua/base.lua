@@ -1,9 +1,12 @@
--- The frame of a call: what came with it, the time, and the queues it is about.
+-- The frame of a call: its arguments, the time, and its queues.
 --
 -- A script is these files put one after the other, in the order in which scripts.py names them; so
 -- what a file defines is there for all that follow. Nothing is global. The arguments are read by
--- one cursor, `take`, from the front to the back: whoever takes an argument too few or too many
--- spoils all operations after it, so each takes all of its own before it looks at anything.
+-- one cursor, `take`, from the front to the back. An operation that took one too few or too many
+-- would spoil all operations after it, so each takes all of its own before it looks at anything.
+-- The fields of each are in the table of operations.py, and a test compares it with this text: so
+-- arguments are read by `take` and its kin alone, several of something by a loop up to
+-- `take_number()`, and a function that reads some is called `take_...` and has no arguments.
 --
 -- All times are whole microseconds of the server's clock, in doubles, which are exact below 2^53.
 -- `now` is what the rules go by, and `wall` what is reported; only tests set the two apart. "Never"
@@ -121,7 +124,7 @@ local function total(q)
   return q.n_ready + q.n_delayed + q.n_leased + q.n_buffered
 end
 
--- How many wait at a queue, for whatever.
+-- The number of parks at a queue.
 local function n_parked(q)
   if not q.n_parked then
     q.n_parked = call("ZCARD", q.parked)

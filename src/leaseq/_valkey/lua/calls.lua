@@ -1,8 +1,8 @@
--- Lost replies: what the last numbered call of a process did, so that its reply can be made again.
+-- Lost replies: the last numbered call of each process, from which its reply can be made again.
 --
--- A process whose reply was lost sends the same call once more. Nothing is done then. What its
--- operations said is kept as it was; of a claim only which leases it made is kept, and the items are
--- read again: those that are held by those leases no more are left out.
+-- A process whose reply was lost sends the same call once more. Nothing is done then. The answers
+-- of its operations are kept as they were. Of a claim only its leases are kept, and the items are
+-- read again; those that their leases do not hold any more are left out.
 
 local FORGOTTEN = 3600000000 -- a process that has not called for so long is
 local number = tonumber(ARGV[4]) -- nil: not recorded
@@ -76,7 +76,7 @@ local function results_again()
   return results
 end
 
--- The process is there; forget some that have not been heard of for long.
+-- Remember the process, and forget some that have not called for long.
 local function remember_process()
   for _, whom in ipairs(call("HRANDFIELD", KEYS[1], 2) or {}) do
     local _, _, heard = cmsgpack.unpack_limit(call("HGET", KEYS[1], whom), 2)

@@ -1,6 +1,6 @@
--- Claims: handing out leases, and letting those wait for whom there are not enough.
+-- Claims: leases are handed out, and the process is parked for those that are not there.
 
-local claiming = lazily(function()
+local claims = lazily(function()
   local SWEPT = 64 -- what of time's doing a claim does first
   local BURIED = 1000 -- items that had outlived their time to live a claim buries on its way
 
@@ -57,7 +57,7 @@ local claiming = lazily(function()
     return tenant and head(q, tenant)
   end
 
-  -- Make a lease of an item that is out of the line; it and the lease's end are written by who calls.
+  -- Make a lease of an item that is out of the line; the caller writes it and the lease's end.
   local function make_lease(q, item, request)
     q.changed = true
     q.token = max(q.token + 1, wall)
@@ -84,7 +84,7 @@ local claiming = lazily(function()
   end
 
   -- Hand out one item; nil: none is ready. Those that have outlived their time are buried, up to a
-  -- limit; whoever parks then is woken at once, if there is more.
+  -- limit; a process that parks then is woken immediately, if there is more.
   local function claim_one(q, request)
     for _ = 1, BURIED do
       local key, item = first_for(q, request)
@@ -133,7 +133,7 @@ local claiming = lazily(function()
     end
   end
 
-  -- Serve a request as far as there is something for it.
+  -- Serve a request with the items that there are for it.
   local function serve(q, request)
     local leases = {}
     local anything = not request.restricted and not q.fair
@@ -158,7 +158,7 @@ local claiming = lazily(function()
     return leases
   end
 
-  -- What a request that was not served waits for.
+  -- The wants of a request that was not served.
   local function wants_of(q, request)
     if request.key then
       local item = read_item(q, request.key)
@@ -180,13 +180,13 @@ local claiming = lazily(function()
     return wants
   end
 
-  -- Let the process wait for what a request lacks, unless it waits for that by now.
+  -- Park the process for the wants of a request, unless it is parked for them by now.
   local function wait_for(q, request, held, parks, waits)
     for _, want in ipairs(wants_of(q, request)) do
       if not waits[want] then
         waits[want] = true
         local stamp = held[want]
-        local made = not (stamp and waking.is_parked(q, want, stamp)) and waking.park(q, want)
+        local made = not (stamp and waiters.is_parked(q, want, stamp)) and waiters.park(q, want)
         if made then
           parks[#parks + 1] = want
           parks[#parks + 1] = made

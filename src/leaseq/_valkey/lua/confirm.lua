@@ -1,4 +1,4 @@
--- Whether this server has done a call: ARGV is where the calls are remembered, the process, and the
+-- Returns 1 if this server has done a call: ARGV is the key of the calls, the process, and the
 -- call's number. No key is declared, so that no node of a cluster passes this on to another one.
 --
 -- WAIT waits for what its connection has written. What did the call may have come by another one,

@@ -1,6 +1,6 @@
--- Making queues, and doing away with them.
+-- Queues are made and deleted.
 
-local declaring = lazily(function()
+local declarations = lazily(function()
   local function make_state(index, name, settings)
     local q = new_queue(
       index, 2 + (index - 1) * 12, name, settings.max_size, settings.max_deliveries,
@@ -41,7 +41,7 @@ local declaring = lazily(function()
     return { "ok", 1, options, letters }
   end
 
-  -- Do away with a queue; all who wait at it are told.
+  -- Delete a queue, and tell all processes that are parked at it.
   local function delete()
     local q = take_queue()
     if not q then
@@ -52,7 +52,7 @@ local declaring = lazily(function()
       local whom = sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
       if not told[whom] then
         told[whom] = true
-        waking.tell(whom, q.name .. "\0x")
+        waiters.tell(whom, q.name .. "\0x")
       end
     end
     call("UNLINK", q.state, q.items, q.ready, q.leased, q.timers, q.parked, q.accounts)

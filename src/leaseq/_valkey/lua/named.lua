@@ -1,7 +1,7 @@
 -- Queues by name.
 --
--- The hash of queues has, under a queue's name, when it was made and as which, its options as they
--- were given, and the name of its queue of dead letters; under "", how many were ever made.
+-- The hash of queues has, under a queue's name, the time when it was made, its number, its options
+-- as they were given, and the name of its queue of dead letters; under "", how many were ever made.
 
 local function entry_of(raw)
   local created, number, options, letters = cmsgpack.unpack(raw)

@@ -1,6 +1,6 @@
 -- Putting items: what a put is refused for, and what it does in each state of its key.
 
-local putting = lazily(function()
+local puts = lazily(function()
   local OUTCOMES = { added = "a", replaced = "r", updated = "u", duplicate = "d", buffered = "b" }
 
   local function take_terms()
@@ -183,7 +183,7 @@ local putting = lazily(function()
     end
     local waiting = q.n_ready + q.n_delayed
     if places > 0 and waiting + places > q.max_size then
-      return { "full", places, not behind and waking.park(q, "r") or nil }
+      return { "full", places, not behind and waiters.park(q, "r") or nil }
     end
     if places > 0 and behind and q.max_size < NEVER then
       return { "full", places }

@@ -1,6 +1,6 @@
--- One operation after the other, and the reply.
+-- The operations are done one after the other, and the reply is made.
 
--- Microseconds until something happens to a queue by itself; -1: nothing will, as things are.
+-- Microseconds until something falls due in a queue; -1: nothing will, as things are.
 local function time_left(index)
   local at = 2 + (index - 1) * 12
   local lease = redis.pcall("ZRANGE", KEYS[at + 4], 0, 0, "WITHSCORES")[2]
@@ -20,13 +20,13 @@ local function store_queues()
   end
 end
 
--- Wake those for whom an operation has done something.
+-- Wake the processes for which an operation has done something.
 local function end_operation()
   for _, q in pairs(queues) do
     if q and (q.changed or q.wakes_next) then
       local waiting = q.n_ready + q.n_delayed
       if n_parked(q) > 0 then
-        waking.wake_all(q, waiting)
+        waiters.wake_all(q, waiting)
       end
       q.came, q.freed, q.has_put, q.wakes_next = false, false, false, false
       q.had_waiting, q.had_items = waiting, waiting + q.n_leased
@@ -40,7 +40,7 @@ end
 
 local REFUSALS = { OOM = true, MISCONF = true, NOREPLICAS = true }
 
--- What the server says against an operation, and all that the operation did in vain.
+-- The result of an operation that the server refused; what it did in vain is dropped.
 --
 -- A server that is full, or may not be written to, refuses the first write of a script: then nothing
 -- has been done, and the queues are as they are there. Anything else, a key that is not what it

@@ -1,7 +1,7 @@
 -- The ends of leases, and what else is done with one. Each is safe to send twice: a token that does
 -- not hold its item any more is refused, and changes nothing.
 
-local settling = lazily(function()
+local settlements = lazily(function()
   local NO = { "no" }
 
   -- A key is done: for a while it is not taken again.

@@ -1,10 +1,10 @@
 -- Transactions: several steps on several queues, all or none.
 --
 -- All steps are planned before the first is taken: an outlook follows each key that they touch, as
--- outlook.py has it. What an outlook had no objection to cannot fail. Everything that failed is told,
+-- plan.py has it. What an outlook had no objection to cannot fail. Everything that failed is told,
 -- three values each: which step, why, and what there is to say about it.
 
-local transacting = lazily(function()
+local transactions = lazily(function()
   local kinds = {} -- how to take a step's arguments, plan it, and take it
 
   -- A key as it will be after the steps that are planned so far.
@@ -15,7 +15,7 @@ local transacting = lazily(function()
       known = {
         there = item and true, leased = item and item.state == LEASED,
         succeeded = item and item.after == BUFFERED, tenant = item and item.tenant,
-        done = not item and putting.is_duplicate(q, key),
+        done = not item and puts.is_duplicate(q, key),
       }
       outlook.keys[key] = known
     end
@@ -23,7 +23,7 @@ local transacting = lazily(function()
   end
 
   function kinds.put()
-    local step = { queue = take_queue(), terms = putting.take_terms(), keys = {}, bodies = {} }
+    local step = { queue = take_queue(), terms = puts.take_terms(), keys = {}, bodies = {} }
     take() -- nobody waits for room
     for n = 1, take_number() do
       step.keys[n], step.bodies[n] = take(), take()
@@ -33,7 +33,7 @@ local transacting = lazily(function()
       for _, key in ipairs(step.keys) do
         local known = look_at(outlook, q, key)
         if known.there then
-          local refused = putting.refusal(known.tenant, known.leased, step.terms)
+          local refused = puts.refusal(known.tenant, known.leased, step.terms)
           if refused then
             return refused[2], refused[4]
           end
@@ -50,7 +50,7 @@ local transacting = lazily(function()
     function step.act(q)
       local result = { "ok" }
       for n, key in ipairs(step.keys) do
-        result[n + 1] = putting.put_item(q, key, step.bodies[n], step.terms)
+        result[n + 1] = puts.put_item(q, key, step.bodies[n], step.terms)
       end
       return result
     end
@@ -59,7 +59,7 @@ local transacting = lazily(function()
   end
 
   local function finish(q, key, item)
-    return { "ok", settling.ack_item(q, key, item) and 1 or 0 }
+    return { "ok", settlements.ack_item(q, key, item) and 1 or 0 }
   end
 
   -- A step that ends a lease; `stays` says whether the item will still be there.
@@ -97,17 +97,17 @@ local transacting = lazily(function()
     return false
   end, finish)
 
-  kinds.release = ending(settling.take_release, function(q, item, how, buried)
+  kinds.release = ending(settlements.take_release, function(q, item, how, buried)
     return not (how.counted and buried and moves.is_last_delivery(q, item))
   end, function(q, key, item, how)
-    settling.release_item(q, key, item, how)
+    settlements.release_item(q, key, item, how)
     return OK
   end)
 
-  kinds.reject = ending(settling.take_reject, function(q, _, how, buried)
+  kinds.reject = ending(settlements.take_reject, function(q, _, how, buried)
     return not buried or (how.reason == "undecodable" and q.letters_index == 0)
   end, function(q, key, item, how)
-    settling.reject_item(q, key, item, how)
+    settlements.reject_item(q, key, item, how)
     return OK
   end)
 

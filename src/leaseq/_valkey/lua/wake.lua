@@ -1,23 +1,23 @@
--- Who waits, and who is woken.
+-- Waiters: how processes park, and which one is woken.
 --
 -- A process that finds nothing parks under what it wants, and is told on a channel of its own when
--- it may be there: one item that has become ready wakes one process. A wake-up carries no item, it
--- takes the park away, and is sent to the next one if nobody listens any more. What a process wants
+-- it may be there: one item that has become ready wakes one process. A wake-up carries no item; it
+-- takes the park away, and goes to the next process if the first does not listen any more. A want
 -- is a letter and a name:
 --
 --     k key      this key                        a          any item
 --     c tenant   a key, when the tenant is       t tenant   any item of a tenant
 --                under its cap                   s tenant   the same, if it has nothing of its own
---     A T S      what a t s want, for those      r          room
---                who have something already      j          an empty queue
+--     A T S      the same as a t s, for a        r          room
+--                process that has some already   j          an empty queue
 --
 -- All are in one sorted set of one score, whose members are the want, with its length before it, the
 -- stamp, and the process. So the oldest of a want is the first of a range.
 --
--- Operations only note what they have done: `came`, `freed`, and the counters. Who is to be woken
--- for it is found at the end of each operation.
+-- Operations only note what they have done: `came`, `freed`, and the counters. The processes to be
+-- woken for it are found at the end of each operation.
 
-local waking = lazily(function()
+local waiters = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
   local OVERLOOKED = 500000 -- after so long, whoever was woken for an item does not come
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait
@@ -52,7 +52,7 @@ local waking = lazily(function()
     end
   end
 
-  -- Wake one; false: nobody is there who would hear it.
+  -- Wake one process; false: none is there that would hear it.
   local function wake_one(q, want, also)
     while n_parked(q) > 0 do
       local member, stamp = oldest(q, want)
@@ -74,7 +74,7 @@ local waking = lazily(function()
     return false
   end
 
-  -- Wake who may have the next of a tenant. It need not be the item that came.
+  -- Wake a process that may have the next item of a tenant. It need not be the one that came.
   local function wake_for_tenant(q, tenant)
     return wake_one(q, "a", "t" .. tenant)
       or wake_one(q, "s" .. tenant)
@@ -82,7 +82,7 @@ local waking = lazily(function()
       or wake_one(q, "S" .. tenant)
   end
 
-  -- Wake who may have an item that is ready.
+  -- Wake a process that may have an item that is ready.
   local function wake_for(q, key, tenant)
     if n_parked(q) == 0 then
       return false
@@ -90,7 +90,7 @@ local waking = lazily(function()
     return wake_one(q, "k" .. key) or (claimable(q, tenant) and wake_for_tenant(q, tenant))
   end
 
-  -- A tenant may have come under its cap.
+  -- Wake a process for a tenant that may have come under its cap.
   local function wake_for_slot(q, tenant)
     if n_parked(q) == 0 or not claimable(q, tenant) then
       return false
@@ -98,7 +98,7 @@ local waking = lazily(function()
     return wake_one(q, "c" .. tenant) or wake_for(q, head(q, tenant), tenant)
   end
 
-  -- Wake one of those who wait for some tenants, if one of these has something.
+  -- Wake a process that waits for some tenants, if one of these has something.
   local function wake_for_some(q)
     local from = "-"
     for _ = 1, LOOKED_AT do
@@ -116,8 +116,8 @@ local waking = lazily(function()
     end
   end
 
-  -- Wake somebody for what is left. Who was woken for an item may have been given another tenant's:
-  -- so if nobody waits for what is next, somebody may for another item.
+  -- Wake a process for what is left. One that was woken for an item may have been given another
+  -- tenant's: so if none waits for the next item, one may for another item.
   local function wake_next(q)
     if n_parked(q) > 0 then
       local key, tenant = some_item(q)
@@ -133,7 +133,7 @@ local waking = lazily(function()
     end
   end
 
-  -- Wake all who are to be woken for what an operation has done to a queue.
+  -- Wake all processes that are to be woken for what an operation has done to a queue.
   local function wake_all(q, waiting)
     local came, freed = q.came or {}, q.freed
     for at = 1, #came, 2 do
@@ -165,7 +165,7 @@ local waking = lazily(function()
     end
   end
 
-  -- Forget two parks, drawn at random, if those who parked are gone.
+  -- Forget two parks, drawn at random, if their processes are gone.
   local function drop_stale(q)
     for _, member in ipairs(call("ZRANDMEMBER", q.parked, 2)) do
       local whom = sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
@@ -179,8 +179,8 @@ local waking = lazily(function()
     end
   end
 
-  -- Let this process wait; the stamp says which of its waits it is. nil: the server has no memory for
-  -- that, and whoever asks has to ask again.
+  -- Park this process; the stamp tells one of its parks from another. nil: the server has no memory
+  -- for that, and the caller has to ask again.
   local function park(q, want)
     drop_stale(q)
     local stamp = max(q.stamp + 1, wall)
@@ -204,7 +204,7 @@ local waking = lazily(function()
     return n_parked(q) > 0 and call("ZSCORE", q.parked, parked_member(want, stamp))
   end
 
-  -- The item that somebody who wants this would get next, if he can get one; nil: none.
+  -- The item that a process that wants this would get next; nil: none.
   local function next_for(q, want)
     local kind, name = sub(want, 1, 1), sub(want, 2)
     if q.n_ready == 0 then
@@ -220,8 +220,8 @@ local waking = lazily(function()
     end
   end
 
-  -- Whether there has been for long what a process waits for that is parked: whoever was woken for it
-  -- sleeps, or is cut off and not known to be. Of room nobody knows since when there is so much.
+  -- True if what a parked process waits for has been there for long: the one that was woken for it
+  -- sleeps, or is cut off unnoticed. For room there is no record of how long it has been there.
   local function is_overlooked(q, want, places)
     if sub(want, 1, 1) == "r" then
       return q.n_ready + q.n_delayed + places <= q.max_size

@@ -1,7 +1,7 @@
--- What is done to the items of a queue as a whole.
+-- Changes of a queue's items as a whole.
 
-local managing = lazily(function()
-  -- Drop all that waits. O(leased), plus what it costs the server to forget the rest.
+local admin = lazily(function()
+  -- Drop all waiting items. O(leased), plus what it costs the server to forget the rest.
   local function purge()
     local q = take_queue()
     if not q then
@@ -63,7 +63,7 @@ local managing = lazily(function()
   end
 
   -- Bring letters back, the first ones first, until there are enough, or `LOT` were looked at; then
-  -- whoever asks goes on where this one ended. The first call also says how many there are.
+  -- the caller goes on where this one ended. The answer also says how many there were before.
   local function redrive()
     local q = take_queue()
     local all = take() == "1"
@@ -90,7 +90,7 @@ local managing = lazily(function()
         list[#list + 1] = record[2]
       end
     end
-    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "" }
+    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "", #lot }
   end
 
   -- Give a tenant another weight and cap, from its next hand-out on.
@@ -141,7 +141,7 @@ local managing = lazily(function()
       q.released = q.released + 1
       events[#events + 1] = { q.index, "lost", key, item.rank }
       if item.process ~= process then
-        waking.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
+        waiters.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
       end
       end_lease(q, key, item)
       moves.lose(q, key, item, now)
@@ -155,6 +155,6 @@ local managing = lazily(function()
 end)
 
 local ops = {
-  declare = declaring, delete = declaring, purge = managing, redrive = managing,
-  set_tenant = managing, release_all = managing,
+  declare = declarations, delete = declarations, purge = admin, redrive = admin,
+  set_tenant = admin, release_all = admin,
 }

@@ -1,8 +1,8 @@
-"""What a server says against something, and what its user is told."""
+"""Errors of the server, and what its users are told."""
 
 import pytest
 
-from leaseq._valkey.server_errors import refusal
+from leaseq._valkey.server_errors import server_error
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ from leaseq._valkey.server_errors import refusal
     ],
 )
 def test_an_error_of_the_server_says_what_became_of_it(said: str, code: str, told: str) -> None:
-    error = refusal(said)
+    error = server_error(said)
     assert error.code == code
     assert str(error) == told

@@ -1,16 +1,16 @@
--- What a process asks at first.
+-- The first call of a process: what its user may not do.
 
 number = nil -- nothing is kept of it: it may just be asked again
 
-local introducing = lazily(function()
+local handshake = lazily(function()
   local function may(command)
     if command == "eval" then
       return redis.acl_check_cmd(command, "", 0)
     end
-    return redis.acl_check_cmd(command, command:find("publish") and waking.channel or KEYS[1])
+    return redis.acl_check_cmd(command, command:find("publish") and waiters.channel or KEYS[1])
   end
 
-  -- A process is there; which of some commands may its user not give?
+  -- Remember the process, and say which of some commands its user may not give.
   local function hello()
     local result = { "ok" }
     for _ = 1, take_number() do
@@ -28,4 +28,4 @@ local introducing = lazily(function()
   }
 end)
 
-local ops = { hello = introducing }
+local ops = { hello = handshake }

@@ -1,18 +1,18 @@
--- What waits: for the time to come, for a wake-up, for the end.
+-- Waiting: for the time to come, for a wake-up, for the end.
 
-local waiting = lazily(function()
+local waits = lazily(function()
   local function sweep()
     local q = take_queue()
-    local most = take_number()
+    local limit = take_number()
     if not q then
       return GONE
     end
     local outlived = q.outlived
-    local done = moves.sweep(q, most)
-    return { "ok", done, done == most and 1 or 0, q.outlived - outlived }
+    local done = moves.sweep(q, limit)
+    return { "ok", done, done == limit and 1 or 0, q.outlived - outlived }
   end
 
-  -- Pass a wake-up on that nobody wants any more where it went.
+  -- Pass a wake-up on that its process does not want any more.
   local function wake()
     local q = take_queue()
     local want = take()
@@ -23,16 +23,16 @@ local waiting = lazily(function()
     if n_parked(q) == 0 then
       return OK
     elseif kind == "a" or kind == "A" then
-      waking.wake_next(q)
+      waiters.wake_next(q)
     elseif kind == "k" then
       local item = read_item(q, name)
       if item and item.state == READY then
-        waking.wake_for(q, name, item.tenant)
+        waiters.wake_for(q, name, item.tenant)
       end
     elseif kind == "r" then
-      waking.wake_for_room(q)
+      waiters.wake_for_room(q)
     elseif kind == "c" or kind == "t" or kind == "T" or kind == "s" or kind == "S" then
-      waking.wake_for_slot(q, name)
+      waiters.wake_for_slot(q, name)
     end
     return OK
   end
@@ -41,19 +41,19 @@ local waiting = lazily(function()
     local q = take_queue()
     local members = {}
     for n = 1, take_number() do
-      members[n] = waking.parked_member(take(), take())
+      members[n] = waiters.parked_member(take(), take())
     end
     if not q then
       return GONE
     end
     for _, member in ipairs(members) do
-      waking.unpark_member(q, member)
+      waiters.unpark_member(q, member)
     end
     return OK
   end
 
-  -- Of these wants of the process, and for so many places in the queue, those for which it is parked no more: somebody was to be woken, or
-  -- it is the process itself that is, by this.
+  -- Of these wants of the process, those for which it is parked no more: either another one was to
+  -- be woken, or it is the process itself that is, by this. It wants room for so many `places`.
   local function parked()
     local q = take_queue()
     local places = take_number()
@@ -61,9 +61,9 @@ local waiting = lazily(function()
     for _ = 1, take_number() do
       local want, stamp = take(), take()
       if q then
-        local stands = waking.is_parked(q, want, stamp)
-        if stands and waking.is_overlooked(q, want, places) then
-          stands = not waking.unpark_member(q, waking.parked_member(want, stamp))
+        local stands = waiters.is_parked(q, want, stamp)
+        if stands and waiters.is_overlooked(q, want, places) then
+          stands = not waiters.unpark_member(q, waiters.parked_member(want, stamp))
         end
         gone[#gone + 1] = not stands and want or nil
       end
@@ -77,8 +77,8 @@ local waiting = lazily(function()
     if not q then
       return GONE
     end
-    if total(q) > 0 and not waking.is_parked(q, "j", stamp) then
-      stamp = waking.park(q, "j") or 0
+    if total(q) > 0 and not waiters.is_parked(q, "j", stamp) then
+      stamp = waiters.park(q, "j") or 0
     end
     return { "ok", total(q), tonumber(stamp) }
   end

@@ -1,11 +1,31 @@
+"""Keys, names, wants and times on the wire."""
+
 from enum import IntEnum, StrEnum
+from math import inf
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leaseq import MessageId, PutOutcome
-from leaseq._valkey.keys import decode_key, decode_name, encode_key, encode_name
+from leaseq._remote.protocol import RawKey, Want, WantKind
+from leaseq._valkey.encoding import (
+    decode_key,
+    decode_name,
+    decode_want,
+    encode_finite_seconds,
+    encode_key,
+    encode_name,
+    encode_optional_seconds,
+    encode_seconds,
+    encode_text,
+    encode_want,
+    read_key,
+    read_name,
+    read_seconds,
+    read_text,
+)
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
 KEYS = ANY_TEXT | st.integers() | st.binary()
@@ -91,3 +111,66 @@ def test_a_tenant_is_a_name() -> None:
 def test_what_is_no_tenant_is_refused() -> None:
     with pytest.raises(ValueError, match="not a tenant: b'ann'"):
         decode_name(b"ann")
+
+
+@pytest.mark.parametrize("encoded", [b"", b"x", b"7", b"iseven", b"s\xff"])
+def test_what_is_no_key_stays_as_it_is(encoded: bytes) -> None:
+    key = read_key(encoded)
+    assert isinstance(key, RawKey)
+    assert encode_key(key) == encoded
+    assert read_key(b"b7") == b"7"
+    assert not isinstance(read_key(b"b7"), RawKey)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "name"), [(b"", None), (b"=ann", "ann"), (b"ann", "ann"), (b"=\xff", "=\\xff")]
+)
+def test_what_is_no_name_is_shown(encoded: bytes, name: str | None) -> None:
+    assert read_name(encoded) == name
+
+
+WANTS = [
+    *map(Want, ("any", "any more", "room", "drained", "cap", "own", "steal")),
+    *(Want("key", key) for key in ("", "a", 7, b"a")),
+    *(Want(kind, "x") for kind in ("cap", "own", "steal", "own more", "steal more")),
+]
+
+
+@pytest.mark.parametrize("want", WANTS)
+def test_a_want_comes_back_as_what_it_was(want: Want) -> None:
+    assert decode_want(encode_want(want)) == want
+
+
+def test_different_wants_are_different_bytes() -> None:
+    assert len({encode_want(want) for want in WANTS}) == len(WANTS)
+    assert {want.kind for want in WANTS} == {*get_args(WantKind)}
+
+
+@pytest.mark.parametrize("encoded", [b"", b"?", b"at", b"l", b"x"])
+def test_what_is_no_want_is_refused(encoded: bytes) -> None:
+    with pytest.raises(ValueError, match="not a want"):
+        decode_want(encoded)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "encoded"),
+    [(0.0, b"0"), (1.5, b"1500000"), (inf, b"-1"), (1e-7, b"0"), (-1.0, b"0")],
+)
+def test_a_span_is_microseconds(seconds: float, encoded: bytes) -> None:
+    assert encode_seconds(seconds) == encoded
+
+
+def test_a_span_may_be_left_out_or_cut() -> None:
+    assert encode_optional_seconds(None) == b"-1"
+    assert encode_optional_seconds(0.5) == b"500000"
+    assert encode_finite_seconds(inf) == b"3150000000000000"
+    assert (read_seconds(-1), read_seconds(b"500000")) == (inf, 0.5)
+
+
+@given(ANY_TEXT)
+def test_any_text_can_be_sent(text: str) -> None:
+    encode_text(text).decode()
+
+
+def test_a_text_that_is_no_unicode_is_shown() -> None:
+    assert read_text(b"a\xff") == "a\\xff"

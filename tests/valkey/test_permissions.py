@@ -11,10 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio import create_task_group
+from tests.remote.mishaps import eventually
 from tests.servers import Cluster, Server
 from tests.valkey.calls import CALLS, Scene, outcome, picture
 from tests.valkey.conftest import MakeServer
-from tests.valkey.mishaps import eventually
 
 import leaseq
 from leaseq._core.errors import ServerError, UnusableServerError

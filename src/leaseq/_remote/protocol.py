@@ -1,0 +1,879 @@
+"""The seam between the client and a store: operations, answers, events, and their exchange.
+
+A store keeps the queues that processes share: on a server, in a file. The client in this folder
+does all that has to do with users: waiting, cancellation, leases and their bodies, lost replies.
+A store is asked for a batch of operations at a time, does them in their order, each wholly or not
+at all, and answers each of them. That is all that the two know of one another:
+
+- An operation and its answer are values, with keys, names and seconds as users have them, and
+  with bodies that a codec has made bytes of. How a store writes them down is its own business.
+- A batch has a number, which grows from batch to batch of a process. A store remembers the last
+  one and its answers, so that a batch whose reply was lost can be exchanged again and is not done
+  again; one that arrives after a later one was done is refused. A claim that is answered again
+  leaves out the leases that have ended since. Queries change nothing, and need not be remembered.
+- Besides the answers a reply says when something falls due in each queue that took part, and what
+  has happened to leases and items on the way.
+- What a store tells a process unasked, a wake-up for instance, is a hint: it may be lost, late or
+  told twice. The client looks for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+from .._core.options import BrokerQueueOptions
+from .._core.policies import Tenant
+from .._core.reports import PutOutcome
+from .._core.requests import ClaimRequest, PutRequest
+
+__all__ = [
+    "UNDECODABLE",
+    "Ack",
+    "Acked",
+    "Answer",
+    "AvailableKeys",
+    "Batch",
+    "Body",
+    "Claim",
+    "ClaimFor",
+    "Claimed",
+    "Close",
+    "Contains",
+    "Count",
+    "Counts",
+    "Declare",
+    "Declared",
+    "Delete",
+    "Delivery",
+    "Done",
+    "Event",
+    "Extend",
+    "Failed",
+    "Find",
+    "Found",
+    "Full",
+    "GiveBack",
+    "Gone",
+    "HeldLease",
+    "HistoryFound",
+    "HistoryRecord",
+    "InFlight",
+    "InFlightLeases",
+    "Info",
+    "ItemDied",
+    "Join",
+    "Key",
+    "Keys",
+    "LeaseEnded",
+    "LeasedKeys",
+    "ListQueues",
+    "Listed",
+    "NeverFits",
+    "NotHeld",
+    "OnEvent",
+    "OpenStore",
+    "Operation",
+    "Park",
+    "Parked",
+    "Peek",
+    "Peeked",
+    "Purge",
+    "Put",
+    "PutDone",
+    "PutRefused",
+    "QueueDeleted",
+    "QueueRef",
+    "RawKey",
+    "ReadHistory",
+    "Recorded",
+    "Redrive",
+    "Redriven",
+    "Reject",
+    "Release",
+    "ReleaseAll",
+    "Remaining",
+    "Removed",
+    "Reply",
+    "Resume",
+    "Resumed",
+    "SetTenant",
+    "Settlement",
+    "StepRefused",
+    "Store",
+    "StoredLetter",
+    "Summary",
+    "Sweep",
+    "Swept",
+    "TenantCounts",
+    "Transact",
+    "TransactionDone",
+    "TransactionRefused",
+    "Undo",
+    "Unpark",
+    "Wake",
+    "Want",
+    "WantKind",
+    "Woken",
+]
+
+Key: TypeAlias = "str | int | bytes"
+
+Family = Literal["commands", "queries", "admin"]
+"""Which operations can share a batch: those of producers and consumers, those that change nothing,
+and those that concern whole queues."""
+
+UNDECODABLE = "undecodable"
+"""The reason of an item whose value no codec here could decode. A store without a queue of dead
+letters for it keeps the item, where it would drop one that was rejected for another reason."""
+
+
+class RawKey(bytes):
+    """A key in the store's own encoding, which did not come from this library's keys."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRef:
+    """A queue of the store, and its queue of dead letters as far as it is known here."""
+
+    name: str
+    letters: QueueRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLetter:
+    """A dead letter, as a store has it. Its body may be a letter again."""
+
+    queue: str
+    key: Key | RawKey
+    body: Body
+    token: int | None
+    reason: str
+    error: str | None
+    deliveries: int
+    tenant: str | None
+    priority: int
+    died_at: float
+    """Seconds since the epoch."""
+
+
+Body: TypeAlias = "bytes | StoredLetter"
+
+
+# Waiting
+
+
+WantKind = Literal[
+    "any", "key", "cap", "own", "steal", "any more", "own more", "steal more", "room", "drained"
+]
+
+
+class Want(NamedTuple):
+    """Something that a process waits for, under which it is parked in the store.
+
+    ``any``: any item; ``key``: an item of this key; ``cap``: the tenant of a ready key under its
+    cap; ``own``: an item of this tenant; ``steal``: the same, if its own tenants have nothing;
+    ``… more``: the same for a consumer that has something and waits for more, served last;
+    ``room``: room in a queue with a bound; ``drained``: the end of all items.
+    """
+
+    kind: WantKind
+    name: Key | None = None
+
+
+class Park(NamedTuple):
+    """A want under which the process is parked, and the stamp of that."""
+
+    want: Want
+    stamp: int
+
+
+# Operations
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that a store is asked for, about one queue where it has one."""
+
+    family: ClassVar[Family] = "commands"
+
+    queue: QueueRef
+
+    @property
+    def weight(self) -> int:
+        """Bytes of bodies that it carries."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Operation):
+    """Put items, all or none. Answered by `PutDone`, `PutRefused`, `Full` or `NeverFits`."""
+
+    items: tuple[tuple[Key, bytes], ...]
+    request: PutRequest
+    behind: bool = False
+    """A producer of this process waits before it: it is not put where room is short."""
+
+    @property
+    def weight(self) -> int:
+        return sum(len(body) for _, body in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFor:
+    """One part of a claim: as many items as are wanted of what a request asks for."""
+
+    request: ClaimRequest[Key]
+    count: int
+    patient: bool = False
+    """The consumer has something already, and waits for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Operation):
+    """Lease items for several requests, in their order. Answered by `Claimed`."""
+
+    claims: tuple[ClaimFor, ...]
+    parks: bool = False
+    """Park the process for what was asked for and is not there."""
+    held: tuple[Park, ...] = ()
+    """Parks that the process has for these requests, as far as it knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement(Operation):
+    """An end of a lease, or a change of it. Answered by `Done`, or by `NotHeld`."""
+
+    key: Key | RawKey
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack(Settlement):
+    """The item is done. Answered by `Acked` or `NotHeld`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Settlement):
+    """Let the item be tried again, or die at its last delivery."""
+
+    front: bool = False
+    delay: float | None = None
+    """Seconds; None: as the retry policy has it."""
+    counted: bool = True
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject(Settlement):
+    """Give the item up."""
+
+    reason: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack(Settlement):
+    """Return the item of a consumer that was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo(Settlement):
+    """Take back a hand-out that its consumer never saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extend(Settlement):
+    """Give the lease a new deadline."""
+
+    timeout: float
+    """Seconds from now; `math.inf`: it never expires."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close(Operation):
+    """Give leases back to their old places, for a handle that closes. Answered by `Remaining`."""
+
+    leases: tuple[tuple[Key, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Operation):
+    """Do what has fallen due, so many items at most. Answered by `Swept`."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wake(Operation):
+    """Pass a wake-up on that no task here wants any more. Answered by `Done`."""
+
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class Unpark(Operation):
+    """Take parks of this process away. Answered by `Done`."""
+
+    parks: tuple[Park, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked(Operation):
+    """Ask which parks of this process are gone, or overlooked. Answered by `Found` of wants."""
+
+    parks: tuple[Park, ...]
+    places: int = 0
+    """Places that the first producer here waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Operation):
+    """Ask whether anything is left, and park for the end. Answered by `Remaining`."""
+
+    stamp: int = 0
+    """Of the park for it that the process has; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transact(Operation):
+    """Take steps, all or none; ``queue`` is the first one's.
+
+    Answered by `TransactionDone` or `TransactionRefused`. A step is a `Put`, `Ack`, `Release` or
+    `Reject`; None is one that is known to be impossible, so that all must be refused.
+    """
+
+    steps: tuple[Put | Ack | Release | Reject | None, ...]
+
+    @property
+    def weight(self) -> int:
+        return sum(step.weight for step in self.steps if step is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Query(Operation):
+    """A question, which changes nothing."""
+
+    family: ClassVar[Family] = "queries"
+
+
+@dataclass(frozen=True, slots=True)
+class Peek(_Query):
+    """The newest value of a key. Answered by `Peeked`."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Contains(_Query):
+    """Look for a key, in whatever state: 1 or 0. Answered by `Count`."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableKeys(_Query):
+    """The ready keys. Answered by `Keys`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedKeys(_Query):
+    """The leased keys. Answered by `Keys`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(_Query):
+    """Count what is in a queue, and what has happened. Answered by `Summary`."""
+
+    tenants: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight(_Query):
+    """The leases, in the order of the hand-outs. Answered by `InFlightLeases`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info(_Query):
+    """Describe the queue, and how full it is. Answered by `Recorded`."""
+
+    senders: bool = True
+    """Say also which queues have their dead letters here. O(queues)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory(_Query):
+    """The items that were acknowledged last. Answered by `HistoryFound`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(_Query):
+    """The lease of a key and a token, for another holder. Answered by `Resumed` or `NotHeld`."""
+
+    key: Key
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Find(_Query):
+    """Look for a queue of this name. Answered by `Declared` or `Gone`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListQueues(_Query):
+    """All queues, in the order in which they were made. Answered by `Listed`.
+
+    It is about no queue: ``queue`` may have any name.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class _Administration(Operation):
+    """A change of a whole queue."""
+
+    family: ClassVar[Family] = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Declare(_Administration):
+    """Make a queue, unless it is there. Answered by `Declared`."""
+
+    options: BrokerQueueOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(_Administration):
+    """Do away with a queue. Answered by `Done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purge(_Administration):
+    """Drop all that waits. Answered by `Removed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive(_Administration):
+    """Bring some dead letters back. Answered by `Redriven`."""
+
+    keys: tuple[Key, ...] | None
+    """Of the items to bring back; None: of all."""
+    limit: int | None
+    after: bytes | None = None
+    """The place where the last step ended; None: the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetTenant(_Administration):
+    """Give a tenant another weight and cap. Answered by `Done`."""
+
+    name: str
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAll(_Administration):
+    """End all leases of a consumer as if they had expired. Answered by `Removed`."""
+
+    consumer: str
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The operation was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """No such queue: it was never made, or was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The store could not do this operation, and did nothing of it; the others were done."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """The token does not hold the item any more; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutDone:
+    """The outcome of each item that was put, in their order."""
+
+    outcomes: tuple[PutOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutRefused:
+    """Nothing was put: one item can not be put on what is there."""
+
+    index: int
+    """Of the item, from 0."""
+    why: Literal["in flight", "tenant"]
+    tenant: str | None = None
+    """The tenant of the item that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Nothing was put: there is no room as yet."""
+
+    places: int
+    """That the put needs."""
+    stamp: int | None = None
+    """Of the process's park for room; None: it was not parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeverFits:
+    """Nothing was put: it is more than the queue may ever hold."""
+
+    new: int
+    """Keys of the put that were not there."""
+
+
+class Delivery(NamedTuple):
+    """An item that was handed out."""
+
+    key: Key | RawKey
+    body: Body
+    token: int
+    priority: int
+    tenant: str | None
+    deliveries: int
+    cancellations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The deliveries of a claim, for each of its parts."""
+
+    batches: tuple[tuple[Delivery, ...], ...]
+    left: int
+    """Items in the queue, in whatever state."""
+    parks: tuple[Park, ...] = ()
+    """The parks that are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The item is done."""
+
+    update_dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Some of what had fallen due was done."""
+
+    more: bool
+    outlived: int
+    """Items whose time to live was over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The wants that were asked for, of which the parks are gone."""
+
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """The number of items left, and the stamp of the park for the end of them; 0: none."""
+
+    left: int
+    stamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionDone:
+    """All steps were taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRefused:
+    """One step that could not be taken, and why not."""
+
+    step: int
+    """From 0."""
+    why: Literal["gone", "in flight", "tenant", "not held", "twice", "full"]
+    tenant: str | None = None
+    places: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRefused:
+    """No step was taken."""
+
+    failures: tuple[StepRefused, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """The newest value of a key; None: the key is absent."""
+
+    body: Body | None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number that was asked for."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that were asked for."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounts:
+    """The items of one tenant in a queue."""
+
+    tenant: str | None
+    ready: int
+    leased: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of a queue. The fields are those of `Statistics`."""
+
+    ready: int
+    delayed: int
+    leased: int
+    buffered: int
+    put: int
+    delivered: int
+    acked: int
+    released: int
+    expired: int
+    cancelled: int
+    dead: int
+    dropped: int
+    superseded: int
+    oldest_ready_age: float | None
+    tenants: tuple[TenantCounts, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """One lease, as others may see it."""
+
+    key: Key
+    token: int
+    consumer: str | None
+    age: float
+    """Seconds since the hand-out."""
+    left: float
+    """Seconds until it expires; `math.inf`: never."""
+    deliveries: int
+    tenant: str | None
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightLeases:
+    """The leases of a queue."""
+
+    leases: tuple[HeldLease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The record of a queue, and how full it is."""
+
+    ready: int
+    delayed: int
+    leased: int
+    dead: int
+    created_at: float
+    """Seconds since the epoch."""
+    senders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRecord:
+    """One item that was acknowledged."""
+
+    key: Key
+    body: Body
+    token: int
+    deliveries: int
+    acked_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFound:
+    """The items that were acknowledged last, the latest last."""
+
+    records: tuple[HistoryRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A lease that holds its item."""
+
+    delivery: Delivery
+    left: float
+    """Seconds until it expires; `math.inf`: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The options that a queue was made with."""
+
+    letters: str
+    """The name of its queue of dead letters; "": it has none."""
+    options: BrokerQueueOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The names of all queues, and of their queues of dead letters or ""."""
+
+    queues: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The number of items or leases that were done away with."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """Which letters came back, and where to go on."""
+
+    keys: tuple[Key, ...]
+    conflicts: tuple[Key, ...]
+    letters: int
+    """Ready in the queue of dead letters before this step."""
+    looked_at: int
+    """Letters that this step has looked at, at most."""
+    after: bytes | None
+    """For the next step; None: that was all."""
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDied:
+    """An item was given up: it is a dead letter, or dropped; or kept, to die again later."""
+
+    queue: str
+    key: Key | RawKey
+    token: int | None
+    """Of its last lease; None: it was not leased."""
+    reason: str
+    fate: Literal["dead", "dropped", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease has expired, or was taken away."""
+
+    queue: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A wake-up: there may be what the process was parked for, and the park is gone."""
+
+    queue: str
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeleted:
+    """The queue was deleted."""
+
+    queue: str
+
+
+Event: TypeAlias = "ItemDied | LeaseEnded | Woken | QueueDeleted"
+Answer: TypeAlias = object
+"""One of the answers above: which ones an operation can have is in its docstring, besides `Gone`
+and `Failed`, which each can."""
+
+
+# The exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Operations of one family that go together, and the number of their exchange."""
+
+    number: int
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to a batch, in the order of its operations, and what else there is to know."""
+
+    answers: Sequence[Answer]
+    due: Mapping[str, float]
+    """Seconds until the store has something to do in a queue, by name; `math.inf`: nothing."""
+    events: Sequence[ItemDied | LeaseEnded] = ()
+
+
+OnEvent: TypeAlias = Callable[[Event], None]
+
+
+class Store(Protocol):
+    """The place of the queues. Made for one process, used by one dispatcher, in one event loop."""
+
+    async def exchange(self, batch: Batch) -> Reply:
+        """Have a batch done, and return the answers.
+
+        The same batch may be exchanged again, if its reply was lost; then it is not done again. It
+        may also arrive late, when the client has given it up or had it answered, and is refused if
+        a later one was done.
+
+        Raises:
+            ServerUnavailableError: there is no answer; ``in_doubt`` says whether the batch may have
+                been done, or may still be.
+            ServerError: the store refused all of it.
+
+        If cancelled, it may have been done, or may still be.
+        """
+        ...
+
+    def check(self, operation: Operation) -> None:
+        """Raise if the store would refuse an operation, before anything is sent.
+
+        O(1), for keys or items O(their number).
+
+        Raises:
+            ServerError: the user may not do that.
+            TypeError: a key or a name is of another type than these can be.
+            ValueError: a value is out of the store's range.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store; idempotent. What is under way fails, in doubt."""
+        ...
+
+
+OpenStore: TypeAlias = Callable[[str, OnEvent], Awaitable[Store]]
+"""Opens a store for a process of this name; what the store tells it unasked is given to the
+callback, in the event loop's thread."""

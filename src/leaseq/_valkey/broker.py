@@ -1,0 +1,25 @@
+"""Queues by name, on a Valkey or Redis server."""
+
+from __future__ import annotations
+
+from .._remote.broker import RemoteBroker
+from .._remote.protocol import OnEvent, Store
+from .store import open_store
+from .url import ValkeyUrl
+
+__all__ = ["ValkeyBroker"]
+
+
+class ValkeyBroker(RemoteBroker):
+    """A broker whose queues live on a server: ``connect("valkey://host:6379/0")``.
+
+    Args:
+        url: Where the server is.
+        patience: Seconds for which a call tries to reach the server where no `run` runs.
+    """
+
+    def __init__(self, url: ValkeyUrl, *, patience: float = 10.0) -> None:
+        async def open_on_server(process: str, on_event: OnEvent) -> Store:
+            return await open_store(url, process, on_event)
+
+        super().__init__(open_on_server, place=str(url), patience=patience)

@@ -1,0 +1,706 @@
+"""The operations as the scripts take and answer them: one table. Sans-IO.
+
+For each operation of the protocol the table has its name in Lua, its fields in the order in which
+the script takes them, and the decoders of its answers. A test reads the Lua and checks that each
+operation there takes just these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from operator import attrgetter, itemgetter
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from .._core.options import ANY_KEY
+from .._core.policies import Backoff, Retry, Tenant
+from .._core.reports import PutOutcome
+from .._remote import protocol
+from .._remote.protocol import Answer, Operation
+from .encoding import (
+    NEVER,
+    decode_key,
+    decode_want,
+    encode_finite_seconds,
+    encode_key,
+    encode_name,
+    encode_optional_seconds,
+    encode_seconds,
+    encode_text,
+    encode_want,
+    read_key,
+    read_name,
+    read_seconds,
+    read_text,
+)
+from .options import read_options, write_options
+from .server_errors import server_error
+
+__all__ = ["OPERATIONS", "Choice", "Field", "Layout", "Many", "Queues", "Word"]
+
+Word: TypeAlias = "str | bytes"
+Raw: TypeAlias = list[Any]
+"""An answer of a script: words, numbers and lists of these."""
+
+
+class Queues(Protocol):
+    """The queues of a call."""
+
+    def number(self, queue: protocol.QueueRef) -> int:
+        """Return the queue's number in the call, from 1."""
+        ...
+
+
+# Kinds of fields
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fields: how the script takes it, and the function that encodes its value."""
+
+    takes: Literal["queue", "text", "number", "span"]
+    encode: Callable[[Any], Word]
+
+
+def _as_it_is(word: Word) -> Word:
+    return word
+
+
+def _encode_count(number: float | None) -> bytes:
+    return NEVER if number is None or number == inf else b"%d" % int(number)
+
+
+QUEUE: Final = Kind("queue", _as_it_is)
+WORD: Final = Kind("text", _as_it_is)
+"""One of some words, or bytes as they are."""
+TEXT: Final = Kind("text", encode_text)
+KEY: Final = Kind("text", encode_key)
+NAME: Final = Kind("text", encode_name)
+WANT: Final = Kind("text", encode_want)
+TOKEN: Final = Kind("text", b"%d".__mod__)
+"""A whole number that is compared as it is."""
+FLAG: Final = Kind("text", (b"0", b"1").__getitem__)
+COUNT: Final = Kind("number", _encode_count)
+LIMIT: Final = Kind("span", _encode_count)
+"""A count that may be endless."""
+REAL: Final = Kind("number", repr)
+PRIORITY: Final = Kind("number", lambda priority: b"" if priority is None else b"%d" % priority)
+LEASE: Final = Kind("span", encode_seconds)
+DELAY: Final = Kind("number", encode_seconds)
+OPTIONAL_DELAY: Final = Kind("number", encode_optional_seconds)
+SPAN: Final = Kind("number", encode_finite_seconds)
+
+
+# Fields
+
+
+class Part(Protocol):
+    """Some of the words of an operation."""
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        """Add the words of a value, of an operation or of a part of one."""
+        ...
+
+
+class Field:
+    """One word.
+
+    Args:
+        name: Its name, which is the one in the Lua.
+        kind: Its kind.
+        get: Returns its value; left out: the attribute of its name.
+    """
+
+    __slots__ = ("_encode", "_get", "kind", "name")
+
+    def __init__(self, name: str, kind: Kind, get: Callable[[Any], Any] | None = None) -> None:
+        self.name = name
+        self.kind = kind
+        self._encode = kind.encode
+        self._get = attrgetter(name) if get is None else get
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        words.append(self._encode(self._get(value)))
+
+
+class QueueField:
+    """A queue's number in the call."""
+
+    __slots__ = ()
+
+    name: Final = "queue"
+    kind: Final = QUEUE
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        words.append(b"%d" % queues.number(value.queue))
+
+
+class Many:
+    """A count, and the words of each of so many values.
+
+    Args:
+        fields: The words of each.
+        get: Returns all; a string: the attribute of that name.
+    """
+
+    __slots__ = ("_get", "fields")
+
+    def __init__(self, fields: tuple[Part, ...], get: Callable[[Any], Sequence[Any]] | str) -> None:
+        self.fields = fields
+        self._get = attrgetter(get) if isinstance(get, str) else get
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        members = self._get(value)
+        words.append(b"%d" % len(members))
+        for member in members:
+            for part in self.fields:
+                part.write(member, words, queues)
+
+
+class Choice:
+    """A word that decides which words follow it.
+
+    Args:
+        name: Its name in the Lua.
+        get: Returns the word.
+        ways: The words that follow, for each.
+    """
+
+    __slots__ = ("_get", "name", "ways")
+
+    def __init__(
+        self, name: str, get: Callable[[Any], str], ways: Mapping[str, tuple[Part, ...]]
+    ) -> None:
+        self.name = name
+        self.ways = ways
+        self._get = get
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        way = self._get(value)
+        words.append(way)
+        for part in self.ways[way]:
+            part.write(value, words, queues)
+
+
+# Answers
+
+
+Decode: TypeAlias = Callable[[Raw], Answer]
+
+_GONE: Final = protocol.Gone()
+_DONE: Final = protocol.Done()
+_NOT_HELD: Final = protocol.NotHeld()
+
+
+def _raised(raw: Raw) -> Answer:
+    """Return the failure of one operation; the others of its call were done."""
+    return protocol.Failed(server_error(raw[1].decode(errors="replace")))
+
+
+_ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: _GONE, b"raised": _raised}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One operation in the table.
+
+    Attributes:
+        name: What it is called in the Lua.
+        fields: Its words after that.
+        answers: The decoders of its answers, by their first word.
+    """
+
+    name: str
+    fields: tuple[Part, ...]
+    answers: Mapping[bytes, Decode] = field(repr=False)
+
+    def write(self, operation: Operation, words: list[Word], queues: Queues) -> None:
+        """Add the words of an operation, its name the first."""
+        words.append(self.name)
+        for part in self.fields:
+            part.write(operation, words, queues)
+
+    def read(self, raw: Raw) -> Answer:
+        """Return the answer that the script gave in these words."""
+        try:
+            return self.answers[raw[0]](raw)
+        except (LookupError, TypeError, ValueError) as error:  # it was done, and so were others
+            return protocol.Failed(error)
+
+
+def _layout(
+    name: str, *fields: Part, ok: Decode, answers: Mapping[bytes, Decode] | None = None
+) -> Layout:
+    return Layout(name, fields, {b"ok": ok, **_ALWAYS, **(answers or {})})
+
+
+def _done(_: Raw) -> Answer:
+    return _DONE
+
+
+_IF_HELD: Final[dict[bytes, Decode]] = {b"no": lambda _: _NOT_HELD}
+
+
+# Bodies
+
+
+def read_body(body: Any, letter: int) -> protocol.Body:
+    """Return the body of an item: bytes, or the letter that it is."""
+    return _read_letter(body) if letter else body
+
+
+def _read_letter(record: Raw) -> protocol.StoredLetter:
+    queue, key, body, letter, token, reason, error, deliveries, tenant, priority, died_at = record
+    return protocol.StoredLetter(
+        queue=read_text(queue),
+        key=read_key(key),
+        body=read_body(body, letter),
+        token=int(token) if token else None,
+        reason=read_text(reason),
+        error=read_text(error) or None,
+        deliveries=int(deliveries),
+        tenant=read_name(tenant),
+        priority=int(priority),
+        died_at=int(died_at) / 1e6,
+    )
+
+
+# Puts
+
+
+_OUTCOMES: Final = {
+    b"a": PutOutcome.ADDED,
+    b"r": PutOutcome.REPLACED,
+    b"u": PutOutcome.UPDATED_IN_FLIGHT,
+    b"d": PutOutcome.DUPLICATE,
+    b"b": PutOutcome.BUFFERED,
+}
+
+
+def _put_done(raw: Raw) -> Answer:
+    return protocol.PutDone(tuple([_OUTCOMES[outcome] for outcome in raw[1:]]))
+
+
+_WHY: Final = {b"in_flight": "in flight", b"tenant": "tenant"}
+
+
+def _put_refused(raw: Raw) -> Answer:
+    _, why, index, *tenant = raw
+    return protocol.PutRefused(
+        index - 1,
+        _WHY[why],  # type: ignore[arg-type]
+        read_name(tenant[0]) if tenant else None,
+    )
+
+
+def _full(raw: Raw) -> Answer:
+    return protocol.Full(raw[1], raw[2] if len(raw) > 2 else None)
+
+
+_PUT: Final = _layout(
+    "put",
+    QueueField(),
+    Field("if_in_flight", WORD, attrgetter("request.if_in_flight")),
+    Field("priority", PRIORITY, attrgetter("request.priority")),
+    Field("tenant", NAME, attrgetter("request.tenant")),
+    Field("delay", DELAY, attrgetter("request.delay")),
+    Field("ttl", LEASE, attrgetter("request.ttl")),
+    Field("reschedule", WORD, attrgetter("request.reschedule")),
+    Field("behind", FLAG),
+    Many((Field("key", KEY, itemgetter(0)), Field("body", WORD, itemgetter(1))), "items"),
+    ok=_put_done,
+    answers={
+        b"error": _put_refused,
+        b"full": _full,
+        b"never": lambda answer: protocol.NeverFits(answer[1]),
+    },
+)
+
+
+# Claims
+
+
+def _kind_of(claim: protocol.ClaimFor) -> str:
+    if claim.request.key is not ANY_KEY:
+        return "key"
+    return "any" if claim.request.tenants is None else "tenants"
+
+
+_EACH_NAME: Final = (Field("name", NAME, lambda name: name),)
+_EACH_PARK: Final = (Field("want", WANT), Field("stamp", TOKEN))
+
+
+def _delivery(fields: Raw) -> protocol.Delivery:
+    key, body, token, priority, tenant, deliveries, cancellations, letter = fields
+    return protocol.Delivery(
+        read_key(key),
+        _read_letter(body) if letter else body,
+        int(token),
+        priority,
+        read_name(tenant),
+        deliveries,
+        cancellations,
+    )
+
+
+def _pairs(flat: Raw) -> list[tuple[Any, Any]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _claimed(raw: Raw) -> Answer:
+    _, _, left, parks, *batches = raw
+    return protocol.Claimed(
+        tuple([tuple([_delivery(fields) for fields in batch]) for batch in batches]),
+        left,
+        tuple([protocol.Park(decode_want(want), stamp) for want, stamp in _pairs(parks)]),
+    )
+
+
+_CLAIM: Final = _layout(
+    "claim",
+    QueueField(),
+    Field("parks_too", FLAG, attrgetter("parks")),
+    Many(_EACH_PARK, "held"),
+    Many(
+        (
+            Field("count", COUNT),
+            Field("lease", LEASE, attrgetter("request.lease_timeout")),
+            Field("consumer", NAME, attrgetter("request.consumer")),
+            Field("patient", FLAG),
+            Choice(
+                "kind",
+                _kind_of,
+                {
+                    "any": (),
+                    "key": (Field("key", KEY, attrgetter("request.key")),),
+                    "tenants": (
+                        Many(_EACH_NAME, "request.tenants"),
+                        Many(_EACH_NAME, "request.steal_from"),
+                    ),
+                },
+            ),
+        ),
+        "claims",
+    ),
+    ok=_claimed,
+)
+
+
+# Settlements
+
+
+_LEASE_FIELDS: Final = (QueueField(), Field("key", KEY), Field("token", TOKEN))
+
+
+def _has_error(operation: protocol.Release | protocol.Reject) -> bool:
+    return operation.error is not None
+
+
+_ERROR: Final = (
+    Field("has_error", FLAG, _has_error),
+    Field("err", TEXT, lambda operation: operation.error or ""),
+)
+
+_ACK: Final = _layout(
+    "ack", *_LEASE_FIELDS, ok=lambda raw: protocol.Acked(bool(raw[1])), answers=_IF_HELD
+)
+_RELEASE: Final = _layout(
+    "release",
+    *_LEASE_FIELDS,
+    Field("front", FLAG),
+    Field("delay", OPTIONAL_DELAY),
+    Field("counted", FLAG),
+    *_ERROR,
+    ok=_done,
+    answers=_IF_HELD,
+)
+_REJECT: Final = _layout(
+    "reject", *_LEASE_FIELDS, Field("reason", TEXT), *_ERROR, ok=_done, answers=_IF_HELD
+)
+
+
+# Transactions
+
+
+_STEPS: Final[dict[type[Operation], Layout]] = {
+    protocol.Put: _PUT,
+    protocol.Ack: _ACK,
+    protocol.Release: _RELEASE,
+    protocol.Reject: _REJECT,
+}
+
+
+class Step:
+    """One step of a transaction: as the operation is that it stands for.
+
+    One that is known to be impossible is an ack by a token that holds nothing, so that the server
+    refuses all of them.
+    """
+
+    __slots__ = ()
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        operation, instead = value
+        if operation is None:
+            operation = protocol.Ack(instead, "", 0)
+        _STEPS[type(operation)].write(operation, words, queues)
+
+
+def _steps_of(operation: protocol.Transact) -> Sequence[Any]:
+    return [(step, operation.queue) for step in operation.steps]
+
+
+_WHY_NOT: Final = {
+    **_WHY,
+    b"gone": "gone",
+    b"no": "not held",
+    b"twice": "twice",
+    b"full": "full",
+}
+
+
+def _step_refused(number: int, why: bytes, what: Any) -> protocol.StepRefused:
+    return protocol.StepRefused(
+        number - 1,
+        _WHY_NOT[why],  # type: ignore[arg-type]
+        tenant=read_name(what) if why == b"tenant" else None,
+        places=int(what) if why == b"full" else 0,
+    )
+
+
+def _transaction_refused(raw: Raw) -> Answer:
+    failures = [_step_refused(*raw[at : at + 3]) for at in range(1, len(raw), 3)]
+    return protocol.TransactionRefused(tuple(failures))
+
+
+# Queries
+
+
+def _peeked(raw: Raw) -> Answer:
+    return protocol.Peeked(read_body(raw[1], raw[2]))
+
+
+def _keys(raw: Raw) -> Answer:
+    return protocol.Keys(tuple([decode_key(key) for key in raw[1:]]))
+
+
+def _summary(raw: Raw) -> Answer:
+    age = int(raw[14])
+    shares = raw[15:]
+    tenants = [
+        protocol.TenantCounts(read_name(shares[at]), shares[at + 1], shares[at + 2])
+        for at in range(0, len(shares), 3)
+    ]
+    values: Raw = [*raw[1:14], None if age < 0 else age / 1e6, tuple(tenants)]
+    return protocol.Summary(*values)
+
+
+def _held_lease(fields: Raw) -> protocol.HeldLease:
+    key, token, consumer, age, left, deliveries, tenant, priority = fields
+    return protocol.HeldLease(
+        key=decode_key(key),
+        token=int(token),
+        consumer=read_name(consumer),
+        age=age / 1e6,
+        left=read_seconds(left),
+        deliveries=deliveries,
+        tenant=read_name(tenant),
+        priority=priority,
+    )
+
+
+def _recorded(raw: Raw) -> Answer:
+    _, ready, delayed, leased, dead, created_at, *senders = raw
+    return protocol.Recorded(
+        ready, delayed, leased, dead, int(created_at) / 1e6, tuple(map(read_text, senders))
+    )
+
+
+def _history_record(fields: Raw) -> protocol.HistoryRecord:
+    key, body, token, deliveries, acked_at, letter = fields
+    return protocol.HistoryRecord(
+        decode_key(key), read_body(body, letter), int(token), deliveries, int(acked_at) / 1e6
+    )
+
+
+def _resumed(raw: Raw) -> Answer:
+    return protocol.Resumed(_delivery(raw[1:9]), read_seconds(raw[9]))
+
+
+def _listed(raw: Raw) -> Answer:
+    names = list(map(read_text, raw[1:]))
+    return protocol.Listed(tuple(_pairs(names)))
+
+
+# Whole queues
+
+
+def _declared(raw: Raw) -> Answer:
+    return protocol.Declared(read_text(raw[3]), read_options(raw[2]))
+
+
+def _found(raw: Raw) -> Answer:
+    return protocol.Declared(read_text(raw[1]), read_options(raw[2]))
+
+
+def _option(name: str, usual: Any) -> Callable[[protocol.Declare], Any]:
+    return lambda operation: operation.options.get(name, usual)
+
+
+def _max_deliveries(operation: protocol.Declare) -> int | None:
+    return operation.options.get("retry", Retry()).max_deliveries
+
+
+_NO_BACKOFF: Final = Backoff(0.0, 1.0, 0.0)
+
+
+def _backoff(operation: protocol.Declare) -> Backoff:
+    return operation.options.get("retry", Retry()).backoff or _NO_BACKOFF
+
+
+def _base(operation: protocol.Declare) -> float:
+    backoff = operation.options.get("retry", Retry()).backoff
+    return inf if backoff is None else min(backoff.base, 3.15e9)
+
+
+def _tenants(operation: protocol.Declare) -> Sequence[tuple[str, Tenant]]:
+    return [*(operation.options.get("tenants") or {}).items()]
+
+
+def _redriven(raw: Raw) -> Answer:
+    _, keys, conflicts, letters, after, looked_at = raw
+    return protocol.Redriven(
+        tuple(map(decode_key, keys)),
+        tuple(map(decode_key, conflicts)),
+        letters,
+        looked_at,
+        after or None,
+    )
+
+
+def _tenant_fields(get: Callable[[Any], Tenant]) -> tuple[Field, ...]:
+    return (
+        Field("weight", REAL, lambda value: float(get(value).weight)),
+        Field("cap", COUNT, lambda value: get(value).max_in_flight),
+    )
+
+
+def _removed(raw: Raw) -> Answer:
+    return protocol.Removed(raw[1])
+
+
+# The table
+
+
+OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
+    protocol.Put: _PUT,
+    protocol.Claim: _CLAIM,
+    protocol.Ack: _ACK,
+    protocol.Release: _RELEASE,
+    protocol.Reject: _REJECT,
+    protocol.GiveBack: _layout("give_back", *_LEASE_FIELDS, ok=_done, answers=_IF_HELD),
+    protocol.Undo: _layout("undo", *_LEASE_FIELDS, ok=_done, answers=_IF_HELD),
+    protocol.Extend: _layout(
+        "extend", *_LEASE_FIELDS, Field("timeout", LEASE), ok=_done, answers=_IF_HELD
+    ),
+    protocol.Close: _layout(
+        "close",
+        QueueField(),
+        Many((Field("key", KEY, itemgetter(0)), Field("token", TOKEN, itemgetter(1))), "leases"),
+        ok=lambda raw: protocol.Remaining(raw[1]),
+    ),
+    protocol.Sweep: _layout(
+        "sweep",
+        QueueField(),
+        Field("limit", COUNT),
+        ok=lambda raw: protocol.Swept(bool(raw[2]), raw[3]),
+    ),
+    protocol.Wake: _layout("wake", QueueField(), Field("want", WANT), ok=_done),
+    protocol.Unpark: _layout("unpark", QueueField(), Many(_EACH_PARK, "parks"), ok=_done),
+    protocol.Parked: _layout(
+        "parked",
+        QueueField(),
+        Field("places", COUNT),
+        Many(_EACH_PARK, "parks"),
+        ok=lambda raw: protocol.Found(tuple(map(decode_want, raw[1:]))),
+    ),
+    protocol.Join: _layout(
+        "join",
+        QueueField(),
+        Field("stamp", TOKEN),
+        ok=lambda raw: protocol.Remaining(raw[1], raw[2]),
+    ),
+    protocol.Transact: _layout(
+        "transact",
+        Many((Step(),), _steps_of),
+        ok=lambda _: protocol.TransactionDone(),
+        answers={b"failed": _transaction_refused},
+    ),
+    protocol.Peek: _layout(
+        "peek",
+        QueueField(),
+        Field("key", KEY),
+        ok=_peeked,
+        answers={b"absent": lambda _: protocol.Peeked(None)},
+    ),
+    protocol.Contains: _layout(
+        "contains", QueueField(), Field("key", KEY), ok=lambda raw: protocol.Count(raw[1])
+    ),
+    protocol.AvailableKeys: _layout("ready", QueueField(), ok=_keys),
+    protocol.LeasedKeys: _layout("leased", QueueField(), ok=_keys),
+    protocol.Counts: _layout("counts", QueueField(), Field("tenants", FLAG), ok=_summary),
+    protocol.InFlight: _layout(
+        "inflight",
+        QueueField(),
+        ok=lambda raw: protocol.InFlightLeases(tuple(map(_held_lease, raw[1:]))),
+    ),
+    protocol.Info: _layout("info", QueueField(), Field("senders", FLAG), ok=_recorded),
+    protocol.ReadHistory: _layout(
+        "history",
+        QueueField(),
+        ok=lambda raw: protocol.HistoryFound(tuple(map(_history_record, raw[1:]))),
+    ),
+    protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers=_IF_HELD),
+    protocol.Find: _layout("find", Field("name", TEXT, attrgetter("queue.name")), ok=_found),
+    protocol.ListQueues: _layout("queues", ok=_listed),
+    protocol.Declare: _layout(
+        "declare",
+        QueueField(),
+        Field("name", TEXT, attrgetter("queue.name")),
+        Field("options", WORD, lambda operation: write_options(operation.options)),
+        Field("letters", TEXT, lambda operation: operation.options.get("dead_letters") or ""),
+        Field("max_size", LIMIT, _option("max_size", inf)),
+        Field("max_deliveries", LIMIT, _max_deliveries),
+        Field("base", DELAY, _base),
+        Field("factor", REAL, lambda operation: float(_backoff(operation).factor)),
+        Field("ceiling", SPAN, lambda operation: _backoff(operation).ceiling),
+        Field("history_size", COUNT, _option("history", 0)),
+        Field("dedupe_for", SPAN, lambda operation: operation.options.get("dedupe_for") or 0.0),
+        Many(
+            (Field("name", NAME, itemgetter(0)), *_tenant_fields(itemgetter(1))),
+            _tenants,
+        ),
+        ok=_declared,
+    ),
+    protocol.Delete: _layout("delete", QueueField(), ok=_done),
+    protocol.Purge: _layout("purge", QueueField(), ok=_removed),
+    protocol.Redrive: _layout(
+        "redrive",
+        QueueField(),
+        Field("all", FLAG, lambda operation: operation.keys is None),
+        Many((Field("key", KEY, lambda key: key),), lambda operation: operation.keys or ()),
+        Field("limit", LIMIT),
+        Field("from", WORD, lambda operation: operation.after or "-"),
+        ok=_redriven,
+    ),
+    protocol.SetTenant: _layout(
+        "set_tenant",
+        QueueField(),
+        Field("tenant", NAME, attrgetter("name")),
+        *_tenant_fields(attrgetter("tenant")),
+        ok=_done,
+    ),
+    protocol.ReleaseAll: _layout("release_all", QueueField(), Field("consumer", NAME), ok=_removed),
+}
+"""Every operation of the protocol."""

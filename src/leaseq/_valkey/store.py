@@ -1,0 +1,329 @@
+"""A store on a Valkey or Redis server: an exchange is one call of a script."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Final
+
+import anyio
+from anyio import CancelScope
+
+from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
+from .._core.options import ANY_KEY
+from .._remote import protocol
+from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
+from .connection import Client, Script, open_client
+from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
+from .operations import OPERATIONS, Word
+from .permissions import Permissions, commands_to_check
+from .replication import ReplicatedClient
+from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
+from .server_errors import server_error
+from .url import ValkeyUrl
+
+__all__ = ["ValkeyStore", "open_store"]
+
+logger = logging.getLogger("leaseq")
+
+_SCRIPTS: Final = {
+    "commands": Script(COMMANDS),
+    "queries": Script(QUERIES, changes=False),
+    "admin": Script(ADMIN),
+}
+_HANDSHAKE: Final = Script(HANDSHAKE, changes=False)
+_PRIORITIES: Final = range(-(2**31), 2**31)
+_QUEUES: Final = 1024
+"""Queues of which the names of their keys are remembered."""
+_PAUSE: Final = 0.05
+"""Seconds between two tries to do the handshake."""
+
+
+class ScriptCall:
+    """The queues of a batch, numbered, and the batch as a script takes it.
+
+    A queue is there once, whatever its references know of its queue of dead letters: one that came
+    twice would be loaded and stored twice by the script, and lose what was done first.
+    """
+
+    __slots__ = ("_letters", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._letters: list[int] = []  # the number of each queue's dead letters; 0: not known
+
+    def number(self, queue: QueueRef) -> int:
+        """Return the queue's number in the call, from 1."""
+        number = self._numbers.get(queue.name)
+        if number is None:
+            number = self._numbers[queue.name] = len(self._numbers) + 1
+            self._letters.append(0)
+        if queue.letters is not None and not self._letters[number - 1]:
+            self._letters[number - 1] = self.number(queue.letters)
+        return number
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the queues, in the order of their numbers."""
+        return list(self._numbers)
+
+    def encode(self, batch: Batch, offset: int, process: str) -> list[Word]:
+        """Return the arguments of the script.
+
+        Args:
+            batch: What is to be done.
+            offset: Microseconds by which the server's clock is put forward.
+            process: The name under which the server knows this process.
+        """
+        words: list[Word] = []
+        for operation in batch.operations:
+            OPERATIONS[type(operation)].write(operation, words, self)
+        return [
+            b"%d" % offset,
+            b"%d" % random.getrandbits(31),  # a seed for the draws of backoffs
+            process,
+            b"%d" % batch.number,
+            b"%d" % len(self._letters),
+            *[b"%d" % number for number in self._letters],
+            b"%d" % len(batch.operations),
+            *words,
+        ]
+
+    def decode(self, batch: Batch, raw: Any) -> Reply:
+        """Return the reply that the script gave.
+
+        Raises:
+            ServerError: the script did nothing, because a later batch was done before.
+        """
+        if raw[0] == b"old":
+            raise ServerError("OLD a later call of this process was done before", code="OLD")
+        names = self.names
+        _, due, events, *answers = raw
+        return Reply(
+            [
+                OPERATIONS[type(operation)].read(answer)
+                for operation, answer in zip(batch.operations, answers, strict=True)
+            ],
+            dict(zip(names, map(read_seconds, due), strict=True)),
+            [_EVENTS[event[1]](names[event[0] - 1], *event[2:]) for event in events],
+        )
+
+
+def _died(
+    name: str, key: bytes, token: int, reason: bytes, fate: bytes
+) -> protocol.ItemDied | protocol.LeaseEnded:
+    return protocol.ItemDied(
+        name,
+        read_key(key),
+        int(token) or None,
+        read_text(reason),
+        fate.decode(),  # type: ignore[arg-type]  # one of three words
+    )
+
+
+def _ended(name: str, _key: bytes, token: int) -> protocol.ItemDied | protocol.LeaseEnded:
+    return protocol.LeaseEnded(name, int(token))
+
+
+_EVENTS: Final[Mapping[bytes, Callable[..., protocol.ItemDied | protocol.LeaseEnded]]] = {
+    b"dead": _died,
+    b"expired": _ended,
+    b"lost": _ended,
+}
+
+
+def decode_message(message: bytes) -> Event:
+    """Return the event that a script has published to a process.
+
+    Raises:
+        ValueError: no script has.
+    """
+    name, separator, what = message.partition(b"\0")
+    if not separator:
+        raise ValueError(f"not a message: {message!r}")
+    queue = name.decode()
+    if what[:1] == b"l":
+        return protocol.LeaseEnded(queue, int(what.rpartition(b"\0")[2]))
+    if what == b"x":
+        return protocol.QueueDeleted(queue)
+    return protocol.Woken(queue, decode_want(what))
+
+
+# Checks: by types alone, as what passes is encoded when it is sent
+
+
+_PLAIN: Final = frozenset({str, int, bytes})
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    for key in keys:
+        if type(key) not in _PLAIN:
+            encode_key(key)
+
+
+def _check_names(*names: object) -> None:
+    for name in names:
+        if name is not None and type(name) is not str:
+            encode_name(name)  # type: ignore[arg-type]
+
+
+def _check_put(put: protocol.Put) -> None:
+    request = put.request
+    if request.priority is not None and request.priority not in _PRIORITIES:
+        raise ValueError(
+            f"a priority is between -2**31 and 2**31 - 1 on this engine, not {request.priority}"
+        )
+    _check_names(request.tenant)
+    _check_keys(key for key, _ in put.items)
+
+
+def _check_claim(claim: protocol.Claim) -> None:
+    for each in claim.claims:
+        request = each.request
+        _check_names(request.consumer, *(request.tenants or ()), *request.steal_from)
+        if request.key is not ANY_KEY:
+            _check_keys((request.key,))
+
+
+def _check_transact(transact: protocol.Transact) -> None:
+    for step in transact.steps:
+        if isinstance(step, protocol.Put):
+            _check_put(step)
+
+
+def _check_key(query: protocol.Peek | protocol.Contains | protocol.Resume) -> None:
+    _check_keys((query.key,))
+
+
+_CHECKS: Final[Mapping[type[Operation], Callable[[Any], object]]] = {
+    protocol.Put: _check_put,
+    protocol.Claim: _check_claim,
+    protocol.Transact: _check_transact,
+    protocol.Peek: _check_key,
+    protocol.Contains: _check_key,
+    protocol.Resume: _check_key,
+    protocol.Redrive: lambda redrive: _check_keys(redrive.keys or ()),
+    protocol.SetTenant: lambda change: _check_names(change.name),
+    protocol.ReleaseAll: lambda release: _check_names(release.consumer),
+}
+
+
+# The store
+
+
+class ValkeyStore:
+    """A `Store` on a server. Made by `open_store`.
+
+    Args:
+        client: The connection.
+        prefix: The broker's.
+        process: The name under which the server knows this process.
+        permissions: Those of the connection's user.
+
+    Attributes:
+        offset: Microseconds by which the server's clock is put forward, for tests.
+    """
+
+    def __init__(self, client: Client, prefix: str, process: str, permissions: Permissions) -> None:
+        self._client = client
+        self._process = process
+        self._permissions = permissions
+        self._broker_keys = broker_keys(prefix)
+        self._keys_of = lru_cache(_QUEUES)(partial(queue_keys, prefix))
+        self.offset = 0
+
+    async def exchange(self, batch: Batch) -> Reply:
+        """Do a batch by one call of a script. See `Store.exchange`."""
+        call = ScriptCall()
+        words = call.encode(batch, self.offset, self._process)
+        keys = [*self._broker_keys]
+        for name in call.names:
+            keys += self._keys_of(name)
+        script = _SCRIPTS[batch.operations[0].family]
+        return call.decode(batch, await self._client.script(script, keys, words))
+
+    def check(self, operation: Operation) -> None:
+        """Raise if the server would refuse an operation. O(1), for a put O(items).
+
+        Raises:
+            ServerError: the user may not ask for it; the code is ``"NOPERM"``.
+            TypeError: a key or a name is of another type than these can be.
+            ValueError: a priority or an option is out of range.
+        """
+        kind = type(operation)
+        self._permissions.check(kind)
+        check = _CHECKS.get(kind)
+        if check is not None:
+            check(operation)
+
+    async def close(self) -> None:
+        """Close the connection; idempotent. Calls under way fail, in doubt."""
+        await self._client.close()
+
+
+async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyStore:
+    """Connect to a server, and ask for the permissions of its user.
+
+    If cancelled, there is no connection.
+
+    Args:
+        url: Which server, and as whom.
+        process: This process's name among those of the broker.
+        on_event: Called in the event loop's thread with what others publish to this process.
+
+    Raises:
+        UnusableServerError: there is no such server, it cannot hold queues, or it does not let this
+            user do what every user has to.
+        ServerUnavailableError: it went away meanwhile.
+    """
+
+    def hear(message: bytes) -> None:
+        try:
+            event = decode_message(message)
+        except ValueError as error:
+            logger.warning("a message from the server is ignored: %s", error)
+        else:
+            on_event(event)
+
+    client = await open_client(url, channel=channel(url.prefix, process), on_message=hear)
+    if url.wait_replicas:
+        client = ReplicatedClient(client, url.wait_replicas, url.request_timeout)
+    known_as = "!" * client.is_cluster + process  # one that listens on the shard
+    try:
+        permissions = await _shake_hands(client, url, known_as)
+    except BaseException:
+        with CancelScope(shield=True):
+            await client.close()
+        raise
+    return ValkeyStore(client, url.prefix, known_as, permissions)
+
+
+async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissions:
+    """Make this process known to the server, and return the permissions of its user."""
+    commands = commands_to_check(is_cluster=client.is_cluster, waits=url.wait_replicas > 0)
+    words = ["0", "0", process, "0", "0", "1", "hello", str(len(commands)), *commands]
+    until = anyio.current_time() + url.connect_timeout
+    while True:
+        try:
+            reply: Any = await client.script(_HANDSHAKE, broker_keys(url.prefix), words)
+            break
+        except ServerError as error:
+            raise UnusableServerError(
+                f"{url.address} refuses what leaseq must ask at first: {error}"
+            ) from None
+        except ServerUnavailableError:
+            if anyio.current_time() >= until:
+                raise
+        await anyio.sleep(_PAUSE)
+    status, *lacking = reply[3]
+    if status != b"ok":
+        raise server_error(read_text(lacking[0]))
+    permissions = Permissions(map(read_text, lacking))
+    if permissions.missing:
+        raise UnusableServerError(
+            f"{url.address} does not let this user do what everybody must: its ACL lacks "
+            f"{permissions.missing}"
+        )
+    return permissions

@@ -1,0 +1,925 @@
+"""A store in this process, over ledgers: what the client needs of one, and no more.
+
+It is for tests alone. A `LedgerBackend` is the place that processes share; each has a `LedgerStore`
+of its own on it. What an operation does is the ledger's to say. What is here is the rest of what
+each store has to do: know batches again, keep what is to be known of a queue besides its items,
+park processes, and wake them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import inf
+from typing import Any, TypeAlias, cast
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from leaseq._core.errors import (
+    InvalidLeaseError,
+    KeyAlreadyInFlightError,
+    ServerError,
+    ServerUnavailableError,
+)
+from leaseq._core.options import ANY_KEY, BrokerQueueOptions
+from leaseq._core.policies import Retry
+from leaseq._core.requests import PutRequest
+from leaseq._core.validation import check_hashable
+from leaseq._remote import protocol as p
+from leaseq._remote.protocol import Key, Park, Want
+from leaseq._rules.item import Item
+from leaseq._rules.ledger import Burial, Death, Ledger
+from leaseq._rules.moves import Fate
+from leaseq._rules.plan import Plan
+
+__all__ = ["LedgerBackend", "LedgerStore"]
+
+Held: TypeAlias = "Item[Key, p.Body]"
+
+_SWEPT = 64  # of what is due a claim does first
+_LOOKED_AT = 3  # letters, in one step of a redrive: so few, that most take several
+_OVERLOOKED = 0.5  # seconds after which whoever was woken for an item does not come
+_STALE = 60.0  # seconds after which a process that was not heard of does not wait any more
+
+
+class LedgerBackend:
+    """The place that processes share: queues, and what each process was told last.
+
+    Args:
+        clock: Gives the time, in seconds.
+        wall: Gives the time since the epoch.
+        remembers: Whether it knows a batch again, as each store must.
+        refuse: Says why an operation is to fail that could be done; None: it is not.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = anyio.current_time,
+        wall: Callable[[], float] = time.time,
+        remembers: bool = True,
+        refuse: Callable[[p.Operation], Exception | None] = lambda _: None,
+    ) -> None:
+        self.clock = clock
+        self.wall = wall
+        self.queues: dict[str, _Queue] = {}
+        self.listening: dict[str, p.OnEvent] = {}  # by process
+        self.heard: dict[str, float] = {}  # when it was, by process
+        self.events: list[p.ItemDied | p.LeaseEnded] = []  # of the batch that is being done
+        self._remembers = remembers
+        self._refuse = refuse
+        self._last: dict[str, _Call] = {}  # by process
+
+    async def open(self, process: str, on_event: p.OnEvent) -> LedgerStore:
+        """Open a store for a process: an `OpenStore`."""
+        return LedgerStore(self, process, on_event)
+
+    def tell(self, process: str, event: p.Event) -> bool:
+        """Tell a process something; False: nobody listens."""
+        on_event = self.listening.get(process)
+        if on_event is None:
+            return False
+        on_event(event)
+        return True
+
+    def do(self, process: str, batch: p.Batch) -> p.Reply:
+        """Do a batch, unless it is the one that this process has had done last."""
+        self.heard[process] = self.clock()
+        last = self._last.get(process)
+        changes = batch.operations[0].family != "queries" and self._remembers
+        if changes and last is not None and batch.number < last.number:
+            raise ServerError("a later batch was done before this one", code="OLD")
+        if changes and last is not None and batch.number == last.number:
+            pairs = zip(batch.operations, last.answers, strict=True)
+            answers = [self._again(operation, answer) for operation, answer in pairs]
+        else:
+            self.events = []
+            answers = [self._do_one(process, operation) for operation in batch.operations]
+            last = _Call(batch.number, answers, self.events)
+            if changes:
+                self._last[process] = last
+        return p.Reply(answers, self._due(batch), last.events)
+
+    def _again(self, operation: p.Operation, answer: p.Answer) -> p.Answer:
+        """An answer, once more; leases that are held no more are left out."""
+        if not isinstance(answer, p.Claimed):
+            return answer
+        queue = self.queues.get(operation.queue.name)
+        if queue is None:
+            return p.Gone()
+        now = self.clock()
+        batches = tuple(
+            tuple(each for each in batch if queue.held(each.key, each.token, now))
+            for batch in answer.batches
+        )
+        return replace(answer, batches=batches, left=queue.total)
+
+    def _do_one(self, process: str, operation: p.Operation) -> p.Answer:
+        error = self._refuse(operation)
+        if error is not None:
+            return p.Failed(error)
+        awaited = [(queue, _Before(queue)) for queue in self.queues.values() if queue.parks]
+        answer = self._answer(process, operation)
+        for queue, before in awaited:
+            queue.wake_all(before, has_put=isinstance(operation, (p.Put, p.Transact)))
+        if isinstance(answer, p.Claimed):
+            self.queues[operation.queue.name].wake_next()  # this one may have been woken in vain
+        return answer
+
+    def _answer(self, process: str, operation: p.Operation) -> p.Answer:
+        name = operation.queue.name
+        match operation:
+            case p.Transact():
+                return self._transact(operation)
+            case p.ListQueues():
+                pairs = [(each.name, each.letters_name) for each in self.queues.values()]
+                return p.Listed(tuple(pairs))
+            case p.Declare():
+                if name not in self.queues:
+                    self.queues[name] = _Queue(self, name, operation.options)
+                return self.queues[name].declared()
+        queue = self.queues.get(name)
+        if queue is None:
+            return p.Gone()
+        match operation:
+            case p.Delete():
+                del self.queues[name]
+                for each in dict.fromkeys(queue.parks.processes()):
+                    self.tell(each, p.QueueDeleted(name))
+                return p.Done()
+            case p.Find():
+                return queue.declared()
+            case _:
+                return queue.do(process, operation)
+
+    def _due(self, batch: p.Batch) -> dict[str, float]:
+        due: dict[str, float] = {}
+        for operation in batch.operations:
+            steps = operation.steps if isinstance(operation, p.Transact) else (operation,)
+            for ref in [step.queue for step in steps if step is not None]:
+                for name in (ref.name, None if ref.letters is None else ref.letters.name):
+                    if name is not None:
+                        queue = self.queues.get(name)
+                        due[name] = inf if queue is None else queue.due
+        return due
+
+    # Transactions
+
+    def _transact(self, transaction: p.Transact) -> p.Answer:
+        now = self.clock()
+        failures: list[p.StepRefused] = []
+        plans: dict[_Queue, Plan] = {}
+        last: dict[_Queue, int] = {}
+        tenants: dict[tuple[_Queue, object], str | None] = {}  # of keys that are put by it
+        for number, step in enumerate(transaction.steps):
+            queue = None if step is None else self.queues.get(step.queue.name)
+            if step is None or queue is None:
+                failures.append(p.StepRefused(number, "not held" if step is None else "gone"))
+                continue
+            plan = plans.setdefault(queue, Plan(queue.ledger, now))
+            last[queue] = number
+            try:
+                planned = queue.plan(plan, step, tenants)
+            except InvalidLeaseError:
+                failures.append(p.StepRefused(number, "twice"))
+            except KeyAlreadyInFlightError:
+                failures.append(p.StepRefused(number, "in flight"))
+            except _OtherTenantError as error:
+                failures.append(p.StepRefused(number, "tenant", tenant=error.tenant))
+            else:
+                if not planned:
+                    failures.append(p.StepRefused(number, "not held"))
+        for queue, plan in plans.items():
+            if plan.places and queue.ledger.waiting + plan.places > queue.max_size:
+                failures.append(p.StepRefused(last[queue], "full", places=plan.places))
+        if failures:
+            return p.TransactionRefused(tuple(failures))
+        for step in transaction.steps:
+            assert step is not None
+            self.queues[step.queue.name].take_step(step)
+        return p.TransactionDone()
+
+
+@dataclass
+class _Call:
+    """A batch that was done."""
+
+    number: int
+    answers: list[p.Answer]
+    events: list[p.ItemDied | p.LeaseEnded]
+
+
+class _OtherTenantError(Exception):
+    def __init__(self, tenant: str | None) -> None:
+        super().__init__(tenant)
+        self.tenant = tenant
+
+
+class LedgerStore:
+    """A process's way to the place: a `Store`.
+
+    Each exchange takes two steps of the event loop, the way there and the way back.
+    """
+
+    def __init__(self, backend: LedgerBackend, process: str, on_event: p.OnEvent) -> None:
+        self._backend = backend
+        self._process = process
+        self._closed = False
+        backend.listening[process] = on_event
+
+    async def exchange(self, batch: p.Batch) -> p.Reply:
+        if self._closed:
+            raise ServerUnavailableError("the store is closed", in_doubt=False)
+        await checkpoint()
+        reply = self._backend.do(self._process, batch)
+        await checkpoint()
+        if self._closed:
+            raise ServerUnavailableError("the store was closed", in_doubt=True)
+        return reply
+
+    def check(self, operation: p.Operation) -> None:
+        match operation:
+            case p.Transact():
+                for step in operation.steps:
+                    if step is not None:
+                        self.check(step)
+            case p.Put():
+                for key, _ in operation.items:
+                    _check_key(key)
+                _check_name(operation.request.tenant)
+            case p.Claim():
+                for part in operation.claims:
+                    request = part.request
+                    if request.key is not ANY_KEY:
+                        _check_key(request.key)
+                    for name in (request.consumer, *(request.tenants or ()), *request.steal_from):
+                        _check_name(name)
+            case p.Peek() | p.Contains() | p.Resume():
+                _check_key(operation.key)
+            case p.Redrive():
+                for key in operation.keys or ():
+                    _check_key(key)
+            case p.SetTenant():
+                _check_name(operation.name)
+            case p.ReleaseAll():
+                _check_name(operation.consumer)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._backend.listening.pop(self._process, None)
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, (str, bytes, int)) or isinstance(key, bool):
+        check_hashable(key)
+        raise TypeError(f"a key must be str, bytes or int on this engine, not {key!r}")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str | None):
+        raise TypeError(
+            f"a tenant or a consumer must be a str or None on this engine, not {name!r}"
+        )
+
+
+class _Parks:
+    """Processes that wait for something, by what it is, each in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._by_want: dict[Want, dict[int, str]] = {}
+        self._stamp = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._by_want)
+
+    def wants(self) -> list[Want]:
+        return [*self._by_want]
+
+    def processes(self) -> Iterator[str]:
+        for parked in self._by_want.values():
+            yield from parked.values()
+
+    def add(self, want: Want, process: str) -> Park:
+        self._stamp += 1
+        self._by_want.setdefault(want, {})[self._stamp] = process
+        return Park(want, self._stamp)
+
+    def has(self, park: Park, process: str) -> bool:
+        return self._by_want.get(park.want, {}).get(park.stamp) == process
+
+    def first(self, want: Want) -> int | None:
+        """The stamp of the one that has been parked for longest."""
+        return next(iter(self._by_want.get(want, ())), None)
+
+    def pop(self, park: Park) -> str:
+        parked = self._by_want[park.want]
+        process = parked.pop(park.stamp)
+        if not parked:
+            del self._by_want[park.want]
+        return process
+
+    def drop(self, processes: set[str]) -> None:
+        for want, parked in [*self._by_want.items()]:
+            for stamp, process in [*parked.items()]:
+                if process in processes:
+                    self.pop(Park(want, stamp))
+
+
+class _Before:
+    """What was in a queue before an operation, to find out what it has done."""
+
+    def __init__(self, queue: _Queue) -> None:
+        ledger = queue.ledger
+        self.ready = dict(ledger.ready)
+        self.slots = queue.slots()
+        self.waiting = ledger.waiting
+        self.drained = ledger.drained
+
+
+class _Queue:
+    """A queue: its items, who waits for them, and what else there is to know of it."""
+
+    def __init__(self, backend: LedgerBackend, name: str, options: BrokerQueueOptions) -> None:
+        self.name = name
+        self.letters_name = options.get("dead_letters") or ""
+        self.max_size = options.get("max_size", inf)
+        self.parks = _Parks()
+        self._backend = backend
+        self._options = options
+        self._made_at = backend.wall()
+        self._letter = 0  # the number of the last one that came here
+        self.history: deque[p.HistoryRecord] = deque(maxlen=options.get("history", 0))
+        self._holders: dict[Key, str] = {}  # the process of each key's last lease
+        self.ledger: Ledger[Key, p.Body] = Ledger(
+            Item,
+            cast("Any", self),
+            first_token=round(self._made_at * 1e6),
+            retry=options.get("retry", Retry()),
+            bury=self._bury,
+            tenants=options.get("tenants"),
+            dedupe_for=options.get("dedupe_for"),
+        )
+
+    @property
+    def now(self) -> float:
+        return self._backend.clock()
+
+    @property
+    def total(self) -> int:
+        ledger = self.ledger
+        return ledger.waiting + len(ledger.leased) + ledger.buffered
+
+    @property
+    def due(self) -> float:
+        """Seconds until something happens by itself."""
+        return max(0.0, self.ledger.next_deadline() - self.now)
+
+    def declared(self) -> p.Declared:
+        return p.Declared(self.letters_name, self._options)
+
+    def leased(self, key: Key | p.RawKey, token: int) -> Held | None:
+        """The item that a lease holds, past its deadline or not."""
+        item = self.ledger.leased.get(key)
+        return item if item is not None and item.token == token else None
+
+    def held(self, key: Key | p.RawKey, token: int, now: float) -> Held | None:
+        """The same; past its deadline a lease holds nothing."""
+        item = self.leased(key, token)
+        return item if item is not None and item.deadline > now else None
+
+    def do(self, process: str, operation: p.Operation) -> p.Answer:
+        """Do an operation that is about this queue alone."""
+        match operation:
+            case p.Put():
+                return self._put(process, operation)
+            case p.Claim():
+                return self._claim(process, operation)
+            case p.Settlement():
+                return self._settle(operation)
+            case p.Close():
+                return self._close(operation)
+            case p.Sweep():
+                outlived = self.ledger.outlived
+                done = self._sweep(operation.limit)
+                return p.Swept(done == operation.limit, self.ledger.outlived - outlived)
+            case p.Wake() | p.Unpark() | p.Parked() | p.Join():
+                return self._wait(process, operation)
+            case p.Purge():
+                return p.Removed(len(self.ledger.drain()))
+            case p.Redrive():
+                return self._redrive(operation)
+            case p.SetTenant():
+                self.ledger.set_tenant(operation.name, operation.tenant)
+                return p.Done()
+            case p.ReleaseAll():
+                return self._release_all(process, operation)
+            case _:
+                return self._look(operation)
+
+    # Producers
+
+    def _put(self, process: str, put: p.Put) -> p.Answer:
+        now, ledger = self.now, self.ledger
+        terms = put.request
+        fresh: set[Key] = set()
+        for index, (key, _) in enumerate(put.items):
+            why = self._refusal(key, terms)
+            if why is not None:
+                item = ledger.item(key)
+                return p.PutRefused(index, why, None if item is None else item.tenant)
+            if key not in ledger and not ledger.is_duplicate(key, now):
+                fresh.add(key)
+        places = len(fresh)
+        if places > self.max_size:
+            return p.NeverFits(places)
+        if places and ledger.waiting + places > self.max_size:
+            stamp = None if put.behind else self._park(Want("room"), process).stamp
+            return p.Full(places, stamp)
+        if places and put.behind and self.max_size != inf:
+            return p.Full(places)
+        return p.PutDone(tuple(ledger.put(key, body, now, terms) for key, body in put.items))
+
+    def _refusal(self, key: Key, terms: PutRequest) -> Any:
+        """Why a key cannot be put like that; None: it can."""
+        try:
+            self.ledger.check_put(key, terms)
+        except KeyAlreadyInFlightError:
+            return "in flight"
+        except ValueError:
+            return "tenant"
+        return None
+
+    # Consumers
+
+    def _claim(self, process: str, claim: p.Claim) -> p.Claimed:
+        now = self.now
+        if self.due <= 0:
+            self._sweep(_SWEPT)
+        held = {park.want: park for park in claim.held}
+        parks: dict[Want, Park | None] = {}  # None: there was one
+        batches: list[tuple[p.Delivery, ...]] = []
+        for part in claim.claims:
+            batch: list[p.Delivery] = []
+            while len(batch) < part.count:
+                item = self.ledger.claim(part.request, now)
+                if item is None:
+                    break
+                self._holders[item.key] = process
+                batch.append(_delivery(item))
+            batches.append(tuple(batch))
+            if len(batch) < part.count and claim.parks:
+                for want in self._wants(part):
+                    if want not in parks:
+                        there = want in held and self.parks.has(held[want], process)
+                        parks[want] = None if there else self._park(want, process)
+        new = tuple(park for park in parks.values() if park is not None)
+        return p.Claimed(tuple(batches), self.total, new)
+
+    def _wants(self, part: p.ClaimFor) -> list[Want]:
+        """What a request that was not served waits for."""
+        request = part.request
+        if request.key is not ANY_KEY:
+            item = self.ledger.ready.get(request.key)
+            capped = [] if item is None else [Want("cap", item.tenant)]
+            return [Want("key", request.key), *capped]
+        if request.tenants is None:
+            return [Want("any more" if part.patient else "any")]
+        return [
+            *(Want("own more" if part.patient else "own", name) for name in request.tenants),
+            *(Want("steal more" if part.patient else "steal", name) for name in request.steal_from),
+        ]
+
+    def _settle(self, settlement: p.Settlement) -> p.Answer:
+        now, ledger = self.now, self.ledger
+        if isinstance(settlement, p.Undo):
+            item = self.leased(settlement.key, settlement.token)
+            if item is None:
+                return p.NotHeld()
+            ledger.undo(item, now)
+            return p.Done()
+        item = self.held(settlement.key, settlement.token, now)
+        if item is None:
+            return p.NotHeld()
+        match settlement:
+            case p.Ack():
+                return p.Acked(self._ack(item))
+            case p.Release():
+                ledger.release(
+                    item,
+                    now,
+                    front=settlement.front,
+                    delay=settlement.delay,
+                    counted=settlement.counted,
+                    error=settlement.error,
+                )
+            case p.Reject():
+                ledger.reject(item, now, settlement.reason, settlement.error)
+            case p.GiveBack():
+                ledger.give_back(item, now)
+            case p.Extend():
+                ledger.extend(item, now, now + settlement.timeout)
+            case _:
+                raise AssertionError(settlement)
+        return p.Done()
+
+    def _ack(self, item: Held) -> bool:
+        now = self.now
+        update_dropped = self.ledger.ack(item, now)
+        self.history.append(
+            p.HistoryRecord(item.key, item.value, item.token, item.deliveries, self._backend.wall())
+        )
+        return update_dropped
+
+    def _close(self, close: p.Close) -> p.Remaining:
+        for key, token in close.leases:
+            item = self.leased(key, token)
+            if item is not None:
+                if item._timers is not None:
+                    item._timers.expires = inf  # unlike an undo: it was handed out
+                self.ledger.undo(item, self.now)
+        return p.Remaining(self.total)
+
+    # Transactions
+
+    def plan(
+        self,
+        plan: Plan,
+        step: p.Put | p.Ack | p.Release | p.Reject,
+        tenants: dict[tuple[_Queue, object], str | None],
+    ) -> bool:
+        """Plan a step; False: its lease does not hold its item. Raises what the plan does."""
+        if isinstance(step, p.Put):
+            for key, _ in step.items:
+                item = self.ledger.item(key)
+                there = None if item is None else item.tenant
+                try:
+                    plan.put(key, step.request)
+                except ValueError:
+                    raise _OtherTenantError(tenants.get((self, key), there)) from None
+                tenants.setdefault((self, key), there if item else step.request.tenant)
+            return True
+        item = self.held(step.key, step.token, self.now)
+        if item is None:
+            return False
+        letters = self._backend.queues.get(self.letters_name)
+        buried = not self.letters_name or letters is not None
+        match step:
+            case p.Ack():
+                plan.ack(item)
+            case p.Release():
+                plan.release(item, counted=step.counted, buried=buried)
+            case p.Reject():
+                kept = step.reason == p.UNDECODABLE and not self.letters_name
+                plan.reject(item, buried=buried and not kept)
+        return True
+
+    def take_step(self, step: p.Put | p.Ack | p.Release | p.Reject) -> None:
+        """Take a step that was planned."""
+        if isinstance(step, p.Put):
+            for key, body in step.items:
+                self.ledger.put(key, body, self.now, step.request)
+        else:
+            self._settle(step)
+
+    # What happens by itself
+
+    def _sweep(self, limit: int) -> int:
+        """Do what is due, so many items at most, and say how many those were."""
+        done = 0
+        for item in islice(self.ledger.tick(self.now), limit):
+            done += 1
+            if item.ended == "lost":
+                self._backend.events.append(p.LeaseEnded(self.name, item.token))
+        return done
+
+    def _bury(self, death: Death[Key, p.Body]) -> Burial:
+        item, token, reason = death.item, death.token, death.reason
+        letters = self._backend.queues.get(self.letters_name)
+        fate: Fate = "kept"
+        if letters is not None:
+            fate = "dead"
+        elif not self.letters_name and reason != p.UNDECODABLE:
+            fate = "dropped"
+        letter = p.StoredLetter(
+            queue=self.name,
+            key=item.key,
+            body=death.value,
+            token=token,
+            reason=reason,
+            error=death.error,
+            deliveries=item.deliveries,
+            tenant=item.tenant,
+            priority=item.priority,
+            died_at=self._backend.wall(),
+        )
+
+        def finish() -> None:
+            if letters is not None:
+                letters.receive(letter)
+            self._backend.events.append(p.ItemDied(self.name, item.key, token, reason, fate))
+
+        return Burial(fate, finish)
+
+    def receive(self, letter: p.StoredLetter) -> None:
+        """Take a dead letter in."""
+        self._letter = max(self._letter + 1, round(self._backend.wall() * 1e6))
+        self.ledger.put(f"{self._letter:032x}", letter, self.now, PutRequest())
+
+    # Administration
+
+    def _redrive(self, redrive: p.Redrive) -> p.Answer:
+        letters = self._backend.queues.get(self.letters_name)
+        if letters is None:
+            return p.Gone()
+        line = letters.ledger.line
+        order = [*(letters.ledger.ready.values() if line is None else line)]
+        skipped = int(redrive.after or b"0")
+        lot = order[skipped : skipped + _LOOKED_AT]
+        back: list[Key] = []
+        conflicts: list[Key] = []
+        for item in lot:
+            if redrive.limit is not None and len(back) >= redrive.limit:
+                break
+            letter = item.value
+            if not isinstance(letter, p.StoredLetter) or letter.queue != self.name:
+                continue
+            if redrive.keys is None or letter.key in redrive.keys:
+                if letter.key in self.ledger:
+                    conflicts.append(letter.key)
+                    continue
+                letters.ledger.take_out(item.key)
+                self.ledger.forget_done(letter.key)
+                terms = PutRequest(priority=letter.priority, tenant=letter.tenant)
+                self.ledger.put(letter.key, letter.body, self.now, terms)
+                back.append(letter.key)
+        after = b"%d" % (skipped + len(lot) - len(back)) if len(lot) == _LOOKED_AT else None
+        return p.Redriven(tuple(back), tuple(conflicts), len(order), len(lot), after)
+
+    def _release_all(self, process: str, release: p.ReleaseAll) -> p.Removed:
+        ended = self.ledger.revoke(release.consumer, self.now)
+        for item in ended:
+            event = p.LeaseEnded(self.name, item.token)
+            self._backend.events.append(event)
+            if self._holders[item.key] != process:
+                self._backend.tell(self._holders[item.key], event)
+        return p.Removed(len(ended))
+
+    # Questions
+
+    def _look(self, query: p.Operation) -> p.Answer:
+        now, ledger = self.now, self.ledger
+        match query:
+            case p.Peek():
+                return p.Peeked(ledger.peek(query.key))
+            case p.Contains():
+                return p.Count(int(query.key in ledger))
+            case p.AvailableKeys():
+                return p.Keys(tuple(ledger.ready))
+            case p.LeasedKeys():
+                return p.Keys(tuple(ledger.leased))
+            case p.Counts():
+                return self._summary(tenants=query.tenants)
+            case p.InFlight():
+                return p.InFlightLeases(tuple(map(self._held_lease, ledger.leased.values())))
+            case p.Info():
+                return self._info()
+            case p.ReadHistory():
+                return p.HistoryFound(tuple(self.history))
+            case p.Resume():
+                item = self.held(query.key, query.token, now)
+                if item is None:
+                    return p.NotHeld()
+                return p.Resumed(_delivery(item), item.deadline - now)
+            case _:
+                raise AssertionError(query)
+
+    def _held_lease(self, item: Held) -> p.HeldLease:
+        assert item.since is not None
+        return p.HeldLease(
+            key=item.key,
+            token=item.token,
+            consumer=None if item._timers is None else item._timers.consumer,
+            age=self.now - item.since,
+            left=max(0.0, item.deadline - self.now),
+            deliveries=item.deliveries,
+            tenant=item.tenant,
+            priority=item.priority,
+        )
+
+    def _info(self) -> p.Recorded:
+        letters = self._backend.queues.get(self.letters_name)
+        there = [] if letters is None else list(letters.letters())
+        queues = self._backend.queues.values()
+        return p.Recorded(
+            ready=len(self.ledger.ready),
+            delayed=len(self.ledger.delayed),
+            leased=len(self.ledger.leased),
+            dead=sum(letter.queue == self.name for letter in there),
+            created_at=self._made_at,
+            senders=tuple(queue.name for queue in queues if queue.letters_name == self.name),
+        )
+
+    def letters(self) -> Iterator[p.StoredLetter]:
+        """The letters that are here, in whatever state."""
+        ledger = self.ledger
+        for items in (ledger.ready, ledger.delayed, ledger.leased):
+            for item in items.values():
+                if isinstance(item.value, p.StoredLetter):
+                    yield item.value
+
+    def _summary(self, *, tenants: bool) -> p.Summary:
+        ledger = self.ledger
+        since = ledger.oldest_ready_since()
+        counts: tuple[p.TenantCounts, ...] | None = None
+        if tenants and ledger.schedule is None:
+            counts = (p.TenantCounts(None, len(ledger.ready), len(ledger.leased)),)
+        elif tenants and ledger.schedule is not None:
+            counts = tuple(p.TenantCounts(*each) for each in ledger.schedule)
+        return p.Summary(
+            ready=len(ledger.ready),
+            delayed=len(ledger.delayed),
+            leased=len(ledger.leased),
+            buffered=ledger.buffered,
+            put=ledger.added,
+            delivered=ledger.delivered,
+            acked=ledger.acked,
+            released=ledger.released,
+            expired=ledger.expired,
+            cancelled=ledger.cancelled,
+            dead=ledger.dead,
+            dropped=ledger.dropped,
+            superseded=ledger.superseded,
+            oldest_ready_age=None if since is None else self.now - since,
+            tenants=counts,
+        )
+
+    # Waiting
+
+    def _wait(self, process: str, operation: p.Operation) -> p.Answer:
+        match operation:
+            case p.Wake():
+                self._pass_on(operation.want)
+                return p.Done()
+            case p.Unpark():
+                for park in operation.parks:
+                    if self.parks.has(park, process):
+                        self.parks.pop(park)
+                return p.Done()
+            case p.Parked():
+                gone: list[Want] = []
+                for park in operation.parks:
+                    stands = self.parks.has(park, process)
+                    if stands and self._is_overlooked(park.want, operation.places):
+                        self.parks.pop(park)
+                        stands = False
+                    if not stands:
+                        gone.append(park.want)
+                return p.Found(tuple(gone))
+            case p.Join():
+                park = Park(Want("drained"), operation.stamp)
+                if self.total and not self.parks.has(park, process):
+                    park = self._park(Want("drained"), process)
+                return p.Remaining(self.total, park.stamp)
+            case _:
+                raise AssertionError(operation)
+
+    def _park(self, want: Want, process: str) -> Park:
+        heard, silent = self._backend.heard, self.now - _STALE
+        self.parks.drop({each for each in self.parks.processes() if heard[each] < silent})
+        return self.parks.add(want, process)
+
+    def _is_overlooked(self, want: Want, places: int) -> bool:
+        """Whether there has been for long what somebody waits for."""
+        ledger = self.ledger
+        if want.kind == "room":
+            return ledger.waiting + places <= self.max_size
+        kind = want.kind.split()[0]
+        item = None
+        if kind == "any":
+            item = self._next()
+        elif kind == "key" and ledger.claimable(cast("Key", want.name)):
+            item = ledger.ready[cast("Key", want.name)]
+        elif kind in ("own", "steal"):
+            item = self._next_of(want.name)
+        return item is not None and (item.since or 0.0) < self.now - _OVERLOOKED
+
+    def _next(self) -> Held | None:
+        if self.ledger.schedule is not None:
+            return self.ledger.schedule.next()
+        assert self.ledger.line is not None
+        return self.ledger.line.first() if self.ledger.ready else None
+
+    def _next_of(self, tenant: Any) -> Held | None:
+        if self.ledger.schedule is not None:
+            return self.ledger.schedule.next_of((tenant,))
+        return self._next() if tenant is None else None
+
+    def slots(self) -> dict[str | None, int]:
+        """How many items of each tenant can be claimed."""
+        schedule = self.ledger.schedule
+        if schedule is None:
+            return {None: len(self.ledger.ready)}
+        slots: dict[str | None, int] = {}
+        for tenant, ready, leased in schedule:
+            cap = schedule.tenant(tenant).max_in_flight
+            slots[tenant] = ready if cap is None else max(0, min(ready, cap - leased))
+        return slots
+
+    # Waking
+
+    def wake_all(self, before: _Before, *, has_put: bool) -> None:
+        """Wake all who are to be woken for what an operation has done."""
+        ledger = self.ledger
+        came = [item for key, item in ledger.ready.items() if before.ready.get(key) is not item]
+        for item in came:
+            self._wake_for(item)
+        for tenant, slots in self.slots().items():
+            more = slots - before.slots.get(tenant, 0)
+            served = sum(item.tenant == tenant for item in came)
+            for _ in range(max(more - served, min(more, len(self._waiting_for_cap(tenant))))):
+                self._wake_for_slot(tenant)
+        if ledger.waiting < before.waiting or has_put:
+            self._wake_for_room()
+        if ledger.drained and not before.drained:
+            while self._wake_one(Want("drained")):
+                pass
+
+    def _waiting_for_cap(self, tenant: str | None) -> list[Want]:
+        want = Want("cap", tenant)
+        return [want] if self.parks.first(want) is not None else []
+
+    def _wake_for(self, item: Held) -> bool:
+        """Wake who may have an item that is ready."""
+        if self._wake_one(Want("key", item.key)):
+            return True
+        return self._next_of(item.tenant) is not None and self._wake_for_tenant(item.tenant)
+
+    def _wake_for_tenant(self, tenant: str | None) -> bool:
+        return (
+            self._wake_one(Want("any"), Want("own", tenant))
+            or self._wake_one(Want("steal", tenant))
+            or self._wake_one(Want("any more"), Want("own more", tenant))
+            or self._wake_one(Want("steal more", tenant))
+        )
+
+    def _wake_for_slot(self, tenant: str | None) -> bool:
+        """A tenant may have come under its cap."""
+        item = self._next_of(tenant)
+        return item is not None and (self._wake_one(Want("cap", tenant)) or self._wake_for(item))
+
+    def _wake_for_room(self) -> None:
+        if self.ledger.waiting < self.max_size:
+            self._wake_one(Want("room"))
+
+    def wake_next(self) -> None:
+        """Wake somebody for what is left; for another item, if nobody waits for the next one."""
+        item = self._next()
+        if item is None or self._wake_for(item) or self.ledger.schedule is None:
+            return
+        for want in self.parks.wants():
+            named = want.kind.split()[0] in ("own", "steal")
+            if named and self._next_of(want.name) and self._wake_for_tenant(cast("Any", want.name)):
+                return
+
+    def _pass_on(self, want: Want) -> None:
+        """Wake somebody else for what one was woken for who does not want it any more."""
+        match want.kind:
+            case "any" | "any more":
+                self.wake_next()
+            case "key":
+                item = self.ledger.ready.get(cast("Key", want.name))
+                if item is not None:
+                    self._wake_for(item)
+            case "room":
+                self._wake_for_room()
+            case "drained":
+                pass
+            case _:
+                self._wake_for_slot(cast("Any", want.name))
+
+    def _wake_one(self, *wants: Want) -> bool:
+        """Wake who has been parked for longest under one of these; False: nobody hears it."""
+        while True:
+            firsts = [(self.parks.first(want), want) for want in wants]
+            parks = [Park(want, stamp) for stamp, want in firsts if stamp is not None]
+            if not parks:
+                return False
+            first = min(parks, key=lambda park: park.stamp)
+            if self._backend.tell(self.parks.pop(first), p.Woken(self.name, first.want)):
+                return True
+
+
+def _delivery(item: Held) -> p.Delivery:
+    return p.Delivery(
+        key=item.key,
+        body=item.value,
+        token=item.token,
+        priority=item.priority,
+        tenant=item.tenant,
+        deliveries=item.deliveries,
+        cancellations=item.cancellations,
+    )
