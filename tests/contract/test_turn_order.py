@@ -20,7 +20,9 @@ PLANS = {
 }
 
 
-async def claim(queue: Queue, *, key: str | None = None, **options: Any) -> Lease[str, object] | None:
+async def claim(
+    queue: Queue, *, key: str | None = None, **options: Any
+) -> Lease[str, object] | None:
     try:
         if key is not None:
             return (await queue.take(key, timeout=0))[2]

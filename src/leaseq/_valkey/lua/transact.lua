@@ -1,7 +1,7 @@
 -- Transactions: several steps on several queues, all or none.
 --
 -- All steps are planned before the first is taken: an outlook follows each key that they touch, as
--- outlook.py has it. What an outlook had no objection to cannot fail. Everything that failed is told,
+-- plan.py has it. What an outlook had no objection to cannot fail. Everything that failed is told,
 -- three values each: which step, why, and what there is to say about it.
 
 local transacting = lazily(function()
