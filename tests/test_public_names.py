@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from leaseq import (
     MemoryBroker,
     Transaction,
 )
+from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
 # Objects
 
@@ -45,6 +48,9 @@ QUEUE = LeasedKeyQueue[str, int]()
 QUEUE.put_nowait("a", 1)
 _, _, LEASE = QUEUE.get_nowait()
 
+ENGINE: Any = SimpleNamespace(name="q")
+BROKER = ValkeyBroker(ValkeyUrl.parse("valkey://localhost"))
+
 TWINS = named(
     "put_nowait put_many_nowait get_nowait take_nowait ack_nowait release_nowait reject_nowait "
     "extend_nowait drain_nowait"
@@ -58,6 +64,9 @@ OBJECTS = {
     "LeasedKeyQueue": Public(QUEUE, LeasedQueue, TWINS | {"name", "dead_letters"}),
     "MemoryBroker": Public(MemoryBroker(), Broker),
     "MemoryTransaction": Public(MemoryBroker().transaction(), Transaction),
+    "ValkeyBroker": Public(BROKER, Broker),
+    "RemoteQueue": Public(RemoteQueue(ENGINE), LeasedQueue, named("name")),
+    "RemoteTransaction": Public(BROKER.transaction(), Transaction),
     "Lease": Public(Lease(QUEUE, "a", 1), None, OF_A_LEASE),
     "Lease of LeasedKeyQueue": Public(LEASE, None, OF_A_LEASE),
     "LeaseBatch": Public(LeaseBatch([LEASE]), None, named("ack release reject lost")),
@@ -82,7 +91,11 @@ def test_an_object_shows_the_names_of_its_contract_and_those_that_are_documented
 @pytest.mark.parametrize("name", OBJECTS)
 def test_an_object_says_that_it_is_of_a_public_module(name: str) -> None:
     parts = type(OBJECTS[name].of).__module__.split(".")
-    private = {"Lease of LeasedKeyQueue", "MemoryTransaction"}  # made by a call, never by name
+    private = {
+        "Lease of LeasedKeyQueue",
+        "MemoryTransaction",
+        "RemoteTransaction",
+    }  # made by a call, never by name
     assert name in private or not any(part.startswith("_") for part in parts)
 
 
@@ -115,7 +128,7 @@ MODULES = {
     "leaseq.testing": named(
         "Operation Scenario VirtualEventLoop advance cancel_sweep virtual_backend"
     ),
-    "leaseq.valkey": named("ValkeyBroker ValkeyQueue ValkeyUrl"),
+    "leaseq.valkey": named("RemoteQueue ValkeyBroker ValkeyUrl"),
 }
 """Every module without an underscore, and its `__all__`."""
 

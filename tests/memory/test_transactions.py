@@ -294,3 +294,24 @@ async def test_thousands_of_items_are_handed_over_and_none_is_lost_or_doubled(
             statistics = await queue.statistics()
             assert (statistics.ready, statistics.leased) == (0, 0)
             assert (statistics.acked, statistics.put) == (items, items)
+
+
+class BrokenRetry(Retry):
+    """A policy that cannot say how long an item rests."""
+
+    def delay(self, deliveries: int) -> float:
+        raise ArithmeticError
+
+
+@pytest.mark.anyio
+async def test_a_policy_that_raises_does_so_before_the_first_step_is_done() -> None:
+    async with MemoryBroker() as broker:
+        queue = await broker.queue("orders", retry=BrokenRetry())
+        await queue.put("a", 1)
+        _, _, lease = await queue.get()
+        with pytest.raises(ArithmeticError):
+            async with broker.transaction() as tx:
+                tx.put(queue, "b", 1)
+                tx.release(lease)
+        assert await queue.available_keys() == set()
+        assert lease.ended is None

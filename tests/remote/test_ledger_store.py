@@ -166,7 +166,7 @@ def test_a_full_queue_parks_the_producer_and_wakes_it_for_room() -> None:
     place = Place(max_size=1)
     place.do("a", put("x"))
     assert place.do("b", put("y")).places == 1
-    assert place.do("b", put("y", "z")) == p.NeverFits()
+    assert place.do("b", put("y", "z")) == p.NeverFits(2)
     [(key, token)] = claimed(place.do("a", claim()))
     assert place.woken() == ["b"]
     place.do("a", p.Ack(QUEUE, key, token))

@@ -461,6 +461,23 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.serve([item.key for item in ended], [item.tenant for item in ended])
         self.strict = True
 
+    @precondition(lambda self: self.model.holds)
+    @rule()
+    def release_all(self) -> None:
+        theirs = []
+        for hold in self.model.holds:
+            extra = self.items[hold.token].extra
+            if extra is not None and extra.consumer == "somebody":
+                theirs.append(hold)
+        items = [self.items.pop(hold.token) for hold in theirs]
+        assert self.ledger.revoke("somebody", self.now) == items
+        for hold, item in zip(theirs, items, strict=True):
+            self.model.revoke(hold, self.now)
+            self.ended.append((item, "lost", _seen_leased(item)))
+        self.strict = False
+        self.serve([item.key for item in items], [item.tenant for item in items])
+        self.strict = True
+
     @precondition(lambda self: len(self.model.holds) > 3)
     @rule()
     def close(self) -> None:

@@ -38,6 +38,7 @@ leased = st.builds(
     after=st.none() | successors,
 )
 rests = st.sampled_from([0.0, 4.0])
+unhurried = settings(deadline=None, derandomize=True)
 
 
 def ends(item: ItemRecord[int], rest: float) -> list[Moved[int]]:
@@ -60,6 +61,7 @@ def test_every_move_has_a_name_of_its_own() -> None:
     assert [move.name for move in MOVES.values()] == [*MOVES]
 
 
+@unhurried
 @given(leased, rests)
 def test_whatever_ends_a_lease_the_item_or_its_successor_waits(
     item: ItemRecord[int], rest: float
@@ -83,6 +85,7 @@ def test_whatever_ends_a_lease_the_item_or_its_successor_waits(
         assert moved.counts == moved.move.counts
 
 
+@unhurried
 @given(leased, st.sampled_from(["dead", "dropped", "kept"]), rests)
 def test_an_item_that_dies_is_gone_or_rests(
     item: ItemRecord[int], fate: moves.Fate, rest: float
@@ -102,6 +105,7 @@ def test_an_item_that_dies_is_gone_or_rests(
         assert moved.counts == ("expired", fate)
 
 
+@unhurried
 @given(
     st.builds(
         ItemRecord,

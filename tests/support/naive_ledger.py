@@ -363,6 +363,12 @@ class Model:
         else:
             self.go_back(hold, now, None, self.retry.delay(job.deliveries))
 
+    def revoke(self, hold: Hold, now: float) -> None:
+        """Its consumer is gone: as if the lease had expired."""
+        self.expire(hold, now)
+        self.events.remove("expired")
+        self.events.append("released")
+
     def reject(self, hold: Hold, now: float) -> None:
         self.die(hold.job, hold, now, "bad", None)
 

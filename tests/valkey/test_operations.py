@@ -185,7 +185,7 @@ def words_of(operation: Operation) -> list[bytes]:
                 },
             ),
             b'declare 1 q {"max_size":5,"dead_letters":"d","dedupe_for":null,'
-            b'"tenants":{"x":[2,4],"y":[1.0,null]},"max_deliveries":3,'
+            b'"tenants":{"x":[2.0,4],"y":[1.0,null]},"max_deliveries":3,'
             b'"backoff":[1.0,2.0,null,null]} d 5 3 1000000 2.0 3150000000000000 0 '
             b"3150000000000000 2 =x 2.0 4 =y 1.0 -1",
         ),
@@ -223,7 +223,7 @@ def test_the_answers_to_a_put_are_told_apart() -> None:
     assert read(protocol.Put, b"ok", b"a", b"r", b"u") == protocol.PutDone(outcomes)
     assert read(protocol.Put, b"full", 3) == protocol.Full(3)
     assert read(protocol.Put, b"full", 3, 99) == protocol.Full(3, 99)
-    assert read(protocol.Put, b"never") == protocol.NeverFits()
+    assert read(protocol.Put, b"never", 3) == protocol.NeverFits(3)
     assert read(protocol.Put, b"error", b"in_flight", 2) == protocol.PutRefused(1, "in flight")
     refused = protocol.PutRefused(0, "tenant", "x")
     assert read(protocol.Put, b"error", b"tenant", 1, b"=x") == refused

@@ -120,11 +120,6 @@ class Served(Model):
             self.since = None
         return expired
 
-    def revoke(self, hold: Hold, now: float) -> None:
-        self.expire(hold, now)
-        self.events.remove("expired")
-        self.events.append("released")
-
 
 @dataclass(eq=False)
 class Consumer:
