@@ -105,7 +105,7 @@ def test_every_block_of_the_page_runs(
 def test_no_block_of_the_page_escapes(page: Path) -> None:
     text = page.read_text()
     fences = FENCE.findall(text)
-    assert set(fences[::2]) <= {"python", "sh", "text"}
+    assert set(fences[::2]) <= {"mermaid", "python", "sh", "text"}
     assert set(fences[1::2]) <= {""}
     assert fences.count("python") == len(BLOCK.findall(text))
 
