@@ -10,77 +10,86 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from leaseq import LeasedKeyQueue, LeaseLostError, QueueClosedError
+from leaseq._memory.engine import Engine
 from leaseq.testing import Operation, Scenario, cancel_sweep
 
 pytestmark = pytest.mark.anyio
 
 Queue = LeasedKeyQueue[str, int]
-HistoryEntry = list[str]
-Consumer = Callable[[Queue, HistoryEntry], Awaitable[object]]
+Done = list[str]
+Consumer = Callable[[Queue, Done], Awaitable[object]]
+
+
+class ForgetfulEngine(Engine[str, int]):
+    __slots__ = ()
+
+    def _leave_line(self, waiter: Any) -> None:
+        if waiter.item is None:
+            self.waiters.drop(waiter)
 
 
 class ForgetfulQueue(LeasedKeyQueue[str, int]):
     """A queue that does not take back what it has handed to a waiter that is cancelled."""
 
-    def _withdraw(self, waiter: Any) -> None:
-        if waiter.item is None:
-            self._waiters.drop(waiter)
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine.__class__ = ForgetfulEngine
 
 
 # What consumers do
 
 
-async def get(queue: Queue, done: HistoryEntry) -> None:
+async def get(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get()
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def get_with_timeout(queue: Queue, done: HistoryEntry) -> None:
+async def get_with_timeout(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get(timeout=3600)
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def take(queue: Queue, done: HistoryEntry) -> None:
+async def take(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.take("a")
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def take_with_timeout(queue: Queue, done: HistoryEntry) -> None:
+async def take_with_timeout(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.take("a", timeout=3600)
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def lease_next(queue: Queue, done: HistoryEntry) -> None:
+async def lease_next(queue: Queue, done: Done) -> None:
     async with queue.lease() as lease:
         await checkpoint()
         await checkpoint()
         done.append(lease.key)
 
 
-async def lease_key(queue: Queue, done: HistoryEntry) -> None:
+async def lease_key(queue: Queue, done: Done) -> None:
     async with queue.lease(key="a") as lease:
         await checkpoint()
         done.append(lease.key)
 
 
-async def lease_with_timeout(queue: Queue, done: HistoryEntry) -> None:
+async def lease_with_timeout(queue: Queue, done: Done) -> None:
     async with queue.lease(timeout=3600) as lease:
         await checkpoint()
         done.append(lease.key)
 
 
-async def get_then_lease(queue: Queue, done: HistoryEntry) -> None:
+async def get_then_lease(queue: Queue, done: Done) -> None:
     _, _, lease = await queue.get()
     async with lease:
         await checkpoint()
         done.append(lease.key)
 
 
-async def iterate(queue: Queue, done: HistoryEntry) -> None:
+async def iterate(queue: Queue, done: Done) -> None:
     async for lease in queue:
         async with lease:
             await checkpoint()
@@ -103,7 +112,7 @@ each_that_waits = pytest.mark.parametrize(
 # The account
 
 
-def check(queue: Queue, done: HistoryEntry, put: list[str]) -> None:
+def check(queue: Queue, done: Done, put: list[str]) -> None:
     left = [key for key, _ in queue.drain_nowait()]
     assert sorted(done + left) == sorted(put)
     assert repr(queue).endswith("0 ready, 0 leased>")
@@ -120,7 +129,7 @@ def one_consumer(queue_type: type[Queue], consume: Consumer, **options: float) -
 
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = queue_type()
 
         async def produce() -> None:
@@ -157,7 +166,7 @@ async def test_what_a_cancelled_consumer_leaves_goes_to_those_who_wait(
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
 
         async def produce() -> None:
@@ -179,7 +188,7 @@ async def test_what_a_cancelled_consumer_leaves_goes_to_those_who_wait(
         check(queue, done, ["a", "b"])
         assert sorted(done) == ["a", "b"]
 
-    async def consume_or_be_late(queue: Queue, done: HistoryEntry) -> None:
+    async def consume_or_be_late(queue: Queue, done: Done) -> None:
         with suppress(QueueClosedError):
             await consume(queue, done)
 
@@ -191,7 +200,7 @@ async def test_of_many_consumers_a_cancelled_one_takes_nothing_from_the_others(
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
 
         async def produce() -> None:
@@ -223,7 +232,7 @@ async def test_a_consumer_cancelled_while_its_item_is_released_loses_nothing(
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
         queue.put_nowait("a", 1)
 
@@ -248,7 +257,7 @@ async def test_a_consumer_cancelled_while_its_queue_is_closed_loses_nothing(
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
 
         async def produce_and_close() -> None:
@@ -276,7 +285,7 @@ async def test_a_cancelled_producer_has_put_all_or_nothing(
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
         put: list[str] = []
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue(fast_acquire=fast_acquire)
 
         async def produce() -> None:
@@ -300,7 +309,7 @@ async def test_a_cancelled_producer_has_put_all_or_nothing(
 async def test_a_cancelled_join_leaves_the_others_who_join(native: bool) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
         queue.put_nowait("a", 1)
 
@@ -317,7 +326,7 @@ async def test_a_cancelled_join_leaves_the_others_who_join(native: bool) -> None
 async def test_a_body_cancelled_while_its_lease_expires_loses_nothing(native: bool) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue(default_lease_timeout=10)
         queue.put_nowait("a", 1)
 
@@ -348,7 +357,7 @@ async def test_a_body_cancelled_while_its_lease_expires_loses_nothing(native: bo
 async def test_a_timekeeper_can_be_started_again_wherever_it_was_cancelled(native: bool) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
         queue.put_nowait("a", 1)
 

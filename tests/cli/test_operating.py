@@ -220,7 +220,7 @@ def test_one_queue_is_told_of_at_length(use: Use) -> None:
     use(fill)
     output = invoke("info", "orders").output
     assert "4 put, 3 delivered, 2 released, 2 dead" in output
-    for text in ("acme", "globex", "order-3", "worker-1", "never"):
+    for text in ("acme", "globex", "order-2", "worker-1", "never"):
         assert text in output
 
 
@@ -229,9 +229,9 @@ def test_one_queue_is_told_of_for_scripts(use: Use) -> None:
     info = said("info", "orders")
     assert info["statistics"]["put"] == 4
     assert "getters" not in info["statistics"]
-    assert {"tenant": "globex", "ready": 0, "leased": 1} in info["statistics"]["tenants"]
+    assert {"tenant": "acme", "ready": 0, "leased": 1} in info["statistics"]["tenants"]
     (lease,) = info["leases"]
-    assert (lease["key"], lease["consumer"], lease["left"]) == ("order-3", "worker-1", None)
+    assert (lease["key"], lease["consumer"], lease["left"]) == ("order-2", "worker-1", None)
 
 
 def test_long_lists_are_cut_and_say_so(use: Use) -> None:
@@ -565,10 +565,10 @@ def test_a_name_that_no_queue_can_have_is_a_matter_of_usage(use: Use, command: s
 
 def test_what_the_queue_refuses_is_told(use: Use) -> None:
     use(fill)
-    other = invoke("put", "orders", "order-2", "1", "--tenant", "globex")
+    other = invoke("put", "orders", "order-3", "1", "--tenant", "acme")
     assert other.exit_code == 1
-    assert "is there for the tenant 'acme': leave --tenant out" in other.stderr
-    leased = invoke("put", "orders", "order-3", "1", "--if-in-flight", "reject")
+    assert "is there for the tenant 'globex': leave --tenant out" in other.stderr
+    leased = invoke("put", "orders", "order-2", "1", "--if-in-flight", "reject")
     assert leased.exit_code == 1
     assert "is leased: --if-in-flight buffer puts it after that" in leased.stderr
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 Queue = LeasedKeyQueue[str, int]
 Letters = LeasedKeyQueue[str, DeadLetter[str, int]]
-HistoryEntry = list[str]
+Done = list[str]
 
 
 class LeakyRoom(Capacity[Event]):
@@ -38,7 +38,7 @@ class LeakyRoom(Capacity[Event]):
         return True
 
 
-def check(queue: Queue, done: HistoryEntry, put: HistoryEntry) -> None:
+def check(queue: Queue, done: Done, put: Done) -> None:
     left = [key for key, _ in queue.drain_nowait()]
     assert sorted(done + left) == sorted(put)
     assert repr(queue).endswith("0 ready, 0 leased>")
@@ -53,7 +53,7 @@ async def others_run() -> None:
         await checkpoint()
 
 
-async def work(queue: Queue, done: HistoryEntry) -> None:
+async def work(queue: Queue, done: Done) -> None:
     """Do what comes, until the queue is shut down."""
     async for lease in queue:
         async with lease:
@@ -64,29 +64,29 @@ async def work(queue: Queue, done: HistoryEntry) -> None:
 # Capacity
 
 
-async def put_one(queue: Queue, put: HistoryEntry) -> None:
+async def put_one(queue: Queue, put: Done) -> None:
     await queue.put("b", 1)
     put.append("b")
 
 
-async def put_with_tenant(queue: Queue, put: HistoryEntry) -> None:
+async def put_with_tenant(queue: Queue, put: Done) -> None:
     await queue.put("b", 1, tenant="ann", priority=5)
     put.append("b")
 
 
-async def put_many(queue: Queue, put: HistoryEntry) -> None:
+async def put_many(queue: Queue, put: Done) -> None:
     await queue.put_many({"b": 1, "c": 1})
     put.extend("bc")
 
 
-async def put_more_than_there_is_room(queue: Queue, put: HistoryEntry) -> None:
+async def put_more_than_there_is_room(queue: Queue, put: Done) -> None:
     for key in "bcd":
         await queue.put(key, 1)
         put.append(key)
 
 
 def one_producer(
-    produce: Callable[[Queue, HistoryEntry], Awaitable[object]],
+    produce: Callable[[Queue, Done], Awaitable[object]],
     room: type[Capacity[Event]] = Capacity,
     *,
     fast_acquire: bool = False,
@@ -95,8 +95,8 @@ def one_producer(
 
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        put: HistoryEntry = ["x", "y"]
-        done: HistoryEntry = []
+        put: Done = ["x", "y"]
+        done: Done = []
         queue = Queue(max_size=2, fast_acquire=fast_acquire)
         queue._engine.capacity = room(2)
         queue.put_many_nowait({"x": 1, "y": 1})
@@ -141,7 +141,7 @@ each_producer = pytest.mark.parametrize(
 @each_producer
 @pytest.mark.parametrize("fast_acquire", [False, True])
 async def test_a_producer_cancelled_while_places_are_handed_over_loses_none(
-    produce: Callable[[Queue, HistoryEntry], Awaitable[object]], fast_acquire: bool, native: bool
+    produce: Callable[[Queue, Done], Awaitable[object]], fast_acquire: bool, native: bool
 ) -> None:
     scenario = one_producer(produce, fast_acquire=fast_acquire)
     assert await cancel_sweep(scenario, native=native) > 3
@@ -157,7 +157,7 @@ async def test_a_producer_cancelled_while_its_queue_is_shut_down_has_put_nothing
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue(max_size=1)
         queue.put_nowait("a", 1)
 
@@ -183,31 +183,31 @@ async def test_a_producer_cancelled_while_its_queue_is_shut_down_has_put_nothing
 # Tenants
 
 
-async def get_anybodys(queue: Queue, done: HistoryEntry) -> None:
+async def get_anybodys(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get()
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def get_own(queue: Queue, done: HistoryEntry) -> None:
+async def get_own(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get(tenants=["ann"])
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def get_own_or_steal(queue: Queue, done: HistoryEntry) -> None:
+async def get_own_or_steal(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get(tenants=["eve", "ann"], steal_from=["bob"])
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def take_at_the_cap(queue: Queue, done: HistoryEntry) -> None:
+async def take_at_the_cap(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.take("ann2")
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def lease_own(queue: Queue, done: HistoryEntry) -> None:
+async def lease_own(queue: Queue, done: Done) -> None:
     async with queue.lease(tenants=["ann", "bob"]) as lease:
         await checkpoint()
         done.append(lease.key)
@@ -217,13 +217,13 @@ async def lease_own(queue: Queue, done: HistoryEntry) -> None:
     "consume", [get_anybodys, get_own, get_own_or_steal, take_at_the_cap, lease_own]
 )
 async def test_a_consumer_of_some_tenants_that_is_cancelled_loses_and_doubles_nothing(
-    consume: Callable[[Queue, HistoryEntry], Awaitable[object]], native: bool
+    consume: Callable[[Queue, Done], Awaitable[object]], native: bool
 ) -> None:
     items = ["ann0", "ann1", "ann2", "bob0"]
 
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue(tenants={"ann": Tenant(max_in_flight=1)})
         queue.put_many_nowait({"ann0": 1, "ann1": 1, "ann2": 1}, tenant="ann")
         _, _, lease = queue.get_nowait()
@@ -254,26 +254,26 @@ async def test_a_consumer_of_some_tenants_that_is_cancelled_loses_and_doubles_no
 # Time
 
 
-async def get_what_falls_due(queue: Queue, done: HistoryEntry) -> None:
+async def get_what_falls_due(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.get()
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def take_what_falls_due(queue: Queue, done: HistoryEntry) -> None:
+async def take_what_falls_due(queue: Queue, done: Done) -> None:
     key, _, lease = await queue.take("b")
     done.append(key)
     queue.ack_nowait(lease)
 
 
-async def get_within_the_delay(queue: Queue, done: HistoryEntry) -> None:
+async def get_within_the_delay(queue: Queue, done: Done) -> None:
     with suppress(TimeoutError):
         key, _, lease = await queue.get(timeout=10)
         done.append(key)
         queue.ack_nowait(lease)
 
 
-async def lease_what_falls_due(queue: Queue, done: HistoryEntry) -> None:
+async def lease_what_falls_due(queue: Queue, done: Done) -> None:
     async with queue.lease() as lease:
         await checkpoint()
         done.append(lease.key)
@@ -285,11 +285,11 @@ async def lease_what_falls_due(queue: Queue, done: HistoryEntry) -> None:
     [get_what_falls_due, take_what_falls_due, get_within_the_delay, lease_what_falls_due],
 )
 async def test_a_consumer_cancelled_while_items_fall_due_loses_and_doubles_nothing(
-    consume: Callable[[Queue, HistoryEntry], Awaitable[object]], native: bool
+    consume: Callable[[Queue, Done], Awaitable[object]], native: bool
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue()
         async with create_task_group() as tg:
             await tg.start(queue.run)
@@ -309,7 +309,7 @@ async def test_a_body_cancelled_while_its_item_rests_and_comes_back_loses_nothin
 ) -> None:
     @asynccontextmanager
     async def scenario() -> AsyncGenerator[Operation]:
-        done: HistoryEntry = []
+        done: Done = []
         queue = Queue(retry=Retry(backoff=Backoff(10, seed=1)))
 
         async def fail_and_try_again() -> None:
@@ -361,7 +361,7 @@ async def test_an_item_whose_consumer_is_cancelled_as_it_dies_is_in_one_place(
     async def scenario() -> AsyncGenerator[Operation]:
         letters = Letters()
         queue = Queue(dead_letters=letters, retry=Retry(max_deliveries=1), name="pages")
-        read: HistoryEntry = []
+        read: Done = []
         leases: list[object] = []
 
         async def produce() -> None:
@@ -400,7 +400,7 @@ async def test_a_reader_of_letters_that_is_cancelled_as_one_comes_loses_none(
     async def scenario() -> AsyncGenerator[Operation]:
         letters = Letters()
         queue = Queue(dead_letters=letters, name="pages")
-        read: HistoryEntry = []
+        read: Done = []
 
         async def die_and_come_back() -> None:
             await others_run()
@@ -439,7 +439,7 @@ async def test_an_item_whose_last_lease_expires_as_its_body_is_cancelled_is_in_o
             default_lease_timeout=10,
             name="pages",
         )
-        done: HistoryEntry = []
+        done: Done = []
 
         async def consume() -> None:
             with suppress(LeaseLostError):

@@ -351,13 +351,6 @@ def test_a_key_or_a_name_of_another_type_is_refused(operation: Operation) -> Non
         store().check(operation)
 
 
-def test_options_that_a_queue_cannot_have_are_refused() -> None:
-    for options in ({"max_size": 0}, {"history": -1}, {"dedupe_for": -1.0}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            store().check(protocol.Declare(QUEUE, options))  # type: ignore[arg-type]
-    store().check(protocol.Declare(QUEUE, {}))
-
-
 def test_what_the_user_may_not_do_is_refused_by_the_operation() -> None:
     check = store("zpopmin", "unlink").check
     check(put_of())
