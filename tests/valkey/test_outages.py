@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, sleep
-from tests.remote.mishaps import Call, Outage, calls_go_through, eventually
+from tests.remote.mishaps import Call, Outage, eventually, exchanges_go_through
 from tests.servers import Server
 from tests.valkey.engine import Valkey
 
@@ -89,7 +89,7 @@ async def test_all_who_wait_go_on_by_themselves_after_an_outage(
                 users.start_soon(noted, "take", take())
                 users.start_soon(noted, "put", small.put("b", 1))
                 users.start_soon(noted, "join", small.join())
-                await eventually(lambda: len(small._putters) == 1 and queue._waiters.total == 2)
+                await eventually(lambda: len(small._engine._putters) == 1 and queue._engine._waiters.total == 2)
                 with Outage(broker, error, is_done=is_done).begun() as outage:
                     users.start_soon(noted, "ack", lease.ack())
                     users.start_soon(noted, "puts", put())
@@ -176,7 +176,7 @@ async def test_nothing_is_lost_or_in_two_hands_though_calls_are_lost_and_late(
             )
             for broker in brokers:
                 await tg.start(broker.run)
-                ways.enter_context(calls_go_through(broker, shift.way))
+                ways.enter_context(exchanges_go_through(broker, shift.way))
             there = [await broker.queue("work") for broker in brokers]
             for handle in there[2:]:
                 for _ in range(3):
