@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 from anyio import create_task_group, fail_after
-from tests.remote.mishaps import cut_off, lossy, replies_lost
+from tests.remote.mishaps import cut_off, dispatcher_of, lossy, replies_lost
 from tests.servers import Server
 from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
 from tests.valkey.engine import store_of
@@ -205,9 +205,10 @@ async def test_who_gives_up_is_told_whether_it_may_have_been_done(
         async with (
             wire.listening(f"?request_timeout=0.1&prefix={prefix}") as url,
             looking(shared_server, prefix) as other,
-            broker_on(url, patience=0.05) as broker,
+            broker_on(url) as broker,
         ):
             scene = await Scene().set(broker)
+            broker._patience = dispatcher_of(broker)._patience = 0.05
             wire.plan(Fault(call.word.encode(), side, at, "end"))
             with pytest.raises(ServerUnavailableError) as caught:
                 await call.make(scene)
