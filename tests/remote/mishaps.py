@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 from unittest.mock import patch
 
 import anyio
@@ -13,6 +13,7 @@ import anyio
 from leaseq._core.errors import ServerUnavailableError
 from leaseq._remote.broker import RemoteBroker
 from leaseq._remote.dispatcher import Dispatcher
+from leaseq._remote.protocol import Batch, Operation, Reply
 from leaseq._remote.queue import RemoteQueue
 
 Call = Callable[..., Awaitable[Any]]
@@ -118,6 +119,86 @@ def slow(client: Client, seconds: float) -> Iterator[None]:
         yield
 
 
+class Outage:
+    """A store that is away, or unwilling: a broker's exchanges fail, until it is over.
+
+    Args:
+        client: Whose exchanges.
+        error: Makes the error with which they fail.
+        is_done: Whether they are done all the same.
+
+    Attributes:
+        failed: How many exchanges have failed.
+    """
+
+    def __init__(
+        self, client: Client, error: Callable[[], Exception], *, is_done: bool = False
+    ) -> None:
+        self._client = client
+        self._error = error
+        self._is_done = is_done
+        self._is_over = False
+        self._again = anyio.Event()
+        self.failed = 0
+
+    async def noticed(self, times: int) -> None:
+        """Wait until so many exchanges have failed."""
+        while self.failed < times:
+            await self._again.wait()
+
+    def end(self) -> None:
+        """Let exchanges through again."""
+        self._is_over = True
+
+    @contextmanager
+    def begun(self) -> Iterator[Outage]:
+        """Have exchanges fail; over at the end at the latest."""
+
+        def way(call: Call) -> Call:
+            async def failing(*args: Any) -> Any:
+                if self._is_over:
+                    return await call(*args)
+                if self._is_done:
+                    await call(*args)
+                self.failed += 1
+                self._again.set()
+                self._again = anyio.Event()
+                raise self._error()
+
+            return failing
+
+        with exchanges_go_through(self._client, way):
+            yield self
+
+
+def connection_lost() -> ServerUnavailableError:
+    """The error of an exchange that may have been done."""
+    return ServerUnavailableError("the connection was lost", in_doubt=True)
+
+
+def lossy(fates: Sequence[bool], lost: list[object]) -> Callable[[Call], Call]:
+    """Lose replies of calls, or the calls: the way that they go.
+
+    Args:
+        fates: For each call in turn, whether it is done before its reply is lost. Those after it
+            go through.
+        lost: Takes the replies that were lost.
+    """
+    left = iter(fates)
+
+    def way(call: Call) -> Call:
+        async def losing(*args: Any) -> Any:
+            is_done = next(left, None)
+            if is_done is None:
+                return await call(*args)
+            lost.append(await call(*args) if is_done else None)
+            raise connection_lost()
+
+        return losing
+
+    return way
+
+
 @contextmanager
 def replies_lost(client: Client, fates: Sequence[bool]) -> Iterator[list[object]]:
     """Lose the replies of exchanges that are done, or the exchanges, as these say.
@@ -130,34 +211,33 @@ def replies_lost(client: Client, fates: Sequence[bool]) -> Iterator[list[object]
     Gives the list of the replies that were lost.
     """
     lost: list[object] = []
-    left = iter(fates)
-
-    def way(call: Call) -> Call:
-        async def lossy(*args: Any) -> Any:
-            is_done = next(left, None)
-            if is_done is None:
-                return await call(*args)
-            lost.append(await call(*args) if is_done else None)
-            raise ServerUnavailableError("the connection was lost", in_doubt=True)
-
-        return lossy
-
-    with exchanges_go_through(client, way):
+    with exchanges_go_through(client, lossy(fates, lost)):
         yield lost
 
 
 @contextmanager
-def cut_off(client: Client, *, first_is_done: bool = True) -> Iterator[None]:
-    """No exchange has a reply; the first is done in the store all the same."""
-    is_first = True
+def cut_off(
+    client: Client, at: type[Operation] = Operation, *, is_done: bool = True
+) -> Iterator[None]:
+    """Lose all replies, from the first exchange on that has an operation of some kind.
+
+    Args:
+        client: Whose exchanges.
+        at: The kind of the operation; any, unless given.
+        is_done: Whether that first exchange is done in the store all the same; none after it is.
+    """
+    is_cut = False
 
     def way(call: Call) -> Call:
-        async def lost(*args: Any) -> Any:
-            nonlocal is_first
-            if is_first and first_is_done:
-                is_first = False
-                await call(*args)
-            raise ServerUnavailableError("the connection was lost", in_doubt=True)
+        async def lost(batch: Batch) -> Reply:
+            nonlocal is_cut
+            if not is_cut:
+                if not any(isinstance(operation, at) for operation in batch.operations):
+                    return cast("Reply", await call(batch))
+                is_cut = True
+                if is_done:
+                    await call(batch)
+            raise connection_lost()
 
         return lost
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from typing import Any
 
 import anyio
@@ -26,8 +28,20 @@ from tests.remote.mishaps import (
 
 from leaseq import LeaseLostError, PutOutcome, Tenant
 from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
+from leaseq._core.loop import Home
 from leaseq._remote.broker import RemoteBroker
-from leaseq._remote.protocol import LeaseEnded, QueueDeleted, Want, Woken
+from leaseq._remote.dispatcher import Call, Dispatcher
+from leaseq._remote.protocol import (
+    Batch,
+    LeaseEnded,
+    ListQueues,
+    Operation,
+    QueueDeleted,
+    QueueRef,
+    Reply,
+    Want,
+    Woken,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -403,3 +417,57 @@ async def test_what_is_asked_of_a_broker_at_once_is_answered_each(engine: Ledger
                 asking.start_soon(broker.process_expired)
         assert {info.name for info in await broker.list_queues()} == {"a", "b", "c"}
         tg.cancel_scope.cancel()
+
+
+# Tries to reach the store
+
+
+class Gone:
+    """A store that is away, and when it was asked."""
+
+    def __init__(self) -> None:
+        self.tried_at: list[float] = []
+
+    async def exchange(self, batch: Batch) -> Reply:
+        self.tried_at.append(anyio.current_time())
+        raise ServerUnavailableError("no server", in_doubt=False)
+
+    def check(self, operation: Operation) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Idle:
+    """Has nothing to do, and nobody who waits."""
+
+    def expire(self, now: float) -> float:
+        return inf
+
+    def do_due(self, now: float) -> float:
+        return inf
+
+    def claims(self) -> list[Call]:
+        return []
+
+    def heard(self, due: object, events: object, now: float) -> None: ...
+
+    def told(self, event: object) -> None: ...
+
+
+@pytest.mark.virtual_time
+async def test_a_hundred_who_are_cut_off_do_not_come_back_in_one_rush() -> None:
+    gone = Gone()
+
+    async def keep_trying() -> None:
+        one = Dispatcher(gone, Home(), Idle(), patience=10.0)
+        with pytest.raises(ServerUnavailableError):
+            await one.perform(Call(ListQueues(QueueRef("any"))))
+
+    began = anyio.current_time()
+    async with create_task_group() as tg:
+        for _ in range(100):
+            tg.start_soon(keep_trying)
+    later = [when for when in gone.tried_at if when - began > 1.5]
+    assert len(later) > 1000  # they go on trying
+    rush = max(Counter(int(when / 0.05) for when in later).values())
+    assert rush < 40  # of the hundred, in any fifty milliseconds

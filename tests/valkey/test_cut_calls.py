@@ -8,19 +8,22 @@ from __future__ import annotations
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import get_args
+from unittest.mock import patch
 
 import pytest
 from anyio import create_task_group, fail_after
-from tests.remote.mishaps import cut_off, replies_lost
+from tests.remote.mishaps import cut_off, dispatcher_of, lossy, replies_lost
 from tests.servers import Server
 from tests.valkey.calls import CALLS, Call, Scene, outcome, picture
+from tests.valkey.engine import store_of
 from tests.valkey.wire import Fault, Side, Wire
 
 from leaseq._core.errors import ServerUnavailableError
 from leaseq._valkey import scripts
+from leaseq._valkey.operations import OPERATIONS
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +38,9 @@ EDGES: tuple[tuple[Side, float], ...] = (
 
 SOME = ("put", "get", "take", "ack", "release", "transaction", "queue", "redrive", "purge", "peek")
 """Calls of each kind."""
+
+KINDS = {layout.name: kind for kind, layout in OPERATIONS.items()}
+"""The operations of the protocol, by the words by which they are known on the wire."""
 
 
 def test_every_operation_of_the_scripts_is_asked_for() -> None:
@@ -115,6 +121,15 @@ async def check_done_once(server: Server, call: Call, faults: list[Fault]) -> No
                 checks.start_soon(check, fault)
 
 
+@contextmanager
+def handshakes_lost(broker: ValkeyBroker, fates: Sequence[bool]) -> Iterator[list[object]]:
+    """Lose the replies to handshakes, which are no exchanges, as `replies_lost` does to these."""
+    lost: list[object] = []
+    client = store_of(broker)._client
+    with patch.object(client, "script", lossy(fates, lost)(client.script)):
+        yield lost
+
+
 @pytest.mark.usefixtures("skipping")
 @pytest.mark.only("asyncio")
 @pytest.mark.parametrize("name", CALLS)
@@ -129,7 +144,8 @@ async def test_a_call_whose_replies_are_lost_is_done_once(shared_server: Server,
         ):
             scene = await Scene().set(broker)
             await tg.start(broker.run)
-            with replies_lost(broker, [False, True, True]) as lost:
+            losing = handshakes_lost if name == "hello" else replies_lost
+            with losing(broker, [False, True, True]) as lost:
                 assert await outcome(call, scene) == expected
             assert len(lost) == 3
             assert await picture(other) == after
@@ -149,7 +165,7 @@ async def test_who_gives_up_is_told_the_truth_of_it(shared_server: Server, name:
             broker_on(f"{shared_server.url}?prefix={prefix}", patience=0.05) as broker,
         ):
             scene = await Scene().set(broker)
-            with cut_off(broker, call.word, is_done=is_done):
+            with cut_off(broker, KINDS[call.word], is_done=is_done):
                 with pytest.raises(ServerUnavailableError) as caught:
                     await call.make(scene)
                 assert caught.value.in_doubt
@@ -189,9 +205,10 @@ async def test_who_gives_up_is_told_whether_it_may_have_been_done(
         async with (
             wire.listening(f"?request_timeout=0.1&prefix={prefix}") as url,
             looking(shared_server, prefix) as other,
-            broker_on(url, patience=0.05) as broker,
+            broker_on(url) as broker,
         ):
             scene = await Scene().set(broker)
+            broker._patience = dispatcher_of(broker)._patience = 0.05
             wire.plan(Fault(call.word.encode(), side, at, "end"))
             with pytest.raises(ServerUnavailableError) as caught:
                 await call.make(scene)

@@ -1,8 +1,8 @@
-"""Those who use a server that is away for a while, does calls late, or loses replies.
+"""Clients of a server that does calls late, loses replies, or has another time than they.
 
-On time without its idle parts, and with connections that are made to fail here. Servers, nodes and
-processes that do fail are in the modules `test_crashes`, `test_cluster`, `test_nights` and
-`test_soak`, which take minutes.
+On time without its idle parts, and with connections that are made to fail here. What the server has
+no part in is in `tests.remote.test_outages`. Servers, nodes and processes that do fail are in the
+modules `test_crashes`, `test_cluster`, `test_nights` and `test_soak`, which take minutes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, sleep
-from tests.remote.mishaps import Call, Outage, calls_go_through, eventually
+from tests.remote.mishaps import Call, connection_lost, exchanges_go_through
 from tests.servers import Server
 from tests.valkey.engine import Valkey
 
 from leaseq import Backoff, DeadLetter, LeasedQueue, LeaseLostError, Retry
-from leaseq._core.errors import ServerUnavailableError
-from leaseq._valkey.connection import ServerNotReadyError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("skipping")]
 
@@ -36,73 +33,6 @@ async def engine(anyio_backend: object, shared_server: Server) -> AsyncIterator[
     made = Valkey(shared_server.url)
     yield made
     await made.close()
-
-
-def lost() -> Exception:
-    return ServerUnavailableError("the connection was lost", in_doubt=True)
-
-
-def unready(code: str) -> Exception:
-    return ServerNotReadyError(f"it is not ready: {code} wait", code=code)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_done"),
-    [
-        (lost, False),
-        (lost, True),
-        (partial(unready, "CLUSTERDOWN"), False),
-        (partial(unready, "MOVED"), False),
-        (partial(unready, "READONLY"), False),
-    ],
-    ids=["gone", "gone once it was done", "failing over", "moved", "a replica by now"],
-)
-async def test_all_who_wait_go_on_by_themselves_after_an_outage(
-    engine: Valkey, error: Callable[[], Exception], is_done: bool
-) -> None:
-    done: list[str] = []
-    broker = await engine.broker()
-    with fail_after(60):
-        async with create_task_group() as tg:
-            await tg.start(broker.run)
-            queue = await broker.queue("work", default_lease_timeout=60)
-            small = await broker.queue("small", max_size=1)
-            await queue.put("held", 1)
-            _, _, lease = await queue.get()
-            await small.put("a", 1)
-
-            async def noted(name: str, operation: Awaitable[object]) -> None:
-                await operation
-                done.append(name)
-
-            async def take() -> None:
-                key, _, taken = await queue.take("wanted")
-                assert key == "wanted"
-                await taken.ack()
-
-            async def put() -> None:
-                await queue.put("any", 1)
-                await queue.put("wanted", 1)
-
-            async with create_task_group() as users:
-                users.start_soon(noted, "get", queue.get())
-                users.start_soon(noted, "take", take())
-                users.start_soon(noted, "put", small.put("b", 1))
-                users.start_soon(noted, "join", small.join())
-                await eventually(lambda: len(small._putters) == 1 and queue._waiters.total == 2)
-                with Outage(broker, error, is_done=is_done).begun() as outage:
-                    users.start_soon(noted, "ack", lease.ack())
-                    users.start_soon(noted, "puts", put())
-                    await outage.noticed(5)
-                    assert not done
-                    outage.end()
-                    for key in ("a", "b"):
-                        _, _, small_lease = await small.take(key)
-                        await small_lease.ack()
-            assert sorted(done) == ["ack", "get", "join", "put", "puts", "take"]
-            statistics = await queue.statistics()
-            assert (statistics.put, statistics.delivered, statistics.acked) == (3, 3, 2)
-            tg.cancel_scope.cancel()
 
 
 class Shift:
@@ -121,12 +51,12 @@ class Shift:
         async def unreliable(*args: Any) -> Any:
             fate = self.chance.random()
             if fate < 0.1:
-                raise lost()
+                raise connection_lost()
             if fate < 0.2:
                 await sleep(self.chance.uniform(0.0, 3.0))
             reply = await call(*args)
             if fate > 0.9:
-                raise lost()
+                raise connection_lost()
             if fate > 0.8:
                 await sleep(self.chance.uniform(0.0, 3.0))
             return reply
@@ -176,7 +106,7 @@ async def test_nothing_is_lost_or_in_two_hands_though_calls_are_lost_and_late(
             )
             for broker in brokers:
                 await tg.start(broker.run)
-                ways.enter_context(calls_go_through(broker, shift.way))
+                ways.enter_context(exchanges_go_through(broker, shift.way))
             there = [await broker.queue("work") for broker in brokers]
             for handle in there[2:]:
                 for _ in range(3):
@@ -198,31 +128,6 @@ async def test_nothing_is_lost_or_in_two_hands_though_calls_are_lost_and_late(
     assert shift.acked <= tokens <= shift.taken
     newest = dict(sorted(shift.taken))
     assert all(newest[key] == token for key, token in tokens)
-
-
-async def test_hundreds_of_consumers_in_a_process_share_what_there_is(engine: Valkey) -> None:
-    done: Counter[int] = Counter()
-    broker = await engine.broker()
-    with fail_after(HOURS):
-        async with create_task_group() as tg:
-            await tg.start(broker.run)
-            queue = await broker.queue("work", default_lease_timeout=60.0)
-
-            async def consume() -> None:
-                async for lease in queue:
-                    async with lease:
-                        await sleep(0.05)
-                    done[lease.key] += 1
-
-            for _ in range(500):
-                tg.start_soon(consume)
-            await queue.put_many({number: number for number in range(1000)})
-            await queue.join()
-            await eventually(lambda: done.total() == 1000)
-            statistics = await queue.statistics()
-            assert (statistics.delivered, statistics.expired) == (1000, 0)
-            tg.cancel_scope.cancel()
-    assert set(done.values()) == {1}
 
 
 @pytest.mark.parametrize("hours", [-5.0, 7.0], ids=["behind", "ahead"])

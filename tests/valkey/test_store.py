@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 import anyio
 import pytest
+from anyio import create_task_group
 from tests.remote.mishaps import eventually
 from tests.servers import Server
+from tests.valkey.calls import CALLS, Scene, outcome
 
 from leaseq import PutOutcome, Retry, Tenant
 from leaseq._core.errors import ServerError, ServerUnavailableError
@@ -19,8 +23,9 @@ from leaseq._remote import protocol
 from leaseq._remote.protocol import Batch, Event, Operation, QueueRef, RawKey, Want
 from leaseq._valkey.operations import OPERATIONS
 from leaseq._valkey.permissions import Permissions
-from leaseq._valkey.store import ScriptCall, ValkeyStore, decode_message, open_store
+from leaseq._valkey.store import _SCRIPTS, ScriptCall, ValkeyStore, decode_message, open_store
 from leaseq._valkey.url import ValkeyUrl
+from leaseq.valkey import ValkeyBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +165,34 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert await do(put) == protocol.Gone()
 
     assert process.seen == OPERATIONS.keys()
+
+
+@pytest.mark.only("trio")
+@pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
+async def test_no_operation_takes_words_of_the_next(
+    shared_server: Server, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    at_the_end = "  pcall(store_queues)\n"
+    for family, script in _SCRIPTS.items():
+        assert at_the_end in script.source
+        check = at_the_end + '  if cursor ~= #ARGV then error("not its own words") end\n'
+        strict = replace(script, source=script.source.replace(at_the_end, check))
+        monkeypatch.setitem(_SCRIPTS, family, strict)
+    for name, call in CALLS.items():
+        if not there and name == "get what is put":
+            continue  # two tasks that are told: a group of errors
+        shared_server.command("FLUSHALL")
+        async with (
+            ValkeyBroker(ValkeyUrl.parse(shared_server.url)) as broker,
+            create_task_group() as tg,
+        ):
+            await tg.start(broker.run)
+            scene = await Scene().set(broker)
+            if not there:
+                shared_server.command("FLUSHALL")
+            with suppress(LookupError):
+                assert await outcome(call, scene) != "ServerError", name
+            tg.cancel_scope.cancel()
 
 
 async def test_a_batch_that_is_exchanged_again_is_not_done_again(process: Process) -> None:
