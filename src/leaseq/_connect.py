@@ -6,8 +6,6 @@ from ._core.errors import LeaseqError
 from .abc import Broker
 from .memory import MemoryBroker
 
-__all__ = ["SERVER_SCHEMES", "connect"]
-
 SERVER_SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 """Schemes of the URLs of servers."""
 

@@ -33,16 +33,6 @@ from ._core.options import GetOptions
 from ._core.validation import check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 
-__all__ = [
-    "PoolOptions",
-    "Reject",
-    "ServeOptions",
-    "is_mere_failure",
-    "serve",
-    "serve_batches",
-    "stop_on_signals",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")

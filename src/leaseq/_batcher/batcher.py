@@ -27,8 +27,6 @@ from .._core.validation import check_text, number, shown, wait_seconds
 from .buffer import Buffer
 from .flusher import Call, Flusher
 
-__all__ = ["Batcher", "BatcherStatistics"]
-
 T = TypeVar("T")
 
 _log = logging.getLogger("leaseq")

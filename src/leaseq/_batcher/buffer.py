@@ -21,8 +21,6 @@ from typing import Generic, TypeVar
 
 from .._core.policies import Retry
 
-__all__ = ["Batch", "Buffer"]
-
 T = TypeVar("T")
 P = TypeVar("P")
 

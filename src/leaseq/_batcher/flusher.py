@@ -15,8 +15,6 @@ from .._core.errors import LeaseqError
 from .._core.loop import Home, is_failure
 from .buffer import Batch, Buffer
 
-__all__ = ["Call", "Flusher"]
-
 T = TypeVar("T")
 
 

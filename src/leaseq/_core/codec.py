@@ -6,8 +6,6 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from .errors import CodecError, LeaseqError
 
-__all__ = ["Codec", "JsonCodec"]
-
 V = TypeVar("V")
 
 _REFUSALS = (TypeError, ValueError, OverflowError, RecursionError)

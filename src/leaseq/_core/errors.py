@@ -4,22 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "CodecError",
-    "InvalidLeaseError",
-    "KeyAlreadyInFlightError",
-    "LeaseAlreadyAcknowledgedError",
-    "LeaseLostError",
-    "LeaseqError",
-    "QueueClosedError",
-    "ServerError",
-    "ServerUnavailableError",
-    "TenantMismatchError",
-    "TimekeeperNotRunningError",
-    "TransactionError",
-    "UnusableServerError",
-]
-
 
 class LeaseqError(Exception):
     """The base of every exception of this library."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-__all__ = ["adopt"]
-
 
 def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
     """Make public names say in tracebacks, reprs and `help` that they are a face's.

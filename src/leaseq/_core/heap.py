@@ -7,8 +7,6 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Deadlines", "Heap"]
-
 T = TypeVar("T")
 
 

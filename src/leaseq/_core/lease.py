@@ -19,16 +19,6 @@ from .policies import Priority
 if TYPE_CHECKING:
     from .reports import Ended
 
-__all__ = [
-    "Body",
-    "Cancellable",
-    "Lease",
-    "LeaseBatch",
-    "Settling",
-    "read_receipt",
-    "write_receipt",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -11,8 +11,6 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Home", "comes_again", "is_failure"]
-
 
 class Home:
     """The event loop that a queue belongs to, from its first use on.

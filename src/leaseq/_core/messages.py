@@ -20,33 +20,6 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = [
-    "RUN_TWICE",
-    "broker_closed",
-    "check_held",
-    "check_release",
-    "closed_with_work_left",
-    "dead_letters_used",
-    "drained",
-    "key_in_flight",
-    "lease_ended",
-    "leases_lost",
-    "never_fits",
-    "no_dead_letters",
-    "no_dead_letters_of",
-    "no_queue",
-    "no_room",
-    "no_timekeeper",
-    "not_of_broker",
-    "not_of_queue",
-    "other_receipt",
-    "own_dead_letters",
-    "pair_without_dead_letters",
-    "settled_twice",
-    "takes_nothing_more",
-    "tenant_mismatch",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

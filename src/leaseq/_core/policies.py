@@ -9,8 +9,6 @@ from math import inf
 
 from .validation import number, shown, wait_seconds, whole_number
 
-__all__ = ["Backoff", "Priority", "Retry", "Tenant"]
-
 
 class Priority(IntEnum):
     """Names for six priorities; any other int will do too, the higher the sooner."""

@@ -19,18 +19,6 @@ from .validation import (
     whole_number,
 )
 
-__all__ = [
-    "QueueOptions",
-    "check_broker_options",
-    "check_handle",
-    "check_name",
-    "check_queue_options",
-    "check_same",
-    "check_tenants",
-    "codec_for",
-    "options_of_queue",
-]
-
 _OF_QUEUE: dict[str, object] = {
     "default_lease_timeout": None,
     "max_size": inf,

@@ -28,8 +28,6 @@ from .validation import (
     whole_number,
 )
 
-__all__ = ["ClaimRequest", "PutRequest", "check_batch", "check_limit"]
-
 K = TypeVar("K")
 
 

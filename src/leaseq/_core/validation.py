@@ -7,20 +7,6 @@ from collections.abc import Iterable
 from operator import index
 from typing import SupportsFloat, SupportsIndex, cast
 
-__all__ = [
-    "check_flag",
-    "check_hashable",
-    "check_known",
-    "check_priority",
-    "check_text",
-    "delay_seconds",
-    "lease_seconds",
-    "number",
-    "shown",
-    "wait_seconds",
-    "whole_number",
-]
-
 _LONGEST = 100  # characters of a value that an error shows
 
 

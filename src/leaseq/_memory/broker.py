@@ -24,8 +24,6 @@ from .queue import LeasedKeyQueue, engine_of
 from .timekeeper import Timekeeper
 from .transaction import MemoryTransaction
 
-__all__ = ["MemoryBroker"]
-
 
 class MemoryBroker(Broker):
     """A broker whose queues are `LeasedKeyQueue`s of this process: ``connect("memory://")``."""

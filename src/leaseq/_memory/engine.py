@@ -41,8 +41,6 @@ from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from .timekeeper import Timekeeper
 
-__all__ = ["Engine", "EventWaiter"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -28,8 +28,6 @@ from .._rules.item import Item
 from ..abc import LeasedQueue
 from .engine import Engine
 
-__all__ = ["LeasedKeyQueue", "engine_of"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

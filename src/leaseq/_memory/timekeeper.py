@@ -11,8 +11,6 @@ from anyio.abc import TaskStatus
 
 from .._core.loop import Home
 
-__all__ = ["Timed", "Timekeeper"]
-
 
 class Timed(Protocol):
     """The part of a queue's engine that a timekeeper works with."""

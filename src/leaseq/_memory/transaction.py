@@ -16,8 +16,6 @@ from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
 from .engine import Engine
 
-__all__ = ["MemoryTransaction"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

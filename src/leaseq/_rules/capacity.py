@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Capacity"]
-
 P = TypeVar("P")
 
 

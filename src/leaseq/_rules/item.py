@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from .moves import Successor
     from .timers import ItemTimers
 
-__all__ = ["Item"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

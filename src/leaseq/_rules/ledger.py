@@ -109,8 +109,6 @@ if TYPE_CHECKING:
     from ..abc import LeasedQueue
     from .item import Item
 
-__all__ = ["Burial", "Bury", "Death", "Ledger"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

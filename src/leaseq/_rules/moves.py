@@ -37,52 +37,6 @@ from .._core.policies import Priority, Retry, Tenant
 from .._core.reports import Ended, PutOutcome
 from .._core.requests import PutRequest
 
-__all__ = [
-    "MOVES",
-    "OLD",
-    "Account",
-    "Counter",
-    "Fate",
-    "ItemRecord",
-    "Move",
-    "Moved",
-    "Place",
-    "State",
-    "Successor",
-    "Turns",
-    "after_ack",
-    "after_buffer",
-    "after_close",
-    "after_death",
-    "after_due",
-    "after_expiry",
-    "after_failure",
-    "after_give_back",
-    "after_hand_out",
-    "after_rejection",
-    "after_release",
-    "after_revocation",
-    "after_undo",
-    "arrived",
-    "caught_up",
-    "check_put_on",
-    "cost_of",
-    "ended",
-    "handed_out",
-    "is_last_delivery",
-    "left",
-    "longest_rest",
-    "newest_value",
-    "next_tenant",
-    "put_on_absent",
-    "put_on_leased",
-    "put_on_waiting",
-    "refusal",
-    "reweighed",
-    "shares_of",
-    "unburied_rest",
-]
-
 V = TypeVar("V")
 
 State = Literal["absent", "delayed", "ready", "leased"]

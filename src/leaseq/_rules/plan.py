@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .._core.requests import PutRequest
     from .item import Item
 
-__all__ = ["Plan"]
-
 
 class _Key:
     """A key as it will be."""

@@ -12,8 +12,6 @@ from .moves import OLD, Place
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Ranks", "ReadyList", "last_token"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

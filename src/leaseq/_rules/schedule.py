@@ -40,8 +40,6 @@ from .ready_list import Ranks, ReadyList
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Schedule"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-__all__ = ["ItemTimers"]
-
 
 class ItemTimers:
     """Times of an item, on the ledger's clock, and what else few items have."""

@@ -14,8 +14,6 @@ from .ledger import Ledger
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Waiter", "Waiters"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -25,8 +25,6 @@ from .._core.reports import (
     Statistics,
 )
 
-__all__ = ["LeaseBatchContext", "LeaseContext", "LeasedQueue"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -27,8 +27,6 @@ from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["VirtualEventLoop", "advance", "virtual_backend"]
-
 RESOLUTION = time.get_clock_info("monotonic").resolution
 """How little early asyncio takes a timer to be due."""
 

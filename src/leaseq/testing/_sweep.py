@@ -54,8 +54,6 @@ from unittest.mock import patch
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
-__all__ = ["Operation", "Scenario", "cancel_sweep"]
-
 Operation = Callable[[], Awaitable[object]]
 """What is cancelled, for instance one turn of a consumer."""
 
