@@ -306,14 +306,14 @@ class Pool:
         whole_number("concurrency", concurrency, 1, "1 worker or more")
         if max_runtime is not None and not heartbeat:
             raise ValueError(
-                f"max_runtime={max_runtime!r} bounds the heartbeat, and there is none: "
+                f"max_runtime={max_runtime!r} bounds the heartbeat, and heartbeat is False: "
                 "set heartbeat=True, or leave the bound to lease_timeout"
             )
         self._grace = wait_seconds("grace", grace)
         if self._grace < inf and stop is None:
             raise ValueError(
-                f"grace={grace!r} is for handlers that run when the pool is stopped, and nothing "
-                "stops it: give it an event as stop"
+                f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
+                "None: give it an event"
             )
         self._name = name
         self._heartbeat = heartbeat
@@ -353,7 +353,7 @@ class Pool:
         if isinstance(self._error, Exception):
             raise self._error
         if self._error is not None:  # as itself it would pass for the cancellation of this task
-            raise RuntimeError("what a callback awaited was cancelled") from self._error
+            raise RuntimeError("something that a callback awaited was cancelled") from self._error
 
     def replan(self, leases: _Leases) -> None:
         """Beat for leases by the length that they have by now. O(workers)."""

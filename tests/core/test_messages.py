@@ -30,5 +30,5 @@ def test_a_release_has_no_delay_that_cannot_be_waited_for(delay: float) -> None:
 
 
 def test_a_release_is_not_both_at_once_and_later() -> None:
-    with pytest.raises(ValueError, match=r"requeue_front=True is at once, and delay=1.0 later"):
+    with pytest.raises(ValueError, match=r"requeue_front=True excludes a delay, and delay=1.0:"):
         check_release("queue", 1.0, requeue_front=True, timed=True)

@@ -466,7 +466,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def release_all(self) -> None:
         theirs = []
         for hold in self.model.holds:
-            extra = self.items[hold.token].extra
+            extra = self.items[hold.token]._timers
             if extra is not None and extra.consumer == "somebody":
                 theirs.append(hold)
         items = [self.items.pop(hold.token) for hold in theirs]

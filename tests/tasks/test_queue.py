@@ -84,7 +84,7 @@ async def test_tasks_are_pushed_in_one_step(tasks: TaskQueue) -> None:
 async def test_tasks_that_do_not_all_fit_are_not_pushed() -> None:
     tasks = TaskQueue(LeasedKeyQueue(max_size=2))
     tasks_of_one = [Task.create("user:1", payload=number) for number in range(3)]
-    with pytest.raises(ValueError, match="3 items at once never fit"):
+    with pytest.raises(ValueError, match="3 new items never fit"):
         await tasks.push_many(tasks_of_one)
     assert (await tasks.stats()).ready == 0
 

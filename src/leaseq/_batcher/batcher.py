@@ -20,8 +20,9 @@ from anyio import (
 )
 from anyio.abc import TaskStatus
 
-from .._core.errors import QueueClosedError, TimekeeperNotRunningError
+from .._core.errors import TimekeeperNotRunningError
 from .._core.loop import Home
+from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.validation import check_text, number, shown, wait_seconds
 from .buffer import Buffer
@@ -135,7 +136,7 @@ class Batcher(Generic[T]):
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "
-                "lost: say with on_give_up= who takes it, or leave max_deliveries out"
+                "lost: give on_give_up=, a function that takes it, or leave max_deliveries out"
             )
         self.name = name
         self._logger = logger or _log
@@ -231,8 +232,8 @@ class Batcher(Generic[T]):
         """Wait for so many places; then they have to be taken before anything else is done."""
         if places > self._max_pending:
             raise ValueError(
-                f"{places} items at once never fit a batcher of max_pending={self._max_pending}: "
-                "add them in smaller lots"
+                f"{places} items never fit into a batcher with max_pending={self._max_pending}: "
+                "add fewer at a time"
             )
         if self._fast_acquire and not self._running:
             await self._home.checkpoint()  # `run` may just have been given to the event loop
@@ -267,11 +268,11 @@ class Batcher(Generic[T]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise QueueClosedError(f"{self!r} takes nothing more")
+            raise takes_nothing_more(self)
         if not self._running:
             raise TimekeeperNotRunningError(
-                f"{self!r} would never flush what is added: nothing lets time pass for it. "
-                "Start that in your own task group:\n\n"
+                f"{self!r} would never flush added items: its run() is not running. "
+                "Start it in your own task group:\n\n"
                 "    async with anyio.create_task_group() as tg, batcher:\n"
                 "        await tg.start(batcher.run)\n\n"
                 "(in an asyncio.TaskGroup: tg.create_task(batcher.run()), then "
@@ -317,7 +318,7 @@ class Batcher(Generic[T]):
         something is due; a batch costs O(its items).
         """
         if self._running:
-            raise BusyResourceError("letting time pass for")
+            raise BusyResourceError(RUN_TWICE)
         self._home.check()
         self._running = True
         self._set_open()

@@ -37,8 +37,8 @@ def check_name(name: str) -> None:
     check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
-            "a queue's name has 1 to 128 characters, letters, digits, and . _ - : after the "
-            f"first one; {name!r} is none"
+            f"invalid queue name {name!r}: use 1 to 128 letters, digits or . _ - :, "
+            "starting with a letter or digit"
         )
 
 

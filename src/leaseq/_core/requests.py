@@ -79,11 +79,11 @@ class ClaimRequest(Generic[K]):
             check_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
-                f"steal_from={steal_from!r} without tenants: whoever takes anybody's items "
-                "has no need to steal"
+                f"steal_from={steal_from!r} needs tenants: "
+                "without them the items of all tenants are taken"
             )
         if tenants is not None and not tenants:
-            raise ValueError("tenants must name one at least, or be None for anybody")
+            raise ValueError("tenants must name at least one tenant, or be None for all")
         self.key = key
         self.lease_timeout = lease_seconds("lease_timeout", lease_timeout)
         self.timed = self.lease_timeout != inf
@@ -117,8 +117,8 @@ def check_batch(
     wait = wait_seconds("max_wait", max_wait)
     if not wait < request.lease_timeout:
         raise ValueError(
-            f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout:g} s, "
-            "or the first is lost before the last comes"
+            f"max_wait={max_wait!r} s must be less than the lease_timeout of "
+            f"{request.lease_timeout:g} s, or the first lease expires before the last item comes"
         )
     return wait, None if timeout is None else wait_seconds("timeout", timeout)
 

@@ -15,10 +15,25 @@ from typing import Any, Generic, TypeVar, cast
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, fail_after
 from anyio.abc import TaskStatus
 
-from .._core.errors import InvalidLeaseError, LeaseLostError, LeaseqError, QueueClosedError
+from .._core.errors import LeaseqError, QueueClosedError
 from .._core.lease import Lease, read_receipt
 from .._core.loop import Home
-from .._core.messages import check_held, check_release, never_fits, no_timekeeper
+from .._core.messages import (
+    RUN_TWICE,
+    check_held,
+    check_release,
+    closed_with_work_left,
+    drained,
+    key_cannot_come,
+    lease_ended,
+    leases_lost,
+    never_fits,
+    no_dead_letters_of,
+    no_timekeeper,
+    not_of_queue,
+    other_receipt,
+    takes_nothing_more,
+)
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.policies import Retry, Tenant
 from .._core.reports import (
@@ -186,10 +201,13 @@ class Engine(Generic[K, V]):
     def check_takes(self, request: PutRequest) -> None:
         """Raise if nothing can be put like that, whatever the key. O(1)."""
         if self.shut_down:
-            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+            raise self._takes_nothing_more()
         if request.delay > 0 and self.timekeeper is None:
             raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "be ready")
         self.check_home()
+
+    def _takes_nothing_more(self) -> QueueClosedError:
+        return takes_nothing_more(self.queue, "closed" if self.closed else "shut down")
 
     def has_room(self, places: int) -> bool:
         """Return whether so many items can be put now. O(1)."""
@@ -429,8 +447,8 @@ class Engine(Generic[K, V]):
     def not_mine(self, lease: Lease[K, V]) -> LeaseqError:
         """Return the error for a lease that cannot be settled here."""
         if lease.queue is not self.queue:
-            return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
-        return QueueClosedError(f"{self.queue!r}: its leases are lost", drained=self.ledger.drained)
+            return not_of_queue(lease)
+        return leases_lost(self.queue, drained=self.ledger.drained)
 
     def held(self, lease: Lease[K, V], now: float) -> Item[K, V]:
         """Return the item that a lease holds; raise what settling it would raise. O(1)."""
@@ -508,12 +526,12 @@ class Engine(Generic[K, V]):
         """Find the lease that a receipt was written for."""
         queue, key, token = read_receipt(receipt)
         if queue != self.name:
-            raise InvalidLeaseError(f"a lease of the queue {queue!r} is not {self.name!r}'s")
+            raise other_receipt(self.name, queue)
         if self.closed:
             raise self.closed_error()
         item = self.ledger.leased.get(cast("K", key))
         if item is None or item.token != token:
-            raise LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+            raise lease_ended(key, token)
         check_held(item, self.home.time())
         return item
 
@@ -597,12 +615,10 @@ class Engine(Generic[K, V]):
         """Bring dead letters of this queue back."""
         letters = self.dead_letters
         if letters is None:
-            raise ValueError(
-                f"{self.queue!r} has no queue of dead letters to bring items back from"
-            )
+            raise no_dead_letters_of(self.queue)
         check_limit(limit)
         if self.shut_down:
-            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+            raise self._takes_nothing_more()
         wanted = None if keys is None else set(keys)
         back: list[K] = []
         conflicts: list[K] = []
@@ -769,21 +785,18 @@ class Engine(Generic[K, V]):
 
     def closed_error(self, key: K | AnyKey = ANY_KEY) -> QueueClosedError:
         """Return the error for a caller who gets nothing any more."""
-        drained = self.ledger.drained
-        if drained:
-            why = f"{self.queue!r} is drained: nothing more is coming"
-        elif self.closed or key is ANY_KEY:
-            why = f"{self.queue!r} was closed with work left"
-        else:
-            why = f"{self.queue!r} takes nothing more, so that key {key!r} cannot come any more"
-        return QueueClosedError(why, drained=drained)
+        if self.ledger.drained:
+            return drained(self.queue)
+        if self.closed or key is ANY_KEY:
+            return closed_with_work_left(self.queue)
+        return key_cannot_come(self.queue, key)
 
     # Time
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Run a timekeeper for this queue and its dead letters, until the queue is over."""
         if self.running:
-            raise BusyResourceError("letting time pass for")
+            raise BusyResourceError(RUN_TWICE)
         self.home.check()
         self.running = True
         keeper = Timekeeper(self.home, owner=self)

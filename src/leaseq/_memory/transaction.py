@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, Unpack
 from .._core.errors import LeaseqError, TransactionError
 from .._core.lease import Lease
 from .._core.loop import Home
+from .._core.messages import no_room
 from .._core.options import PutOptions
 from .._core.requests import PutRequest
 from .._core.validation import check_hashable
@@ -171,9 +172,7 @@ class MemoryTransaction(Transaction):
                 failures.append(failure)
         for engine, outlook in outlooks.items():
             if not engine.has_room(outlook.places):
-                failures.append(
-                    LeaseqError(f"{engine.queue!r} has no room for {outlook.places} more")
-                )
+                failures.append(no_room(engine.queue, outlook.places))
         if failures:
             raise TransactionError(failures)
         for step in self._steps:

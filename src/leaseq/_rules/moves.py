@@ -31,8 +31,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Generic, Literal, TypeVar
 
-from .._core.errors import KeyAlreadyInFlightError
-from .._core.messages import tenant_mismatch
+from .._core.messages import key_in_flight, tenant_mismatch
 from .._core.policies import Priority, Retry, Tenant
 from .._core.reports import Ended, PutOutcome
 from .._core.requests import PutRequest
@@ -259,9 +258,7 @@ def check_put_on(key: object, tenant: str | None, terms: PutRequest, *, leased: 
     """Raise if a key that is there, for this tenant, cannot be put like that."""
     why = refusal(tenant, terms, leased=leased)
     if why == "in_flight":
-        raise KeyAlreadyInFlightError(
-            f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
-        )
+        raise key_in_flight(key)
     if why == "tenant":
         raise tenant_mismatch(key, tenant, terms.tenant)
 

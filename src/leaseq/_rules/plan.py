@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from .._core.errors import InvalidLeaseError
+from .._core.messages import settled_twice
 from .ledger import Ledger
 from .moves import check_put_on
 
@@ -90,7 +90,7 @@ class Plan:
     def _settle(self, item: Item[Any, Any], *, stays: bool) -> _Key:
         known = self._look_at(item.key)
         if not known.leased:
-            raise InvalidLeaseError(f"{item!r} is settled twice")
+            raise settled_twice(item)
         known.leased = False
         known.there = stays or known.succeeded
         self._waiting += known.there

@@ -264,7 +264,7 @@ async def test_wrong_options_are_refused(broker: Broker, orders: AnyQueue) -> No
             tx.add(orders, 1, if_in_flight="drop")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="delay must be 0 or more seconds"):
             tx.release(lease, delay=-1)
-        with pytest.raises(ValueError, match=re.escape("requeue_front=True is at once")):
+        with pytest.raises(ValueError, match=re.escape("requeue_front=True excludes a delay")):
             tx.release(lease, requeue_front=True, delay=1)
         with pytest.raises(TypeError, match="a key must be hashable"):
             tx.put(orders, unhashable, 1)
