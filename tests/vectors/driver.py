@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, Protocol
 
 from leaseq import Backoff, Retry, Tenant
+from leaseq._core.policies import longest_rest
 from leaseq._core.requests import PutRequest
 from leaseq._rules import moves
 from leaseq._rules.moves import MOVES, OLD, Fate, ItemRecord, Move, Moved, Turns
@@ -255,7 +256,7 @@ class Reference:
         backoff = self.retry.backoff
         if backoff is None:
             return 0.0
-        return moves.longest_rest(backoff.base, backoff.factor, backoff.ceiling, item.deliveries)
+        return longest_rest(backoff, item.deliveries)
 
     def _due(self) -> list[tuple[float, int, int, str]]:
         due = [(deadline, 0, token, key) for key, (deadline, token) in self.leases.items()]

@@ -154,7 +154,7 @@ class MemoryBroker(Broker):
         return [engine_of(queue) for queue in self._queues.values() if not queue.closed]
 
     def _engine_of(self, queue: object) -> Engine[Any, Any]:
-        """Return the engine of one of this broker's queues. Raises `ValueError` for another."""
+        """Return the engine of a queue of this broker. Raises `ValueError` for another."""
         if not isinstance(queue, LeasedKeyQueue) or self._queues.get(queue.name) is not queue:
             raise not_of_broker(queue)
         return engine_of(queue)

@@ -42,7 +42,8 @@ class ReadyList(Generic[K, V]):
 
     Attributes:
         items: All of them by key; those at the back in their order, the others before these.
-        special: Whether any is not at the back, so that the first of `items` need not be the first.
+        special: True: some are not at the back, so that the first of `items` need not be the first
+            in line.
     """
 
     __slots__ = ("_ranked", "_ranks", "items", "special")
