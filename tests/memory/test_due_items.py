@@ -311,7 +311,7 @@ async def test_waiters_get_what_has_fallen_due_before_a_policy_raised() -> None:
         queue.put_nowait("a", 1)
         queue.take_nowait("a")
         queue.take_nowait("b")  # its second lease: once that expires, the policy is asked
-        waiting = Waiting(queue, tg)
+        waiting = Waiting(tg, queue)
         await waiting.get("waiter")
         with pytest.raises(ArithmeticError):
             queue._engine.tick(current_time() + 1)

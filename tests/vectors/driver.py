@@ -195,7 +195,7 @@ class Reference:
             self._apply(key, moves.after_give_back(item, self.now))
         elif how == "undo":
             self._apply(key, moves.after_undo(item, self.now))
-        elif options.get("counted", True) and moves.is_last_delivery(item, self.retry):
+        elif options.get("counted", True) and self.retry.exhausted(item.deliveries):
             self._die(key, MOVES["fail"], "max_deliveries")
         else:
             rest = self._rest(item)
@@ -268,7 +268,7 @@ class Reference:
 
     def _lose(self, key: str, cause: Move) -> None:
         item = self.items[key]
-        if moves.is_last_delivery(item, self.retry):
+        if self.retry.exhausted(item.deliveries):
             self._die(key, cause, "max_deliveries")
             return
         lose = moves.after_expiry if cause.name == "expire" else moves.after_revocation

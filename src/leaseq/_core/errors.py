@@ -54,7 +54,7 @@ class TimekeeperNotRunningError(LeaseqError, RuntimeError):
 
 
 class TransactionError(LeaseqError):
-    """A transaction could not be done, and none of its steps was.
+    """A transaction failed, and nothing was done.
 
     Attributes:
         failures: An error for each step that could not be done.

@@ -37,7 +37,7 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
     """
     return TimekeeperNotRunningError(
         f"{what} needs a timekeeper, or it would never {would_never}, and none is running for "
-        f"{queue!r}. Start one in your own task group:\n\n"
+        f"{queue!r}. Start it in your own task group:\n\n"
         "    async with anyio.create_task_group() as tg, queue:\n"
         "        await tg.start(queue.run)\n\n"
         "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "

@@ -368,7 +368,7 @@ class Engine(Generic[K, V]):
             if seconds and len(batch) < size:
                 with CancelScope(deadline=self.home.time() + seconds), suppress(QueueClosedError):
                     while len(batch) < size and not self.shut_down:
-                        more = self.claim(request)  # many may have come at once
+                        more = self.claim(request)  # several may have come meanwhile
                         if more is None:
                             more = await self._stand_in_line(EventWaiter(request, patient=True))
                         batch.append(more)
@@ -569,7 +569,7 @@ class Engine(Generic[K, V]):
         )
 
         def finish() -> None:
-            # Whatever the size of that queue, and even if it is shut down.
+            # Even if that queue is full or shut down.
             letters.ledger.add(key, letter, now)
             self.deaths.append((death, "dead", key))
 

@@ -205,7 +205,7 @@ class Ledger(Generic[K, V]):
         self.outlived = 0  # items whose time to live was over
         self.undone = 0  # hand-outs that were taken back, or were not to count
 
-    # What is in there
+    # Inspection
 
     def __contains__(self, key: K) -> bool:
         return key in self.ready or key in self.leased or key in self.delayed

@@ -351,11 +351,6 @@ def after_ack(item: ItemRecord[V], now: float) -> Moved[V]:
     return Moved(move, fresh, _place_of(fresh, "back"), move.counts, move.ended)
 
 
-def is_last_delivery(item: ItemRecord[V], retry: Retry) -> bool:
-    """Return True if a delivery is its item's last, if it counts and is not acknowledged."""
-    return retry.exhausted(item.deliveries)
-
-
 def unburied_rest(retry: Retry) -> float:
     """Return the rest of an item that could not be buried, in seconds."""
     return UNBURIED if retry.backoff is None else retry.backoff.ceiling
