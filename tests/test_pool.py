@@ -954,7 +954,7 @@ async def test_a_batch_that_fails_when_all_is_lost_is_lost(
         await queue.shutdown()
         await serve_batches(queue, handle, 3, lease_timeout=10)
     assert deliveries == [1, 2]
-    assert any("all that was left was lost" in message for message in messages(caplog))
+    assert any("all remaining leases were lost" in message for message in messages(caplog))
 
 
 @virtual_time

@@ -395,7 +395,7 @@ async def test_a_lost_lease_leaves_the_batch(queue: Queue) -> None:
 @virtual_time
 async def test_a_body_is_cancelled_when_none_of_its_leases_is_left(queue: Queue) -> None:
     async with timekeeper(queue):
-        with pytest.raises(LeaseLostError, match="all that was left was lost"):
+        with pytest.raises(LeaseLostError, match="all remaining leases were lost"):
             async with queue.lease_batch(10, lease_timeout=10) as batch:
                 await sleep_forever()
         assert current_time() == 10

@@ -347,7 +347,7 @@ class LeaseBatch(Body, Generic[K, V]):
             await self._settle_rest(Lease._complete)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
             if none_left:
-                raise LeaseLostError(f"{self!r}: all that was left was lost while its body ran")
+                raise LeaseLostError(f"{self!r}: all remaining leases were lost while its body ran")
         else:
             await self._settle_rest(lambda lease: lease._abandon(error))
 

@@ -24,7 +24,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 RUN_TWICE = "running the timekeeper of"
-"""The text of the `anyio.BusyResourceError` for a second `run` beside the first."""
+"""The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
 
 
 def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRunningError:
