@@ -391,7 +391,7 @@ async def test_a_callback_that_finds_another_queue_closed_ends_the_pool(queue: Q
     async def store(lease: Lease[str, int], _: object) -> None:
         await results.put(lease.key, 1)
 
-    with pytest.raises(QueueClosedError, match="takes nothing more"):
+    with pytest.raises(QueueClosedError, match="accepts no more items"):
         await serve(queue, nothing, on_success=store)
 
 
@@ -954,7 +954,7 @@ async def test_a_batch_that_fails_when_all_is_lost_is_lost(
         await queue.shutdown()
         await serve_batches(queue, handle, 3, lease_timeout=10)
     assert deliveries == [1, 2]
-    assert any("all that was left was lost" in message for message in messages(caplog))
+    assert any("all remaining leases were lost" in message for message in messages(caplog))
 
 
 @virtual_time
@@ -1005,14 +1005,14 @@ async def test_a_batch_that_gathers_when_its_pool_is_stopped_goes_back(queue: Qu
     ("options", "message"),
     [
         ({"concurrency": 0}, "concurrency must be 1 worker or more, not 0"),
-        ({"max_runtime": 10}, "max_runtime=10 bounds the heartbeat, and there is none"),
+        ({"max_runtime": 10}, "max_runtime=10 bounds the heartbeat, and heartbeat is False"),
         ({"max_runtime": 0, "heartbeat": True}, "max_runtime must be more than 0 seconds"),
         ({"grace": -1, "stop": None}, "grace must be 0 seconds or more, not -1"),
         ({"grace": float("nan"), "stop": None}, "grace must be 0 seconds or more, not nan"),
         ({"grace": 10}, "grace=10 is for handlers that run when the pool is stopped"),
         ({"lease_timeout": 0}, "lease_timeout must be more than 0 seconds"),
         ({"tenants": "me"}, "tenants must be a collection of names"),
-        ({"steal_from": ["me"]}, "without tenants"),
+        ({"steal_from": ["me"]}, "needs tenants"),
     ],
 )
 async def test_a_pool_says_what_is_wrong_with_its_options(
@@ -1028,7 +1028,7 @@ async def test_a_pool_says_what_is_wrong_with_its_options(
     [
         (0, 0.0, "max_items must be 1 or more, not 0"),
         (2, -1.0, "max_wait must be 0 seconds or more, not -1"),
-        (2, 10.0, "max_wait=10.0 s must be less than the leases' 10 s"),
+        (2, 10.0, "max_wait=10.0 s must be less than the lease_timeout of 10 s"),
     ],
 )
 async def test_a_batch_pool_says_what_is_wrong_with_its_options(

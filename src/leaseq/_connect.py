@@ -1,4 +1,4 @@
-"""From a URL to a broker: the one place that knows which engines there are."""
+"""Brokers by URL: the only module that knows all engines."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from ._core.errors import LeaseqError
 from .abc import Broker
 from .memory import MemoryBroker
 
-__all__ = ["SERVER_SCHEMES", "connect"]
-
 SERVER_SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 """Schemes of the URLs of servers."""
 
 
 def connect(url: str) -> Broker:
-    """A broker: ``async with leaseq.connect("memory://") as broker``.
+    """Return a broker: ``async with leaseq.connect("memory://") as broker``.
 
     Args:
-        url: Where the queues live. ``memory://``: in this process, in this broker.
-            ``valkey://user:password@host:6379/0``: on a Valkey or Redis server, where other
-            processes have the same ones; `leaseq.valkey.ValkeyUrl` has all that it may say.
+        url: The place of the queues. ``memory://``: in this process, in this broker.
+            ``valkey://user:password@host:6379/0``: on a Valkey or Redis server, shared between
+            processes; `leaseq.valkey.ValkeyUrl` documents its parts.
 
     Raises:
-        ValueError: the URL is not one of a broker.
+        ValueError: the URL is not that of a broker.
         LeaseqError: the engine for it is not installed.
+
+    Connects to nothing yet. O(1).
     """
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
@@ -33,7 +33,7 @@ def connect(url: str) -> Broker:
     if scheme in SERVER_SCHEMES:
         return _connect_to_server(url, scheme)
     choices = ", ".join(f"{choice}://" for choice in ("memory", *SERVER_SCHEMES))
-    # Not what it starts with: it may have a password in it, wherever.
+    # The URL is not quoted: any part of it may be a password.
     raise ValueError(f"a broker's URL starts with one of {choices}")
 
 

@@ -33,16 +33,6 @@ from ._core.options import GetOptions
 from ._core.validation import check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 
-__all__ = [
-    "PoolOptions",
-    "Reject",
-    "ServeOptions",
-    "is_mere_failure",
-    "serve",
-    "serve_batches",
-    "stop_on_signals",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
@@ -55,8 +45,8 @@ logger = logging.getLogger("leaseq")
 _GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
 
 
-class Reject(Exception):  # noqa: N818 - what a handler does, not what went wrong
-    """Raise it in a handler: the item is given up for this reason, and becomes a dead letter."""
+class Reject(Exception):  # noqa: N818 - the decision of a handler, not an error
+    """Raised by a handler to give its item up: it becomes a dead letter with this reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -64,24 +54,24 @@ class Reject(Exception):  # noqa: N818 - what a handler does, not what went wron
 
 
 class PoolOptions(TypedDict, total=False):
-    """How a pool works."""
+    """Options of a pool's work."""
 
     heartbeat: bool
-    """Whether leases are extended, each third of their length, while their handler runs. False
+    """True: leases are extended at every third of their length while their handler runs. False
     (the default): a handler that takes longer than its lease loses it."""
     max_runtime: float | None
-    """With ``heartbeat``: seconds for a handler, up to which its lease is extended and no further,
-    so that one that hangs does not hold its key for ever. None (the default): no bound."""
+    """With ``heartbeat``: seconds of a handler after which its lease is no longer extended, so that
+    a handler that hangs does not hold its key for ever. None (the default): no bound."""
     stop: Event | None
     """Once it is set, the pool claims nothing more, gives the running handlers ``grace`` to finish,
     cancels the others, whose items go back uncounted, and returns."""
     grace: float
-    """With ``stop``: seconds for the handlers that run when it is set. `math.inf` (the default): as
-    long as they take."""
+    """With ``stop``: seconds for the handlers that run when it is set. `math.inf` (the default): no
+    limit."""
 
 
 class ServeOptions(GetOptions, PoolOptions, total=False):
-    """How a pool leases its items, and how it works."""
+    """Options of a pool: of its leases and of its work."""
 
 
 @overload
@@ -125,39 +115,40 @@ async def serve(
 ) -> None:
     """Have workers handle the items of a queue, until it is shut down and drained.
 
-    ``await tg.start(serve, queue, handler, 8)`` runs eight of them in your task group. Each leases
-    one item at a time, and none ahead. When the handler
+    ``await tg.start(serve, queue, handler, 8)`` runs eight workers in your task group. Each leases
+    one item at a time, and prefetches nothing. When the handler
 
     - returns, the item is acknowledged;
     - raises `Reject`, the item becomes a dead letter;
-    - raises another `Exception`, that is logged, and the item released under the retry policy;
-    - loses its lease, it is cancelled, and that is logged.
+    - raises another `Exception`, the error is logged, and the item released under the retry policy;
+    - loses its lease, it is cancelled, and the loss is logged.
 
     In all of these cases the pool goes on. An error of the queue itself or of a callback ends it,
-    and so does anything outside `Exception`; the other handlers are cancelled.
+    and so does an exception outside `Exception`; the other handlers are cancelled.
 
     Args:
         queue: The queue, on any engine.
-        handler: Takes a lease and does the work. An ordinary function runs in a worker thread.
-            Nothing can stop a thread: if its lease is lost, or the pool is cancelled, it runs to
-            its end all the same, and the pool waits for that.
-        concurrency: How many workers, and so how many items at once.
+        handler: A function that takes a lease and does the work. An ordinary function runs in a
+            worker thread. A thread cannot be stopped: if its lease is lost, or the pool is
+            cancelled, it still runs to its end, and the pool waits for it.
+        concurrency: The number of workers, and so of items at a time.
         on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
-            then keeps it at that length. What it raises is as if the handler did.
-        on_success: Called with the lease and what the handler returned, once the item is done.
+            then keeps it at that length. An error in it counts as an error of the handler.
+        on_success: Called with the lease and the handler's result, after the acknowledgement.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
-            in its own way; if it does not, the retry policy decides.
-        task_status: For ``tg.start``: the workers are there.
+            itself; if it does not, the retry policy decides.
+        task_status: For ``tg.start``: the workers have started.
         **options: As `ServeOptions` has them.
 
     Raises:
         QueueClosedError: the queue was closed with work left.
         TimekeeperNotRunningError: as `LeasedQueue.get` does.
-        TypeError: there is no such option.
-        ValueError: an option has a value that it cannot have.
-        Exception: whatever else the queue raised, or a callback.
+        TypeError: an option is unknown.
+        ValueError: an option has an invalid value.
+        Exception: any other error of the queue or of a callback.
 
-    If cancelled, so are the handlers, and their items go back uncounted.
+    If cancelled, so are the handlers, and their items go back uncounted. With the heartbeat, each
+    extension costs O(workers).
     """
     check_known("serve", options, ServeOptions.__annotations__)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
@@ -204,7 +195,7 @@ async def serve(
             await on_failure(lease, error)
         if lease.ended is None:
             await lease._abandon(error)
-        await checkpoint()  # a handler that fails whenever it is cancelled must not go on and on
+        await checkpoint()  # a handler that fails whenever it is cancelled must not go on for ever
 
     await pool.run(claim, work, task_status)
 
@@ -221,25 +212,26 @@ async def serve_batches(
 ) -> None:
     """Have workers handle the items of a queue in batches, until it is shut down and drained.
 
-    As `serve`, with a handler that takes a `LeaseBatch`. When it returns, what it has not settled
-    itself is acknowledged; when it raises, released under the retry policy, in the old order.
-    `Reject` gives up all that is left of the batch.
+    Like `serve`, with a handler that takes a `LeaseBatch`. When it returns, the leases that it has
+    not settled are acknowledged; when it raises, they are released under the retry policy, in the
+    old order. `Reject` gives up all items that are left in the batch.
 
     Args:
         queue: The queue, on any engine.
-        handler: Takes a batch and does the work. An ordinary function runs in a worker thread, as
-            in `serve`.
-        max_items: How many items a batch has at most.
-        max_wait: Seconds to wait for more items once there is one.
-        concurrency: How many workers, and so how many items at once.
-        task_status: For ``tg.start``: the workers are there.
+        handler: A function that takes a batch and does the work. An ordinary function runs in a
+            worker thread, as in `serve`.
+        max_items: The largest number of items in a batch.
+        max_wait: Seconds to wait for more items after the first; 0 (the default): do not wait.
+        concurrency: The number of workers, and so of batches at a time.
+        task_status: For ``tg.start``: the workers have started.
         **options: As `ServeOptions` has them.
 
     Raises:
         QueueClosedError: the queue was closed with work left.
         TimekeeperNotRunningError: as `LeasedQueue.get_batch` does.
-        ValueError: an option has a value that it cannot have, as in `LeasedQueue.get_batch`.
-        Exception: whatever else the queue raised.
+        TypeError: an option is unknown.
+        ValueError: an option has an invalid value, as in `LeasedQueue.get_batch`.
+        Exception: any other error of the queue.
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
@@ -284,14 +276,14 @@ async def stop_on_signals(
     *signals: signal.Signals,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
 ) -> None:
-    """Set an event at the first signal, and return; the next one does what it always does.
+    """Set an event at the first signal, and return; the next one has its usual effect.
 
     Args:
-        stop: What to set, for instance the ``stop`` of a pool.
-        *signals: Which signals; none: SIGINT and SIGTERM.
-        task_status: For ``tg.start``: signals are listened to.
+        stop: The event to set, for instance the ``stop`` of a pool.
+        *signals: The signals to listen for; left out: SIGINT and SIGTERM.
+        task_status: For ``tg.start``: signals are being listened for.
 
-    If cancelled, signals are not listened to any more.
+    If cancelled, it no longer listens for signals.
     """
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
         task_status.started()
@@ -301,7 +293,7 @@ async def stop_on_signals(
 
 
 class Pool:
-    """Workers in a task group, the heartbeat of their leases, and the end of them all."""
+    """Workers in a task group, the heartbeat of their leases, and their end."""
 
     def __init__(
         self,
@@ -316,14 +308,14 @@ class Pool:
         whole_number("concurrency", concurrency, 1, "1 worker or more")
         if max_runtime is not None and not heartbeat:
             raise ValueError(
-                f"max_runtime={max_runtime!r} bounds the heartbeat, and there is none: "
+                f"max_runtime={max_runtime!r} bounds the heartbeat, and heartbeat is False: "
                 "set heartbeat=True, or leave the bound to lease_timeout"
             )
         self._grace = wait_seconds("grace", grace)
         if self._grace < inf and stop is None:
             raise ValueError(
-                f"grace={grace!r} is for handlers that run when the pool is stopped, and nothing "
-                "stops it: give it an event as stop"
+                f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
+                "None: give it an event"
             )
         self._name = name
         self._heartbeat = heartbeat
@@ -341,7 +333,7 @@ class Pool:
         work: Callable[[Sequence[Lease[K, V]]], Awaitable[None]],
         task_status: TaskStatus[None],
     ) -> None:
-        """Let the workers work until there is nothing more to do."""
+        """Run the workers until there is nothing more to do."""
         at_work = len(self._workers)
 
         async def run_one(worker: Worker) -> None:
@@ -349,7 +341,7 @@ class Pool:
             await self._work(worker, claim, work)
             at_work -= 1
             if not at_work:
-                self._everything.cancel()  # what runs beside the workers
+                self._everything.cancel()  # the tasks beside the workers
 
         async with create_task_group() as tg:
             self._everything = tg.cancel_scope
@@ -362,11 +354,11 @@ class Pool:
             task_status.started()
         if isinstance(self._error, Exception):
             raise self._error
-        if self._error is not None:  # as itself it would pass for the cancellation of this task
-            raise RuntimeError("what a callback awaited was cancelled") from self._error
+        if self._error is not None:  # as it is it would cancel this task
+            raise RuntimeError("something that a callback awaited was cancelled") from self._error
 
     def replan(self, leases: _Leases) -> None:
-        """Beat for leases by the length that they have by now. O(workers)."""
+        """Plan the heartbeat of leases anew, by their present length. O(workers)."""
         if self._heartbeat:
             for worker in self._workers:
                 if worker.leases is leases:
@@ -397,7 +389,7 @@ class Pool:
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """End the pool with an error, which comes out of it as it is: no group around it."""
+        """End the pool with an error, which it raises without a group around it."""
         if self._error is None:
             self._error = error
             self._everything.cancel()
@@ -414,13 +406,13 @@ class Pool:
             self._everything.cancel()
 
     def _wake_at(self, beat_at: float) -> None:
-        """Beat at a time, if nothing is planned before it."""
+        """Plan a heartbeat at a time, unless an earlier one is planned."""
         if beat_at < self._beat_at:
             self._beat_at = beat_at
             self._alarm.set()
 
     async def _beat(self) -> None:
-        """Extend the leases that are due, all in one go."""
+        """Extend leases when they are due, until cancelled."""
         try:
             while True:
                 now = current_time()
@@ -436,19 +428,19 @@ class Pool:
 
 
 class Worker:
-    """One worker of a pool: the leases it has in hand, and when they are to be extended."""
+    """A worker of a pool: the leases that it holds, and the time to extend them."""
 
     __slots__ = ("_length", "_until", "beat_at", "leases", "scope")
 
     def __init__(self) -> None:
         self.scope = CancelScope()
-        self.leases: _Leases | None = None  # None: it waits for some
+        self.leases: _Leases | None = None  # None: it waits for leases
         self.beat_at = inf
         self._length = inf
         self._until = inf
 
     def plan(self, leases: _Leases, max_runtime: float) -> None:
-        """Have leases extended, if they have an end: a third after the hand-out of the first."""
+        """Plan the extension of timed leases: at a third of the length of the first to expire."""
         first = min(leases, key=lambda lease: lease.deadline)
         if first.deadline == inf:
             self.beat_at = inf
@@ -459,26 +451,26 @@ class Worker:
         self.beat_at = first.deadline - self._length * 2 / 3
 
     async def beat(self, now: float) -> None:
-        """Extend what it has in hand."""
+        """Extend the leases that it holds."""
         deadline = min(now + self._length, self._until)
         self.beat_at = inf if deadline == self._until else now + self._length / 3
         for lease in self.leases or ():
             if lease.ended is None and now < lease.deadline < deadline:
-                with suppress(InvalidLeaseError, QueueClosedError):  # its body is told already
+                with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
                     await lease.extend(deadline - now)
 
 
 def _as_async(
     handler: Callable[[T], Awaitable[R]] | Callable[[T], R], concurrency: int
 ) -> Callable[[T], Awaitable[R]]:
-    """The handler as an async function: an ordinary one runs in a worker thread."""
+    """Return the handler as an async function: an ordinary one runs in a worker thread."""
     if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
         return cast("Callable[[T], Awaitable[R]]", handler)
-    # Threads of the pool's own: who waited for one would hold a lease meanwhile.
+    # The pool has its own threads: a worker that waited for one would hold a lease meanwhile.
     threads = CapacityLimiter(concurrency)
 
     def call(work: T) -> tuple[Awaitable[R] | R]:
-        return (handler(work),)  # trio has no thread return an awaitable by itself
+        return (handler(work),)  # trio refuses an awaitable as the result of a thread
 
     async def in_a_thread(work: T) -> R:
         (result,) = await run_sync(call, work, limiter=threads)
@@ -500,7 +492,7 @@ def _pool_options(options: ServeOptions) -> PoolOptions:
 
 
 def is_mere_failure(error: BaseException) -> bool:
-    """Return whether an error is a failure, and nothing beside it ends more than a handler."""
+    """Return True if an error is a failure, without others beside it that end the pool."""
     if isinstance(error, BaseExceptionGroup):
         _, beside = error.split((Exception, get_cancelled_exc_class()))
         if beside is not None:

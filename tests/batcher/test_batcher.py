@@ -127,7 +127,7 @@ async def noop(batch: list[int]) -> None:
         ({"max_pending": 0}, "max_pending must be 1 or more, or math.inf, not 0"),
         ({"max_pending": nan}, "max_pending must be 1 or more, or math.inf, not nan"),
         ({"shutdown_timeout": -1}, "shutdown_timeout must be 0 seconds or more, not -1"),
-        ({"retry": Retry(max_deliveries=3)}, "with max_deliveries=3 .* say with on_give_up="),
+        ({"retry": Retry(max_deliveries=3)}, "with max_deliveries=3 .* give on_give_up="),
     ],
 )
 def test_a_wrong_option_is_named_with_its_value_and_the_way_out(
@@ -754,7 +754,7 @@ async def test_add_many_waits_for_room_for_all_and_adds_what_it_was_given_then()
 async def test_more_items_than_there_is_ever_room_for_are_refused() -> None:
     batcher = Batcher(noop, max_pending=3)
     async with running(batcher):
-        with pytest.raises(ValueError, match=r"4 items at once never fit .* max_pending=3: add"):
+        with pytest.raises(ValueError, match=r"4 items never fit into .* max_pending=3: add"):
             await batcher.add_many(range(4))
         assert batcher.pending() == []
 
@@ -969,7 +969,7 @@ async def test_a_closed_batcher_takes_nothing_more() -> None:
         async with Batcher(noop) as batcher:
             await tg.start(batcher.run)
             await batcher.add(1)
-        with pytest.raises(QueueClosedError, match="closed: 0 pending> takes nothing more"):
+        with pytest.raises(QueueClosedError, match="closed: 0 pending> accepts no more items"):
             await batcher.add(2)
         with pytest.raises(QueueClosedError):
             await batcher.add_many([2])

@@ -211,7 +211,7 @@ async def test_one_item_does_not_pass_many_that_came_before(full: Queue) -> None
 
 
 async def test_more_items_than_the_queue_may_hold_are_refused(small: Queue) -> None:
-    with pytest.raises(ValueError, match=r"3 items at once never fit .* max_size=2"):
+    with pytest.raises(ValueError, match=r"3 new items never fit into .* max_size=2"):
         await small.put_many([("a", 1), ("b", 1), ("c", 1)])
     assert await small.qsize() == 0
 
@@ -219,7 +219,7 @@ async def test_more_items_than_the_queue_may_hold_are_refused(small: Queue) -> N
 async def test_only_new_keys_take_room(full: Queue) -> None:
     outcomes = await full.put_many([("a", 2), ("b", 2), ("a", 3)])
     assert outcomes == [PutOutcome.REPLACED] * 3
-    with pytest.raises(ValueError, match=r"3 items at once never fit .* max_size=2"):
+    with pytest.raises(ValueError, match=r"3 new items never fit into .* max_size=2"):
         await full.put_many([("a", 4), ("c", 4), ("d", 4), ("e", 4), ("c", 4)])
     assert await full.peek("a") == 3
     assert await full.qsize() == 2
@@ -248,7 +248,7 @@ async def test_no_producer_waits_on_at_the_end(full: Queue, how: str) -> None:
 
 async def test_a_place_that_comes_with_the_end_is_no_use(full: Queue) -> None:
     async def put() -> None:
-        with pytest.raises(QueueClosedError, match="takes nothing more"):
+        with pytest.raises(QueueClosedError, match="accepts no more items"):
             await full.put("c", 1)
 
     async with create_task_group() as tg:

@@ -237,7 +237,7 @@ async def test_no_put_ends_the_rest_after_a_failure(
 
 @pytest.mark.parametrize("delay", [-1, math.nan, math.inf])
 async def test_a_delay_of_no_length_is_refused(queue: Queue, delay: float) -> None:
-    message = f"delay must be 0 or more seconds, and finite, not {delay}"
+    message = f"delay must be 0 seconds or more, and finite, not {delay}"
     with pytest.raises(ValueError, match=message):
         await queue.put("a", 1, delay=delay)
     with pytest.raises(ValueError, match=message):

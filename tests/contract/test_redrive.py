@@ -151,7 +151,7 @@ async def test_a_limit_of_none_is_refused(pages: Queue) -> None:
 async def test_nothing_is_brought_back_after_a_shutdown(pages: Queue, letters: Queue) -> None:
     await reject(pages, "a")
     await pages.shutdown()
-    with pytest.raises(QueueClosedError, match="takes nothing more"):
+    with pytest.raises(QueueClosedError, match="accepts no more items"):
         await pages.redrive()
     await pages.close()
     with pytest.raises(QueueClosedError):

@@ -169,7 +169,7 @@ def test_a_backoff_that_shrinks_is_refused(factor: float) -> None:
 async def test_a_release_at_once_and_later_is_refused(queue: Queue) -> None:
     await queue.put("a", 1)
     _, _, lease = await queue.get()
-    with pytest.raises(ValueError, match="requeue_front=True is at once, and delay=10 later"):
+    with pytest.raises(ValueError, match="requeue_front=True excludes a delay, and delay=10:"):
         await queue.release(lease, requeue_front=True, delay=10)
     assert lease.ended is None
 

@@ -170,12 +170,12 @@ async def test_a_body_can_be_for_some_tenants(queue: Queue) -> None:
 
 
 async def test_stealing_without_tenants_of_ones_own_is_refused(queue: Queue) -> None:
-    with pytest.raises(ValueError, match=r"steal_from=\['ann'\] without tenants"):
+    with pytest.raises(ValueError, match=r"steal_from=\['ann'\] needs tenants"):
         await queue.get(0, steal_from=["ann"])
 
 
 async def test_asking_for_the_items_of_no_tenant_is_refused(queue: Queue) -> None:
-    with pytest.raises(ValueError, match="tenants must name one at least"):
+    with pytest.raises(ValueError, match="tenants must name at least one tenant"):
         await queue.get(0, tenants=[])
 
 

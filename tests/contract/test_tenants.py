@@ -110,13 +110,13 @@ async def test_a_put_without_a_tenant_leaves_the_item_whose_it_is(queue: Queue) 
 async def test_a_put_for_another_tenant_is_refused(queue: Queue) -> None:
     await queue.put("a", 1, tenant="ann")
     await queue.put("b", 1)
-    message = "key 'a' is there for the tenant 'ann'"
+    message = "key 'a' belongs to the tenant 'ann'"
     with pytest.raises(TenantMismatchError, match=message) as caught:
         await queue.put("a", 2, tenant="bob")
     assert caught.value.tenant == "ann"
     with pytest.raises(TenantMismatchError, match=message):
         await queue.put_many([("c", 2), ("a", 2)], tenant="bob")
-    with pytest.raises(TenantMismatchError, match="key 'b' is there for the tenant None") as caught:
+    with pytest.raises(TenantMismatchError, match="key 'b' belongs to the tenant None") as caught:
         await queue.put("b", 2, tenant="bob")
     assert caught.value.tenant is None
     await queue.take("a")

@@ -64,9 +64,9 @@ def test_tenants_can_be_any_collection() -> None:
         ),
         (
             {"steal_from": ["x"]},
-            "steal_from=['x'] without tenants: whoever takes anybody's items has no need to steal",
+            "steal_from=['x'] needs tenants: without them the items of all tenants are taken",
         ),
-        ({"tenants": []}, "tenants must name one at least, or be None for anybody"),
+        ({"tenants": []}, "tenants must name at least one tenant, or be None for all"),
         (
             {"lease_timeout": 0},
             "lease_timeout must be more than 0 seconds, or None for ever, not 0",

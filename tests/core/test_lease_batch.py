@@ -263,9 +263,9 @@ async def test_an_item_that_comes_when_max_wait_ends_is_in_the_batch_or_in_line(
         ({"max_wait": -1.0}, "max_wait must be 0 seconds or more, not -1.0"),
         ({"max_wait": float("nan")}, "max_wait must be 0 seconds or more, not nan"),
         ({"max_wait": float("inf")}, "max_wait=inf s must be less"),
-        ({"max_wait": 5.0, "lease_timeout": 5.0}, "max_wait=5.0 s must be less than the leases' 5"),
+        ({"max_wait": 5.0, "lease_timeout": 5.0}, "max_wait=5.0 s must be less than the lease"),
         ({"timeout": -1.0}, "timeout must be 0 seconds or more, not -1.0"),
-        ({"tenants": []}, "tenants must name one at least"),
+        ({"tenants": []}, "tenants must name at least one tenant"),
     ],
 )
 async def test_a_batch_says_what_is_wrong_with_its_options(
@@ -395,7 +395,7 @@ async def test_a_lost_lease_leaves_the_batch(queue: Queue) -> None:
 @virtual_time
 async def test_a_body_is_cancelled_when_none_of_its_leases_is_left(queue: Queue) -> None:
     async with timekeeper(queue):
-        with pytest.raises(LeaseLostError, match="all that was left was lost"):
+        with pytest.raises(LeaseLostError, match="all remaining leases were lost"):
             async with queue.lease_batch(10, lease_timeout=10) as batch:
                 await sleep_forever()
         assert current_time() == 10

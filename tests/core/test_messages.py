@@ -25,10 +25,10 @@ def test_a_release_with_a_delay_needs_one() -> None:
 
 @pytest.mark.parametrize("delay", [-1.0, math.nan, math.inf])
 def test_a_release_has_no_delay_that_cannot_be_waited_for(delay: float) -> None:
-    with pytest.raises(ValueError, match="delay must be 0 or more seconds"):
+    with pytest.raises(ValueError, match="delay must be 0 seconds or more"):
         check_release("queue", delay, requeue_front=False, timed=False)
 
 
 def test_a_release_is_not_both_at_once_and_later() -> None:
-    with pytest.raises(ValueError, match=r"requeue_front=True is at once, and delay=1.0 later"):
+    with pytest.raises(ValueError, match=r"requeue_front=True excludes a delay, and delay=1.0:"):
         check_release("queue", 1.0, requeue_front=True, timed=True)

@@ -20,7 +20,7 @@ def test_a_name_has_letters_digits_and_some_marks(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".a", "a b", "ä", "a\n", "a/b", "x" * 129])
 def test_anything_else_is_no_name(name: str) -> None:
-    with pytest.raises(ValueError, match="a queue's name has 1 to 128 characters"):
+    with pytest.raises(ValueError, match="invalid queue name "):
         check_name(name)
 
 

@@ -43,7 +43,7 @@ async def test_an_update_without_waiting_needs_no_room(full: Queue) -> None:
 
 
 async def test_more_items_than_ever_have_room_are_refused_without_waiting(full: Queue) -> None:
-    with pytest.raises(ValueError, match=r"3 items at once never fit .* max_size=2"):
+    with pytest.raises(ValueError, match=r"3 new items never fit into .* max_size=2"):
         full.put_many_nowait({"c": 2, "d": 2, "e": 2})
     with pytest.raises(WouldBlock):  # there may be room for "c" alone
         full.put_many_nowait({"a": 2, "b": 2, "c": 2})

@@ -289,3 +289,32 @@ async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
     assert queue._engine.waiters.total == queue._engine.waiters.takers == 0
     assert queue._engine.capacity is not None
     assert queue._engine.capacity._reserved == 0
+
+
+# What raises while items fall due
+
+
+class Refusing(Retry):
+    """A policy that raises when it is asked for a rest."""
+
+    def delay(self, deliveries: int) -> float:
+        raise ArithmeticError("no rest today")
+
+
+async def test_waiters_get_what_has_fallen_due_before_a_policy_raised() -> None:
+    queue: Queue = LeasedKeyQueue(retry=Refusing(), default_lease_timeout=1)
+    async with create_task_group() as tg, queue:
+        await tg.start(queue.run)
+        queue.put_nowait("b", 1)
+        queue.get_nowait()
+        await advance(1)
+        queue.put_nowait("a", 1)
+        queue.take_nowait("a")
+        queue.take_nowait("b")  # its second lease: once that expires, the policy is asked
+        waiting = Waiting(tg, queue)
+        await waiting.get("waiter")
+        with pytest.raises(ArithmeticError):
+            queue._engine.tick(current_time() + 1)
+        await advance(0)
+        assert waiting.got == {"waiter": "a"}
+        tg.cancel_scope.cancel()

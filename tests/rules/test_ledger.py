@@ -450,9 +450,7 @@ def test_a_lease_that_was_lost_says_so(settle: str, how: str, now: float) -> Non
     before = state(ledger)
     with pytest.raises(LeaseLostError) as caught:
         SETTLE[settle](ledger, item, now)
-    assert str(caught.value) == (
-        "<Lease 'a' token=1 lost> was lost: its item is not held by it any more"
-    )
+    assert str(caught.value) == ("<Lease 'a' token=1 lost> was lost: it no longer holds its item")
     assert state(ledger) == before
 
 

@@ -568,8 +568,8 @@ def test_another_tenant_is_refused_for_a_key_that_is_there(where: str, there: st
     with pytest.raises(ValueError, match="tenant") as caught:
         put(ledger, "a", "a2", tenant="y")
     assert str(caught.value) == (
-        f"key 'a' is there for the tenant {there!r}: leave tenant= out, "
-        "or put it for 'y' under another key"
+        f"key 'a' belongs to the tenant {there!r}: leave tenant= out, "
+        "or put the item for 'y' under another key"
     )
     assert state(ledger) == before
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaseq import Backoff, LeasedKeyQueue, Tenant
+from leaseq._core.policies import longest_rest
 from leaseq._core.requests import PutRequest
 from leaseq._rules import moves
 from leaseq._rules.item import Item
@@ -130,7 +131,7 @@ def test_a_put_never_ends_a_rest(item: ItemRecord[int], terms: PutRequest) -> No
 @pytest.mark.parametrize("deliveries", [1, 2, 5, 2000])
 def test_a_backoff_draws_no_longer_rest_than_the_longest(deliveries: int) -> None:
     backoff = Backoff(2.0, factor=3.0, ceiling=50.0, seed=1)
-    longest = moves.longest_rest(2.0, 3.0, 50.0, deliveries)
+    longest = longest_rest(backoff, deliveries)
     drawn = [backoff.delay(deliveries) for _ in range(1000)]
     assert 0.95 * longest < max(drawn) <= longest
 

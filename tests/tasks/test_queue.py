@@ -84,7 +84,7 @@ async def test_tasks_are_pushed_in_one_step(tasks: TaskQueue) -> None:
 async def test_tasks_that_do_not_all_fit_are_not_pushed() -> None:
     tasks = TaskQueue(LeasedKeyQueue(max_size=2))
     tasks_of_one = [Task.create("user:1", payload=number) for number in range(3)]
-    with pytest.raises(ValueError, match="3 items at once never fit"):
+    with pytest.raises(ValueError, match="3 new items never fit"):
         await tasks.push_many(tasks_of_one)
     assert (await tasks.stats()).ready == 0
 
@@ -383,7 +383,7 @@ async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> Non
         TaskQueue(broker, xcom_ttl=-1)
     with pytest.raises(ValueError, match="value_limit must be 1 byte or more, not 0"):
         TaskQueue(broker, value_limit=0)
-    with pytest.raises(ValueError, match="a queue's name has"):
+    with pytest.raises(ValueError, match="invalid queue name"):
         TaskQueue(broker, name="a b")
 
 

@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, Protocol
 
 from leaseq import Backoff, Retry, Tenant
+from leaseq._core.policies import longest_rest
 from leaseq._core.requests import PutRequest
 from leaseq._rules import moves
 from leaseq._rules.moves import MOVES, OLD, Fate, ItemRecord, Move, Moved, Turns
@@ -194,7 +195,7 @@ class Reference:
             self._apply(key, moves.after_give_back(item, self.now))
         elif how == "undo":
             self._apply(key, moves.after_undo(item, self.now))
-        elif options.get("counted", True) and moves.is_last_delivery(item, self.retry):
+        elif options.get("counted", True) and self.retry.exhausted(item.deliveries):
             self._die(key, MOVES["fail"], "max_deliveries")
         else:
             rest = self._rest(item)
@@ -255,7 +256,7 @@ class Reference:
         backoff = self.retry.backoff
         if backoff is None:
             return 0.0
-        return moves.longest_rest(backoff.base, backoff.factor, backoff.ceiling, item.deliveries)
+        return longest_rest(backoff, item.deliveries)
 
     def _due(self) -> list[tuple[float, int, int, str]]:
         due = [(deadline, 0, token, key) for key, (deadline, token) in self.leases.items()]
@@ -267,7 +268,7 @@ class Reference:
 
     def _lose(self, key: str, cause: Move) -> None:
         item = self.items[key]
-        if moves.is_last_delivery(item, self.retry):
+        if self.retry.exhausted(item.deliveries):
             self._die(key, cause, "max_deliveries")
             return
         lose = moves.after_expiry if cause.name == "expire" else moves.after_revocation

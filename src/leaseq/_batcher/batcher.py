@@ -1,4 +1,4 @@
-"""Items gathered into batches, in front of something that takes many at once."""
+"""A batcher: items gathered into batches for a callback."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from anyio import (
 )
 from anyio.abc import TaskStatus
 
-from .._core.errors import QueueClosedError, TimekeeperNotRunningError
+from .._core.errors import TimekeeperNotRunningError
 from .._core.loop import Home
+from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.validation import check_text, number, shown, wait_seconds
 from .buffer import Buffer
 from .flusher import Call, Flusher
-
-__all__ = ["Batcher", "BatcherStatistics"]
 
 T = TypeVar("T")
 
@@ -36,10 +35,10 @@ _log = logging.getLogger("leaseq")
 
 @dataclass(frozen=True, slots=True)
 class BatcherStatistics:
-    """Counts of the items that a batcher holds, and of its flushes so far."""
+    """Counts of a batcher's items, and of its flushes so far."""
 
     flushes: int
-    """Buffer flushed."""
+    """Batches flushed."""
     items: int
     """Items flushed."""
     failures: int
@@ -47,9 +46,9 @@ class BatcherStatistics:
     given_up: int
     """Items that went to ``on_give_up``."""
     queued: int
-    """Items added and neither flushed nor given up, those on their way included."""
+    """Items added and neither flushed nor given up, including the batch in the callback."""
     last_flush_time: float | None
-    """When a batch was flushed last, in seconds of the event loop's clock; None: none was yet."""
+    """The time of the last flush, in seconds of the event loop's clock; None: none yet."""
     running: bool
     """True while `Batcher.run` runs."""
 
@@ -57,10 +56,10 @@ class BatcherStatistics:
 class Batcher(Generic[T]):
     """Gathers items, and hands them to a callback in batches.
 
-    A batch goes when it is full, or ``flush_interval`` after its first item, whichever is first.
-    Buffer go one at a time and in order, and none is ever over the maximum. A batch that fails
-    stays in front as it is, and is tried again after the backoff and not sooner; newer items wait
-    behind it. So the callback may see the same batch twice, but no item is lost: each one is
+    A batch is flushed when it is full, or ``flush_interval`` after its first item, whichever is
+    first. Batches are flushed one at a time and in order, and never exceed the maximum size. If a
+    batch fails, it stays in front, unchanged, and is tried again after the backoff; newer items
+    wait behind it. So the callback may see the same batch twice, but no item is lost: each one is
     flushed, given up, or in `pending`. ::
 
         async def write(rows: list[str]) -> None:
@@ -72,39 +71,40 @@ class Batcher(Generic[T]):
                 await tg.start(batcher.run)
                 await batcher.add("a row")
 
-    **The end.** ``async with batcher`` takes no more when its body ends, then tries each batch
-    that is left once, due or not, and raises the first error if one failed. If the body raised an
-    `Exception` itself, that goes on, with a note. If it was cancelled, or is while the batches are
-    flushed, they have ``shutdown_timeout`` seconds, shielded. The shield holds against cancel
-    scopes; a second `asyncio.Task.cancel` ends the flush at once. What is left, in any case, is in
-    `pending`.
+    **The end.** When the body of ``async with batcher`` ends, the batcher accepts no more items,
+    tries each remaining batch once, due or not, and raises the first error. If the body raised an
+    `Exception` itself, that one propagates, with a note. If the body or the final flush is
+    cancelled, the flush has ``shutdown_timeout`` seconds, shielded. The shield holds against cancel
+    scopes; a second `asyncio.Task.cancel` ends the flush immediately. Remaining items are in
+    `pending`, in any case.
 
     A batcher belongs to one event loop, and is not thread-safe:
     ``anyio.from_thread.run_sync(batcher.add_nowait, item)`` is the way in from a thread.
 
     Args:
-        on_flush: An async function that takes a list of items, its own to keep. Where it raises,
-            or is cancelled, the batch counts as not flushed.
-        max_batch_size: How many items make a batch full.
-        flush_interval: Seconds after which a batch goes that is not full, counted from its first
-            item; 0: as soon as the one before it is done; `math.inf`: never.
-        name: What it is called in logs and errors.
-        logger: Where it logs failures, as errors, and flushes, for debugging; None: ``leaseq``.
-        max_pending: How many items may be pending, those on their way included; then producers
-            wait. Let it be some batches and the largest `add_many`: if less than a full batch
-            fits, they may wait for the interval.
-        retry: How long a failed batch rests, and whether it is given up after so many deliveries.
-            By default it is tried for ever.
-        on_give_up: Takes the batch and the error of its last delivery; an async function, or an
-            ordinary one. If it raises, the batch stays, and is offered to it again after the
-            backoff's ceiling, or a minute if there is no backoff.
+        on_flush: An async function that takes a list of items, which it may keep. If it raises or
+            is cancelled, the batch counts as not flushed.
+        max_batch_size: The number of items in a full batch.
+        flush_interval: Seconds after its first item until a batch is flushed that is not full; 0:
+            as soon as the previous one is done; `math.inf`: never.
+        name: The name of the batcher in logs and errors.
+        logger: The logger of failures, as errors, and of flushes, for debugging; None: ``leaseq``.
+        max_pending: The largest number of pending items, including the batch in the callback;
+            then producers wait. Allow for several batches and the largest `add_many`: with room
+            for less than a full batch, producers may wait for the interval. `math.inf` (the
+            default): no limit.
+        retry: The backoff of a failed batch, and the number of deliveries after which it is given
+            up. By default it is tried for ever.
+        on_give_up: A function, async or ordinary, that takes a given-up batch and the error of its
+            last delivery. If it raises, the batch stays, and is offered to it again after the
+            backoff's ceiling, or a minute without a backoff.
         shutdown_timeout: Seconds for the final flush once it is cancelled.
-        fast_acquire: Whether `add` and `add_many` leave out their checkpoint where they need not
+        fast_acquire: True: `add` and `add_many` leave out their checkpoint where they need not
             wait, as in `anyio.Lock`.
 
     Raises:
         TypeError: ``on_flush`` is not a function.
-        ValueError: a number is out of its range; or the retry policy gives up, and there is no
+        ValueError: a number is out of range; or the retry policy gives up, and there is no
             ``on_give_up``.
     """
 
@@ -137,7 +137,7 @@ class Batcher(Generic[T]):
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "
-                "lost: say with on_give_up= who takes it, or leave max_deliveries out"
+                "lost: give on_give_up=, a function that takes it, or leave max_deliveries out"
             )
         self.name = name
         self._logger = logger or _log
@@ -154,7 +154,7 @@ class Batcher(Generic[T]):
         self._running = False
         self._closed = False
         self._alarm = Event()
-        self._wake_at = inf  # when `run` looks again if it is not woken
+        self._wake_at = inf  # the time at which `run` wakes by itself
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "not running"
@@ -166,13 +166,13 @@ class Batcher(Generic[T]):
         """Add an item, and wait for room if need be.
 
         Args:
-            item: What the callback is to get.
+            item: The item for the callback.
 
         Raises:
             QueueClosedError: the batcher is closed.
             TimekeeperNotRunningError: `run` was not started, or has ended.
 
-        Who waits gets room in order of arrival. If cancelled, nothing was added. O(1).
+        Waiting producers get room in order of arrival. If cancelled, nothing was added. O(1).
         """
         if not self._fast_acquire:
             await self._home.checkpoint()
@@ -189,7 +189,7 @@ class Batcher(Generic[T]):
         """Add items in their order, all or none.
 
         Args:
-            items: Any number of them; they go in as many batches as it takes.
+            items: Any number of items, for as many batches as needed.
 
         Raises:
             QueueClosedError, TimekeeperNotRunningError: as `add` does.
@@ -203,18 +203,18 @@ class Batcher(Generic[T]):
         if not many:
             return
         if not self._buffer.room(len(many)):
-            many = many.copy()  # whoever made the list may change it meanwhile
+            many = many.copy()  # the caller may change its list meanwhile
             await self._wait_for_room(len(many))
         self._add_now(many)
 
     def add_nowait(self, item: T) -> None:
-        """Add an item at once.
+        """Add an item without waiting.
 
         Args:
-            item: What the callback is to get.
+            item: The item for the callback.
 
         Raises:
-            WouldBlock: there is no room, or others wait for it.
+            WouldBlock: there is no room, or other producers wait for it.
             QueueClosedError, TimekeeperNotRunningError: as `add` does.
 
         Never suspends. O(1).
@@ -230,14 +230,14 @@ class Batcher(Generic[T]):
         self._add_now([item])
 
     async def _wait_for_room(self, places: int) -> None:
-        """Wait for so many places; then they have to be taken before anything else is done."""
+        """Wait for so many places; the caller must use them without suspending."""
         if places > self._max_pending:
             raise ValueError(
-                f"{places} items at once never fit a batcher of max_pending={self._max_pending}: "
-                "add them in smaller lots"
+                f"{places} items never fit into a batcher with max_pending={self._max_pending}: "
+                "add fewer at a time"
             )
         if self._fast_acquire and not self._running:
-            await self._home.checkpoint()  # `run` may just have been given to the event loop
+            await self._home.checkpoint()  # `run` may have been started just now
         while True:
             self._check_open()
             if self._buffer.room(places):
@@ -263,28 +263,28 @@ class Batcher(Generic[T]):
             self._plan()
 
     def _admit(self) -> None:
-        """Let producers in for whom there is room by now."""
+        """Wake the producers for which there is room by now."""
         for turn in self._buffer.admit():
             turn.set()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise QueueClosedError(f"{self!r} takes nothing more")
+            raise takes_nothing_more(self)
         if not self._running:
             raise TimekeeperNotRunningError(
-                f"{self!r} would never flush what is added: nothing lets time pass for it. "
-                "Start that in your own task group:\n\n"
+                f"{self!r} would never flush added items: its run() is not running. "
+                "Start it in your own task group:\n\n"
                 "    async with anyio.create_task_group() as tg, batcher:\n"
                 "        await tg.start(batcher.run)\n\n"
                 "(in an asyncio.TaskGroup: tg.create_task(batcher.run()), then "
                 "await asyncio.sleep(0))"
             )
 
-    # What is in there
+    # Inspection
 
     @property
     def stats(self) -> BatcherStatistics:
-        """Counts of what is in there and of what has happened. O(1)."""
+        """Counts of items and flushes so far. O(1)."""
         return BatcherStatistics(
             flushes=self._flusher.flushes,
             items=self._flusher.items,
@@ -296,30 +296,30 @@ class Batcher(Generic[T]):
         )
 
     def pending(self) -> list[T]:
-        """The items that are neither flushed nor given up, in order. O(their number).
+        """Return the items that are neither flushed nor given up, in order. O(their number).
 
-        The batch that is on its way at the moment is among them.
+        The batch in the callback is among them.
         """
         return list(self._buffer)
 
     # Flushing
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Flush what is due, until the batcher is closed.
+        """Flush batches as they fall due, until the batcher is closed.
 
-        Start it in your own task group: ``await tg.start(batcher.run)``. A batch that fails is
-        logged and tried again, and never raises out of it.
+        Start it in your own task group: ``await tg.start(batcher.run)``. A failing batch is logged
+        and tried again, and never raises out of `run`.
 
         Raises:
             BusyResourceError: it is running already.
             TypeError: ``on_flush`` is not an async function.
 
         If cancelled, so is the callback, and its batch stays in front, its delivery not counted;
-        producers who wait get `TimekeeperNotRunningError`. It can be started again. It sleeps until
-        something is due; a batch costs O(its items).
+        waiting producers get `TimekeeperNotRunningError`. It can be started again. It sleeps until
+        a batch is due; a batch costs O(its items).
         """
         if self._running:
-            raise BusyResourceError("letting time pass for")
+            raise BusyResourceError(RUN_TWICE)
         self._home.check()
         self._running = True
         self._set_open()
@@ -337,19 +337,19 @@ class Batcher(Generic[T]):
             self._set_open()
 
     async def flush(self, *, force: bool = True) -> None:
-        """Flush what is in there, and return when it is done.
+        """Flush the pending items, and return when they are flushed.
 
         Args:
-            force: Whether a batch goes that is not full; False: only full ones, and those that were
-                tried before.
+            force: True: flush all items; False: only full batches, and batches that were tried
+                before.
 
         Raises:
-            Exception: what the callback raised, if the delivery of a batch that was to be flushed
-                failed after the call, whoever made it. The batch is tried again as always.
+            Exception: the error of the callback, if the delivery of such a batch failed after this
+                call began. The batch is tried again as always.
 
-        Items that are added later may go in the same batch. A batch that rests is waited for. It
-        needs no `run`, and also works on a closed batcher. If cancelled, so is the callback, if
-        it was this call that made it; its batch stays in front, its delivery not counted.
+        Items added later may be in the same batch. `flush` waits for a batch that rests. It needs
+        no `run`, and also works on a closed batcher. If cancelled, so is the callback, if this
+        call was running it; its batch stays in front, its delivery not counted.
         O(items).
         """
         await self._home.checkpoint()
@@ -358,14 +358,14 @@ class Batcher(Generic[T]):
     # Time
 
     def _plan(self) -> None:
-        """Wake `run` if something is due earlier than it was going to look."""
+        """Wake `run` if a batch is due before it would wake by itself."""
         deadline = self._buffer.next_deadline()
         if deadline < self._wake_at:
             self._wake_at = deadline
             self._alarm.set()
 
     async def _sleep(self, now: float, deadline: float) -> None:
-        """Sleep until there is something to do, or at most until a time once planned for."""
+        """Sleep until there is something to do, or at most until the planned time."""
         planned = self._wake_at if self._wake_at > now else inf
         self._wake_at = min(planned, deadline)
         self._alarm = Event()
@@ -373,12 +373,12 @@ class Batcher(Generic[T]):
             await self._alarm.wait()
 
     def _look_again(self) -> None:
-        """Do what may have to be done after a batch has left or come to rest."""
+        """Plan and admit producers anew after the delivery of a batch."""
         self._plan()
         self._admit()
 
     def _set_open(self) -> None:
-        """Take items in from now on, or let no producer wait any more."""
+        """Accept items, or turn away waiting producers."""
         self._buffer.open = self._running and not self._closed
         self._buffer.recount()
         if not self._buffer.open:
@@ -415,7 +415,7 @@ class Batcher(Generic[T]):
         error.add_note(f"{note}: {final.error!r}")
 
     async def _finish(self, final: Call, error: BaseException | None) -> None:
-        """Try what is left, in good time, or in a hurry once this is cancelled."""
+        """Try the remaining batches, within the shutdown timeout once this is cancelled."""
         if error is not None and not isinstance(error, Exception):
             await self._finish_in_time(final)
             return
@@ -435,7 +435,7 @@ class Batcher(Generic[T]):
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Return whether an error is a cancellation, or a group of cancellations alone."""
+    """Return True if an error is a cancellation, or a group of cancellations alone."""
     cancelled = get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None

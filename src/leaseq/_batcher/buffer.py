@@ -1,15 +1,14 @@
-"""The items of a batcher, the batches they make, and when each is due. Sans-IO.
+"""The items of a batcher, their batches, and the times at which these are due. Sans-IO.
 
-Items are gathered in the order in which they come. Whenever there are enough of them they make a
-full batch, which is due at once. So there is never more than one batch that is not full, the last
-one: it is due some time after its first item, the only one whose time has to be known.
+Items are gathered in order of arrival. As soon as there are enough of them, they form a full batch,
+which is due immediately. So at most one batch is not full, the last one: it is due some time after
+its first item, the only one whose time has to be known.
 
-A batch that was taken to be flushed stays here, in front, as it is, until it is flushed or given
-up. While it is on its way, nothing else is done with it: if the flush is cancelled, there is
-nothing to put back. If it fails, the batch rests, and nothing passes it. Once taken, it takes no
-more items in, full or not.
+A batch that is being flushed stays here, in front and unchanged, until it is flushed or given up:
+if the flush is cancelled, there is nothing to put back. If the flush fails, the batch rests, and no
+other passes it. Once taken, a batch accepts no more items, full or not.
 
-An item's *position* is how many came before it, ever.
+An item's *position* is the number of items that came before it, ever.
 """
 
 from __future__ import annotations
@@ -21,12 +20,10 @@ from typing import Generic, TypeVar
 
 from .._core.policies import Retry
 
-__all__ = ["Batch", "Buffer"]
-
 T = TypeVar("T")
 P = TypeVar("P")
 
-_UNTAKEN = 60.0  # seconds until a batch that nobody took is offered again, without a backoff
+_UNTAKEN = 60.0  # seconds until a batch that was not taken is offered again, without a backoff
 
 
 class Batch(Generic[T]):
@@ -35,10 +32,9 @@ class Batch(Generic[T]):
     Attributes:
         start: The position of the first one.
         items: The items, in order.
-        deliveries: How often flushing them has failed.
-        due: It rests until then.
-        error: What the last delivery that the retry policy allows has failed with; None: there
-            are more.
+        deliveries: The number of failed deliveries.
+        due: The time until which it rests.
+        error: The error of the last delivery that the retry policy allows; None: there are more.
     """
 
     __slots__ = ("deliveries", "due", "error", "items", "start")
@@ -52,22 +48,22 @@ class Batch(Generic[T]):
 
 
 class Buffer(Generic[T, P]):
-    """The items in order, the batches they make, and the producers who wait for room.
+    """The items in order, their batches, and the producers that wait for room.
 
-    A producer that waits is handed its places before it is woken, in order of arrival, so that
-    nobody who comes later can take them.
+    A waiting producer is handed its places before it is woken, in order of arrival, so that no
+    later producer can take them.
 
     Args:
-        size: How many items make a full batch.
-        interval: Seconds after which one goes that is not full, from its first item on.
-        capacity: How many items there may be, those on their way included.
-        retry: How long a batch rests that failed, and when it is given up.
+        size: The number of items in a full batch.
+        interval: Seconds after its first item until a batch is due that is not full.
+        capacity: The largest number of items, including the batch in the callback.
+        retry: The policy for batches that failed.
 
     Attributes:
         filling: The items of the last batch, which is not full.
-        open: Whether items are taken in at all.
-        spare: How many items may be appended to `filling` with nothing else to be thought of: they
-            neither begin a batch nor make one full, and there is room for them.
+        open: True: items are accepted.
+        spare: The number of items that may simply be appended to `filling`: they neither begin a
+            batch nor fill one, and there is room for them.
     """
 
     __slots__ = (
@@ -97,10 +93,10 @@ class Buffer(Generic[T, P]):
         self._interval = interval
         self._capacity = capacity
         self._retry = retry
-        self._since = 0.0  # when the first item of `filling` came
+        self._since = 0.0  # the time of the first item of `filling`
         self._runs: deque[list[T]] = deque()  # one or more full batches each, the first items last
         self._run_items = 0
-        self._start = 0  # the position of the first item that was not taken
+        self._start = 0  # the position of the first item in no taken batch
         self._taken: OrderedDict[int, Batch[T]] = OrderedDict()  # by their starts, and so in order
         self._taken_items = 0
         self._producers: OrderedDict[P, int] = OrderedDict()
@@ -117,7 +113,7 @@ class Buffer(Generic[T, P]):
             yield from reversed(run)
         yield from self.filling
 
-    # Items come
+    # Adding items
 
     def add(self, items: list[T], now: float) -> None:
         """Add items in their order. O(items)."""
@@ -130,7 +126,7 @@ class Buffer(Generic[T, P]):
                 self.recount()
                 return
             self._add_run(filling)
-        short = len(items) - (len(items) - fits) % size  # from where on they make no full batch
+        short = len(items) - (len(items) - fits) % size  # from here on they form no full batch
         if short > fits:
             self._add_run(items[fits:short])
         self.filling = items[short:]
@@ -138,12 +134,12 @@ class Buffer(Generic[T, P]):
         self.recount()
 
     def _add_run(self, items: list[T]) -> None:
-        items.reverse()  # so that they can be taken from the end, whatever is left
+        items.reverse()  # so that they can be taken from the end
         self._runs.append(items)
         self._run_items += len(items)
 
     def recount(self) -> None:
-        """Find out anew how many items are to `spare`. O(1)."""
+        """Count `spare` anew. O(1)."""
         short = len(self.filling)
         if short and self.open and not self._producers:
             room = self._capacity - len(self) - self._reserved
@@ -151,7 +147,7 @@ class Buffer(Generic[T, P]):
         else:
             self.spare = 0
 
-    # Buffer go
+    # Flushing batches
 
     @property
     def start(self) -> int:
@@ -159,20 +155,20 @@ class Buffer(Generic[T, P]):
         return next(iter(self._taken), self._start)
 
     def end(self, *, short: bool) -> int:
-        """The position after the last item, or after the last one in a full batch. O(1)."""
+        """Return the position after the last item, or after the last full batch. O(1)."""
         end = self._start + self._run_items
         return end + len(self.filling) if short else end
 
     def end_of_due(self, now: float) -> int:
-        """The position after the last item that is to go by now. O(1)."""
+        """Return the position after the last item that is due. O(1)."""
         return self.end(short=self._since + self._interval <= now)
 
     def rests_until(self) -> float:
-        """When the first batch may be tried. O(1)."""
+        """Return the time from which the first batch may be tried. O(1)."""
         return next((batch.due for batch in self._taken.values()), -inf)
 
     def next_deadline(self) -> float:
-        """When something is to go; `math.inf`: there is nothing. O(1)."""
+        """Return the time at which the next batch is due; `math.inf`: never. O(1)."""
         if self._taken:
             return self.rests_until()
         if self._runs:
@@ -180,7 +176,7 @@ class Buffer(Generic[T, P]):
         return self._since + self._interval if self.filling else inf
 
     def take(self, end: int, now: float) -> Batch[T] | None:
-        """The first batch; None if it begins at a position or after it, or rests. O(its items)."""
+        """Return the first batch if it starts before a position and does not rest. O(its items)."""
         if self.start >= end or self.rests_until() > now:
             return None
         if not self._taken:
@@ -188,7 +184,7 @@ class Buffer(Generic[T, P]):
         return next(iter(self._taken.values()))
 
     def take_all(self) -> list[Batch[T]]:
-        """All batches, whether or not they are due. O(items)."""
+        """Return all batches, due or not. O(items)."""
         while self._runs or self.filling:
             self._take_next()
         return list(self._taken.values())
@@ -210,7 +206,7 @@ class Buffer(Generic[T, P]):
         self.recount()
 
     def failed(self, batch: Batch[T], error: Exception, now: float) -> None:
-        """A batch was not flushed: it rests, or that was its last delivery. O(1)."""
+        """Let a batch rest that failed, or record the error of its last delivery. O(1)."""
         batch.deliveries += 1
         if self._retry.exhausted(batch.deliveries):
             batch.error = error
@@ -218,31 +214,31 @@ class Buffer(Generic[T, P]):
             batch.due = now + self._retry.delay(batch.deliveries)
 
     def not_given_up(self, batch: Batch[T], now: float) -> None:
-        """Nobody took a batch that is to be given up: it is offered again later. O(1)."""
+        """Let a batch rest that could not be given up: it is offered again later. O(1)."""
         backoff = self._retry.backoff
         batch.due = now + (_UNTAKEN if backoff is None else backoff.ceiling)
 
     def remove(self, batch: Batch[T]) -> None:
-        """A batch is flushed, or given up. O(1)."""
+        """Remove a batch that was flushed or given up. O(1)."""
         del self._taken[batch.start]
         self._taken_items -= len(batch.items)
         self.recount()
 
-    # Producers wait
+    # Waiting producers
 
     def room(self, places: int) -> bool:
-        """Return whether so many items can be added now. O(1)."""
+        """Return True if so many items can be added now. O(1)."""
         if not self.open or self._producers:
             return False
         return self._capacity == inf or len(self) + self._reserved + places <= self._capacity
 
     def wait(self, producer: P, places: int) -> None:
-        """Let a producer wait for so many places. O(1)."""
+        """Add a producer that waits for so many places. O(1)."""
         self._producers[producer] = places
         self.recount()
 
     def leave(self, producer: P) -> bool:
-        """Let a producer go; True: it had its places, which are reserved no more. O(1)."""
+        """Remove a producer; True: it had its places, which are no longer reserved. O(1)."""
         admitted = self._admitted.pop(producer, 0)
         self._reserved -= admitted
         self._producers.pop(producer, None)
@@ -250,7 +246,7 @@ class Buffer(Generic[T, P]):
         return admitted > 0
 
     def admit(self) -> Iterator[P]:
-        """The producers for whom there is room by now, their places reserved. O(1) each."""
+        """Reserve places for producers while there is room, and yield each of them. O(1) each."""
         while self._producers:
             producer, places = next(iter(self._producers.items()))
             if len(self) + self._reserved + places > self._capacity:
@@ -262,7 +258,7 @@ class Buffer(Generic[T, P]):
             yield producer
 
     def turn_away(self) -> list[P]:
-        """The producers who wait, and now do so no more. O(their number)."""
+        """Remove all waiting producers, and return them. O(their number)."""
         producers = list(self._producers)
         self._producers.clear()
         self.recount()

@@ -1,4 +1,4 @@
-"""The way of a batch into the callback: one at a time, counted, logged, tried again or given up."""
+"""The delivery of batches to the callback: one at a time, counted, logged, retried or given up."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from .._core.errors import LeaseqError
 from .._core.loop import Home, is_failure
 from .buffer import Batch, Buffer
 
-__all__ = ["Call", "Flusher"]
-
 T = TypeVar("T")
 
 
 class Call:
-    """One call to flush what comes before a position.
+    """A call to flush the items before a position.
 
     Attributes:
         end: The position.
-        error: What the first delivery of such a batch that failed meanwhile has failed with.
+        error: The error of the first such batch that has failed meanwhile.
     """
 
     __slots__ = ("end", "error")
@@ -36,10 +34,10 @@ class Call:
 
 
 class Flusher(Generic[T]):
-    """The way of batches into the callback, one at a time.
+    """The delivery of batches to the callback, one at a time.
 
-    A batch is removed from `Buffer` once the callback has returned, and not before: so if the
-    callback is cancelled, natively or by a scope, there is nothing that would have to be put back.
+    A batch is removed from `Buffer` only after the callback has returned: so if the callback is
+    cancelled, natively or by a scope, there is nothing to put back.
 
     Args:
         buffer: The batches, until they are flushed or given up.
@@ -47,15 +45,15 @@ class Flusher(Generic[T]):
         on_flush: As in `Batcher`.
         on_give_up: As in `Batcher`.
         name: As in `Batcher`.
-        logger: Where failures are logged, as errors, and flushes, for debugging.
+        logger: The logger of failures, as errors, and of flushes, for debugging.
         after: Called after each delivery, however it ended.
 
     Attributes:
-        flushes: Buffer flushed.
+        flushes: Batches flushed.
         items: Items flushed.
         failures: Deliveries that failed.
         given_up: Items given up.
-        last_flush_time: When a batch was flushed last, on the event loop's clock.
+        last_flush_time: The time of the last flush, on the event loop's clock.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class Flusher(Generic[T]):
                 await self._deliver(batch)
 
     async def flush(self, call: Call) -> None:
-        """Try batches until all that the call is for are gone, or one has failed."""
+        """Try batches until all of the call's are gone, or one has failed."""
         self._calls.add(call)
         try:
             while call.error is None and self._buffer.start < call.end:
@@ -101,7 +99,7 @@ class Flusher(Generic[T]):
             raise call.error
 
     async def try_all(self, final: Call) -> None:
-        """Try each batch once, due or not; from ``final.end`` on, which moves on with them."""
+        """Try each batch from ``final.end`` on once, due or not, and move ``final.end`` on."""
         async with self._lock:
             for batch in self._buffer.take_all():
                 if batch.start >= final.end:
@@ -110,7 +108,7 @@ class Flusher(Generic[T]):
                     final.end = batch.start + 1
 
     async def _flush_next(self, call: Call) -> None:
-        """Try the next batch, or wait until it has rested or somebody has tried it."""
+        """Try the next batch, or wait until it has rested or another task has tried it."""
         until = self._buffer.rests_until()
         if until > self._home.time():
             self._news = self._news or Event()
@@ -123,7 +121,7 @@ class Flusher(Generic[T]):
                 await self._deliver(batch)
 
     async def _deliver(self, batch: Batch[T]) -> Exception | None:
-        """Try to flush a batch, and give it up if that was the last time; say why it failed."""
+        """Try to flush a batch, and give it up after its last delivery; return its error."""
         await self._home.checkpoint()  # the callback may have none
         try:
             error = batch.error or await self._attempt(batch)
@@ -141,7 +139,7 @@ class Flusher(Generic[T]):
                 self._news = None
 
     async def _attempt(self, batch: Batch[T]) -> Exception | None:
-        """Call `on_flush`; an error in the place of a native cancellation is let through."""
+        """Call `on_flush` and return its error; raise one that took the place of a cancellation."""
         cancelled = _times_cancelled()
         try:
             flushing = self._on_flush(batch.items.copy())
@@ -205,7 +203,7 @@ class Flusher(Generic[T]):
 
 
 def _times_cancelled() -> int:
-    """How often the running task was cancelled by `asyncio.Task.cancel`; 0 on trio."""
+    """Return the number of `asyncio.Task.cancel` calls on the running task; 0 on trio."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop of asyncio

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["main", "make_app"]
-
 _EXTRA = ("typer", "rich")
 
 

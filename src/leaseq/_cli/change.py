@@ -35,8 +35,6 @@ from .common import (
 from .queries import find, find_queue
 from .text import LegibleCodec, as_json, counted, printable, read_value, write_key
 
-__all__ = ["purge", "put", "redrive"]
-
 _PAUSE = 0.1  # seconds between two checks of a put that waits for room
 
 

@@ -22,27 +22,6 @@ from .._core.queue_options import check_name
 from ..abc import Broker
 from .text import printable, read_key
 
-__all__ = [
-    "CommandError",
-    "EventLoop",
-    "EventLoopOption",
-    "Json",
-    "Key",
-    "Limit",
-    "Name",
-    "OptionalLimit",
-    "Url",
-    "Yes",
-    "address_of",
-    "confirm",
-    "describe_error",
-    "error_leaves",
-    "make_broker",
-    "parse_key",
-    "reporting_errors",
-    "run_with_broker",
-]
-
 T = TypeVar("T")
 
 _IN_DOUBT = "it may have been done, so look before you try again"

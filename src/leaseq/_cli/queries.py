@@ -19,19 +19,6 @@ from ..abc import Broker, LeasedQueue
 from .common import CommandError
 from .text import LegibleCodec, write_key
 
-__all__ = [
-    "DeadLetters",
-    "HeldLease",
-    "QueueDetails",
-    "QueueRow",
-    "find",
-    "find_details",
-    "find_letters",
-    "find_queue",
-    "find_rows",
-    "find_value",
-]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

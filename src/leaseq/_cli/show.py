@@ -34,8 +34,6 @@ from .text import (
     write_key,
 )
 
-__all__ = ["dead", "info", "make_console", "peek", "queues", "row_document", "rows_table"]
-
 _WIDE = 1000  # columns where there is no terminal, so that a row is one line for grep
 _COUNTS = ("put", "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped")
 _LOCAL = ("getters", "takers", "putters")  # waiters of this process: it has none

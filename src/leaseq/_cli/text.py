@@ -12,20 +12,6 @@ from .._core.codec import JsonCodec
 from .._core.errors import CodecError
 from .._core.reports import DeadLetter
 
-__all__ = [
-    "LegibleCodec",
-    "as_json",
-    "counted",
-    "format_duration",
-    "indented_json",
-    "json_letter",
-    "json_value",
-    "printable",
-    "read_key",
-    "read_value",
-    "write_key",
-]
-
 _KINDS = ("int:", "bytes:", "str:")
 
 

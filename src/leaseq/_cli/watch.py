@@ -35,8 +35,6 @@ from .queries import QueueRow, find_rows
 from .show import make_console, row_document, rows_table
 from .text import as_json
 
-__all__ = ["Snapshot", "watch", "watch_queues"]
-
 Show = Callable[["Snapshot"], None]
 
 _GRACE = 1.0

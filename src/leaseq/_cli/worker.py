@@ -24,8 +24,6 @@ from ..tasks._queue import TaskQueue, source_of
 from ..tasks._worker import TaskWorker
 from .common import EventLoop, EventLoopOption, error_leaves
 
-__all__ = ["worker"]
-
 T = TypeVar("T")
 
 logger = logging.getLogger("leaseq")

@@ -6,8 +6,6 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from .errors import CodecError, LeaseqError
 
-__all__ = ["Codec", "JsonCodec"]
-
 V = TypeVar("V")
 
 _REFUSALS = (TypeError, ValueError, OverflowError, RecursionError)
@@ -26,7 +24,7 @@ class Codec(Protocol[V]):
         ...
 
     def decode(self, body: bytes, /) -> V:
-        """Return the value that `encode` made these bytes of."""
+        """Return the value that was encoded as these bytes."""
         ...
 
 
@@ -60,7 +58,7 @@ class JsonCodec(Generic[V]):
             from msgspec.json import Decoder, Encoder
         except ImportError:
             raise LeaseqError(
-                "values become JSON by msgspec, which is not installed: "
+                "encoding values as JSON needs msgspec, which is not installed: "
                 "it comes with the extra leaseq[valkey]"
             ) from None
         self._refusals = (*_REFUSALS, MsgspecError)
@@ -88,7 +86,7 @@ class JsonCodec(Generic[V]):
         except self._refusals as error:
             raise CodecError(
                 f"a value of the type {type(value).__name__!r} cannot be put as JSON ({error}): "
-                "put what JSON knows, a dataclass or a msgspec.Struct, or give the queue a codec="
+                "put a value of JSON, a dataclass or a msgspec.Struct, or give the queue a codec="
             ) from error
 
     def decode(self, body: bytes, /) -> V:

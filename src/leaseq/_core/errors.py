@@ -4,22 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "CodecError",
-    "InvalidLeaseError",
-    "KeyAlreadyInFlightError",
-    "LeaseAlreadyAcknowledgedError",
-    "LeaseLostError",
-    "LeaseqError",
-    "QueueClosedError",
-    "ServerError",
-    "ServerUnavailableError",
-    "TenantMismatchError",
-    "TimekeeperNotRunningError",
-    "TransactionError",
-    "UnusableServerError",
-]
-
 
 class LeaseqError(Exception):
     """The base of every exception of this library."""
@@ -70,7 +54,7 @@ class TimekeeperNotRunningError(LeaseqError, RuntimeError):
 
 
 class TransactionError(LeaseqError):
-    """A transaction could not be done, and none of its steps was.
+    """A transaction failed, and nothing was done.
 
     Attributes:
         failures: An error for each step that could not be done.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-__all__ = ["adopt"]
-
 
 def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
-    """Make public names say in tracebacks, reprs and `help` that they are a face's.
+    """Make tracebacks, reprs and `help` show a public module as the home of its names.
 
     Args:
         face: The ``__name__`` of the public module.
@@ -18,6 +16,6 @@ def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> N
     for name in names:
         value = namespace[name]
         home = getattr(value, "__module__", None)
-        # A name that several faces offer is that of the widest, which is imported last.
+        # A name that several faces offer belongs to the widest, which is imported last.
         if isinstance(home, str) and home.startswith("leaseq."):
             value.__module__ = face

@@ -7,8 +7,6 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Deadlines", "Heap"]
-
 T = TypeVar("T")
 
 
@@ -16,7 +14,7 @@ _LEAST = 32  # below this many dead entries a sweep costs more than it frees
 
 
 class Heap(Generic[T]):
-    """Things in the order of a number that each of them has.
+    """A heap of things, each with a number, in the order of these numbers.
 
     An entry records the number of its thing when it was added, and is alive while the thing still
     has that number. So a thing is dropped by a change of its number, in O(1), and the heap is swept
@@ -45,13 +43,13 @@ class Heap(Generic[T]):
     def add_in_order(self, number: float, order: int, thing: T) -> None:
         """Add a thing; of equal numbers the one with the lowest order comes first. O(log n).
 
-        No two things may have the same number and the same order. A heap is either told all its
-        things' orders or none.
+        No two things may have the same number and the same order. In one heap, things are added
+        either all with an order or all without one.
         """
         heappush(self._entries, (number, order, thing))
 
     def drop(self, thing: T) -> None:
-        """Forget a thing that is here, and is about to have another number or none.
+        """Forget a thing of this heap that is about to have another number, or no number.
 
         O(1), amortised; for the first one O(log n).
         """
@@ -109,7 +107,7 @@ D = TypeVar("D", bound=Due)
 
 
 class Deadlines(Heap[D], Generic[D]):
-    """Things in the order in which they fall due. Times are the caller's clock, in seconds."""
+    """A heap of things by deadline, in seconds of the caller's clock."""
 
     __slots__ = ()
 
@@ -122,6 +120,6 @@ class Deadlines(Heap[D], Generic[D]):
         return inf if first is None else first[0]
 
     def pop_due(self, now: float) -> Iterator[D]:
-        """Yield what is due, the earliest first, and forget each. O(log n) each."""
+        """Remove and yield the things that are due, the earliest first. O(log n) each."""
         while self.next() <= now:
             yield self.pop()

@@ -1,4 +1,4 @@
-"""One hold on one item, and the cancel scope that ends with it."""
+"""Leases on items, batches of them, receipts, and the cancel scopes of their bodies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,6 @@ from .policies import Priority
 if TYPE_CHECKING:
     from .reports import Ended
 
-__all__ = [
-    "Body",
-    "Cancellable",
-    "Lease",
-    "LeaseBatch",
-    "Settling",
-    "read_receipt",
-    "write_receipt",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -36,7 +26,7 @@ V = TypeVar("V")
 class Settling(Protocol):
     """The part of a queue that a lease calls: every `LeasedQueue` has it.
 
-    `_fail` and `_give_back` are the two ends of a body that no caller asks for by name.
+    `_fail` and `_give_back` are for the ends of bodies, and not called by users.
     """
 
     @property
@@ -71,14 +61,14 @@ class Settling(Protocol):
 
 
 class Cancellable(Protocol):
-    """The scope that a body runs in."""
+    """The cancel scope of a body."""
 
     def cancel(self, reason: str | None = None, /) -> None:
         """Cancel it."""
 
 
 class Body:
-    """Something that is entered for a body, which it may have to cancel: a lease, or many."""
+    """A context manager around a body that it may have to cancel: a lease, or a batch."""
 
     __slots__ = ("_scope",)
 
@@ -102,47 +92,47 @@ class Body:
         assert isinstance(scope, CancelScope)
         try:
             swallowed = scope.__exit__(exc_type, error, traceback)
-        except BaseException as rest:  # a group, less the cancellations that were the scope's own
+        except BaseException as rest:  # a group, without the cancellations by this scope
             await self._leave(rest)
             raise
         finally:
             self._scope = None
-        # The scope swallows nothing but the cancellation of what was lost, and then this raises.
+        # The scope swallows only the cancellation of a lost lease, and then this raises.
         await self._leave(None if swallowed else error)
 
     async def _leave(self, error: BaseException | None) -> None:
-        """Settle what was entered, now that its body has ended, with this error or without one."""
+        """Settle the lease or batch after its body has ended, with this error or without one."""
         raise NotImplementedError
 
 
 class Lease(Body, Generic[K, V]):
-    """The exclusive hold of one consumer on one item, until it is settled or lost.
+    """The exclusive hold of a consumer on an item, until it is settled or lost.
 
-    Made by a queue, never by hand. ``async with lease`` runs its body in a cancel scope:
+    Queues make leases. ``async with lease`` runs its body in a cancel scope:
 
     - the body ends: the item is acknowledged, unless the body has settled the lease itself;
-    - the body raises an `Exception`: the item is released under the retry policy, the error goes
-      on;
+    - the body raises an `Exception`: the item is released under the retry policy, and the error
+      propagates;
     - the body is cancelled from outside: the item is released and this hand-out not counted; it
       returns to its old place the first time, and to the back of the line from the second time in
-      a row on, so that no consumer can keep others from their turn by giving up again and again;
+      a row on, so that no consumer can delay others by giving up again and again;
     - the lease is lost (it expired, or its queue was closed): the body is cancelled, and
       `LeaseLostError` raised after it. A body that blocks the event loop, or shields itself,
-      cannot be stopped: have what it writes to refuse a `token` lower than the last one it saw.
+      cannot be stopped: let the target of its writes refuse a `token` lower than the last one.
 
     Attributes:
         queue: The queue that handed it out.
         key: The item's key.
         value: The item's value as it was handed out; a later put does not change it.
         priority: The item's priority.
-        tenant: Whose work the item is; None: nobody's in particular.
+        tenant: The item's tenant; None: no particular one.
         token: The fencing token: for each key it only grows, also across restarts.
-        deadline: When the lease expires, in seconds of the event loop's clock
+        deadline: The time at which the lease expires, in seconds of the event loop's clock
             (`anyio.current_time`); `math.inf`: never.
-        since: When it was handed out, on the same clock; None where no timekeeper runs.
+        since: The time of the hand-out, on the same clock; None where no timekeeper runs.
         deliveries: Hand-outs of this item that count, this one included: 1 the first time.
         cancellations: Hand-outs in a row before this one that were cancelled, and so not counted.
-        ended: None while the lease holds its item, else how it ended.
+        ended: None while the lease holds its item, then the way it ended.
     """
 
     _noun = "lease"
@@ -182,29 +172,29 @@ class Lease(Body, Generic[K, V]):
 
     @property
     def receipt(self) -> str:
-        """The lease as a string, for somebody else to settle: `LeasedQueue.resume` takes it.
+        """The lease as a string, for another process or task to settle by `LeasedQueue.resume`.
 
         Raises:
-            TypeError: the key is none of `str`, `int` and `bytes`.
+            TypeError: the key is not a `str`, `int` or `bytes`.
         """
         return write_receipt(self.queue.name, self.key, self.token)
 
     async def ack(self) -> bool:
-        """The item is done: the same as `LeasedQueue.ack` with this lease."""
+        """Acknowledge the item: `LeasedQueue.ack` with this lease. O(1)."""
         return await self.queue.ack(self)
 
     async def release(
         self, *, requeue_front: bool = False, delay: float | None = None, counted: bool = True
     ) -> None:
-        """Let it be tried again: the same as `LeasedQueue.release` with this lease."""
+        """Release the item to be tried again: `LeasedQueue.release` with this lease."""
         await self.queue.release(self, requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def reject(self, reason: str) -> None:
-        """Give it up: the same as `LeasedQueue.reject` with this lease."""
+        """Give the item up: `LeasedQueue.reject` with this lease."""
         await self.queue.reject(self, reason)
 
     async def extend(self, timeout: float | None) -> None:
-        """A new deadline, from now: the same as `LeasedQueue.extend` with this lease."""
+        """Give the lease a new deadline: `LeasedQueue.extend` with this lease."""
         await self.queue.extend(self, timeout)
 
     async def __aenter__(self) -> Self:
@@ -223,18 +213,18 @@ class Lease(Body, Generic[K, V]):
         elif error is None:
             await self._complete()
         else:
-            with suppress(InvalidLeaseError):  # it ran out just now: the error says more
+            with suppress(InvalidLeaseError):  # it expired just now: the error says more
                 await self._abandon(error)
 
     async def _complete(self) -> None:
-        """Settle the lease of a body that ended well, unless a transaction will."""
+        """Acknowledge after a body without an error, unless a transaction will settle the lease."""
         if self._pledge is None:
             await self.queue.ack(self)
         else:
             self._pledge(self)
 
     async def _abandon(self, error: BaseException) -> None:
-        """End the lease of a body that raised: a failure, or given back if it was only stopped."""
+        """Release after a failure of the body, or give back after its cancellation."""
         if is_failure(error):
             await self.queue._fail(self, error)
         else:
@@ -247,10 +237,10 @@ class Lease(Body, Generic[K, V]):
 
 
 def write_receipt(queue: str, key: object, token: int) -> str:
-    """Write down a queue's name, a key and a token.
+    """Return a receipt of a queue's name, a key and a token.
 
     Raises:
-        TypeError: the key is none of `str`, `int` and `bytes`.
+        TypeError: the key is not a `str`, `int` or `bytes`.
     """
     if isinstance(key, bytes):
         return json.dumps([queue, {"bytes": base64.b64encode(key).decode()}, token])
@@ -260,7 +250,7 @@ def write_receipt(queue: str, key: object, token: int) -> str:
 
 
 def read_receipt(receipt: str) -> tuple[str, object, int]:
-    """Read what `write_receipt` wrote.
+    """Return the queue's name, the key and the token of a receipt.
 
     Raises:
         InvalidLeaseError: it is not a receipt.
@@ -281,18 +271,17 @@ def read_receipt(receipt: str) -> tuple[str, object, int]:
 
 
 class LeaseBatch(Body, Generic[K, V]):
-    """Leases that one body works on.
+    """Leases for one body.
 
-    Made by `LeasedQueue.lease_batch`, which enters it too. When the body ends, the leases that it
-    has not settled by itself are: acknowledged, if it ended well; released under the retry policy,
-    in their old order, if it raised; given back, uncounted, if it was cancelled.
+    `LeasedQueue.lease_batch` makes and enters it. At the end of the body, the leases that it has
+    not settled itself are acknowledged; if it raised, they are released under the retry policy, in
+    their old order; if it was cancelled, they are given back, uncounted.
 
-    A lease that is lost leaves the batch. The body is cancelled when none is left, what it has
-    settled by itself left out, and `LeaseLostError` raised after it. Iterating gives the leases
-    that are still held.
+    A lost lease leaves the batch. When all unsettled leases are lost, the body is cancelled, and
+    `LeaseLostError` raised after it. Iterating yields the leases that are still held.
 
     Attributes:
-        lost: Leases that were lost, in the order in which that was found out.
+        lost: The lost leases, in the order in which their loss was noticed.
     """
 
     _noun = "batch"
@@ -300,7 +289,7 @@ class LeaseBatch(Body, Generic[K, V]):
 
     def __init__(self, leases: Sequence[Lease[K, V]]) -> None:
         self._scope = None
-        self._leases = dict.fromkeys(leases)  # those that are not lost
+        self._leases = dict.fromkeys(leases)  # without the lost ones
         self._size = len(self._leases)
         self._none_left = False  # and so the body was cancelled
         self.lost: list[Lease[K, V]] = []
@@ -315,7 +304,7 @@ class LeaseBatch(Body, Generic[K, V]):
         return (lease for lease in self._leases if lease.ended is None)
 
     async def ack(self, lease: Lease[K, V]) -> bool:
-        """One item is done: the same as `LeasedQueue.ack` with its lease."""
+        """Acknowledge an item: `LeasedQueue.ack` with its lease. O(1)."""
         return await lease.ack()
 
     async def release(
@@ -326,11 +315,11 @@ class LeaseBatch(Body, Generic[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """One item is to be tried again: the same as `LeasedQueue.release` with its lease."""
+        """Release an item to be tried again: `LeasedQueue.release` with its lease."""
         await lease.release(requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
-        """One item is given up: the same as `LeasedQueue.reject` with its lease."""
+        """Give an item up: `LeasedQueue.reject` with its lease."""
         await lease.reject(reason)
 
     async def __aenter__(self) -> Self:
@@ -343,11 +332,11 @@ class LeaseBatch(Body, Generic[K, V]):
         return self
 
     async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
-        """Settle what is still held, in its old order. For pools, whose handlers get batches."""
+        """Settle the leases that are still held, in their old order. Pools call it too."""
         for lease in list(self):
             try:
                 await settle(lease)
-            except InvalidLeaseError:  # it ran out just now
+            except InvalidLeaseError:  # it expired just now
                 self._lose(lease)
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -358,12 +347,12 @@ class LeaseBatch(Body, Generic[K, V]):
             await self._settle_rest(Lease._complete)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
             if none_left:
-                raise LeaseLostError(f"{self!r}: all that was left was lost while its body ran")
+                raise LeaseLostError(f"{self!r}: all remaining leases were lost while its body ran")
         else:
             await self._settle_rest(lambda lease: lease._abandon(error))
 
     def _lose(self, lease: Lease[K, V]) -> None:
-        if lease not in self._leases:  # that it ran out has been noticed before
+        if lease not in self._leases:  # its loss was noticed before
             return
         del self._leases[lease]
         self.lost.append(lease)

@@ -1,4 +1,4 @@
-"""The event loop: a clock and checkpoints bound once, and two questions about cancellation."""
+"""The event loop: its clock and checkpoints, bound once, and kinds of cancellations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Home", "comes_again", "is_failure"]
-
 
 class Home:
     """The event loop that a queue belongs to, from its first use on.
 
-    The clock and the checkpoint of the loop are bound once: to have anyio find the running backend
-    at each call costs half a microsecond, which is most of a hand-out.
+    The clock and the checkpoint of the loop are bound once: finding the running backend through
+    anyio at each call costs half a microsecond, which is most of a hand-out.
     """
 
     __slots__ = ("_current", "_pause", "_token", "time")
@@ -30,7 +28,7 @@ class Home:
         self.time: Callable[[], float] = self._settle_and_tell_time
 
     def check(self) -> None:
-        """Settle in the running event loop; later, see that it is still the same one.
+        """Bind to the running event loop; on later calls, check that it is the same one.
 
         Raises:
             RuntimeError: no event loop runs in this thread, or it is not this queue's.

@@ -20,42 +20,21 @@ from .validation import delay_seconds
 if TYPE_CHECKING:
     from .lease import Lease
 
-__all__ = [
-    "RUN_TWICE",
-    "broker_closed",
-    "check_held",
-    "check_release",
-    "closed_with_work_left",
-    "dead_letters_used",
-    "drained",
-    "key_in_flight",
-    "lease_ended",
-    "leases_lost",
-    "never_fits",
-    "no_dead_letters",
-    "no_dead_letters_of",
-    "no_queue",
-    "no_room",
-    "no_timekeeper",
-    "not_of_broker",
-    "not_of_queue",
-    "other_receipt",
-    "own_dead_letters",
-    "pair_without_dead_letters",
-    "settled_twice",
-    "takes_nothing_more",
-    "tenant_mismatch",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
-RUN_TWICE = "letting time pass for"
-"""What an `anyio.BusyResourceError` says of a second `run` beside the first."""
+RUN_TWICE = "running the timekeeper of"
+"""The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
 
 
 def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRunningError:
-    """The error for what needs a timekeeper while none is running, which says how to start it."""
+    """Return the error for a call that needs a timekeeper, with the way to start one.
+
+    Args:
+        queue: The queue.
+        what: The part of the call that needs it, for instance "a delay of 3 s".
+        would_never: The verb for what would never happen without it, for instance "end".
+    """
     return TimekeeperNotRunningError(
         f"{what} needs a timekeeper, or it would never {would_never}, and none is running for "
         f"{queue!r}. Start it in your own task group:\n\n"
@@ -75,16 +54,16 @@ def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> Tena
         wanted: The tenant of the put.
     """
     return TenantMismatchError(
-        f"key {key!r} is there for the tenant {tenant!r}: leave tenant= out, "
-        f"or put it for {wanted!r} under another key",
+        f"key {key!r} belongs to the tenant {tenant!r}: leave tenant= out, "
+        f"or put the item for {wanted!r} under another key",
         tenant=tenant,
     )
 
 
 def never_fits(new: int, max_size: float) -> ValueError:
-    """Return the error for a put of more new keys at once than a queue may ever hold."""
+    """Return the error for a put of more new keys than a queue may ever hold."""
     return ValueError(
-        f"{new} items at once never fit a queue of max_size={max_size}: put them in smaller lots"
+        f"{new} new items never fit into a queue with max_size={max_size}: put fewer at a time"
     )
 
 
@@ -94,11 +73,11 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
     Args:
         queue: The lease's queue.
         delay: Seconds until the item is ready again.
-        requeue_front: Whether it is to go to the front of its line, at once.
-        timed: Whether something lets time pass for the queue.
+        requeue_front: True: the item goes to the front of its line, without a delay.
+        timed: True: the queue has a timekeeper.
 
     Raises:
-        TimekeeperNotRunningError: nothing does, and there is a delay.
+        TimekeeperNotRunningError: it has none, and there is a delay.
         TypeError: the delay is not a number.
         ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
@@ -106,16 +85,18 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
     if seconds > 0 and not timed:
         raise no_timekeeper(queue, f"a delay of {delay} s", "end")
     if seconds > 0 and requeue_front:
-        raise ValueError(f"requeue_front=True is at once, and delay={delay!r} later")
+        raise ValueError(
+            f"requeue_front=True excludes a delay, and delay={delay!r}: leave one of them out"
+        )
     return seconds
 
 
 def check_held(lease: Lease[K, V], now: float) -> None:
-    """Raise what settling this lease would raise. O(1)."""
+    """Raise the error for settling a lease that does not hold its item. O(1)."""
     if lease.ended == "acked":
         raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
     if lease.ended == "lost":
-        raise LeaseLostError(f"{lease!r} was lost: its item is not held by it any more")
+        raise LeaseLostError(f"{lease!r} was lost: it no longer holds its item")
     if lease.ended is not None:
         raise InvalidLeaseError(f"{lease!r} was {lease.ended} before")
     if lease.deadline <= now:
@@ -129,109 +110,117 @@ def check_held(lease: Lease[K, V], now: float) -> None:
 
 
 def key_in_flight(key: object) -> KeyAlreadyInFlightError:
-    """The error for a put on a leased key that said ``if_in_flight="reject"``."""
+    """Return the error for a put with ``if_in_flight="reject"`` on a leased key."""
     return KeyAlreadyInFlightError(
         f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
     )
 
 
 def no_room(queue: object, places: int) -> LeaseqError:
-    """The error for a transaction that puts more items than there is room for."""
-    return LeaseqError(f"{queue!r} has no room for {places} more")
+    """Return the error for a transaction that puts more items than there is room for."""
+    return LeaseqError(f"{queue!r} has no room for {places} more items")
 
 
 def takes_nothing_more(queue: object, how: str = "") -> QueueClosedError:
-    """The error for a put into a queue that was shut down or closed.
+    """Return the error for a put into a queue that was shut down or closed.
 
     Args:
         queue: The queue.
-        how: ``"shut down"`` or ``"closed"``, if that is to be told.
+        how: ``"shut down"`` or ``"closed"``; empty: left out of the text.
     """
     why = f": it is {how}" if how else ""
-    return QueueClosedError(f"{queue!r} takes nothing more{why}")
+    return QueueClosedError(f"{queue!r} accepts no more items{why}")
 
 
 # Leases
 
 
 def not_of_queue(lease: object) -> InvalidLeaseError:
-    """The error for settling a lease through a queue that did not hand it out."""
-    return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
+    """Return the error for settling a lease through a queue that did not hand it out."""
+    return InvalidLeaseError(f"{lease!r} belongs to another queue: settle it there")
 
 
 def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
-    """The error for settling a lease of a queue that was closed."""
+    """Return the error for settling a lease of a queue that was closed."""
     return QueueClosedError(f"{queue!r}: its leases are lost", drained=drained)
 
 
 def settled_twice(lease: object) -> InvalidLeaseError:
-    """The error for a transaction that ends one lease more than once."""
+    """Return the error for a transaction that ends one lease more than once."""
     return InvalidLeaseError(f"{lease!r} is settled twice")
 
 
 def lease_ended(key: object, token: int) -> LeaseLostError:
-    """The error for a receipt whose lease has ended."""
+    """Return the error for a receipt whose lease has ended."""
     return LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
 
 
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
-    """The error for a receipt that is for another queue."""
-    return InvalidLeaseError(f"a lease of the queue {receipt_of!r} is not {queue!r}'s")
+    """Return the error for a receipt that is for another queue."""
+    return InvalidLeaseError(f"a receipt for the queue {receipt_of!r} is not valid for {queue!r}")
 
 
 # The end
 
 
 def drained(queue: object) -> QueueClosedError:
-    """The error for waiting at a queue that is drained and takes nothing more."""
-    return QueueClosedError(f"{queue!r} is drained: nothing more is coming", drained=True)
+    """Return the error for waiting at a queue that is drained and takes nothing more."""
+    return QueueClosedError(f"{queue!r} is drained: no more items will come", drained=True)
 
 
 def closed_with_work_left(queue: object) -> QueueClosedError:
-    """The error for using a queue that was closed before it was drained."""
+    """Return the error for using a queue that was closed before it was drained."""
     return QueueClosedError(f"{queue!r} was closed with work left")
 
 
+def key_cannot_come(queue: object, key: object) -> QueueClosedError:
+    """Return the error for waiting for a key that is absent from a queue that was shut down."""
+    return QueueClosedError(
+        f"{queue!r} accepts no more items, so key {key!r} can no longer come in"
+    )
+
+
 def broker_closed(broker: object) -> QueueClosedError:
-    """The error for using a broker that was closed."""
-    return QueueClosedError(f"{broker!r}")
+    """Return the error for using a broker that was closed."""
+    return QueueClosedError(f"the broker is closed: {broker!r}")
 
 
 # Queues of a broker
 
 
 def not_of_broker(queue: object) -> ValueError:
-    """The error for a queue of another broker in a transaction."""
+    """Return the error for a queue of another broker in a transaction."""
     return ValueError(f"{queue!r} is not a queue of this broker")
 
 
 def no_queue(name: str) -> LookupError:
-    """The error for a queue that must be there and is not."""
+    """Return the error for a queue that does not exist."""
     return LookupError(f"there is no queue {name!r}: broker.queue() makes one")
 
 
 def no_dead_letters(name: str) -> LookupError:
-    """The error for asking for the queue of dead letters of one that has none."""
+    """Return the error for a queue without a queue of dead letters."""
     return LookupError(f"queue {name!r} has no queue of dead letters")
 
 
 def no_dead_letters_of(queue: object) -> ValueError:
-    """The error for a redrive of a queue that has no queue of dead letters."""
+    """Return the error for a redrive of a queue that has no queue of dead letters."""
     return ValueError(f"{queue!r} has no queue of dead letters to bring items back from")
 
 
 def own_dead_letters(name: str) -> ValueError:
-    """The error for a queue that is to be its own queue of dead letters."""
+    """Return the error for a queue named as its own queue of dead letters."""
     return ValueError(f"queue {name!r} cannot be its own queue of dead letters")
 
 
 def pair_without_dead_letters() -> ValueError:
-    """The error for a pair of queues with ``dead_letters=None``."""
-    return ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+    """Return the error for a pair of queues with ``dead_letters=None``."""
+    return ValueError("a pair includes a queue of dead letters: leave dead_letters=None out")
 
 
 def dead_letters_used(name: str, users: Iterable[str]) -> ValueError:
-    """The error for deleting a queue that has the dead letters of others."""
+    """Return the error for deleting a queue that holds the dead letters of others."""
     return ValueError(
-        f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: delete these first"
+        f"queue {name!r} holds the dead letters of {', '.join(map(repr, users))}: "
+        "delete those queues first"
     )

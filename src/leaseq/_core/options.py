@@ -10,17 +10,6 @@ if TYPE_CHECKING:
     from .codec import Codec
     from .policies import Retry, Tenant
 
-__all__ = [
-    "ANY_KEY",
-    "AnyKey",
-    "BrokerQueueOptions",
-    "GetOptions",
-    "InFlightPolicy",
-    "PutOptions",
-    "Reschedule",
-    "TakeOptions",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -9,11 +9,9 @@ from math import inf
 
 from .validation import number, shown, wait_seconds, whole_number
 
-__all__ = ["Backoff", "Priority", "Retry", "Tenant"]
-
 
 class Priority(IntEnum):
-    """Names for six priorities; any other int will do too, the higher the sooner."""
+    """Names for six priorities; any other int is one too. Higher comes first."""
 
     VERY_LOW = 1
     LOW = 2
@@ -29,7 +27,7 @@ class Tenant:
 
     Args:
         weight: Its share, relative to the weights of the other tenants that have something ready.
-        max_in_flight: How many of its items may be leased at a time; None: any number.
+        max_in_flight: The largest number of its items leased at a time; None: no limit.
 
     Raises:
         TypeError: the weight is not a number, or the cap not a whole one.
@@ -52,16 +50,16 @@ class Tenant:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long an item rests before it is tried again: exponential, with full jitter.
+    """The rest of an item before it is tried again: exponential, with full jitter.
 
     After the n-th delivery it rests for a time drawn evenly from 0 to
     ``min(ceiling, base * factor ** (n - 1))`` ("Exponential Backoff And Jitter", AWS Architecture
-    Blog, 2015): so that what failed together is not tried together again.
+    Blog, 2015), so that items that failed together are not tried together again.
 
     Args:
-        base: Seconds, at most, after the first delivery.
-        factor: How much longer each time, 1 or more.
-        ceiling: Seconds, at most, ever.
+        base: The longest rest after the first delivery, in seconds.
+        factor: The growth of the longest rest with each delivery, 1 or more.
+        ceiling: The longest rest after any delivery, in seconds.
         seed: Makes the draws repeatable; None: they are not.
 
     Raises:
@@ -87,11 +85,15 @@ class Backoff:
 
     def delay(self, deliveries: int) -> float:
         """Draw the rest after so many deliveries, in seconds."""
-        try:
-            longest = min(self.ceiling, self.base * self.factor ** (deliveries - 1))
-        except OverflowError:
-            longest = self.ceiling if self.base else 0.0
-        return self._random.uniform(0.0, longest)
+        return self._random.uniform(0.0, longest_rest(self, deliveries))
+
+
+def longest_rest(backoff: Backoff, deliveries: int) -> float:
+    """Return the longest rest that a backoff draws after so many deliveries, in seconds."""
+    try:
+        return min(backoff.ceiling, backoff.base * backoff.factor ** (deliveries - 1))
+    except OverflowError:
+        return backoff.ceiling if backoff.base else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,9 @@ class Retry:
     """The policy for items whose delivery failed or expired.
 
     Args:
-        max_deliveries: After so many deliveries the item is a dead letter; None: it is tried for
-            ever.
-        backoff: How long it rests before the next try; None: it joins the back of the line at
-            once.
+        max_deliveries: The number of deliveries after which the item is a dead letter; None: it is
+            tried for ever.
+        backoff: The rest before the next try; None: it joins the back of the line immediately.
 
     Raises:
         TypeError: the number is not a whole one, or the backoff not a `Backoff`.
@@ -124,9 +125,9 @@ class Retry:
             object.__setattr__(self, "max_deliveries", most)
 
     def exhausted(self, deliveries: int) -> bool:
-        """Return whether that was the last try."""
+        """Return True if that was the last try."""
         return self.max_deliveries is not None and deliveries >= self.max_deliveries
 
     def delay(self, deliveries: int) -> float:
-        """Seconds until the next try."""
+        """Return the seconds until the next try."""
         return 0.0 if self.backoff is None else self.backoff.delay(deliveries)

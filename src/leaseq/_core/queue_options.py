@@ -1,4 +1,4 @@
-"""The options that queues are made with, and that a broker is asked for one with. Sans-IO."""
+"""The options of queues and of a broker's queues. Sans-IO."""
 
 from __future__ import annotations
 
@@ -19,18 +19,6 @@ from .validation import (
     whole_number,
 )
 
-__all__ = [
-    "QueueOptions",
-    "check_broker_options",
-    "check_handle",
-    "check_name",
-    "check_queue_options",
-    "check_same",
-    "check_tenants",
-    "codec_for",
-    "options_of_queue",
-]
-
 _OF_QUEUE: dict[str, object] = {
     "default_lease_timeout": None,
     "max_size": inf,
@@ -45,17 +33,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` if no queue can have this name, and `TypeError` if it is no string."""
+    """Raise `ValueError` for an invalid name of a queue, `TypeError` for another type."""
     check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
-            "a queue's name has 1 to 128 characters, letters, digits, and . _ - : after the "
-            f"first one; {name!r} is none"
+            f"invalid queue name {name!r}: use 1 to 128 letters, digits or . _ - :, "
+            "starting with a letter or digit"
         )
 
 
 class QueueOptions(TypedDict, total=False):
-    """Options that mean the same to a queue by itself and to one of a broker."""
+    """Options that are common to a queue by itself and a queue of a broker."""
 
     default_lease_timeout: float | None
     max_size: float
@@ -69,8 +57,8 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     """Return options of a queue with their times as floats.
 
     Raises:
-        TypeError: a value is of a type that it cannot have.
-        ValueError: an option cannot have this value.
+        TypeError: an option has a value of another type.
+        ValueError: an option has an invalid value.
     """
     checked = options.copy()
     if (timeout := options.get("default_lease_timeout")) is not None:
@@ -91,7 +79,7 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
 
 
 def check_tenants(tenants: object) -> None:
-    """Raise `TypeError` if this does not map names to `Tenant`s."""
+    """Raise `TypeError` if a value is not a mapping of names to `Tenant`s."""
     if not isinstance(tenants, Mapping):
         raise TypeError(
             f"tenants must be a mapping of names to Tenants, or None, not {shown(tenants)}"
@@ -105,11 +93,11 @@ def check_tenants(tenants: object) -> None:
 
 
 def check_broker_options(options: BrokerQueueOptions) -> BrokerQueueOptions:
-    """Return the options that a broker is asked for a queue with, their times as floats.
+    """Return options of a broker's queue with their times as floats.
 
     Raises:
-        TypeError: there is no such option, or a value is of a type that it cannot have.
-        ValueError: an option cannot have this value, or two contradict.
+        TypeError: an option is unknown, or its value of another type.
+        ValueError: an option has an invalid value, or two contradict.
     """
     check_known("queue", options, {**_OF_QUEUE, **_OF_HANDLE})
     if options.get("codec") is not None and options.get("type", Any) is not Any:
@@ -129,28 +117,28 @@ def codec_for(options: BrokerQueueOptions) -> Codec[Any]:
 
     Raises:
         LeaseqError: msgspec is needed, and is not installed.
-        TypeError: it is not a type that msgspec knows what to do with.
+        TypeError: msgspec does not support the type.
     """
     codec = options.get("codec")
     return JsonCodec(options.get("type", Any)) if codec is None else codec
 
 
 def check_same(name: str, made_with: BrokerQueueOptions, options: BrokerQueueOptions) -> None:
-    """Raise `ValueError` if a queue was not made with these options.
+    """Raise `ValueError` if a queue was made with other options.
 
     Args:
-        name: The queue's.
-        made_with: The options that it was made with; those left out are as usual.
-        options: What it is asked for with; those left out are as they are, and those that concern
-            a handle alone are left alone.
+        name: The name of the queue.
+        made_with: The options that it was made with; an option left out had its default.
+        options: The options that it is asked for with; options left out, and those of the handle
+            alone, are not compared.
     """
     _compare(name, {**_OF_QUEUE, **options_of_queue(made_with)}, options)
 
 
 def check_handle(name: str, made_with: BrokerQueueOptions, options: BrokerQueueOptions) -> None:
-    """Raise `ValueError` if a handle on a queue does not read and write values as these options do.
+    """Raise `ValueError` if a handle on a queue has another type or codec of values.
 
-    Arguments are those of `check_same`, of the handle.
+    The arguments are those of `check_same`, for the handle.
     """
     _compare(name, {key: made_with.get(key, usual) for key, usual in _OF_HANDLE.items()}, options)
 
@@ -159,6 +147,6 @@ def _compare(name: str, has: dict[str, object], options: BrokerQueueOptions) -> 
     for option, value in options.items():
         if option in has and has[option] != value:
             raise ValueError(
-                f"queue {name!r} has {option}={has[option]!r}, and is asked for with "
+                f"queue {name!r} has {option}={has[option]!r}, and was asked for with "
                 f"{option}={value!r}: leave it out to take the queue as it is"
             )

@@ -7,19 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Literal, Self, TypeVar
 
-__all__ = [
-    "DeadLetter",
-    "Ended",
-    "HistoryEntry",
-    "LeaseInfo",
-    "MessageId",
-    "PutOutcome",
-    "QueueInfo",
-    "RedriveResult",
-    "Statistics",
-    "TenantStatistics",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -1,4 +1,4 @@
-"""The options of puts and claims, checked, as every engine has them. Sans-IO."""
+"""The checked options of puts and claims, for every engine. Sans-IO."""
 
 from __future__ import annotations
 
@@ -28,26 +28,23 @@ from .validation import (
     whole_number,
 )
 
-__all__ = ["ClaimRequest", "PutRequest", "check_batch", "check_limit"]
-
 K = TypeVar("K")
 
 
 class ClaimRequest(Generic[K]):
-    """The options of a claim, checked: one key, or the next item, of any tenants or of some.
+    """The checked options of a claim: of one key, or of the next item of all or some tenants.
 
     Args:
         call: The public call, for errors; left out, `get`, or with a key `take`.
-        key: The one key that will do; `ANY_KEY`: any will.
+        key: The one key to claim; `ANY_KEY`: any.
         lease_timeout: Seconds until the lease expires; None: never.
-        tenants: Whose items alone will do; None: anybody's.
-        steal_from: Whose items will do too when those have nothing to claim.
-        consumer: Who asks.
+        tenants: The tenants whose items are taken; None: all.
+        steal_from: The tenants whose items are taken when those have none to claim.
+        consumer: The name of the consumer.
 
     Raises:
-        TypeError: the key is not hashable; there is no such option, or a value is of a type that it
-            cannot have.
-        ValueError: a value that an option cannot have.
+        TypeError: the key is not hashable; an option is unknown, or its value of another type.
+        ValueError: an option has an invalid value.
     """
 
     __slots__ = ("consumer", "key", "lease_timeout", "restricted", "steal_from", "tenants", "timed")
@@ -81,11 +78,11 @@ class ClaimRequest(Generic[K]):
             check_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
-                f"steal_from={steal_from!r} without tenants: whoever takes anybody's items "
-                "has no need to steal"
+                f"steal_from={steal_from!r} needs tenants: "
+                "without them the items of all tenants are taken"
             )
         if tenants is not None and not tenants:
-            raise ValueError("tenants must name one at least, or be None for anybody")
+            raise ValueError("tenants must name at least one tenant, or be None for all")
         self.key = key
         self.lease_timeout = lease_seconds("lease_timeout", lease_timeout)
         self.timed = self.lease_timeout != inf
@@ -97,7 +94,7 @@ class ClaimRequest(Generic[K]):
         self.restricted = tenants is not None or key is not ANY_KEY
 
     def serves(self, tenant: str | None) -> bool:
-        """Return whether an item of this tenant would do."""
+        """Return True if an item of this tenant may be claimed."""
         return self.tenants is None or tenant in self.tenants or tenant in self.steal_from
 
 
@@ -114,19 +111,19 @@ def _check_names(option: str, names: object) -> None:
 def check_batch(
     request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
 ) -> tuple[float, float | None]:
-    """Return ``max_wait`` and ``timeout`` as floats, if so many items can be waited for so long."""
+    """Return ``max_wait`` and ``timeout`` as floats; raise if an option of a batch is invalid."""
     whole_number("max_items", max_items, 1, "1 or more")
     wait = wait_seconds("max_wait", max_wait)
     if not wait < request.lease_timeout:
         raise ValueError(
-            f"max_wait={max_wait!r} s must be less than the leases' {request.lease_timeout:g} s, "
-            "or the first is lost before the last comes"
+            f"max_wait={max_wait!r} s must be less than the lease_timeout of "
+            f"{request.lease_timeout:g} s, or the first lease expires before the last item comes"
         )
     return wait, None if timeout is None else wait_seconds("timeout", timeout)
 
 
 def check_limit(limit: int | None) -> None:
-    """Raise `ValueError` if so many dead letters cannot be brought back."""
+    """Raise `ValueError` if the limit of a redrive is less than 1."""
     if limit is not None:
         whole_number("limit", limit, 1, "1 or more, or None for all")
 
@@ -136,7 +133,7 @@ _RESCHEDULES = get_args(Reschedule)
 
 
 class PutRequest:
-    """The options of a put, checked.
+    """The checked options of a put.
 
     Args:
         call: The public call, for errors.
@@ -148,8 +145,8 @@ class PutRequest:
         reschedule: A word.
 
     Raises:
-        TypeError: there is no such option, or a value is of a type that it cannot have.
-        ValueError: a value that an option cannot have.
+        TypeError: an option is unknown, or its value of another type.
+        ValueError: an option has an invalid value.
     """
 
     __slots__ = ("delay", "if_in_flight", "priority", "reschedule", "tenant", "ttl")
@@ -187,7 +184,7 @@ class PutRequest:
 
     @property
     def timed(self) -> bool:
-        """True if the put needs a timekeeper, sooner or later."""
+        """True if the put has a delay or a time to live, and so needs a timekeeper."""
         return self.delay > 0 or self.ttl != inf
 
 

@@ -1,4 +1,4 @@
-"""Checks of what callers give, with errors in the words of the public calls. Sans-IO."""
+"""Checks of arguments, with errors in the words of the public calls. Sans-IO."""
 
 from __future__ import annotations
 
@@ -7,25 +7,11 @@ from collections.abc import Iterable
 from operator import index
 from typing import SupportsFloat, SupportsIndex, cast
 
-__all__ = [
-    "check_flag",
-    "check_hashable",
-    "check_known",
-    "check_priority",
-    "check_text",
-    "delay_seconds",
-    "lease_seconds",
-    "number",
-    "shown",
-    "wait_seconds",
-    "whole_number",
-]
-
 _LONGEST = 100  # characters of a value that an error shows
 
 
 def shown(value: object) -> str:
-    """Return a value as an error shows it: its `repr`, cut if it is long."""
+    """Return the `repr` of a value for an error, cut if it is long."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -35,8 +21,8 @@ def check_known(call: str, given: Iterable[str], known: Iterable[str]) -> None:
 
     Args:
         call: The call, as a user writes it.
-        given: The names of the options, or of some of them.
-        known: The names of the options that it has.
+        given: The names of given options.
+        known: The names of all its options.
     """
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -48,7 +34,7 @@ def check_known(call: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_hashable(key: object) -> None:
-    """Raise `TypeError` if this cannot be a key."""
+    """Raise `TypeError` if a key is not hashable."""
     try:
         hash(key)
     except TypeError:
@@ -57,7 +43,7 @@ def check_hashable(key: object) -> None:
 
 
 def check_text(name: str, value: object, otherwise: str = "") -> None:
-    """Raise `TypeError` if a name is not a string; ``otherwise``: what else it may be."""
+    """Raise `TypeError` if a value is not a string; ``otherwise``: the alternatives, as text."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string{otherwise}, not {shown(value)}")
 
@@ -72,9 +58,9 @@ def number(name: str, value: object, wanted: str = "a number") -> float:
     """Return a number of any kind as a float. Raises `TypeError` for a bool or a string.
 
     Args:
-        name: The option's.
+        name: The name of the option.
         value: A float, or an object that `float` converts: an int, a Decimal, a Fraction.
-        wanted: What the option must be, for the error.
+        wanted: The kind of value that the option must have, for errors.
     """
     if type(value) is float:
         return value
@@ -87,13 +73,13 @@ def number(name: str, value: object, wanted: str = "a number") -> float:
 
 
 def whole_number(name: str, value: object, least: int, wanted: str) -> int:
-    """Return an int, of an int or its like.
+    """Return a whole number as a plain int.
 
     Args:
-        name: The option's.
+        name: The name of the option.
         value: An int, or an object that can index a list.
-        least: The smallest that will do.
-        wanted: What the option must be, for errors: "0 or more items".
+        least: The smallest valid number.
+        wanted: The valid numbers, for errors: "0 or more items".
 
     Raises:
         TypeError: it is a bool, a float or a string.
@@ -110,14 +96,14 @@ def whole_number(name: str, value: object, least: int, wanted: str) -> int:
 
 
 def check_priority(value: object) -> int:
-    """Return a priority as a plain int. Raises `TypeError` for what is none."""
+    """Return a priority as a plain int. Raises `TypeError` for another type."""
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"priority must be a Priority or another int, not {shown(value)}")
     return index(cast("SupportsIndex", value))
 
 
 def wait_seconds(name: str, seconds: float) -> float:
-    """Return seconds that can be waited for: neither negative nor NaN."""
+    """Return a time to wait in seconds; raise if it is negative or NaN."""
     found = number(name, seconds, "a number of seconds")
     if not found >= 0:
         raise ValueError(f"{name} must be 0 seconds or more, not {shown(seconds)}")
@@ -125,10 +111,10 @@ def wait_seconds(name: str, seconds: float) -> float:
 
 
 def delay_seconds(seconds: float) -> float:
-    """Return seconds after which an item can be ready: not negative, not NaN, and not endless."""
+    """Return a delay in seconds; raise if it is negative, NaN or infinite."""
     found = number("delay", seconds, "a number of seconds")
     if not 0 <= found < math.inf:
-        raise ValueError(f"delay must be 0 or more seconds, and finite, not {shown(seconds)}")
+        raise ValueError(f"delay must be 0 seconds or more, and finite, not {shown(seconds)}")
     return found
 
 

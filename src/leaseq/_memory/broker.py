@@ -7,8 +7,17 @@ from typing import Any, Unpack
 from anyio import TASK_STATUS_IGNORED, BusyResourceError
 from anyio.abc import TaskStatus
 
-from .._core.errors import QueueClosedError
 from .._core.loop import Home
+from .._core.messages import (
+    RUN_TWICE,
+    broker_closed,
+    dead_letters_used,
+    no_dead_letters,
+    no_queue,
+    not_of_broker,
+    own_dead_letters,
+    pair_without_dead_letters,
+)
 from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
     check_broker_options,
@@ -23,8 +32,6 @@ from .engine import Engine
 from .queue import LeasedKeyQueue, engine_of
 from .timekeeper import Timekeeper
 from .transaction import MemoryTransaction
-
-__all__ = ["MemoryBroker"]
 
 
 class MemoryBroker(Broker):
@@ -66,7 +73,7 @@ class MemoryBroker(Broker):
 
     def _letters_for(self, name: str, letters_name: str) -> LeasedKeyQueue[Any, Any]:
         if letters_name == name:
-            raise ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+            raise own_dead_letters(name)
         check_name(letters_name)
         return self._queues.get(letters_name) or LeasedKeyQueue[Any, Any](name=letters_name)
 
@@ -80,7 +87,7 @@ class MemoryBroker(Broker):
         self, name: str, **options: Unpack[BrokerQueueOptions]
     ) -> tuple[LeasedKeyQueue[Any, Any], LeasedKeyQueue[str, DeadLetter[Any, Any]]]:
         if "dead_letters" in options and options["dead_letters"] is None:
-            raise ValueError("a pair has a queue of dead letters: leave dead_letters=None out")
+            raise pair_without_dead_letters()
         there = self._queues.get(name)
         if there is None or there.dead_letters is None:
             options = {"dead_letters": f"{name}.dead", **options}
@@ -90,7 +97,7 @@ class MemoryBroker(Broker):
     async def dead_letters(self, name: str) -> LeasedKeyQueue[str, DeadLetter[Any, Any]]:
         letters = self._existing(name).dead_letters
         if letters is None:
-            raise LookupError(f"queue {name!r} has no queue of dead letters")
+            raise no_dead_letters(name)
         return self._queues[letters.name]
 
     async def list_queues(self) -> list[QueueInfo]:
@@ -101,10 +108,7 @@ class MemoryBroker(Broker):
         queue = self._existing(name)
         users = [other.name for other in self._queues.values() if other.dead_letters is queue]
         if users:
-            raise ValueError(
-                f"queue {name!r} has the dead letters of {', '.join(map(repr, users))}: "
-                "delete these first"
-            )
+            raise dead_letters_used(name, users)
         await self._forget(queue)
         letters = queue.dead_letters
         if dead_letters and letters is not None:
@@ -138,7 +142,7 @@ class MemoryBroker(Broker):
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         if self._keeper is not None:
-            raise BusyResourceError("letting time pass for")
+            raise BusyResourceError(RUN_TWICE)
         self._home.check()
         self._keeper = Timekeeper(self._home)
         try:
@@ -150,18 +154,18 @@ class MemoryBroker(Broker):
         return [engine_of(queue) for queue in self._queues.values() if not queue.closed]
 
     def _engine_of(self, queue: object) -> Engine[Any, Any]:
-        """Return the engine of one of this broker's queues. Raises `ValueError` for another."""
+        """Return the engine of a queue of this broker. Raises `ValueError` for another."""
         if not isinstance(queue, LeasedKeyQueue) or self._queues.get(queue.name) is not queue:
-            raise ValueError(f"{queue!r} is not a queue of this broker")
+            raise not_of_broker(queue)
         return engine_of(queue)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise QueueClosedError(f"{self!r}")
+            raise broker_closed(self)
 
     def _existing(self, name: str) -> LeasedKeyQueue[Any, Any]:
         self._check_open()
         try:
             return self._queues[name]
         except KeyError:
-            raise LookupError(f"there is no queue {name!r}: broker.queue() makes one") from None
+            raise no_queue(name) from None

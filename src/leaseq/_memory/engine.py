@@ -15,10 +15,25 @@ from typing import Any, Generic, TypeVar, cast
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, fail_after
 from anyio.abc import TaskStatus
 
-from .._core.errors import InvalidLeaseError, LeaseLostError, LeaseqError, QueueClosedError
+from .._core.errors import LeaseqError, QueueClosedError
 from .._core.lease import Lease, read_receipt
 from .._core.loop import Home
-from .._core.messages import check_held, check_release, never_fits, no_timekeeper
+from .._core.messages import (
+    RUN_TWICE,
+    check_held,
+    check_release,
+    closed_with_work_left,
+    drained,
+    key_cannot_come,
+    lease_ended,
+    leases_lost,
+    never_fits,
+    no_dead_letters_of,
+    no_timekeeper,
+    not_of_queue,
+    other_receipt,
+    takes_nothing_more,
+)
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.policies import Retry, Tenant
 from .._core.reports import (
@@ -41,19 +56,17 @@ from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from .timekeeper import Timekeeper
 
-__all__ = ["Engine", "EventWaiter"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
 logger = logging.getLogger("leaseq")
 
-_SLICE = 200  # what is done in one go of what is due: a millisecond or two of the loop's time
+_SLICE = 200  # due items processed in one go: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
 
 
 class EventWaiter(Waiter[K, V]):
-    """A consumer that waits, and the event that wakes it."""
+    """A waiting consumer, and the event that wakes it."""
 
     __slots__ = ("event",)
 
@@ -63,33 +76,32 @@ class EventWaiter(Waiter[K, V]):
 
 
 class Engine(Generic[K, V]):
-    """One queue's ledger and waiters, and the anyio shell around them.
+    """The ledger and waiters of a queue, and the anyio shell around them.
 
-    The queue that users hold is a handle on it, and inlines the short ways of the commonest calls;
+    The queue that users hold is a handle on it, and inlines the fast paths of the commonest calls;
     brokers, transactions and timekeepers call the engine itself.
 
     An item is handed over before its consumer is woken, and a place before its producer is; a task
-    that is cancelled in between gives back what it has been given.
+    that is cancelled in between returns the item or the place.
 
     Args:
         queue: The handle, which leases name as their queue.
         name: As in `LeasedKeyQueue`, like all that follow.
         default_lease_timeout: Seconds, or `math.inf`.
-        max_size: How many items may wait.
+        max_size: The largest number of waiting items.
         retry: The policy for failed deliveries.
         dead_letters: The engine of the queue of dead letters.
         tenants: Weights and caps.
-        history: How many acknowledged items are remembered.
-        dedupe_for: Seconds for which the key of an acknowledged item is not taken again.
-        fast_acquire: Whether calls that need not wait leave out their checkpoint.
+        history: The number of acknowledged items to remember.
+        dedupe_for: Seconds for which the key of an acknowledged item is a duplicate.
+        fast_acquire: True: calls that need not wait leave out their checkpoint.
 
     Attributes:
-        timekeeper: The first of `timekeepers`, which does what falls due.
+        timekeeper: The first of `timekeepers`, which processes what falls due.
         any_request: The request of a `get` without options.
-        gated: Not every put goes through: there is a maximum or a deduplication, or the queue is
-            shut down.
-        timeless: No timekeeper runs, and nothing needs one.
-        watched: An ack may drain the queue for a waiter, or goes into the history.
+        gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown.
+        timeless: True: no timekeeper runs, and nothing needs one.
+        watched: True: an ack may drain the queue for a waiter, or goes into the history.
     """
 
     __slots__ = (
@@ -151,7 +163,7 @@ class Engine(Generic[K, V]):
             dedupe_for=dedupe_for,
         )
         self.waiters: Waiters[K, V] = Waiters(self.ledger)
-        self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to be told of: item, fate, letter
+        self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to report: item, fate, letter
         self.capacity: Capacity[Event] | None = None if max_size == inf else Capacity(max_size)
         self.history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
         self.needs_time = retry.backoff is not None
@@ -174,7 +186,7 @@ class Engine(Generic[K, V]):
     # Producers
 
     def places(self, keys: Collection[K], request: PutRequest) -> int:
-        """Count the places that putting these keys takes; raise what putting them would raise."""
+        """Count the places that these keys need; raise the error that putting them would raise."""
         self.check_takes(request)
         for key in keys:
             self.ledger.check_put(key, request)
@@ -186,21 +198,24 @@ class Engine(Generic[K, V]):
         return len(new)
 
     def check_takes(self, request: PutRequest) -> None:
-        """Raise if nothing can be put like that, whatever the key. O(1)."""
+        """Raise if a put with these options is refused, whatever the key. O(1)."""
         if self.shut_down:
-            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+            raise self._takes_nothing_more()
         if request.delay > 0 and self.timekeeper is None:
             raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "be ready")
         self.check_home()
 
+    def _takes_nothing_more(self) -> QueueClosedError:
+        return takes_nothing_more(self.queue, "closed" if self.closed else "shut down")
+
     def has_room(self, places: int) -> bool:
-        """Return whether so many items can be put now. O(1)."""
+        """Return True if so many items can be put now. O(1)."""
         if not places or self.capacity is None:
             return True
         return self.capacity.free(self.ledger.waiting, places)
 
     async def wait_for_room(self, keys: Collection[K], request: PutRequest) -> None:
-        """Wait until these keys can be put; then it must be done before anything else is."""
+        """Wait until these keys can be put; the caller must put them without suspending."""
         again = False
         while not self.has_room(places := self.places(keys, request)):
             assert self.capacity is not None
@@ -220,12 +235,12 @@ class Engine(Generic[K, V]):
                 if self.places(keys, request) <= places:
                     return
             except BaseException:
-                self._admit()  # what it cannot use is for the next
+                self._admit()  # the places that it cannot use are for the next
                 raise
             again = True
 
     def put_all(self, pairs: Collection[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
-        """Put items that `places` has had no objection to."""
+        """Put items that `places` has accepted."""
         now = self.home.time()
         outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
         if request.timed and self.timekeeper is not None:
@@ -240,7 +255,7 @@ class Engine(Generic[K, V]):
     def request(
         self, call: str, key: K | AnyKey, options: GetOptions | TakeOptions
     ) -> ClaimRequest[K]:
-        """Check the options of a get or take. Those of a get are kept for the next one."""
+        """Check the options of a get or take. The result for a get is kept for the next one."""
         if key is not ANY_KEY:
             return self._new_request(call, key, options)
         try:
@@ -264,7 +279,7 @@ class Engine(Generic[K, V]):
     def claim(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         """Hand out an item for a request; None: none is ready."""
         keeper = self.timekeeper
-        if request is self.any_request and not self.gated:  # the short way
+        if request is self.any_request and not self.gated:  # the fast path
             if self.timeless:
                 item = self.ledger.claim_next()
             elif keeper is not None:
@@ -292,14 +307,14 @@ class Engine(Generic[K, V]):
         if item is not None:
             if keeper is not None:
                 keeper.plan(item.deadline)
-        else:  # what was left may have outlived its time just now
+        else:  # the rest may have outlived its time just now
             self._check_drained()
             if self.shut_down:
                 self._check_can_come(request.key)
         return item
 
     async def wait(self, request: ClaimRequest[K], timeout: float | None) -> Item[K, V]:
-        """Wait for an item, with none ready. Raises `TimeoutError` after so many seconds."""
+        """Wait for an item. Raises `TimeoutError` after so many seconds."""
         self.home.check()
         if self.timekeeper is None and self.ledger.delayed:
             raise no_timekeeper(self.queue, "an item that falls due later", "come")
@@ -323,18 +338,18 @@ class Engine(Generic[K, V]):
                 if item.deadline > self.home.time():
                     return item
                 self.ledger.undo(item, self.home.time())
-            # The lease ran out before its consumer could run: it was first in line, and still is.
+            # The lease expired before its consumer could run: it was first in line, and still is.
             try:
                 again = self.claim(waiter.request)
             finally:
-                self.after_return(item)  # what it was given and may not have is for others
+                self.after_return(item)  # an item that it may not have is for others
             if again is not None:
                 return again
             waiter.event = Event()
             self.waiters.add(waiter)
 
     def _leave_line(self, waiter: EventWaiter[K, V]) -> None:
-        """Let a waiter go, and return the item that it was given and will never see."""
+        """Remove a waiter, and return the item that it was given and will never see."""
         item = waiter.item
         if item is not None:
             if item.ended is None:
@@ -346,14 +361,14 @@ class Engine(Generic[K, V]):
     async def fill(
         self, batch: list[Item[K, V]], request: ClaimRequest[K], size: int, seconds: float
     ) -> list[Item[K, V]]:
-        """Add ready items to a batch, and then those that come in some seconds."""
+        """Add ready items to a batch, and then items that come within some seconds."""
         try:
             while len(batch) < size and (item := self.claim(request)) is not None:
                 batch.append(item)
             if seconds and len(batch) < size:
                 with CancelScope(deadline=self.home.time() + seconds), suppress(QueueClosedError):
                     while len(batch) < size and not self.shut_down:
-                        more = self.claim(request)  # many may have come at once
+                        more = self.claim(request)  # several may have come meanwhile
                         if more is None:
                             more = await self._stand_in_line(EventWaiter(request, patient=True))
                         batch.append(more)
@@ -368,7 +383,7 @@ class Engine(Generic[K, V]):
         now = self.home.time()
         return [item for item in batch if item.ended is None and item.deadline > now]
 
-    # Waking those who wait
+    # Waking waiters
 
     def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that have been handed an item."""
@@ -383,13 +398,13 @@ class Engine(Generic[K, V]):
             self._report_deaths()
 
     def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
-        """Wake consumers that are given nothing any more."""
+        """Wake consumers that will not be given an item."""
         for waiter in waiters:
             assert isinstance(waiter, EventWaiter)
             waiter.event.set()
 
     def _admit(self) -> None:
-        """Let producers in for whom there is room by now."""
+        """Wake the producers for which there is room by now."""
         if self.capacity is not None:
             for turn in self.capacity.admit(self.ledger.waiting):
                 turn.set()
@@ -422,7 +437,7 @@ class Engine(Generic[K, V]):
     # Settling
 
     def mine(self, lease: Lease[K, V]) -> Item[K, V]:
-        """Return a lease as the ledger's item, if it is one of this queue's."""
+        """Return a lease of this queue as the ledger's item; raise for another lease."""
         if lease.queue is not self.queue or self.closed:
             raise self.not_mine(lease)
         self.check_home()
@@ -431,11 +446,11 @@ class Engine(Generic[K, V]):
     def not_mine(self, lease: Lease[K, V]) -> LeaseqError:
         """Return the error for a lease that cannot be settled here."""
         if lease.queue is not self.queue:
-            return InvalidLeaseError(f"{lease!r} is another queue's: settle it there")
-        return QueueClosedError(f"{self.queue!r}: its leases are lost", drained=self.ledger.drained)
+            return not_of_queue(lease)
+        return leases_lost(self.queue, drained=self.ledger.drained)
 
     def held(self, lease: Lease[K, V], now: float) -> Item[K, V]:
-        """Return the item that a lease holds; raise what settling it would raise. O(1)."""
+        """Return the item that a lease holds; raise the error of settling it. O(1)."""
         item = self.mine(lease)
         check_held(item, now)
         return item
@@ -451,7 +466,7 @@ class Engine(Generic[K, V]):
             self.home.check()
 
     def ack(self, item: Item[K, V], now: float) -> bool:
-        """Acknowledge an item, and remember it if that was asked for."""
+        """Acknowledge an item, and remember it if there is a history."""
         updated = self.ledger.ack(item, now)
         if self.history is not None:
             self.history.append(
@@ -460,7 +475,7 @@ class Engine(Generic[K, V]):
         return updated
 
     def check_release(self, requeue_front: bool, delay: float | None) -> float | None:
-        """Return the delay of a release as a float; raise if it cannot be done like that."""
+        """Return the delay of a release as a float; raise if the options are invalid."""
         if delay is None:
             return None
         timed = self.timekeeper is not None
@@ -469,7 +484,7 @@ class Engine(Generic[K, V]):
     def release(
         self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
     ) -> None:
-        """Let an item be tried again."""
+        """Release an item to be tried again."""
         item = self.mine(lease)
         delay = self.check_release(requeue_front, delay)
         now = self.home.time()
@@ -510,12 +525,12 @@ class Engine(Generic[K, V]):
         """Find the lease that a receipt was written for."""
         queue, key, token = read_receipt(receipt)
         if queue != self.name:
-            raise InvalidLeaseError(f"a lease of the queue {queue!r} is not {self.name!r}'s")
+            raise other_receipt(self.name, queue)
         if self.closed:
             raise self.closed_error()
         item = self.ledger.leased.get(cast("K", key))
         if item is None or item.token != token:
-            raise LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+            raise lease_ended(key, token)
         check_held(item, self.home.time())
         return item
 
@@ -533,7 +548,7 @@ class Engine(Generic[K, V]):
     # Dead letters
 
     def _prepare_burial(self, death: Death[K, V]) -> Burial:
-        """Make the letter of an item that is about to die. Nothing has changed yet."""
+        """Make the letter of an item that is about to die, before anything has changed."""
         letters = self.dead_letters
         if letters is None or letters.closed:
             fate: Fate = "dropped" if letters is None else "kept"
@@ -554,7 +569,7 @@ class Engine(Generic[K, V]):
         )
 
         def finish() -> None:
-            # Whatever the size of that queue, and even if it is shut down.
+            # Even if that queue is full or shut down.
             letters.ledger.add(key, letter, now)
             self.deaths.append((death, "dead", key))
 
@@ -570,7 +585,7 @@ class Engine(Generic[K, V]):
             held = "not leased" if death.token is None else f"token {death.token}"
             what = (self.name, death.item.key, held, death.reason)
             if fate == "dropped":
-                # A time to live without a queue of dead letters is for what nobody will miss.
+                # A time to live without dead letters is for items that will not be missed.
                 level = logging.DEBUG if death.reason == "expired" else logging.WARNING
                 logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
             elif fate == "kept":
@@ -588,23 +603,21 @@ class Engine(Generic[K, V]):
             self._wake(self.waiters.serve(keys, self.home.time()))
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
-        """Iterate over the dead letters in here. O(letters)."""
+        """Iterate over the dead letters in this queue. O(letters)."""
         ledger = self.ledger
         for items in (ledger.ready, ledger.delayed, ledger.leased):
             for item in items.values():
-                if isinstance(item.value, DeadLetter):  # others may have been put there by hand
+                if isinstance(item.value, DeadLetter):  # the user may have put others there
                     yield item.value
 
     def redrive(self, keys: Iterable[K] | None, limit: int | None) -> RedriveResult[K]:
         """Bring dead letters of this queue back."""
         letters = self.dead_letters
         if letters is None:
-            raise ValueError(
-                f"{self.queue!r} has no queue of dead letters to bring items back from"
-            )
+            raise no_dead_letters_of(self.queue)
         check_limit(limit)
         if self.shut_down:
-            raise QueueClosedError(f"{self.queue!r} takes nothing more")
+            raise self._takes_nothing_more()
         wanted = None if keys is None else set(keys)
         back: list[K] = []
         conflicts: list[K] = []
@@ -628,10 +641,10 @@ class Engine(Generic[K, V]):
         letters._check_drained()
         return RedriveResult(tuple(back), tuple(conflicts))
 
-    # What is in there
+    # Inspection
 
     def statistics(self, *, tenants: bool) -> Statistics:
-        """Count what is in there and what has happened."""
+        """Return counts of items, waiters and events so far."""
         ledger = self.ledger
         since = ledger.oldest_ready_since()
         return Statistics(
@@ -676,7 +689,7 @@ class Engine(Generic[K, V]):
             )
             for item in self.ledger.leased.values()
         ]
-        return [one for one in held if consumer is None or one.consumer == consumer]
+        return [lease for lease in held if consumer is None or lease.consumer == consumer]
 
     def info(self) -> QueueInfo:
         """Describe the queue. O(its dead letters)."""
@@ -701,7 +714,7 @@ class Engine(Generic[K, V]):
     # The end
 
     def shutdown(self) -> None:
-        """Take nothing more, and turn away those for whom nothing can come."""
+        """Accept no more items, and turn away waiters for which none can come."""
         self.home.check()
         self.shut_down = self.gated = self.watched = True
         self.timeless = False
@@ -744,7 +757,7 @@ class Engine(Generic[K, V]):
             self.timekeeper.ring()
 
     def drain(self) -> list[tuple[K, V]]:
-        """Take out all that waits."""
+        """Drop all waiting items, and return them."""
         self.check_home()
         left = [(item.key, item.value) for item in self.ledger.drain()]
         self._admit()
@@ -764,28 +777,25 @@ class Engine(Generic[K, V]):
                 self.timekeeper.ring()
 
     def _check_can_come(self, key: K | AnyKey) -> None:
-        """Raise if the key, or any item, cannot come any more."""
+        """Raise if the key, or any item, can no longer come."""
         gone = key is not ANY_KEY and key not in self.ledger
         if self.closed or self.ledger.drained or gone:
             raise self.closed_error(key)
 
     def closed_error(self, key: K | AnyKey = ANY_KEY) -> QueueClosedError:
-        """Return the error for a caller who gets nothing any more."""
-        drained = self.ledger.drained
-        if drained:
-            why = f"{self.queue!r} is drained: nothing more is coming"
-        elif self.closed or key is ANY_KEY:
-            why = f"{self.queue!r} was closed with work left"
-        else:
-            why = f"{self.queue!r} takes nothing more, so that key {key!r} cannot come any more"
-        return QueueClosedError(why, drained=drained)
+        """Return the error for a caller that will not get an item."""
+        if self.ledger.drained:
+            return drained(self.queue)
+        if self.closed or key is ANY_KEY:
+            return closed_with_work_left(self.queue)
+        return key_cannot_come(self.queue, key)
 
     # Time
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Run a timekeeper for this queue and its dead letters, until the queue is over."""
+        """Run a timekeeper for this queue and its dead letters, until the queue ends."""
         if self.running:
-            raise BusyResourceError("letting time pass for")
+            raise BusyResourceError(RUN_TWICE)
         self.home.check()
         self.running = True
         keeper = Timekeeper(self.home, owner=self)
@@ -798,20 +808,20 @@ class Engine(Generic[K, V]):
         return self.closed or (self.shut_down and self.ledger.drained)
 
     def _with_dead_letters(self) -> Iterator[Engine[Any, Any]]:
-        """Iterate over the engines that `run` keeps, unless they have a `run` of their own."""
+        """Iterate over the engines that `run` looks after: the queue's, and its dead letters'."""
         engine: Engine[Any, Any] | None = self
         while engine is not None:
             yield engine
             engine = engine.dead_letters
 
     def attach(self, keeper: Timekeeper) -> None:
-        """Accept a timekeeper: that of the queue's own `run` comes before others."""
+        """Add a timekeeper: that of the queue's own `run` comes before others."""
         if keeper not in self.timekeepers:
             self.timekeepers.insert(0 if keeper.owner is self else len(self.timekeepers), keeper)
             self._choose_timekeeper()
 
     def detach(self, keeper: Timekeeper) -> None:
-        """Do without a timekeeper from now on."""
+        """Remove a timekeeper."""
         if keeper in self.timekeepers:
             self.timekeepers.remove(keeper)
             self._choose_timekeeper()
@@ -824,16 +834,20 @@ class Engine(Generic[K, V]):
         self.timeless = self.timekeeper is None and not needed
 
     def tick(self, now: float) -> float:
-        """Do what is due, a slice of it at a time, and return when there is more."""
-        changed = list(islice(self.ledger.tick(now), _SLICE))
-        for item in changed:
-            if item.ended == "lost":
-                logger.warning(
-                    "queue %r: the lease on %r, token %d, expired", self.name, item.key, item.token
-                )
-                item._cancel_body()
-        if changed:
-            self.after_return(*changed)
+        """Process a slice of what is due, and return the next deadline."""
+        changed: list[Item[K, V]] = []
+        try:
+            for item in islice(self.ledger.tick(now), _SLICE):
+                changed.append(item)
+                if item.ended == "lost":
+                    item._cancel_body()
+            for item in changed:
+                if item.ended == "lost":
+                    what = (self.name, item.key, item.token)
+                    logger.warning("queue %r: the lease on %r, token %d, expired", *what)
+        finally:  # a policy or a log handler may raise: the items before that have moved
+            if changed:
+                self.after_return(*changed)
         return self.ledger.next_deadline()
 
     def process_expired(self) -> int:

@@ -1,4 +1,4 @@
-"""The queue of this engine, as its users hold it."""
+"""The queue in this process, as its users hold it."""
 
 from __future__ import annotations
 
@@ -28,25 +28,22 @@ from .._rules.item import Item
 from ..abc import LeasedQueue
 from .engine import Engine
 
-__all__ = ["LeasedKeyQueue", "engine_of"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
 _ADDED = PutOutcome.ADDED
 _PLAIN = PutRequest()
-_TURN = frozenset({"tenant", "priority"})  # options that say no more than whose turn it is
+_TURN = frozenset({"tenant", "priority"})  # options that concern the turn alone
 _PRIORITIES = frozenset({int, Priority})
 
 
 class LeasedKeyQueue(LeasedQueue[K, V]):
     """A keyed, leased queue in this process.
 
-    What each call promises is said in the contract, `leaseq.abc.LeasedQueue`. In this engine
-    `get`, `take`, `put`, `add` and `put_many` are checkpoints, always; `join` is one too. The other
-    calls take effect at once and never suspend, and leaving ``async with lease`` neither: work that
-    is done is not undone by a cancellation. What can be done without waiting has a synchronous
-    twin, ``..._nowait``.
+    The contract, `leaseq.abc.LeasedQueue`, documents each call. In this engine `get`, `take`,
+    `put`, `add`, `put_many` and `join` are always checkpoints. The other calls, and leaving ``async
+    with lease``, take effect immediately and never suspend: finished work is not undone by a
+    cancellation. Calls that need not wait have a synchronous twin, ``..._nowait``.
 
     Not thread-safe: from a thread, ``anyio.from_thread.run_sync(queue.put_nowait, key, value)``. A
     queue belongs to the event loop in which it was first used.
@@ -54,21 +51,21 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     Args:
         default_lease_timeout: Seconds until a lease expires, unless `get` or `take` say otherwise;
             None: never.
-        max_size: How many items may wait, ready and delayed ones; `put` waits for room.
-        retry: What becomes of items whose delivery failed or expired.
-        dead_letters: The queue for items that are given up, under keys of its own making; several
-            queues may share it. None: they are dropped.
+        max_size: The largest number of ready and delayed items, above which `put` waits;
+            `math.inf`: no limit.
+        retry: The policy for items whose delivery failed or expired.
+        dead_letters: The queue for items that are given up, under generated keys; several queues
+            may share it. None: they are dropped.
         tenants: Weights and caps of tenants; the others have `Tenant()`.
-        history: How many acknowledged items `history` remembers.
-        dedupe_for: Seconds after the ack of an item for which its key is not taken again; None: it
-            is taken.
-        fast_acquire: Leave out the checkpoint of `get`, `take` and `put` where nothing has to be
-            waited for, as in `anyio.Lock`: faster, but a task that never has to wait never lets
-            others run.
-        name: What the queue is called in logs, errors and dead letters.
+        history: The number of acknowledged items that `history` remembers.
+        dedupe_for: Seconds after an ack for which the same key is refused as a duplicate; None: 0.
+        fast_acquire: True: leave out the checkpoint of `get`, `take` and `put` where they need not
+            wait, as in `anyio.Lock`: faster, but a task that never has to wait never lets others
+            run.
+        name: The name of the queue in logs, errors and dead letters.
 
     Raises:
-        TypeError: there is no such option, or a value is of a type that it cannot have.
+        TypeError: an option is unknown, or its value of another type.
         ValueError: a timeout or a size is not a positive number.
     """
 
@@ -143,7 +140,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 ValueError: as `put` does.
         """
         engine = self._engine
-        if not (engine.gated or engine.waiters.total):  # the short way
+        if not (engine.gated or engine.waiters.total):  # the fast path
             now = None if engine.timeless else engine.home.time()
             if not options:
                 if engine.ledger.add(key, value, now):
@@ -206,7 +203,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """`get` without waiting. O(1); a timed lease or with tenants O(log n).
 
         Raises:
-            WouldBlock: nothing is ready that would do.
+            WouldBlock: no item is ready for this request.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `get` does.
         """
         engine = self._engine
@@ -224,7 +221,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """`take` without waiting. O(1); a timed lease or with tenants O(log n).
 
         Raises:
-            WouldBlock: the key is not ready, or its tenant at its cap.
+            WouldBlock: the key is not ready, or its tenant is at its cap.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `take` does.
         """
         engine = self._engine
@@ -349,7 +346,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)
 
-    # What is in there
+    # Inspection
 
     async def peek(self, key: K) -> V | None:
         return self._engine.ledger.peek(key)
@@ -405,10 +402,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         self._engine.close()
 
     def drain_nowait(self) -> list[tuple[K, V]]:
-        """Take out all that waits: ready items, then delayed ones, as they fall due.
+        """Drop all waiting items, and return them: ready ones, then delayed ones as they fall due.
 
-        What is ready comes in the order of the line; with tenants or priorities, as it became
-        ready. After `close` that is all there was. The items count as dropped. O(items log items).
+        Ready items come in the order of the line; with tenants or priorities, in the order in which
+        they became ready. After `close` these are all items. They count as dropped.
+        O(items log items).
 
         Raises:
             RuntimeError: another task waits, and this is not its event loop.

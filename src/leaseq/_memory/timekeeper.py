@@ -1,4 +1,4 @@
-"""The one task that runs what falls due in a queue, and in its dead letters."""
+"""The task that processes what falls due in queues."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from anyio.abc import TaskStatus
 
 from .._core.loop import Home
 
-__all__ = ["Timed", "Timekeeper"]
-
 
 class Timed(Protocol):
     """The part of a queue's engine that a timekeeper works with."""
 
     timekeeper: Timekeeper | None
-    """The one that does what falls due, of those that are attached."""
+    """The timekeeper in charge, of those that are attached."""
 
     def attach(self, keeper: Timekeeper, /) -> None:
-        """Accept a timekeeper."""
+        """Add a timekeeper."""
 
     def detach(self, keeper: Timekeeper, /) -> None:
-        """Do without a timekeeper from now on."""
+        """Remove a timekeeper."""
 
     def tick(self, now: float, /) -> float:
-        """Do what is due, or a part of it, and return when there is more."""
+        """Process what is due, or a part of it, and return the next deadline."""
 
 
 class Timekeeper:
-    """A sleep until the next deadline of some engines, of any kind, and the call to do what is due.
+    """A loop that sleeps until the next deadline of some engines, and has them process it.
 
-    It wakes for no other reason, save when an engine is given an earlier deadline. A deadline that
-    is dropped costs one look at most: the time once planned for is kept, so that the next lease of
-    the same length needs no new plan.
+    It wakes early only when an engine gets an earlier deadline. A dropped deadline costs one
+    wake-up at most: the planned time is kept, so that the next lease of the same length needs no
+    new plan.
 
     Args:
         home: The event loop.
-        owner: The engine whose `run` this is, if it is one's: it prefers this timekeeper.
+        owner: The engine whose `run` this is, which prefers this timekeeper; None: a broker's.
     """
 
     __slots__ = ("_alarm", "_home", "owner", "wake_at")
@@ -57,7 +55,7 @@ class Timekeeper:
             self._alarm.set()
 
     def ring(self) -> None:
-        """Have it look again in its next turn."""
+        """Wake the timekeeper in the next step of the event loop."""
         self._alarm.set()
 
     async def keep(
@@ -66,7 +64,7 @@ class Timekeeper:
         over: Callable[[], bool],
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
-        """Keep engines that have no other timekeeper, until it is over."""
+        """Look after the engines that have no other timekeeper in charge, until ``over()``."""
         known: dict[Timed, None] = {}
         started = False
         try:

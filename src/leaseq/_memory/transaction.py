@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, Unpack
 from .._core.errors import LeaseqError, TransactionError
 from .._core.lease import Lease
 from .._core.loop import Home
+from .._core.messages import no_room
 from .._core.options import PutOptions
 from .._core.requests import PutRequest
 from .._core.validation import check_hashable
@@ -16,22 +17,20 @@ from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
 from .engine import Engine
 
-__all__ = ["MemoryTransaction"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class _Step(Protocol):
-    """One thing that a transaction does to one queue."""
+    """A step of a transaction on a queue."""
 
     engine: Engine[Any, Any]
 
     def plan(self, outlook: Plan, now: float) -> None:
-        """Raise if it cannot be done after what was planned before."""
+        """Raise if the step is impossible after the ones planned before."""
 
     def do(self, now: float) -> None:
-        """Do it. What was planned cannot fail."""
+        """Do the step. A planned step cannot fail."""
 
 
 class _Put:
@@ -90,7 +89,7 @@ class _Release(_Settle):
         super().plan(outlook, now)
         self.engine.check_release(self._front, self._delay)
         outlook.release(self.item, counted=self._counted, buried=self.engine.buries)
-        if self._delay is None:  # a policy of the user's may raise: before anything is done
+        if self._delay is None:  # may raise, and so runs before anything is done
             ledger = self.engine.ledger
             self._delay = ledger.rest(self.item, front=self._front, counted=self._counted)
 
@@ -116,8 +115,8 @@ class _Reject(_Settle):
 class MemoryTransaction(Transaction):
     """Steps that are kept until the block is left, then all planned, and then all done.
 
-    Both happens between two steps of the event loop: nobody can see a part of it, and nothing can
-    come between the plan and the deed.
+    Planning and doing happen without suspending: no other task can see a part of the steps, or
+    change anything in between.
     """
 
     def __init__(self, engine_of: Callable[[object], Engine[Any, Any]], home: Home) -> None:
@@ -173,9 +172,7 @@ class MemoryTransaction(Transaction):
                 failures.append(failure)
         for engine, outlook in outlooks.items():
             if not engine.has_room(outlook.places):
-                failures.append(
-                    LeaseqError(f"{engine.queue!r} has no room for {outlook.places} more")
-                )
+                failures.append(no_room(engine.queue, outlook.places))
         if failures:
             raise TransactionError(failures)
         for step in self._steps:

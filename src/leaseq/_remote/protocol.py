@@ -196,7 +196,7 @@ class Park(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that a store is asked for, about one queue where it has one."""
+    """A request to a store, about one queue if it concerns one."""
 
     family: ClassVar[Family] = "commands"
 
@@ -224,7 +224,7 @@ class Put(Operation):
 
 @dataclass(frozen=True, slots=True)
 class ClaimFor:
-    """One part of a claim: as many items as are wanted of what a request asks for."""
+    """A part of a claim: a request, and the number of items wanted for it."""
 
     request: ClaimRequest[Key]
     count: int
@@ -602,7 +602,7 @@ class TransactionDone:
 
 @dataclass(frozen=True, slots=True)
 class StepRefused:
-    """One step that could not be taken, and why not."""
+    """A step that could not be taken, with the reason."""
 
     step: int
     """From 0."""
@@ -671,7 +671,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """One lease, as others may see it."""
+    """A lease, as other consumers see it."""
 
     key: Key
     token: int
@@ -707,7 +707,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRecord:
-    """One item that was acknowledged."""
+    """An item that was acknowledged."""
 
     key: Key
     body: Body
@@ -758,7 +758,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """Which letters came back, and where to go on."""
+    """The letters that came back, and the place to go on from."""
 
     keys: tuple[Key, ...]
     conflicts: tuple[Key, ...]

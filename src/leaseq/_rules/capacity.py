@@ -1,4 +1,4 @@
-"""How much room there is, and which producer gets it. Sans-IO."""
+"""The room in a queue, and the producers that wait for it. Sans-IO."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Capacity"]
-
 P = TypeVar("P")
 
 
 class Capacity(Generic[P]):
-    """The room of a queue with a ``max_size``: items that wait, and places that are reserved.
+    """The room of a queue with a ``max_size``: waiting items, and reserved places.
 
-    A producer that waits is handed a reserved place before it is woken, in order of arrival, so
-    that nobody who comes later can take it; it gives it back when it puts its item, or when it is
-    cancelled.
+    A waiting producer is handed a reserved place before it is woken, in order of arrival, so that
+    no later producer can take it. It gives the place back when it puts its item or is cancelled.
 
     Args:
-        size: How many items may wait.
+        size: The largest number of waiting items.
     """
 
     __slots__ = ("_line", "_reserved", "size")
@@ -31,29 +28,29 @@ class Capacity(Generic[P]):
 
     @property
     def putters(self) -> int:
-        """How many producers wait. O(1)."""
+        """The number of waiting producers. O(1)."""
         return len(self._line)
 
     def free(self, waiting: int, wanted: int = 1) -> bool:
-        """Whether so many items can be put now, with so many waiting. O(1)."""
+        """Return True if so many items can be put now, with so many waiting. O(1)."""
         return not self._line and waiting + self._reserved + wanted <= self.size
 
     def wait(self, putter: P, wanted: int, *, first: bool = False) -> None:
-        """Let a producer wait for so many places, last in line or first. O(1)."""
+        """Add a producer that waits for so many places, last in line or first. O(1)."""
         self._line[putter] = wanted
         if first:
             self._line.move_to_end(putter, last=False)
 
     def leave(self, putter: P) -> bool:
-        """Let a producer go; False: it does not wait any more, its places are reserved. O(1)."""
+        """Remove a producer; False: it no longer waits, its places are reserved. O(1)."""
         return self._line.pop(putter, None) is not None
 
     def give_back(self, places: int) -> None:
-        """Reserved places are used, or not needed. O(1)."""
+        """Return reserved places, used or not. O(1)."""
         self._reserved -= places
 
     def admit(self, waiting: int) -> Iterator[P]:
-        """Give the producers for whom there is room by now, their places reserved. O(1) each."""
+        """Reserve places for producers while there is room, and yield each of them. O(1) each."""
         while self._line:
             putter, wanted = next(iter(self._line.items()))
             if waiting + self._reserved + wanted > self.size:
@@ -63,7 +60,7 @@ class Capacity(Generic[P]):
             yield putter
 
     def clear(self) -> list[P]:
-        """Let all go. O(producers)."""
-        everybody = list(self._line)
+        """Remove all producers, and return them. O(producers)."""
+        producers = list(self._line)
         self._line.clear()
-        return everybody
+        return producers

@@ -13,21 +13,19 @@ if TYPE_CHECKING:
     from .moves import Successor
     from .timers import ItemTimers
 
-__all__ = ["Item"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Item(Lease[K, V]):
-    """One stay of a key in the queue, and the hand-out that ends it.
+    """The stay of a key in the queue, and the lease that ends it.
 
-    A consumer's lease is the very object that has been waiting since the put, so that a hand-out
-    makes nothing new. An item that goes back into the line after its lease goes as another object
-    with the old one's counts: an old lease stays what it was, whatever becomes of its key.
+    A consumer's lease is the same object that has waited since the put, so that a hand-out
+    allocates nothing. An item that returns to the line after its lease returns as another object
+    with the old one's counts: an old lease stays as it ended, whatever becomes of its key.
 
-    `deadline` is when something happens to the item by itself: while it is leased, its lease
-    expires; before, it falls due, or its time to live is over. `token` is the lease's number, and
+    `deadline` is the time of the next timed event: while the item is leased, its lease expires;
+    before that, it falls due, or its time to live is over. `token` is the lease's number, and
     before the hand-out the item's rank in line.
     """
 

@@ -64,23 +64,23 @@ does (``python -m tests.vectors`` writes it anew):
 of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
 key; otherwise the first one is *superseded*. One key is never in two hands.
 
-An `Item` object lives through one stay in the line and the lease that ends it. It is never put
-back: what returns to the line is another object with the old one's counts. So an old lease says by
-itself, for ever and at no cost, how it ended, and there is no set of old leases to keep.
+An `Item` object lives through one stay in the line and the lease that ends it. It never returns to
+the line: another object does, with the old one's counts. So an old lease knows by itself, for ever
+and at no cost, how it ended, and there is no set of old leases to keep.
 
 The *token* is one counter for the whole queue, started at the wall clock's microseconds, so that
 it grows for each key, across re-puts and, at less than a million hand-outs a second, restarts.
 
-A lease past its deadline is lost at once, whether or not `tick` has come by yet; until then its
-item waits for it in `leased`.
+A lease past its deadline is lost from that moment on, whether or not `tick` has run yet; until it
+runs, the item stays in `leased`.
 
-A move computes first what can raise, changes the ledger second, and tells last. So a death is
-prepared by `bury`, which makes the letter and says what can be done; then the ledger changes; then
-the burial is finished. If the letter can neither be kept nor dropped, the item is delayed instead,
-and dies again later: it is never lost.
+A move first computes everything that can raise, then changes the ledger, and tells last. So a death
+is prepared by `bury`, which makes the letter and returns the fate of the item; then the ledger
+changes; then the burial is finished. An item that can be neither a letter nor dropped is delayed
+instead, and dies again later: it is never lost.
 
-As long as all items have one priority and no tenant, `ready` is the line, and there is no
-schedule to pay for.
+As long as all items have one priority and no tenant, `ready` is the line, and the schedule costs
+nothing.
 """
 
 from __future__ import annotations
@@ -109,8 +109,6 @@ if TYPE_CHECKING:
     from ..abc import LeasedQueue
     from .item import Item
 
-__all__ = ["Burial", "Bury", "Death", "Ledger"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -132,39 +130,39 @@ class Death(Generic[K, V]):
 
 @dataclass(frozen=True, slots=True)
 class Burial:
-    """What is to become of a dead item, prepared while nothing has changed yet."""
+    """The fate of a dead item, prepared while nothing has changed yet."""
 
     fate: Fate
-    """A dead letter, or dropped; or kept, because it can be neither."""
+    """A dead letter, or dropped; or kept, because neither is possible."""
     finish: Callable[[], None] | None = None
-    """Does it. It is called once the ledger has changed, and must not raise."""
+    """Carries it out. Called once the ledger has changed; must not raise."""
 
 
 class Bury(Protocol[K, V]):
-    """Prepares a burial. It may raise: then the item is where it was."""
+    """A function that prepares a burial. If it raises, the item stays where it was."""
 
     def __call__(self, death: Death[K, V], /) -> Burial: ...
 
 
 class Ledger(Generic[K, V]):
-    """One queue's items and their states.
+    """The items of a queue and their states.
 
     Every method takes effect wholly or, when it raises, not at all. ``now`` is in seconds, on one
-    monotonic clock; where neither the item nor the call has to do with time it is not looked at.
+    monotonic clock; it is ignored where neither the item nor the call is timed.
 
-    Ready items are in `ready`. While all have one priority and no tenant, that is the line's; with
-    the first one that has, a schedule takes over. Delayed ones are in `delayed`, leased ones in
-    `leased`, in the order of the hand-outs. What falls due by itself is in the deadlines under the
-    item's `deadline`.
+    Ready items are in `ready`. While all have one priority and no tenant, it belongs to the line;
+    with the first other item a schedule takes over. Delayed items are in `delayed`, leased items in
+    `leased`, in the order of the hand-outs. Timed items are also in the deadlines, under their
+    `deadline`.
 
     Args:
-        make: Makes an item from its queue, its key and its value.
-        queue: What the items name as their queue.
-        first_token: The first lease's token less one.
-        retry: What becomes of items whose delivery failed.
+        make: The class of items, called with the queue, the key and the value.
+        queue: The queue that the items name as theirs.
+        first_token: One less than the token of the first lease.
+        retry: The policy for items whose delivery failed.
         bury: Prepares the burial of a dead item.
         tenants: Weights and caps.
-        dedupe_for: How long the key of an acknowledged item is not taken again; None: not at all.
+        dedupe_for: Seconds for which the key of an acknowledged item is a duplicate; None: 0.
     """
 
     def __init__(
@@ -192,7 +190,7 @@ class Ledger(Generic[K, V]):
         self.delayed: dict[K, Item[K, V]] = {}
         self.leased: dict[K, Item[K, V]] = {}
         self._dedupe_for = dedupe_for
-        self._done: OrderedDict[K, float] = OrderedDict()  # keys not to be taken again, until when
+        self._done: OrderedDict[K, float] = OrderedDict()  # keys, and until when
         self._first_token = self._token = first_token
         self._retry = retry
         self._bury = bury
@@ -207,7 +205,7 @@ class Ledger(Generic[K, V]):
         self.outlived = 0  # items whose time to live was over
         self.undone = 0  # hand-outs that were taken back, or were not to count
 
-    # What is in there
+    # Inspection
 
     def __contains__(self, key: K) -> bool:
         return key in self.ready or key in self.leased or key in self.delayed
@@ -225,34 +223,34 @@ class Ledger(Generic[K, V]):
 
     @property
     def waiting(self) -> int:
-        """Items ready and delayed."""
+        """The number of ready and delayed items."""
         return len(self.ready) + len(self.delayed)
 
     @property
     def drained(self) -> bool:
-        """Whether nothing is ready, delayed or leased, and so nothing buffered."""
+        """True if nothing is ready, delayed or leased, and so nothing is buffered."""
         return not self.ready and not self.leased and not self.delayed
 
     @property
     def added(self) -> int:
-        """Items put so far: each one is still here, or left in one of four ways."""
+        """The number of items put so far: each is still here, or left in one of four ways."""
         here = self.waiting + len(self.leased) + self.buffered
         return here + self.acked + self.dead + self.dropped + self.superseded
 
     @property
     def delivered(self) -> int:
-        """Hand-outs that count."""
+        """The number of hand-outs that count."""
         return self._token - self._first_token - self.undone - self.cancelled
 
     def claimable(self, key: K) -> bool:
-        """Return whether a key is ready, and its tenant under its cap. O(1)."""
+        """Return True if a key is ready, and its tenant under its cap. O(1)."""
         item = self.ready.get(key)
         if item is None:
             return False
         return self.schedule is None or self.schedule.claimable(item.tenant)
 
     def oldest_ready_since(self) -> float | None:
-        """Return when the item that has been ready for longest became so, or None.
+        """Return the time at which the oldest ready item became ready, or None.
 
         O(1), plus the number of items that are back at the head of the line.
         """
@@ -265,13 +263,13 @@ class Ledger(Generic[K, V]):
         return min(times, default=None)
 
     def next_deadline(self) -> float:
-        """Return when to call `tick` again; `math.inf`: not before something changes. O(1)."""
+        """Return the next time to call `tick`; `math.inf`: not before a change. O(1)."""
         return self._deadlines.next()
 
     # Putting
 
     def check_put(self, key: K, terms: PutRequest) -> None:
-        """Raise what `put` would raise. O(1)."""
+        """Raise the error that `put` would raise. O(1)."""
         check_hashable(key)
         item = self.item(key)
         if item is not None:
@@ -279,19 +277,19 @@ class Ledger(Generic[K, V]):
 
     @property
     def dedupes(self) -> bool:
-        """Whether a key that is done is not taken again for a while."""
+        """True if keys of acknowledged items are duplicates for a while."""
         return bool(self._dedupe_for)
 
     def is_duplicate(self, key: K, now: float) -> bool:
-        """Return whether a key is absent, and was done within ``dedupe_for``. O(1)."""
+        """Return True if a key is absent, and was done within ``dedupe_for``. O(1)."""
         return self._done.get(key, now) > now and key not in self
 
     def forget_done(self, key: K) -> None:
-        """Take a key again, however lately it was done. O(1)."""
+        """Accept a key again, however lately it was done. O(1)."""
         self._done.pop(key, None)
 
     def _remember(self, key: K, now: float) -> None:
-        """Remember that a key is done: for a while it is not taken again. O(1), amortised."""
+        """Remember that a key is done: for a while it is a duplicate. O(1), amortised."""
         if not self._dedupe_for:
             return
         self._done[key] = now + self._dedupe_for
@@ -307,7 +305,7 @@ class Ledger(Generic[K, V]):
         tenant: str | None = None,
         priority: int | None = None,
     ) -> bool:
-        """Put a key that is absent, for now and for ever; False, and nothing done, if it is not.
+        """Put a key that is absent, without times; False, and nothing done, if it is there.
 
         O(1) without a schedule, else O(log tenants).
         """
@@ -386,9 +384,9 @@ class Ledger(Generic[K, V]):
     # Handing out
 
     def claim_next(self, now: float | None = None, deadline: float = inf) -> Item[K, V] | None:
-        """Hand out any item the short way; None: it has to go the long way, by `claim`. O(1).
+        """Hand out any item by the short way; None: call `claim` instead. O(1).
 
-        ``now`` may be left out where no timekeeper runs, and the lease has no end.
+        ``now`` may be left out where no timekeeper runs and the lease never expires.
         """
         line = self.line
         if line is None:
@@ -416,7 +414,7 @@ class Ledger(Generic[K, V]):
         return item
 
     def _take_turn(self) -> Item[K, V] | None:
-        """Take the item out whose turn it is, unless it has a time to live. O(log tenants)."""
+        """Remove the item whose turn it is, unless it has a time to live. O(log tenants)."""
         schedule = self.schedule
         assert schedule is not None
         item = schedule.next()
@@ -427,7 +425,7 @@ class Ledger(Generic[K, V]):
         return item
 
     def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:
-        """Hand out what is asked for; None: it is not ready.
+        """Hand out an item for a request; None: none is ready.
 
         O(1), with a timeout or tenants O(log n), restricted to some tenants O(their number).
         """
@@ -479,7 +477,7 @@ class Ledger(Generic[K, V]):
     # Settling
 
     def ack(self, item: Item[K, V], now: float = 0.0) -> bool:
-        """Be done with the item. True: an update came that its consumer never saw. O(1)."""
+        """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
         if item.ended is not None or item.deadline <= now:
             check_held(item, now)
         item.ended = "acked"
@@ -508,7 +506,7 @@ class Ledger(Generic[K, V]):
         counted: bool = True,
         error: str | None = None,
     ) -> None:
-        """Let it be tried again; or give it up, at a counted last delivery."""
+        """Release an item to be tried again; or give it up, at a counted last delivery."""
         check_held(item, now)
         if counted and self.is_last_delivery(item):
             self._die(item, MOVES["fail"], now, "max_deliveries", error)
@@ -520,20 +518,20 @@ class Ledger(Generic[K, V]):
         self._move(item, moved, now)
 
     def rest(self, item: Item[K, V], *, front: bool = False, counted: bool = True) -> float:
-        """Draw for how long an item rests that is released without a delay. It may raise."""
+        """Draw the rest of an item that is released without a delay, in seconds. May raise."""
         return self._retry.delay(item.deliveries) if counted and not front else 0.0
 
     def is_last_delivery(self, item: Item[K, V]) -> bool:
-        """Return whether a lease is its item's last, if it counts."""
+        """Return True if a lease is its item's last, if it counts."""
         return self._retry.exhausted(item.deliveries)
 
     def give_back(self, item: Item[K, V], now: float) -> None:
-        """Take an item back whose consumer was cancelled: not counted."""
+        """Take back, uncounted, an item whose consumer was cancelled."""
         check_held(item, now)
         self._move(item, moves.after_give_back(self._record(item), now), now)
 
     def reject(self, item: Item[K, V], now: float, reason: str, error: str | None = None) -> None:
-        """Give it up."""
+        """Give an item up."""
         check_held(item, now)
         self._die(item, MOVES["reject"], now, reason, error)
 
@@ -542,12 +540,12 @@ class Ledger(Generic[K, V]):
         check_held(item, now)
         self._set_deadline(item, deadline)
 
-    # What happens by itself
+    # Timed events, and the end of many leases
 
     def tick(self, now: float) -> Iterator[Item[K, V]]:
-        """Do what is due, and give each item that it was done to. O(log n) each.
+        """Process what is due, and yield each item concerned. O(log n) each.
 
-        An item whose lease has run out has ``ended``; the others have fallen due, or are dead.
+        An item whose lease has expired has ``ended``; the others have fallen due, or are dead.
         """
         deadlines = self._deadlines
         while (first := deadlines.first()) is not None and first[0] <= now:
@@ -577,7 +575,7 @@ class Ledger(Generic[K, V]):
         return lost
 
     def _lose(self, item: Item[K, V], now: float, cause: Move) -> Callable[[], None]:
-        """Compute what becomes of an item whose lease is lost, and return what does it."""
+        """Compute the move of an item whose lease is lost, and return a function that does it."""
         if self.is_last_delivery(item):
             moved, burial = self._death(item, cause, now, "max_deliveries", None)
             return lambda: self._move(item, moved, now, burial)
@@ -591,14 +589,14 @@ class Ledger(Generic[K, V]):
         self._die(item, MOVES["outlive"], now, "expired", None)
 
     def close(self, now: float) -> list[Item[K, V]]:
-        """End every lease; what was leased is back at its old place. O(leased)."""
+        """End every lease: leased items return to their old places. O(leased)."""
         lost = list(self.leased.values())
         for item in lost:
             self._move(item, moves.after_close(self._record(item), now), now)
         return lost
 
     def drain(self) -> list[Item[K, V]]:
-        """Drop all that waits, and give it: what is ready, then what is delayed, by due time."""
+        """Drop all waiting items, and return them: ready ones, then delayed ones by due time."""
         delayed = sorted(self.delayed.values(), key=lambda item: self._timers_of(item).due)
         left = [*(self.line or self.ready.values()), *delayed]
         for item in left:
@@ -607,7 +605,7 @@ class Ledger(Generic[K, V]):
         return left
 
     def take_out(self, key: K) -> Item[K, V]:
-        """Take a ready item out for good, as if it had been acknowledged. O(1)."""
+        """Remove a ready item, as if it had been acknowledged. O(1)."""
         item = self.ready[key]
         self._take_out(item)
         self._count(MOVES["take_out"].counts)
@@ -620,7 +618,7 @@ class Ledger(Generic[K, V]):
         (self.schedule or self._make_schedule()).set(name, tenant)
 
     def _make_schedule(self) -> Schedule[K, V]:
-        """Have tenants, or priorities, from now on. O(ready + leased), once."""
+        """Begin to have tenants or priorities. O(ready + leased), once."""
         schedule: Schedule[K, V] = Schedule({}, self._ranks)
         for item in self.leased.values():
             schedule.adopt(item)
@@ -654,7 +652,7 @@ class Ledger(Generic[K, V]):
     def _move(
         self, item: Item[K, V], moved: Moved[V], now: float, burial: Burial | None = None
     ) -> None:
-        """Take an item from where it is, leased or waiting, and do with it what was computed."""
+        """Carry out a computed move of an item, leased or waiting."""
         if moved.ended is not None:
             self._end(item, moved.ended)
         else:
@@ -680,7 +678,7 @@ class Ledger(Generic[K, V]):
             setattr(self, name, getattr(self, name) + by)
 
     def _join(self, old: Item[K, V], record: ItemRecord[V], place: Place, now: float) -> None:
-        """Let an item wait that takes the place of another of its key, or comes back as it."""
+        """Add the item that follows another of its key: its successor, or the same one again."""
         item = self._make(self._queue, old.key, record.value)
         item.tenant = record.tenant
         item.priority = record.priority
@@ -697,7 +695,7 @@ class Ledger(Generic[K, V]):
     def _death(
         self, item: Item[K, V], cause: Move, now: float, reason: str, error: str | None
     ) -> tuple[Moved[V], Burial]:
-        """Prepare an item's burial, and compute what becomes of its key."""
+        """Prepare an item's burial, and compute the move of its key."""
         record = self._record(item)
         token = item.token if record.state == "leased" else last_token(item)
         burial = self._bury(Death(item, moves.newest_value(record), token, reason, error))
@@ -707,7 +705,7 @@ class Ledger(Generic[K, V]):
     def _die(
         self, item: Item[K, V], cause: Move, now: float, reason: str, error: str | None
     ) -> None:
-        """Bury an item; if that cannot be done, it has to live on."""
+        """Bury an item; if that is impossible, keep it for later."""
         moved, burial = self._death(item, cause, now, reason, error)
         self._move(item, moved, now, burial)
 
@@ -716,7 +714,7 @@ class Ledger(Generic[K, V]):
     def _place(
         self, item: Item[K, V], now: float, *, due: float, expires: float, place: Place = "back"
     ) -> None:
-        """Let an item wait: in the line, or until it is due."""
+        """Add an item: to the line, or to the delayed items until it is due."""
         if due > now or expires != inf or item._timers is not None:
             extra = self._timers_of(item)
             extra.due = due if due > now else -inf
@@ -740,7 +738,7 @@ class Ledger(Generic[K, V]):
         self._set_deadline(item, expires)
 
     def _take_out(self, item: Item[K, V]) -> None:
-        """Let an item wait no more."""
+        """Remove a waiting item."""
         if self.delayed.get(item.key) is item:
             del self.delayed[item.key]
         elif self.line is not None:

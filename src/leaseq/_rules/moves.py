@@ -4,14 +4,14 @@ Everything that decides where a key goes is in this file. `MOVES` is the table o
 table in the ledger's theory of operation and the one in the documentation are written from it.
 The functions choose a row of the table by its condition and compute the item that results, from
 frozen records and plain numbers alone: `after_release`, `after_expiry`, `put_on_waiting` and so
-on. They draw nothing, raise nothing and change nothing; what a policy draws, and what becomes of
-an item that dies, is handed in.
+on. They draw nothing, raise nothing and change nothing; the draw of a policy and the fate of an
+item that dies are arguments.
 
 The ledger calls them, except where a plain put, claim or ack would be slowed down; there it is
 checked against them. Vectors for every other engine are written from them too (`tests/vectors`).
 
-The second half is about turns: whose item is next, between tenants. `schedule.py` explains the
-algorithm and does the same in O(log tenants); here it is as short as it can be said.
+The second half is about the turns of tenants. `schedule.py` explains the algorithm and does the
+same in O(log tenants); here it is as short as possible.
 
 Two orders hold on every engine:
 
@@ -31,57 +31,10 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Generic, Literal, TypeVar
 
-from .._core.errors import KeyAlreadyInFlightError
-from .._core.messages import tenant_mismatch
+from .._core.messages import key_in_flight, tenant_mismatch
 from .._core.policies import Priority, Retry, Tenant
 from .._core.reports import Ended, PutOutcome
 from .._core.requests import PutRequest
-
-__all__ = [
-    "MOVES",
-    "OLD",
-    "Account",
-    "Counter",
-    "Fate",
-    "ItemRecord",
-    "Move",
-    "Moved",
-    "Place",
-    "State",
-    "Successor",
-    "Turns",
-    "after_ack",
-    "after_buffer",
-    "after_close",
-    "after_death",
-    "after_due",
-    "after_expiry",
-    "after_failure",
-    "after_give_back",
-    "after_hand_out",
-    "after_rejection",
-    "after_release",
-    "after_revocation",
-    "after_undo",
-    "arrived",
-    "caught_up",
-    "check_put_on",
-    "cost_of",
-    "ended",
-    "handed_out",
-    "is_last_delivery",
-    "left",
-    "longest_rest",
-    "newest_value",
-    "next_tenant",
-    "put_on_absent",
-    "put_on_leased",
-    "put_on_waiting",
-    "refusal",
-    "reweighed",
-    "shares_of",
-    "unburied_rest",
-]
 
 V = TypeVar("V")
 
@@ -95,7 +48,7 @@ Counter = Literal[
 
 NORMAL = int(Priority.NORMAL)
 OLD = 1 << 62
-"""The rank of an item at its old place is its last token less this."""
+"""The last token of an item at its old place, minus its rank."""
 
 UNBURIED = 60.0  # seconds until an item that could not be buried is tried again, without a backoff
 
@@ -105,24 +58,24 @@ UNBURIED = 60.0  # seconds until an item that could not be buried is tried again
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One row of the table: a state, an event and a condition, and what comes of them."""
+    """A row of the table: a state, an event and a condition, and their effect."""
 
     name: str
     state: str
-    """Where the key is: a state, or "waiting", which is ready or delayed."""
+    """The state of the key before: a state, or "waiting", which is ready or delayed."""
     event: str
     when: str
     """The condition; empty: always, unless another row of the same event holds."""
     to: str
-    """Where the key is then: a state, "waiting", or "same"."""
+    """The state of the key after: a state, "waiting", or "same"."""
     place: Place | None = None
-    """Where in the line, if it joins one."""
+    """The place in the line, if it joins one."""
     ended: Ended | None = None
-    """How the lease ended, if one did."""
+    """The end of the lease, if there was one."""
     counts: tuple[Counter, ...] = ()
     """The counters that go up."""
     counted: bool = True
-    """Whether the delivery still counts."""
+    """False: the delivery does not count."""
     note: str = ""
     told: str = ""
     """The event in the words of the documentation; empty: it is not in its table."""
@@ -242,7 +195,7 @@ fresh counts: after an ack or a death as a second item of the key; otherwise the
 
 @dataclass(frozen=True, slots=True)
 class Successor(Generic[V]):
-    """What was put while its key was leased: an update of the leased item, or a buffered item."""
+    """A value put while its key was leased: an update of the leased item, or a buffered item."""
 
     value: V
     priority: int
@@ -266,34 +219,34 @@ class ItemRecord(Generic[V]):
     expiries: int = 0
     """Leases on it that were lost."""
     due: float = -inf
-    """When it is ready, if it is delayed."""
+    """The time at which it is ready, if it is delayed."""
     not_before: float = -inf
-    """No put may make it due earlier: it rests after a failure."""
+    """The earliest due time that a put may set: it rests after a failure."""
     expires: float = inf
-    """When its time to live is over. It ends with the first lease, but comes back with `undo`."""
+    """The end of its time to live, which a lease removes and `undo` restores."""
     after: Successor[V] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Moved(Generic[V]):
-    """What a move did."""
+    """The effect of a move on an item."""
 
     move: Move
     item: ItemRecord[V] | None
-    """The key's item then; None: it is absent."""
+    """The key's item after the move; None: it is absent."""
     place: Place | None = None
-    """Where it joins the line; None: it does not, or keeps the place it has."""
+    """The place at which it joins the line; None: it does not, or keeps its place."""
     counts: tuple[Counter, ...] = ()
     """The counters that go up."""
     ended: Ended | None = None
-    """How a lease ended, if one did."""
+    """The end of the lease, if there was one."""
     outcome: PutOutcome | None = None
 
 
 def refusal(
     tenant: str | None, terms: PutRequest, *, leased: bool
 ) -> Literal["in_flight", "tenant"] | None:
-    """Say why a key that is there, for this tenant, cannot be put like that; None: it can."""
+    """Return the reason to refuse a put on a present key of this tenant; None: it is accepted."""
     if leased and terms.if_in_flight == "reject":
         return "in_flight"
     if terms.tenant not in (None, tenant):
@@ -302,12 +255,10 @@ def refusal(
 
 
 def check_put_on(key: object, tenant: str | None, terms: PutRequest, *, leased: bool) -> None:
-    """Raise if a key that is there, for this tenant, cannot be put like that."""
+    """Raise the error for a put that is refused on a present key of this tenant."""
     why = refusal(tenant, terms, leased=leased)
     if why == "in_flight":
-        raise KeyAlreadyInFlightError(
-            f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
-        )
+        raise key_in_flight(key)
     if why == "tenant":
         raise tenant_mismatch(key, tenant, terms.tenant)
 
@@ -329,7 +280,7 @@ def put_on_absent(value: V, terms: PutRequest, now: float, *, duplicate: bool = 
 
 
 def put_on_waiting(item: ItemRecord[V], value: V, terms: PutRequest, now: float) -> Moved[V]:
-    """Put a key that waits: the value is replaced, the place kept, unless it has to move.
+    """Put a key that waits: replace its value, and keep its place unless it has to move.
 
     A higher priority joins the back of that priority's line. A time to live starts anew. The due
     time becomes the earlier one, or with "latest" the new one; never before the rest is over.
@@ -379,7 +330,7 @@ def after_buffer(item: ItemRecord[V], after: Successor[V], now: float) -> ItemRe
 
 
 def after_due(item: ItemRecord[V], now: float) -> Moved[V]:
-    """Let an item be ready that was delayed until now."""
+    """Make a delayed item ready that has fallen due."""
     move = MOVES["due"]
     return Moved(move, _waiting(item, now, -inf), move.place)
 
@@ -391,7 +342,7 @@ def after_hand_out(item: ItemRecord[V]) -> Moved[V]:
 
 
 def after_ack(item: ItemRecord[V], now: float) -> Moved[V]:
-    """Be done with an item: its buffered successor comes next, an update is dropped."""
+    """Acknowledge an item: its buffered successor comes next, an update is dropped."""
     move = MOVES["ack"]
     after = item.after
     if after is None or not after.buffered:
@@ -400,21 +351,8 @@ def after_ack(item: ItemRecord[V], now: float) -> Moved[V]:
     return Moved(move, fresh, _place_of(fresh, "back"), move.counts, move.ended)
 
 
-def is_last_delivery(item: ItemRecord[V], retry: Retry) -> bool:
-    """Return whether a delivery is its item's last, if it counts and is not acknowledged."""
-    return retry.exhausted(item.deliveries)
-
-
-def longest_rest(base: float, factor: float, ceiling: float, deliveries: int) -> float:
-    """Return the longest rest that a backoff draws after so many deliveries, in seconds."""
-    try:
-        return min(ceiling, base * factor ** (deliveries - 1))
-    except OverflowError:
-        return ceiling if base else 0.0
-
-
 def unburied_rest(retry: Retry) -> float:
-    """Return for how long an item rests that could not be buried, in seconds."""
+    """Return the rest of an item that could not be buried, in seconds."""
     return UNBURIED if retry.backoff is None else retry.backoff.ceiling
 
 
@@ -432,10 +370,10 @@ def after_release(
     Args:
         item: The leased item; if it counts, not at its last delivery: then it dies (`after_death`).
         now: The time.
-        front: Whether it goes to the front.
-        delay: For how long it rests; None: as the retry policy says.
-        counted: Whether the hand-out counts.
-        rest: What the retry policy says, if it is asked.
+        front: True: it goes to the front.
+        delay: Seconds for which it rests; None: ``rest``.
+        counted: True: the hand-out counts.
+        rest: The rest by the retry policy, in seconds, if it applies.
     """
     if not counted:
         move = MOVES["release_uncounted"]
@@ -451,23 +389,23 @@ def after_release(
 
 
 def after_failure(item: ItemRecord[V], now: float, rest: float = 0.0) -> Moved[V]:
-    """Let an item be tried again whose delivery failed, after a rest."""
+    """Return an item to the line, after a rest, whose delivery failed."""
     return after_release(item, now, rest=rest)
 
 
 def after_expiry(item: ItemRecord[V], now: float, rest: float = 0.0) -> Moved[V]:
-    """Let an item be tried again whose lease ran out: the first time at its old place.
+    """Return an item to the line whose lease expired: the first time to its old place.
 
     Args:
         item: The leased item; not at its last delivery: then it dies (`after_death`).
         now: The time.
-        rest: What the retry policy says, if it is not the first lease on it that is lost.
+        rest: The rest by the retry policy, in seconds, if a lease on it was lost before.
     """
     return _lost(MOVES["expire"], MOVES["expire_again"], item, now, rest)
 
 
 def after_revocation(item: ItemRecord[V], now: float, rest: float = 0.0) -> Moved[V]:
-    """End a lease of a consumer that is gone, as if it had run out."""
+    """End a lease of a consumer that is gone, as if it had expired."""
     return _lost(MOVES["revoke"], MOVES["revoke_again"], item, now, rest)
 
 
@@ -478,7 +416,7 @@ def _lost(first: Move, later: Move, item: ItemRecord[V], now: float, rest: float
 
 
 def after_give_back(item: ItemRecord[V], now: float) -> Moved[V]:
-    """Take an item back, uncounted, whose consumer was cancelled: at first to its old place."""
+    """Take back, uncounted, an item whose consumer was cancelled: at first to its old place."""
     move = MOVES["give_back_again" if item.cancellations else "give_back"]
     again = replace(
         item,
@@ -490,7 +428,7 @@ def after_give_back(item: ItemRecord[V], now: float) -> Moved[V]:
 
 
 def after_undo(item: ItemRecord[V], now: float) -> Moved[V]:
-    """Take a hand-out back that its consumer never saw; its time to live goes on."""
+    """Take back a hand-out that its consumer never saw; its time to live goes on."""
     move = MOVES["undo"]
     return _back(move, replace(item, deliveries=item.deliveries - 1), now, move.place)
 
@@ -502,23 +440,18 @@ def after_close(item: ItemRecord[V], now: float) -> Moved[V]:
     return _back(move, again, now, move.place)
 
 
-def after_rejection(item: ItemRecord[V], now: float, fate: Fate, rest: float = 0.0) -> Moved[V]:
-    """Give an item up because its consumer said so."""
-    return after_death(MOVES["reject"], item, now, fate, rest)
-
-
 def after_death(
     cause: Move, item: ItemRecord[V], now: float, fate: Fate, rest: float = 0.0
 ) -> Moved[V]:
     """Give an item up.
 
     Args:
-        cause: The move that it dies of: what that counts is counted, and how a lease on it ended.
+        cause: The move that it dies of, for the counters and the end of its lease.
         item: The item, leased or waiting.
         now: The time.
-        fate: Whether it is a dead letter or dropped; or kept, because neither can be done: then it
-            is delayed and dies again later.
-        rest: For how long, in that case.
+        fate: A dead letter, or dropped; or kept, because neither is possible: then it is delayed
+            and dies again later.
+        rest: Seconds of that delay.
     """
     if fate == "kept":
         again = replace(item, cancellations=0, expires=inf)
@@ -534,7 +467,7 @@ def after_death(
 
 
 def newest_value(item: ItemRecord[V]) -> V:
-    """Return what is buried of an item that dies: its update's value, or its own."""
+    """Return the value to bury of an item that dies: its update's, or its own."""
     after = item.after
     return item.value if after is None or after.buffered else after.value
 
@@ -584,7 +517,7 @@ def cost_of(shares: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What one tenant has ready and leased, and when its next turn begins."""
+    """A tenant's ready and leased items, and the start of its next turn."""
 
     shares: int = SHARE
     cap: int | None = None
@@ -600,7 +533,7 @@ class Account:
 
     @property
     def may_compete(self) -> bool:
-        """Whether it has something ready and is under its cap."""
+        """True if it has something ready and is under its cap."""
         return self.ready > 0 and (self.cap is None or self.in_flight < self.cap)
 
 
@@ -623,7 +556,7 @@ def arrived(turns: Turns, tenant: str | None) -> Turns:
 
 
 def left(turns: Turns, tenant: str | None) -> Turns:
-    """Count an item that is not ready any more, but not handed out either."""
+    """Count an item that is no longer ready, without a hand-out."""
     account = turns.of(tenant)
     return _settled(turns, tenant, replace(account, ready=account.ready - 1))
 
@@ -631,8 +564,8 @@ def left(turns: Turns, tenant: str | None) -> Turns:
 def handed_out(turns: Turns, tenant: str | None, *, restricted: bool = False) -> Turns:
     """Charge a tenant for an item that is handed out.
 
-    The virtual time moves on by one item over the shares of all that compete; not if the item was
-    asked for by its tenant or its key (``restricted``), for the others must not pay for that.
+    The virtual time moves on by one item over the shares of all that compete; but not if the item
+    was asked for by its tenant or its key (``restricted``), since the others must not pay for it.
     """
     if not restricted:
         turns = caught_up(turns)
@@ -672,13 +605,13 @@ def next_tenant(
     ranks: Mapping[str | None, Any],
     among: Collection[str | None] | None = None,
 ) -> str | None:
-    """Return whose turn it is of those that compete; there must be one.
+    """Return the tenant whose turn it is; at least one must compete.
 
     Args:
         turns: The accounts.
         ranks: The rank of each tenant's next item.
-        among: The tenants that were asked for; None: any. Of those the earliest finish is next,
-            whether or not it is eligible.
+        among: The tenants that were asked for; None: any. Among these the earliest finish is next,
+            eligible or not.
     """
     turns = turns if among is not None else caught_up(turns)
     competing = [
@@ -691,7 +624,7 @@ def next_tenant(
 
 
 def _settled(turns: Turns, tenant: str | None, account: Account) -> Turns:
-    """Let a tenant compete from now on, or no more; back from idling or a cap it gets no credit."""
+    """Begin or end a tenant's competing; back from idling or a cap it gets no credit."""
     if account.may_compete != account.competing:
         start = max(account.start, turns.virtual) if account.may_compete else account.start
         account = replace(account, start=start, competing=account.may_compete)
@@ -701,8 +634,8 @@ def _settled(turns: Turns, tenant: str | None, account: Account) -> Turns:
 def caught_up(turns: Turns) -> Turns:
     """Leap to the earliest start, when the virtual time is behind all that compete.
 
-    That happens when a consumer asks for anybody's item, and only then: those who ask for some
-    tenants' must not make a newcomer wait.
+    That happens when a consumer asks for an item of any tenant, and only then: a consumer of some
+    tenants must not make a newcomer wait.
     """
     starts = [account.start for account in turns.accounts.values() if account.competing]
     if not starts or min(starts) <= turns.virtual:

@@ -1,8 +1,8 @@
 """The states of a queue's keys after steps that are not taken yet. Sans-IO.
 
 The steps of a transaction are done all or none. So each is planned here first: `Plan` follows the
-moves of the table for those keys that the transaction touches, and raises what the ledger would
-raise. What a plan had no objection to cannot fail.
+moves of the table for the keys that the transaction touches, and raises the errors of the ledger.
+A step that was planned cannot fail.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from .._core.errors import InvalidLeaseError
+from .._core.messages import settled_twice
 from .ledger import Ledger
 from .moves import check_put_on
 
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from .._core.requests import PutRequest
     from .item import Item
 
-__all__ = ["Plan"]
-
 
 class _Key:
-    """A key as it will be."""
+    """The state of a key after the planned steps."""
 
     __slots__ = ("done", "leased", "succeeded", "tenant", "there")
 
@@ -31,14 +29,14 @@ class _Key:
         self.leased = leased
         self.succeeded = item is not None and item._after is not None and item._after.buffered
         self.tenant = None if item is None else item.tenant
-        self.done = done  # so lately that it is not taken again
+        self.done = done  # so lately that a put is a duplicate
 
 
 class Plan:
-    """A queue as it will be after the steps that are planned so far.
+    """The state of a queue after the steps that are planned so far.
 
     Attributes:
-        places: How many places for waiting items there must be for the puts.
+        places: The number of places for waiting items that the puts need.
     """
 
     __slots__ = ("_keys", "_ledger", "_now", "_waiting", "places")
@@ -47,7 +45,7 @@ class Plan:
         self._ledger = ledger
         self._now = now
         self.places = 0
-        self._waiting = 0  # so many more items wait
+        self._waiting = 0  # the number of additional waiting items
         self._keys: dict[Hashable, _Key] = {}
 
     def put(self, key: Hashable, terms: PutRequest) -> None:
@@ -67,7 +65,7 @@ class Plan:
             self.places = self._waiting
 
     def ack(self, item: Item[Any, Any]) -> None:
-        """Plan an ack of a lease that holds its item as yet.
+        """Plan an ack of a lease that still holds its item.
 
         Raises:
             InvalidLeaseError: it will have been settled.
@@ -79,8 +77,8 @@ class Plan:
 
         Args:
             item: The lease.
-            counted: Whether the hand-out counts.
-            buried: Whether the item would be out of the queue if it died.
+            counted: True: the hand-out counts.
+            buried: True: the item would leave the queue if it died.
         """
         dies = counted and buried and self._ledger.is_last_delivery(item)
         self._settle(item, stays=not dies)
@@ -92,7 +90,7 @@ class Plan:
     def _settle(self, item: Item[Any, Any], *, stays: bool) -> _Key:
         known = self._look_at(item.key)
         if not known.leased:
-            raise InvalidLeaseError(f"{item!r} is settled twice")
+            raise settled_twice(item)
         known.leased = False
         known.there = stays or known.succeeded
         self._waiting += known.there

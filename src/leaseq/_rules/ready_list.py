@@ -12,8 +12,6 @@ from .moves import OLD, Place
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Ranks", "ReadyList", "last_token"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -44,7 +42,8 @@ class ReadyList(Generic[K, V]):
 
     Attributes:
         items: All of them by key; those at the back in their order, the others before these.
-        special: Whether any is not at the back, so that the first of `items` need not be the first.
+        special: True: some are not at the back, so that the first of `items` need not be the first
+            in line.
     """
 
     __slots__ = ("_ranked", "_ranks", "items", "special")

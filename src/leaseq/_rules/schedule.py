@@ -1,29 +1,29 @@
-"""Whose turn it is: tenants first, then priority, then first in first out. Sans-IO.
+"""The turns of tenants, and within a tenant priority, then first in first out. Sans-IO.
 
 Between tenants it is WF²Q+, worst-case fair weighted fair queueing (Bennett and Zhang,
 "Hierarchical packet fair queueing algorithms", IEEE/ACM Transactions on Networking 5(5), 1997),
 with one item as the unit of cost, charged when it is handed out.
 
 Each tenant has a *start* and a *finish*: the virtual times at which its next item begins and ends
-in an ideal world, where all who have something ready are served at once, each at the rate of its
-weight. So ``finish = start + 1 / weight``, and after a hand-out the finish is the next start. The
-*virtual time* moves on by one item over the sum of the competing weights for each item handed out,
-and leaps to the earliest start when it is behind them all. Of those whose start it has reached,
-the *eligible*, the one with the earliest finish is next; of equal finishes, the one whose next
-item arrived first. Nobody is ever more than one item ahead of or behind the ideal world.
+in an ideal world, where all tenants with ready items are served side by side, each at the rate of
+its weight. So ``finish = start + 1 / weight``, and after a hand-out the finish is the next start.
+The *virtual time* moves on by one item over the sum of the competing weights for each item handed
+out, and leaps to the earliest start when it is behind them all. Of the tenants whose start it has
+reached, the *eligible*, the one with the earliest finish is next; of equal finishes, the one whose
+next item arrived first. No tenant is ever more than one item ahead of or behind the ideal world.
 
 A tenant *competes* while it has something ready and is under its cap. When it comes back, its
 start is its own or the virtual time, whichever is later: it gets no credit for having idled. A
-hand-out that was restricted to some tenants, or to one key, is charged like any other, but moves
-no virtual time: those that it did not ask must not pay for it.
+hand-out that was restricted to some tenants, or to one key, is charged like any other, but does
+not move the virtual time: the tenants that were not asked must not pay for it.
 
 A tenant with nothing ready and nothing leased is forgotten once the virtual time has reached its
-start, for then a new one would get the same. Of those that are ahead of it only so many are
-remembered, those that are furthest ahead.
+start, for then a new one would get the same. Of the tenants that are ahead of it only a limited
+number is remembered, the ones furthest ahead.
 
 Virtual times are integers, so that they stay exact however long a queue lives.
 
-The same is said in `moves.py` in a few lines, without the heaps; a test compares.
+`moves.py` has the same rules in a few lines, without the heaps; a test compares the two.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ from .ready_list import Ranks, ReadyList
 if TYPE_CHECKING:
     from .item import Item
 
-__all__ = ["Schedule"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -50,7 +48,7 @@ _REMEMBERED = 1024  # idle tenants ahead of the virtual time that are kept
 
 
 class _Account(Generic[K, V]):
-    """What one tenant has ready and leased, and when its next turn is."""
+    """A tenant's ready and leased items, and its next turn."""
 
     __slots__ = (
         "competing",
@@ -121,7 +119,7 @@ class Schedule(Generic[K, V]):
     """The ready items of all tenants, and the order of their hand-outs.
 
     Args:
-        tenants: Weights and caps of those that have other than the usual ones.
+        tenants: Weights and caps of tenants without the default ones.
         ranks: The ranks of items, if some were given by now.
     """
 
@@ -139,12 +137,12 @@ class Schedule(Generic[K, V]):
         self._idle: Heap[_Account[K, V]] = Heap(lambda n, a: a.idle and a.start == n)
 
     def __iter__(self) -> Iterator[tuple[str | None, int, int]]:
-        """The name of each tenant that is remembered, how many of its items are ready, leased."""
+        """Yield the name of each remembered tenant with its counts of ready and leased items."""
         for account in self._accounts.values():
             yield account.name, account.ready, account.in_flight
 
     def tenant(self, name: str | None) -> Tenant:
-        """A tenant's weight and cap. O(1)."""
+        """Return a tenant's weight and cap. O(1)."""
         return self._tenants.get(name, _USUAL)
 
     def set(self, name: str | None, tenant: Tenant) -> None:
@@ -161,7 +159,7 @@ class Schedule(Generic[K, V]):
     # Items
 
     def push(self, item: Item[K, V], place: Place) -> None:
-        """An item is ready. O(log tenants)."""
+        """Add an item that is ready. O(log tenants)."""
         if not self._fair and item.tenant is not None:
             self._begin()
         account = self._account(item.tenant)
@@ -172,7 +170,7 @@ class Schedule(Generic[K, V]):
             self._follow(account)  # it may be the next one
 
     def remove(self, item: Item[K, V]) -> None:
-        """An item is not ready any more, but not handed out either. O(log tenants)."""
+        """Remove an item that is no longer ready, without a hand-out. O(log tenants)."""
         account = self._accounts[item.tenant]
         account.remove(item)
         if not account.ready:
@@ -182,11 +180,11 @@ class Schedule(Generic[K, V]):
             self._follow(account)
 
     def hand_out(self, item: Item[K, V], *, restricted: bool) -> None:
-        """A ready item of a tenant that competes is leased. O(log tenants).
+        """Remove an item that is handed out, and charge its tenant. O(log tenants).
 
         Args:
-            item: What `next` or `next_of` gave, or one of a key.
-            restricted: Whether it was asked for by its tenant or its key.
+            item: The item from `next` or `next_of`, or that of a key.
+            restricted: True: it was asked for by its tenant or its key.
         """
         account = self._accounts[item.tenant]
         if not restricted:
@@ -202,11 +200,11 @@ class Schedule(Generic[K, V]):
             self._shares -= account.shares
 
     def adopt(self, item: Item[K, V]) -> None:
-        """An item is leased that was handed out before there was a schedule. O(1)."""
+        """Count a lease that was handed out before there was a schedule. O(1)."""
         self._account(item.tenant).in_flight += 1
 
     def end(self, item: Item[K, V]) -> None:
-        """The lease on an item has ended. O(log tenants)."""
+        """Count the end of the lease on an item. O(log tenants)."""
         account = self._accounts[item.tenant]
         account.in_flight -= 1
         self._compete(account)
@@ -215,12 +213,12 @@ class Schedule(Generic[K, V]):
     # Turns
 
     def claimable(self, tenant: str | None) -> bool:
-        """Whether a tenant has something ready and is under its cap. O(1)."""
+        """Return True if a tenant has something ready and is under its cap. O(1)."""
         account = self._accounts.get(tenant)
         return account is not None and account.competing
 
     def next(self) -> Item[K, V] | None:
-        """The item whose turn it is; None: nobody competes. O(log tenants)."""
+        """Return the item whose turn it is; None: no tenant competes. O(log tenants)."""
         early, eligible = self._early, self._eligible
         turn = eligible.first()
         first = early.first()
@@ -235,7 +233,7 @@ class Schedule(Generic[K, V]):
         return None if turn is None else turn[1].head()
 
     def next_of(self, tenants: Iterable[str | None]) -> Item[K, V] | None:
-        """The item whose turn it is among some tenants; None: none competes. O(those tenants)."""
+        """Return the next item of some tenants; None: they do not compete. O(those tenants)."""
         accounts = (self._accounts.get(name) for name in tenants)
         competing = [account for account in accounts if account is not None and account.competing]
         if not competing:
@@ -246,7 +244,7 @@ class Schedule(Generic[K, V]):
     # Accounts
 
     def _begin(self) -> None:
-        """Begin to count turns with the first tenant: what went before is forgotten."""
+        """Begin to count turns with the first tenant: earlier turns are forgotten."""
         self._fair = True
         self._now = 0
         account = self._accounts.get(None)
@@ -304,7 +302,7 @@ class Schedule(Generic[K, V]):
             self._eligible.add(tag, account)
 
     def _rest(self, account: _Account[K, V]) -> None:
-        """Let an account idle that has nothing ready and nothing leased, and forget what may be."""
+        """Let an account idle that has nothing ready or leased, and forget those that may be."""
         if not account.ready and not account.in_flight and not account.idle:
             account.idle = True
             self._idle.add(account.start, account)

@@ -1,21 +1,19 @@
-"""What few items have: times, and what goes with them. Sans-IO."""
+"""Times of an item, and other fields that few items need. Sans-IO."""
 
 from __future__ import annotations
 
 from math import inf
 
-__all__ = ["ItemTimers"]
-
 
 class ItemTimers:
-    """Times of an item, on the ledger's clock, and what else few items have."""
+    """Times of an item, on the ledger's clock, and other fields that few items need."""
 
     __slots__ = ("consumer", "due", "expires", "expiries", "not_before", "number")
 
     def __init__(self) -> None:
-        self.due = -inf  # when it is ready
-        self.not_before = -inf  # no put may make that earlier: it rests after a failure
-        self.expires = inf  # when its time to live is over
+        self.due = -inf  # the time at which it is ready
+        self.not_before = -inf  # the earliest time that a put may set: it rests after a failure
+        self.expires = inf  # the end of its time to live
         self.number = 0  # of those that fall due at one time, the lowest comes first; 0: none yet
         self.expiries = 0  # leases on it that ran out
         self.consumer: str | None = None

@@ -1,9 +1,9 @@
-"""Who waits for what, and who is next. Sans-IO."""
+"""Waiting consumers, and the order in which they are served. Sans-IO."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -13,8 +13,6 @@ from .ledger import Ledger
 
 if TYPE_CHECKING:
     from .item import Item
-
-__all__ = ["Waiter", "Waiters"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,14 +33,14 @@ _TURNS: tuple[tuple[Kind, ...], ...] = (
 
 
 class Waiter(Generic[K, V]):
-    """A consumer that waits, and what it is given: an item, or, if that stays None, the end."""
+    """A waiting consumer, and the item that it is given; None: it is turned away."""
 
     __slots__ = ("item", "lines", "number", "request")
 
     def __init__(self, request: ClaimRequest[K], *, patient: bool = False) -> None:
         self.request = request
         self.item: Item[K, V] | None = None
-        self.number = -1  # who came first
+        self.number = -1  # the order of arrival
         self.lines: list[_Name]
         if request.key is not ANY_KEY:
             self.lines = [("key", request.key)]
@@ -58,17 +56,17 @@ class Waiter(Generic[K, V]):
 
 
 class Waiters(Generic[K, V]):
-    """Those who wait for an item, and the hand-over to them.
+    """Waiting consumers, and the hand-over of items to them.
 
-    There is a line for each key that is waited for, two for each tenant that some wait for in
-    particular (their own, or to steal from), and one for those who take anything; and one for each
-    tenant at its cap, for those whose key is ready otherwise. A waiter stands in each line that may
-    serve it. First come, first served; but those who want just the key that has become ready come
-    first, and those who would steal it last; and after all of these the patient, who have something
+    There is a line for each key that is waited for, two for each tenant that is named by waiters
+    (as one of their own, or to steal from), and one for waiters that take any item; and one for
+    each tenant at its cap, for waiters whose key is ready but for that. A waiter stands in each
+    line that may serve it. First come, first served; but waiters for the one key come first, and
+    waiters that would steal come last; and after all of these the patient ones, which have items
     already and wait for more.
 
-    What can be claimed is never left lying while somebody waits who may have it: `serve` and
-    `serve_tenant` are called at each change that could make it so.
+    No item that can be claimed is left in the line while a waiter may have it: `serve` and
+    `serve_tenant` are called after each change that could bring that about.
     """
 
     __slots__ = ("_ledger", "_lines", "_numbers", "takers", "total")
@@ -81,7 +79,7 @@ class Waiters(Generic[K, V]):
         self.takers = 0
 
     def add(self, waiter: Waiter[K, V]) -> None:
-        """Let somebody wait: last in line, or first if it has waited before. O(its lines)."""
+        """Add a waiter: last in line, or first if it has waited before. O(its lines)."""
         again = waiter.number >= 0
         if not again:
             waiter.number = next(self._numbers)
@@ -98,7 +96,7 @@ class Waiters(Generic[K, V]):
             self._line_up_for_cap(key)
 
     def drop(self, waiter: Waiter[K, V]) -> None:
-        """Let somebody who waits go. O(its lines)."""
+        """Remove a waiter. O(its lines)."""
         self._leave_lines(waiter, waiter.lines)
         if waiter.request.key is not ANY_KEY:
             self.takers -= 1
@@ -106,33 +104,31 @@ class Waiters(Generic[K, V]):
         self.total -= 1
 
     def drop_all(self) -> list[Waiter[K, V]]:
-        """Let all go. O(waiters and their lines)."""
-        everybody = list({waiter: None for line in self._lines.values() for waiter in line})
-        for waiter in everybody:
-            self.drop(waiter)
-        return everybody
+        """Remove all waiters, and return them. O(waiters and their lines)."""
+        return self._drop_from(self._lines.values())
 
     def drop_takers(self, key: K) -> list[Waiter[K, V]]:
-        """Let all go who wait for just this key. O(their number)."""
-        takers = list(self._lines.get(("key", key), ()))
-        for waiter in takers:
-            self.drop(waiter)
-        return takers
+        """Remove the waiters for just this key, and return them. O(their number)."""
+        return self._drop_from([self._lines.get(("key", key), OrderedDict())])
 
     def drop_patient(self) -> list[Waiter[K, V]]:
-        """Let all go who wait for more. O(their number and the lines)."""
-        patient = [line for (kind, _), line in self._lines.items() if kind.startswith("patient")]
-        everybody = list({waiter: None for line in patient for waiter in line})
-        for waiter in everybody:
+        """Remove the waiters that have items already. O(their number and the lines)."""
+        return self._drop_from(
+            line for (kind, _), line in self._lines.items() if kind.startswith("patient")
+        )
+
+    def _drop_from(self, lines: Iterable[OrderedDict[Waiter[K, V], None]]) -> list[Waiter[K, V]]:
+        waiters = list({waiter: None for line in lines for waiter in line})
+        for waiter in waiters:
             self.drop(waiter)
-        return everybody
+        return waiters
 
     def waited_for(self) -> list[K]:
-        """The keys that are waited for. O(lines)."""
+        """Return the keys that are waited for. O(lines)."""
         return [key for kind, key in self._lines if kind == "key"]  # type: ignore[misc]
 
     def serve(self, keys: Collection[K], now: float) -> Iterator[Waiter[K, V]]:
-        """Keys may have become ready: give who gets them, or what their tenants have next.
+        """Hand over keys that may be ready, or their tenants' next items; yield each waiter served.
 
         O(log n) for each key.
         """
@@ -149,12 +145,12 @@ class Waiters(Generic[K, V]):
         yield from self._serve_tenants(tenants, now)
 
     def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
-        """A tenant may have come under its cap: give who gets what it has next. O(log n) each."""
+        """Hand over items of a tenant that may be under its cap again. O(log n) each."""
         return self._serve_tenants((tenant,), now)
 
     def _serve_tenants(self, tenants: Collection[str | None], now: float) -> Iterator[Waiter[K, V]]:
-        # What somebody is given may be another one's of these tenants, or another item of this
-        # one: so each is asked until it has nothing left, or nobody waits for it.
+        # A waiter may be given an item of another of these tenants, or another item of this one:
+        # so each is asked until it has nothing left, or no waiter is left for it.
         for kinds in _TURNS:
             for tenant in tenants:
                 while self._claimable(tenant):
@@ -176,7 +172,7 @@ class Waiters(Generic[K, V]):
                 del self._lines[name]
 
     def _give(self, waiter: Waiter[K, V], now: float) -> bool:
-        """Hand over to a waiter; False: what there was is gone, and it waits on."""
+        """Hand an item over to a waiter; False: there is none left, and it waits on."""
         self.drop(waiter)
         item = self._ledger.claim(waiter.request, now)
         if item is None:
@@ -190,7 +186,7 @@ class Waiters(Generic[K, V]):
         return None if line is None else next(iter(line))
 
     def _next(self, kinds: Collection[Kind], tenant: str | None) -> Waiter[K, V] | None:
-        """Who came first of those in these lines for a tenant."""
+        """Return the waiter that came first in these lines for a tenant."""
         first: Waiter[K, V] | None = None
         for kind in kinds:
             waiter = self._first((kind, None if kind.endswith("any") else tenant))
@@ -199,7 +195,7 @@ class Waiters(Generic[K, V]):
         return first
 
     def _line_up_for_cap(self, key: K) -> None:
-        """Let those wait for a tenant's cap whom nothing else keeps from their key."""
+        """Have waiters for a ready key wait for the cap of its tenant, if that alone stops them."""
         item = self._ledger.ready.get(key)
         if item is None or self._ledger.claimable(key):
             return

@@ -104,7 +104,7 @@ class Part(Protocol):
 
 
 class Field:
-    """One word.
+    """A word.
 
     Args:
         name: Its name, which is the one in the Lua.
@@ -203,7 +203,7 @@ _ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: _GONE, b"raised": _rai
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One operation in the table.
+    """An operation in the table.
 
     Attributes:
         name: What it is called in the Lua.
@@ -432,7 +432,7 @@ _STEPS: Final[dict[type[Operation], Layout]] = {
 
 
 class Step:
-    """One step of a transaction: as the operation is that it stands for.
+    """A step of a transaction: like the operation that it stands for.
 
     One that is known to be impossible is an ack by a token that holds nothing, so that the server
     refuses all of them.

@@ -14,8 +14,6 @@ from .._core.reports import DeadLetter, QueueInfo
 from ._queue import LeasedQueue
 from ._transaction import Transaction
 
-__all__ = ["Broker"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

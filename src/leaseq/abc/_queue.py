@@ -25,8 +25,6 @@ from .._core.reports import (
     Statistics,
 )
 
-__all__ = ["LeaseBatchContext", "LeaseContext", "LeasedQueue"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -288,7 +286,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """Let the item be tried again, or give it up if this was its last delivery.
+        """Release the item to be tried again, or give it up if this was its last delivery.
 
         Args:
             lease: The lease on the item.
@@ -370,7 +368,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         Takes effect even if cancelled. O(leased).
         """
 
-    # What is in there
+    # Inspection
 
     @abstractmethod
     async def peek(self, key: K) -> V | None:
@@ -509,7 +507,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         and a lease past its deadline is refused, but its item does not return to the line.
         """
 
-    # For engines: the two ends of a body that no caller asks for by name
+    # For engines: the ends of a body, not called by users
 
     @abstractmethod
     async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
@@ -563,7 +561,7 @@ class LeaseContext(Generic[K, V]):
         if self._key is ANY_KEY:
             _, _, lease = await self._queue.get(self._timeout, **self._options)
         else:
-            options: TakeOptions = self._options  # less may be said of one key: `take` refuses more
+            options: TakeOptions = self._options  # `take` has fewer options, and refuses others
             _, _, lease = await self._queue.take(self._key, self._timeout, **options)
         self._lease = await lease.__aenter__()
         return lease

@@ -13,8 +13,6 @@ from .._core.lease import Lease
 from .._core.options import PutOptions
 from ._queue import LeasedQueue
 
-__all__ = ["Transaction"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -14,8 +14,6 @@ from ._errors import ValueTooLargeError
 from ._results import Results
 from ._validation import seconds_or_forever
 
-__all__ = ["Backend", "TaskQueueOptions", "read_queue_options"]
-
 
 class TaskQueueOptions(TypedDict, total=False):
     """Options of the queue that a `TaskQueue` makes in its broker."""

@@ -10,8 +10,6 @@ from urllib.parse import quote
 
 import msgspec
 
-__all__ = ["QueueSettings", "RedisSettings", "WorkerConfig", "WorkerSettings"]
-
 logger = logging.getLogger("leaseq")
 
 _AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]

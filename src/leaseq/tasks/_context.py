@@ -13,17 +13,6 @@ from ._signature import as_plain
 from ._task import Definition, Task
 from ._validation import seconds_or_forever
 
-__all__ = [
-    "Run",
-    "current_run",
-    "current_task",
-    "enter_run",
-    "leave_run",
-    "xcom_pull",
-    "xcom_pull_sync",
-    "xcom_push",
-]
-
 _MISSING: Final = object()
 _current: ContextVar[Run | None] = ContextVar("leaseq.tasks.run", default=None)
 

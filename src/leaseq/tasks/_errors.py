@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .._core.errors import LeaseqError
 
-__all__ = ["TaskDataError", "TaskFailedError", "ValueTooLargeError"]
-
 
 class TaskDataError(LeaseqError, ValueError):
     """The data of a task does not fit; a retry would not help, so the task is a dead letter.

@@ -13,8 +13,6 @@ from ._backend import Backend
 from ._context import Run, current_run, enter_run, leave_run
 from ._task import Task
 
-__all__ = ["execute", "finish", "give_up", "run_here"]
-
 T = TypeVar("T")
 
 

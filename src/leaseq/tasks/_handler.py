@@ -7,8 +7,6 @@ from typing import Any
 from ._errors import TaskDataError
 from ._task import Task
 
-__all__ = ["TaskHandler"]
-
 
 class TaskHandler:
     """Runs the tasks of a `TaskWorker`, and is notified of them. To be subclassed.

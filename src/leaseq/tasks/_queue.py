@@ -37,8 +37,6 @@ from ._validation import (
     unknown_options,
 )
 
-__all__ = ["TaskQueue", "source_of"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

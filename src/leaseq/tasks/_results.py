@@ -16,8 +16,6 @@ from .._core.errors import LeaseLostError
 from .._core.validation import wait_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 
-__all__ = ["Results"]
-
 _LEASE: Final = 10.0
 """Seconds until the bell rings for another waiter, when the one that holds it dies."""
 _ECHO: Final = 60.0

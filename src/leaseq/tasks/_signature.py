@@ -17,8 +17,6 @@ import msgspec
 
 from ._errors import TaskDataError
 
-__all__ = ["Signature", "as_plain"]
-
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)

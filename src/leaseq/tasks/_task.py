@@ -20,18 +20,6 @@ from ._errors import TaskDataError
 from ._signature import Signature, as_plain
 from ._validation import check_count, check_priority, check_text, seconds_or_forever
 
-__all__ = [
-    "DEFAULT_MAX_RETRIES",
-    "Definition",
-    "Registry",
-    "Task",
-    "TaskDecorator",
-    "TaskFunction",
-    "TaskTerms",
-    "decode_task",
-    "encode_task",
-]
-
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")

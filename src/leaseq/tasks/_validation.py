@@ -6,16 +6,6 @@ from collections.abc import Collection, Iterable
 
 from .._core.validation import lease_seconds, wait_seconds
 
-__all__ = [
-    "check_count",
-    "check_priority",
-    "check_text",
-    "check_wait",
-    "read_tenants",
-    "seconds_or_forever",
-    "unknown_options",
-]
-
 
 def unknown_options(owner: str, unknown: Iterable[str], known: Iterable[str]) -> TypeError:
     """Return the error for options that a call does not have.

@@ -31,8 +31,6 @@ from ._validation import (
     unknown_options,
 )
 
-__all__ = ["TaskWorker", "WorkerHealth"]
-
 logger = logging.getLogger("leaseq")
 
 _LONGEST_TRACEBACK: Final = 10_000

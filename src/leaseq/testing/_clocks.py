@@ -1,4 +1,4 @@
-"""Virtual time: where everybody waits, the clock jumps to the next timer.
+"""Virtual time: when all tasks wait, the clock jumps to the next timer.
 
 A test of an hour's timeout then takes no time, and gives the same result each time. trio has
 `trio.testing.MockClock` for this; `VirtualEventLoop` is its counterpart for asyncio. In a
@@ -8,12 +8,12 @@ A test of an hour's timeout then takes no time, and gives the same result each t
     def anyio_backend(request):
         return virtual_backend(request.param)
 
-What neither clock can see is the world outside: a jump does not wait for a socket or another
-process. Worker threads differ. `VirtualEventLoop` sees those of `anyio.to_thread`'s default
+Neither clock can see the world outside: a jump does not wait for a socket or another process.
+Worker threads differ. `VirtualEventLoop` sees those of `anyio.to_thread`'s default
 limiter and of `loop.run_in_executor`, and while one of them works, its timers wait in real time.
-It does not see those under a limiter of their own, nor, where sniffio is installed, those that
-anyio starts on a loop that something else than anyio runs. `MockClock` sees no thread at all: test
-those on one without autojump.
+It does not see threads under a limiter of their own, nor, where sniffio is installed, threads that
+anyio starts on a loop that anyio does not run. `MockClock` sees no thread at all: test threads on a
+clock without autojump.
 """
 
 import asyncio
@@ -27,17 +27,15 @@ from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["VirtualEventLoop", "advance", "virtual_backend"]
-
 RESOLUTION = time.get_clock_info("monotonic").resolution
-"""How little early asyncio takes a timer to be due."""
+"""The seconds before its time at which asyncio takes a timer to be due."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, object]]:
-    """Gives an anyio backend under virtual time, with a clock of its own.
+    """Return an anyio backend under virtual time, with a clock of its own.
 
     Args:
         name: ``"asyncio"`` or ``"trio"``. trio is imported for the latter only.
@@ -47,7 +45,7 @@ def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, ob
         them.
 
     Raises:
-        ValueError: The backend is another one.
+        ValueError: it is another backend.
     """
     if name == "asyncio":
         return "asyncio", {"loop_factory": VirtualEventLoop}
@@ -59,19 +57,19 @@ def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, ob
 
 
 async def advance(seconds: float) -> None:
-    """Lets virtual time pass, and all that falls due in it happen.
+    """Move virtual time on, and run everything that falls due in it.
 
-    On return every other task waits for something, also those that the last timers have woken.
-    ``advance(0)`` lets them come to rest without moving the clock.
-
-    If cancelled, a part of the time may have passed.
+    On return all other tasks wait, also those that the last timers have woken. ``advance(0)`` runs
+    the other tasks until they wait, without moving the clock.
 
     Args:
-        seconds: How far the clock moves.
+        seconds: Seconds by which the clock moves.
 
     Raises:
-        ValueError: The time is negative or not a number.
-        RuntimeError: The time that passes here is the real one.
+        ValueError: the time is negative or not a number.
+        RuntimeError: the backend has no virtual time.
+
+    If cancelled, a part of the time may have passed. O(timers and steps in it).
     """
     if not seconds >= 0:
         raise ValueError(f"time cannot advance by {seconds!r} seconds: give zero or more")
@@ -97,7 +95,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop that never sleeps: its clock jumps to the next timer.
 
     The clock starts at zero, as `trio.testing.MockClock` does. With no timer to jump to, the loop
-    waits for real, as any other; so give what may hang a timeout, which costs nothing here.
+    waits for real, like any other; so give waits that may hang a timeout: it costs nothing.
     """
 
     def __init__(self) -> None:
@@ -106,13 +104,13 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         super().__init__(self._selector_with_clock)
 
     def time(self) -> float:
-        """Gives the virtual time, in seconds since the loop was made."""
+        """Return the virtual time, in seconds since the loop was made."""
         return self._selector_with_clock.now
 
     async def idle(self) -> None:
-        """Waits until every other task waits, without moving the clock.
+        """Wait until all other tasks wait, without moving the clock.
 
-        Like `trio.testing.wait_all_tasks_blocked`. If cancelled, nothing has happened.
+        Like `trio.testing.wait_all_tasks_blocked`. If cancelled, nothing has changed.
         """
         waiter = self.create_future()
         self._selector_with_clock.idlers.append(waiter)
@@ -121,14 +119,14 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Runs a function in a thread or process, as any loop does, and counts it as at work."""
+        """Run a function in a thread or process, like any loop, and count it as at work."""
         future = super().run_in_executor(executor, func, *args)
         self._executor_calls += 1
         future.add_done_callback(self._executor_call_done)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Waits for the executor's threads for as long as they take: a timeout would jump."""
+        """Wait for the executor's threads without a timeout, which would jump."""
         await super().shutdown_default_executor()
 
     def _executor_call_done(self, future: asyncio.Future[Any]) -> None:
@@ -144,7 +142,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
 
 
 class _ClockSelector(selectors.DefaultSelector):
-    """A selector with a clock, which it moves where it would have slept."""
+    """A selector with a clock, which it moves instead of sleeping."""
 
     def __init__(self, threads_at_work: Callable[[], bool]) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""The cancel sweep: an operation is cancelled at every point at which it can be.
+"""The cancel sweep: an operation is cancelled at every possible point.
 
-That nothing is lost when a consumer is cancelled while its item arrives is a matter of one
-scheduler step, which no sleep in a test will ever hit. The sweep hits them all: it runs an
-operation again and again, each time on a fresh scenario, and cancels it one step of the scheduler
-later than the last time, until it runs to its end. Whenever it ends, the scenario checks its
-account: what was put is what was got plus what is left. ::
+An item can be lost when its consumer is cancelled in one particular scheduler step, which no sleep
+in a test will ever hit. The sweep hits all steps: it runs an operation again and again, each time
+on a fresh scenario, and cancels it one scheduler step later than the last time, until it runs to
+its end. After each run the scenario checks its account: the items put are the items got plus the
+items left. ::
 
     from contextlib import asynccontextmanager
 
@@ -54,15 +54,13 @@ from unittest.mock import patch
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
-__all__ = ["Operation", "Scenario", "cancel_sweep"]
-
 Operation = Callable[[], Awaitable[object]]
-"""What is cancelled, for instance one turn of a consumer."""
+"""The operation to cancel, for instance one turn of a consumer."""
 
 Scenario = Callable[[], AbstractAsyncContextManager[Operation]]
-"""Sets up what the operation needs, gives the operation, and asserts the account at the end."""
+"""A context manager that sets up and returns the operation, and checks the account at the end."""
 
-_ORDERS = 4  # trio runs what is ready in either of two orders, at random: try each step so often
+_ORDERS = 4  # trio runs ready tasks in either of two orders, at random: try each step so often
 
 
 async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int = 1000) -> int:
@@ -74,22 +72,22 @@ async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int =
     it, in the same tick of the event loop, before the operation runs again.
 
     Args:
-        scenario: Called for each attempt. The context manager that it returns sets up what there
-            is to set up, gives the operation, and on leaving asserts that nothing was lost and
-            nothing doubled. Left alone, the operation has to end, and the scenario too, whether
-            or not the operation has had what was meant for it.
+        scenario: Called for each attempt. The context manager that it returns sets up the scene,
+            returns the operation, and on leaving asserts that nothing was lost and nothing
+            doubled. Without a cancellation the operation must end, and so must the scenario,
+            whether or not the operation got its items.
         native: Cancel with `asyncio.Task.cancel`, in a task of the operation's own, instead of a
             cancel scope.
-        limit: How many steps the operation takes at most.
+        limit: The largest number of steps of the operation.
 
     Returns:
-        How often it was cancelled.
+        The number of cancellations.
 
     Raises:
         ValueError: ``native``, and this is not asyncio.
         RuntimeError: the operation did not end within ``limit`` steps.
-        Exception: whatever the operation or the scenario raised, with a note that says when the
-            operation was cancelled.
+        Exception: any error of the operation or the scenario, with a note that gives the step of
+            the cancellation.
 
     If the sweep itself is cancelled, so is the operation, and the scenario is left. One sweep at a
     time in an event loop. O(steps ** 2).
@@ -126,7 +124,7 @@ async def _run_in_scope(operation: Operation, steps: int) -> bool:
 
 
 async def _run_in_task(operation: Operation, steps: int) -> bool:
-    """The same by `asyncio.Task.cancel`."""
+    """Cancel the operation by `asyncio.Task.cancel`, so many steps later."""
     cancelled = False
     errors: list[Exception] = []
 
@@ -151,7 +149,7 @@ async def _run_in_task(operation: Operation, steps: int) -> bool:
 
 @contextmanager
 def _later(steps: int, act: Callable[[], object]) -> Iterator[None]:
-    """Call a function once, when the scheduler has taken so many steps inside this context."""
+    """Call a function once, after so many scheduler steps inside this context."""
     taken = 0
 
     def step() -> None:
@@ -172,7 +170,7 @@ def _later(steps: int, act: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def _each_asyncio_step(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> Iterator[None]:
-    """Call a function before each thing that a task or future gives the event loop to do."""
+    """Call a function before each callback that a task or future schedules on the event loop."""
     call_soon = loop.call_soon
 
     def run(callback: Callable[..., object], *args: Any) -> None:

@@ -258,13 +258,13 @@ async def test_wrong_options_are_refused(broker: Broker, orders: AnyQueue) -> No
     lease = await lease_of(orders, "a")
     unhashable: str = []  # type: ignore[assignment]
     async with broker.transaction() as tx:
-        with pytest.raises(ValueError, match="delay must be 0 or more seconds"):
+        with pytest.raises(ValueError, match="delay must be 0 seconds or more"):
             tx.put(orders, "b", 1, delay=-1)
         with pytest.raises(ValueError, match="if_in_flight must be one of"):
             tx.add(orders, 1, if_in_flight="drop")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="delay must be 0 or more seconds"):
+        with pytest.raises(ValueError, match="delay must be 0 seconds or more"):
             tx.release(lease, delay=-1)
-        with pytest.raises(ValueError, match=re.escape("requeue_front=True is at once")):
+        with pytest.raises(ValueError, match=re.escape("requeue_front=True excludes a delay")):
             tx.release(lease, requeue_front=True, delay=1)
         with pytest.raises(TypeError, match="a key must be hashable"):
             tx.put(orders, unhashable, 1)

@@ -229,7 +229,7 @@ async def test_shared_dead_letters_stay_until_the_last_queue_goes(broker: Broker
 
 async def test_dead_letters_are_not_deleted_under_their_queue(broker: Broker) -> None:
     _, letters = await broker.create_queue_pair("orders")
-    with pytest.raises(ValueError, match="has the dead letters of 'orders'"):
+    with pytest.raises(ValueError, match="holds the dead letters of 'orders'"):
         await broker.delete_queue("orders.dead")
     assert not letters.closed
 

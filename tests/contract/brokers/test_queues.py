@@ -29,7 +29,7 @@ bad_names = pytest.mark.parametrize(
     "name", ["", " ", "two words", "-a", ".a", "a/b", "ä", "a\n", "{a}", "a" * 129]
 )
 
-RULE = "a queue's name has 1 to 128 characters, letters, digits, and . _ - : after the first one"
+RULE = "use 1 to 128 letters, digits or . _ - :, starting with a letter or digit"
 
 
 def told(options: BrokerQueueOptions) -> str:
@@ -127,7 +127,7 @@ async def test_a_name_has_letters_digits_and_some_marks(broker: Broker, name: st
 @bad_names
 async def test_any_other_name_is_refused_with_the_rule(broker: Broker, name: str) -> None:
     for ask in (broker.queue(name), broker.queue("orders", dead_letters=name)):
-        with pytest.raises(ValueError, match=re.escape(f"{RULE}; {name!r} is none")):
+        with pytest.raises(ValueError, match=re.escape(f"invalid queue name {name!r}: {RULE}")):
             await ask
     with pytest.raises(ValueError, match=RULE):
         await broker.create_queue_pair(name)
@@ -170,7 +170,7 @@ async def test_a_queue_without_dead_letters_makes_no_pair(broker: Broker) -> Non
 
 
 async def test_a_name_leaves_room_for_that_of_the_dead_letters(broker: Broker) -> None:
-    with pytest.raises(ValueError, match=r"a\.dead' is none"):
+    with pytest.raises(ValueError, match=r"a\.dead':"):
         await broker.create_queue_pair("a" * 124)
     assert await broker.list_queues() == []
 

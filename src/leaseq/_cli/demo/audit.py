@@ -14,8 +14,6 @@ from leaseq import Lease
 
 from .files import Facts
 
-__all__ = ["Audit", "Database", "Record"]
-
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -26,8 +26,6 @@ from ..common import EventLoop, EventLoopOption
 from .files import find_files
 from .job import Options, Report, index
 
-__all__ = ["demo"]
-
 _DEFAULTS = Options()
 _LINE_EVERY = 1.0
 _MOST_IMPORTED = 8

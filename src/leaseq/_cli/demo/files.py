@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Facts", "find_files", "read_facts"]
-
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 

@@ -38,8 +38,6 @@ from leaseq import Lease, LeasedKeyQueue, LeaseLostError, Statistics
 from .audit import Audit, Database, Record
 from .files import read_facts
 
-__all__ = ["Options", "Report", "index"]
-
 _EDIT_RATE = 0.05
 
 # Parsing holds the interpreter's lock, so that more threads would not parse faster, only keep the
