@@ -130,7 +130,9 @@ def read_text(encoded: bytes) -> str:
 
 def encode_seconds(seconds: float) -> bytes:
     """Encode a span in microseconds; `math.inf` is one without an end."""
-    return NEVER if seconds == inf else b"%d" % max(0, round(seconds * 1e6))
+    if seconds == inf:
+        return NEVER
+    return b"%d" % round(seconds * 1e6) if seconds > 0 else b"0"
 
 
 def encode_finite_seconds(seconds: float) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from math import inf
 from operator import attrgetter, itemgetter
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 from .._core.options import ANY_KEY
 from .._core.policies import Backoff, Retry, Tenant
@@ -36,8 +37,6 @@ from .encoding import (
 )
 from .options import read_options, write_options
 from .server_errors import server_error
-
-__all__ = ["OPERATIONS", "Choice", "Field", "Layout", "Many", "Queues", "Word"]
 
 Word: TypeAlias = "str | bytes"
 Raw: TypeAlias = list[Any]
@@ -109,19 +108,22 @@ class Field:
     Args:
         name: Its name, which is the one in the Lua.
         kind: Its kind.
-        get: Returns its value; left out: the attribute of its name.
+        get: Returns its value; a string: the path of an attribute; left out: that of its name.
     """
 
-    __slots__ = ("_encode", "_get", "kind", "name")
+    __slots__ = ("get", "kind", "name", "path")
 
-    def __init__(self, name: str, kind: Kind, get: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self, name: str, kind: Kind, get: Callable[[Any], Any] | str | None = None
+    ) -> None:
         self.name = name
         self.kind = kind
-        self._encode = kind.encode
-        self._get = attrgetter(name) if get is None else get
+        get = name if get is None else get
+        self.path = get if isinstance(get, str) else None
+        self.get = attrgetter(get) if isinstance(get, str) else get
 
     def write(self, value: Any, words: list[Word], queues: Queues) -> None:
-        words.append(self._encode(self._get(value)))
+        words.append(self.kind.encode(self.get(value)))
 
 
 class QueueField:
@@ -141,21 +143,21 @@ class Many:
 
     Args:
         fields: The words of each.
-        get: Returns all; a string: the attribute of that name.
+        get: Returns all; a string: the path of an attribute.
     """
 
-    __slots__ = ("_get", "fields")
+    __slots__ = ("_get", "_write", "fields")
 
     def __init__(self, fields: tuple[Part, ...], get: Callable[[Any], Sequence[Any]] | str) -> None:
         self.fields = fields
         self._get = attrgetter(get) if isinstance(get, str) else get
+        self._write = writer(fields)
 
     def write(self, value: Any, words: list[Word], queues: Queues) -> None:
         members = self._get(value)
         words.append(b"%d" % len(members))
         for member in members:
-            for part in self.fields:
-                part.write(member, words, queues)
+            self._write(member, words, queues)
 
 
 class Choice:
@@ -167,7 +169,7 @@ class Choice:
         ways: The words that follow, for each.
     """
 
-    __slots__ = ("_get", "name", "ways")
+    __slots__ = ("_get", "_writers", "name", "ways")
 
     def __init__(
         self, name: str, get: Callable[[Any], str], ways: Mapping[str, tuple[Part, ...]]
@@ -175,12 +177,48 @@ class Choice:
         self.name = name
         self.ways = ways
         self._get = get
+        self._writers = {way: writer(fields) for way, fields in ways.items()}
 
     def write(self, value: Any, words: list[Word], queues: Queues) -> None:
         way = self._get(value)
         words.append(way)
-        for part in self.ways[way]:
-            part.write(value, words, queues)
+        self._writers[way](value, words, queues)
+
+
+Write: TypeAlias = Callable[[Any, list[Word], Queues], None]
+
+
+def writer(parts: Sequence[Part]) -> Write:
+    """Return one function that adds the words of all parts. Attributes in a row are read as one."""
+    writes: list[Write] = []
+    for are_attributes, run in groupby(parts, _is_attribute):
+        row = [*run]
+        if are_attributes and len(row) > 1:
+            writes.append(_row_writer(cast("list[Field]", row)))
+        else:
+            writes += [part.write for part in row]
+    if len(writes) == 1:
+        return writes[0]
+
+    def write(value: Any, words: list[Word], queues: Queues) -> None:
+        for each in writes:
+            each(value, words, queues)
+
+    return write
+
+
+def _is_attribute(part: Part) -> bool:
+    return isinstance(part, Field) and part.path is not None
+
+
+def _row_writer(row: Sequence[Field]) -> Write:
+    get = attrgetter(*[cast("str", part.path) for part in row])
+    encoders = [part.kind.encode for part in row]
+
+    def write(value: Any, words: list[Word], queues: Queues) -> None:
+        words += [encode(each) for encode, each in zip(encoders, get(value), strict=True)]
+
+    return write
 
 
 # Answers
@@ -191,6 +229,7 @@ Decode: TypeAlias = Callable[[Raw], Answer]
 _GONE: Final = protocol.Gone()
 _DONE: Final = protocol.Done()
 _NOT_HELD: Final = protocol.NotHeld()
+_ACKED: Final = (protocol.Acked(update_dropped=False), protocol.Acked(update_dropped=True))
 
 
 def _raised(raw: Raw) -> Answer:
@@ -208,18 +247,19 @@ class Layout:
     Attributes:
         name: What it is called in the Lua.
         fields: Its words after that.
+        write_fields: Adds the words of these.
         answers: The decoders of its answers, by their first word.
     """
 
     name: str
     fields: tuple[Part, ...]
+    write_fields: Write = field(repr=False)
     answers: Mapping[bytes, Decode] = field(repr=False)
 
     def write(self, operation: Operation, words: list[Word], queues: Queues) -> None:
         """Add the words of an operation, its name the first."""
         words.append(self.name)
-        for part in self.fields:
-            part.write(operation, words, queues)
+        self.write_fields(operation, words, queues)
 
     def read(self, raw: Raw) -> Answer:
         """Return the answer that the script gave in these words."""
@@ -232,7 +272,7 @@ class Layout:
 def _layout(
     name: str, *fields: Part, ok: Decode, answers: Mapping[bytes, Decode] | None = None
 ) -> Layout:
-    return Layout(name, fields, {b"ok": ok, **_ALWAYS, **(answers or {})})
+    return Layout(name, fields, writer(fields), {b"ok": ok, **_ALWAYS, **(answers or {})})
 
 
 def _done(_: Raw) -> Answer:
@@ -301,12 +341,12 @@ def _full(raw: Raw) -> Answer:
 _PUT: Final = _layout(
     "put",
     QueueField(),
-    Field("if_in_flight", WORD, attrgetter("request.if_in_flight")),
-    Field("priority", PRIORITY, attrgetter("request.priority")),
-    Field("tenant", NAME, attrgetter("request.tenant")),
-    Field("delay", DELAY, attrgetter("request.delay")),
-    Field("ttl", LEASE, attrgetter("request.ttl")),
-    Field("reschedule", WORD, attrgetter("request.reschedule")),
+    Field("if_in_flight", WORD, "request.if_in_flight"),
+    Field("priority", PRIORITY, "request.priority"),
+    Field("tenant", NAME, "request.tenant"),
+    Field("delay", DELAY, "request.delay"),
+    Field("ttl", LEASE, "request.ttl"),
+    Field("reschedule", WORD, "request.reschedule"),
     Field("behind", FLAG),
     Many((Field("key", KEY, itemgetter(0)), Field("body", WORD, itemgetter(1))), "items"),
     ok=_put_done,
@@ -338,7 +378,7 @@ def _delivery(fields: Raw) -> protocol.Delivery:
         _read_letter(body) if letter else body,
         int(token),
         priority,
-        read_name(tenant),
+        read_name(tenant) if tenant else None,
         deliveries,
         cancellations,
     )
@@ -360,20 +400,20 @@ def _claimed(raw: Raw) -> Answer:
 _CLAIM: Final = _layout(
     "claim",
     QueueField(),
-    Field("parks_too", FLAG, attrgetter("parks")),
+    Field("parks_too", FLAG, "parks"),
     Many(_EACH_PARK, "held"),
     Many(
         (
             Field("count", COUNT),
-            Field("lease", LEASE, attrgetter("request.lease_timeout")),
-            Field("consumer", NAME, attrgetter("request.consumer")),
+            Field("lease", LEASE, "request.lease_timeout"),
+            Field("consumer", NAME, "request.consumer"),
             Field("patient", FLAG),
             Choice(
                 "kind",
                 _kind_of,
                 {
                     "any": (),
-                    "key": (Field("key", KEY, attrgetter("request.key")),),
+                    "key": (Field("key", KEY, "request.key"),),
                     "tenants": (
                         Many(_EACH_NAME, "request.tenants"),
                         Many(_EACH_NAME, "request.steal_from"),
@@ -402,9 +442,7 @@ _ERROR: Final = (
     Field("err", TEXT, lambda operation: operation.error or ""),
 )
 
-_ACK: Final = _layout(
-    "ack", *_LEASE_FIELDS, ok=lambda raw: protocol.Acked(bool(raw[1])), answers=_IF_HELD
-)
+_ACK: Final = _layout("ack", *_LEASE_FIELDS, ok=lambda raw: _ACKED[raw[1]], answers=_IF_HELD)
 _RELEASE: Final = _layout(
     "release",
     *_LEASE_FIELDS,
@@ -662,12 +700,12 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         ok=lambda raw: protocol.HistoryFound(tuple(map(_history_record, raw[1:]))),
     ),
     protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers=_IF_HELD),
-    protocol.Find: _layout("find", Field("name", TEXT, attrgetter("queue.name")), ok=_found),
+    protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_found),
     protocol.ListQueues: _layout("queues", ok=_listed),
     protocol.Declare: _layout(
         "declare",
         QueueField(),
-        Field("name", TEXT, attrgetter("queue.name")),
+        Field("name", TEXT, "queue.name"),
         Field("options", WORD, lambda operation: write_options(operation.options)),
         Field("letters", TEXT, lambda operation: operation.options.get("dead_letters") or ""),
         Field("max_size", LIMIT, _option("max_size", inf)),
@@ -697,7 +735,7 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
     protocol.SetTenant: _layout(
         "set_tenant",
         QueueField(),
-        Field("tenant", NAME, attrgetter("name")),
+        Field("tenant", NAME, "name"),
         *_tenant_fields(attrgetter("tenant")),
         ok=_done,
     ),

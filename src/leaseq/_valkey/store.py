@@ -175,8 +175,11 @@ def _check_put(put: protocol.Put) -> None:
         raise ValueError(
             f"a priority is between -2**31 and 2**31 - 1 on this engine, not {request.priority}"
         )
-    _check_names(request.tenant)
-    _check_keys(key for key, _ in put.items)
+    if request.tenant is not None:
+        _check_names(request.tenant)
+    for key, _ in put.items:
+        if type(key) not in _PLAIN:
+            encode_key(key)
 
 
 def _check_claim(claim: protocol.Claim) -> None:
