@@ -289,6 +289,7 @@ class Engine(Generic[K, V]):
         call = Call(Put(self.ref, items, request, bool(self._putters)), receive=receive)
         try:
             answer = self._present(await self.dispatcher.perform(call, withdraw=True))
+            call.receive = None  # it refers to the call: without it there is no circle to collect
         finally:
             if call in self._putters:
                 del self._putters[call]
