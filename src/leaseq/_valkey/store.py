@@ -99,16 +99,19 @@ class ScriptCall:
         """
         if raw[0] == b"old":
             raise ServerError("OLD a later call of this process was done before", code="OLD")
-        names = self.names
         _, due, events, *answers = raw
         return Reply(
             [
                 OPERATIONS[type(operation)].read(answer)
                 for operation, answer in zip(batch.operations, answers, strict=True)
             ],
-            dict(zip(names, map(read_seconds, due), strict=True)),
-            [_EVENTS[event[1]](names[event[0] - 1], *event[2:]) for event in events],
+            {name: read_seconds(left) for name, left in zip(self._numbers, due, strict=True)},
+            self._decode_events(events) if events else (),
         )
+
+    def _decode_events(self, events: Any) -> list[protocol.ItemDied | protocol.LeaseEnded]:
+        names = self.names
+        return [_EVENTS[event[1]](names[event[0] - 1], *event[2:]) for event in events]
 
 
 def _died(
