@@ -104,17 +104,6 @@ from .protocol import (
 )
 from .waiters import DRAINED, ROOM, Group, Waiter, Waiters
 
-__all__ = [
-    "SWEPT",
-    "Engine",
-    "Hub",
-    "RemoteLease",
-    "Timers",
-    "check_readable",
-    "failure_text",
-    "put_refused",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 A = TypeVar("A")

@@ -49,17 +49,6 @@ from .scripts import slot_key
 from .server_errors import server_error
 from .url import ValkeyUrl
 
-__all__ = [
-    "Arg",
-    "Client",
-    "GlideConnection",
-    "OnMessage",
-    "Reply",
-    "Script",
-    "ServerNotReadyError",
-    "open_client",
-]
-
 logger = logging.getLogger("leaseq")
 
 Arg: TypeAlias = str | bytes

@@ -17,16 +17,6 @@ from .._core.errors import ServerError, UnusableServerError
 from .server_errors import server_error
 from .url import ValkeyUrl
 
-__all__ = [
-    "Reason",
-    "connected_replicas",
-    "make_context",
-    "of_cluster",
-    "reasons_of",
-    "why_not_connected",
-    "why_unusable",
-]
-
 OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
 

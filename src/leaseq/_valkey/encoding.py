@@ -8,23 +8,6 @@ from typing import Final
 from .._core.validation import check_hashable
 from .._remote.protocol import Key, RawKey, Want, WantKind
 
-__all__ = [
-    "decode_key",
-    "decode_name",
-    "decode_want",
-    "encode_finite_seconds",
-    "encode_key",
-    "encode_name",
-    "encode_optional_seconds",
-    "encode_seconds",
-    "encode_text",
-    "encode_want",
-    "read_key",
-    "read_name",
-    "read_seconds",
-    "read_text",
-]
-
 # Names that are no Unicode, such as those of some files, pass through.
 _SURROGATES: Final = "surrogatepass"
 

@@ -22,8 +22,6 @@ from .._remote.protocol import (
     Resume,
 )
 
-__all__ = ["CONSUMER", "OPERATOR", "PRODUCER", "Permissions", "commands_to_check"]
-
 _PUBLISH = {False: "publish", True: "spublish"}
 _LATER = ("eval", "ping")
 """Commands that are needed when the connection breaks, or the server has forgotten the scripts."""

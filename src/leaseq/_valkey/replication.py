@@ -15,8 +15,6 @@ from .._core.errors import LeaseqError, ServerError, ServerUnavailableError
 from .connection import Arg, Client, Reply, Script
 from .scripts import CONFIRM
 
-__all__ = ["ReplicatedClient"]
-
 _PROCESS, _NUMBER = 2, 3  # where a call says whose it is, and which one
 _NOTHING = b"0"  # in place of the time: the server takes no writes, so that nothing was written
 _SHARE: Final = 0.5  # of the time that an answer may take, for which replicas are waited for

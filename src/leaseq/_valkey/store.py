@@ -24,8 +24,6 @@ from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, 
 from .server_errors import server_error
 from .url import ValkeyUrl
 
-__all__ = ["ValkeyStore", "open_store"]
-
 logger = logging.getLogger("leaseq")
 
 _SCRIPTS: Final = {
