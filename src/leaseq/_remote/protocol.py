@@ -52,8 +52,8 @@ def _value(cls: type[T]) -> type[T]:
 Key: TypeAlias = "str | int | bytes"
 
 Family = Literal["commands", "queries", "admin"]
-"""Which operations can share a batch: those of producers and consumers, those that change nothing,
-and those that concern whole queues."""
+"""The families of operations that can share a batch: those of producers and consumers, those that
+change nothing, and those that concern whole queues."""
 
 UNDECODABLE = "undecodable"
 """The reason of an item whose value no codec here could decode. A store without a queue of dead
@@ -127,7 +127,7 @@ class Park(NamedTuple):
 
 @_value
 class Operation:
-    """One thing that a store is asked for, about one queue where it has one."""
+    """An operation of a store, on one queue where it has one."""
 
     family: ClassVar[Family] = "commands"
 
@@ -155,7 +155,7 @@ class Put(Operation):
 
 @_value
 class ClaimFor:
-    """One part of a claim: as many items as are wanted of what a request asks for."""
+    """A part of a claim: so many items of those that a request asks for."""
 
     request: ClaimRequest[Key]
     count: int
@@ -459,7 +459,7 @@ class Full:
     """Nothing was put: there is no room as yet."""
 
     places: int
-    """That the put needs."""
+    """Places that the put needs."""
     stamp: int | None = None
     """Of the process's park for room; None: it was not parked."""
 
@@ -533,7 +533,7 @@ class TransactionDone:
 
 @_value
 class StepRefused:
-    """One step that could not be taken, and why not."""
+    """A step that could not be taken, and the reason."""
 
     step: int
     """From 0."""
@@ -602,7 +602,7 @@ class Summary:
 
 @_value
 class HeldLease:
-    """One lease, as others may see it."""
+    """A lease, as others may see it."""
 
     key: Key
     token: int
@@ -638,7 +638,7 @@ class Recorded:
 
 @_value
 class HistoryRecord:
-    """One item that was acknowledged."""
+    """An item that was acknowledged."""
 
     key: Key
     body: Body
@@ -689,7 +689,7 @@ class Removed:
 
 @_value
 class Redriven:
-    """Which letters came back, and where to go on."""
+    """The letters that came back, and the place to go on from."""
 
     keys: tuple[Key, ...]
     conflicts: tuple[Key, ...]
@@ -741,8 +741,8 @@ class QueueDeleted:
 
 Event: TypeAlias = "ItemDied | LeaseEnded | Woken | QueueDeleted"
 Answer: TypeAlias = object
-"""One of the answers above: which ones an operation can have is in its docstring, besides `Gone`
-and `Failed`, which each can."""
+"""Any of the answers above: those of an operation are in its docstring, besides `Gone` and
+`Failed`, which each can have."""
 
 
 # The exchange

@@ -111,7 +111,7 @@ async def _what_is_there(
             else:
                 said = await _by_tls(stream, host, url, tls)
         except (anyio.BrokenResourceError, anyio.EndOfStream):
-            said = "closes connections at once"
+            said = "closes connections immediately"
             if tls is None:
                 said += ": does it want TLS, which is valkeys://?"
         return said and f"{where} {said}"

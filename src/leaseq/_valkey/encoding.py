@@ -31,9 +31,7 @@ def encode_key(key: object) -> bytes:
         return key if isinstance(key, RawKey) else b"b" + key
     check_hashable(key)
     kind = type(key).__name__
-    raise TypeError(
-        f"a key must be str, bytes or int on this engine, and {kind!r} is none of them: {key!r}"
-    )
+    raise TypeError(f"a key must be str, bytes or int on this engine, not {kind}: {key!r}")
 
 
 def decode_key(encoded: bytes) -> Key:

@@ -71,7 +71,7 @@ def _encode_count(number: float | None) -> bytes:
 
 QUEUE: Final = Kind("queue", _as_it_is)
 WORD: Final = Kind("text", _as_it_is)
-"""One of some words, or bytes, that are taken as they are."""
+"""A word of a few, or bytes, that are taken as they are."""
 TEXT: Final = Kind("text", encode_text)
 KEY: Final = Kind("text", encode_key)
 NAME: Final = Kind("text", encode_name)
@@ -98,7 +98,7 @@ Write: TypeAlias = Callable[[Any, list[Word], Queues], None]
 
 
 class Field:
-    """One word.
+    """A field of one word.
 
     Args:
         name: Its name, which is the one in the Lua.
@@ -173,7 +173,7 @@ class Choice:
 
 
 class Step:
-    """One step of a transaction: as the operation is that it stands for.
+    """A step of a transaction: the words of the operation that it stands for.
 
     One that is known to be impossible is an ack by a token that holds nothing, so that the server
     refuses all of them.
@@ -235,7 +235,7 @@ _ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: _GONE, b"raised": _rai
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One operation in the table.
+    """An operation in the table.
 
     Attributes:
         name: What it is called in the Lua.

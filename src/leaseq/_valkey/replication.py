@@ -2,8 +2,8 @@
 
 A server passes on what it has done after it has answered. When it dies meanwhile, its successor
 does not know of it. `WAIT` waits for the replicas, but for what *its own connection* has written
-alone; on another one, or at another node of a cluster, it says at once that all is well. So what
-goes with it is a script that shows that this very server has done the call, and writes something.
+alone; on another one, or at another node of a cluster, it answers immediately that all is well. So
+it goes with a script that shows that this very server has done the call, and writes something.
 """
 
 from __future__ import annotations

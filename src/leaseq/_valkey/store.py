@@ -327,7 +327,7 @@ async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissi
     permissions = Permissions(map(read_text, lacking))
     if permissions.missing:
         raise UnusableServerError(
-            f"{url.address} does not let this user do what everybody must: its ACL lacks "
+            f"{url.address} does not let this user do what every user must: its ACL lacks "
             f"{permissions.missing}"
         )
     return permissions
