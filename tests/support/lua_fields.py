@@ -27,7 +27,7 @@ FUNCTION = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 MADE = re.compile(
-    r"^ *(?:local )?(?P<name>[\w.]+) = (?P<maker>query|settle|ending)\((?P<args>[^\n]*)",
+    r"^ *(?:local )?(?P<name>[\w.]+) = (?P<maker>query|settle|settlement)\((?P<args>[^\n]*)",
     re.MULTILINE,
 )
 LOOP = re.compile(r"^(?P<indent> *)for \w+ = 1, take_number\(\) do$")

@@ -57,8 +57,6 @@ from .protocol import (
 from .queue import RemoteQueue, queue_info
 from .transaction import RemoteTransaction
 
-__all__ = ["RemoteBroker"]
-
 logger = logging.getLogger("leaseq")
 
 _NOWHERE = QueueRef("")  # for what is about no queue

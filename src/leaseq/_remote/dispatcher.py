@@ -49,8 +49,6 @@ from .._core.loop import Home, comes_again
 from . import protocol
 from .protocol import Answer, Batch, ItemDied, LeaseEnded, Operation, Reply, Store
 
-__all__ = ["Call", "Dispatcher", "DispatcherCallbacks", "Exchange", "Waiting"]
-
 logger = logging.getLogger("leaseq")
 
 _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less

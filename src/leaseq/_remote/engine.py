@@ -104,17 +104,6 @@ from .protocol import (
 )
 from .waiters import DRAINED, ROOM, Group, Waiter, Waiters
 
-__all__ = [
-    "SWEPT",
-    "Engine",
-    "Hub",
-    "RemoteLease",
-    "Timers",
-    "check_readable",
-    "failure_text",
-    "put_refused",
-]
-
 K = TypeVar("K")
 V = TypeVar("V")
 A = TypeVar("A")
@@ -289,6 +278,7 @@ class Engine(Generic[K, V]):
         call = Call(Put(self.ref, items, request, bool(self._putters)), receive=receive)
         try:
             answer = self._present(await self.dispatcher.perform(call, withdraw=True))
+            call.receive = None  # it refers to the call: without it there is no circle to collect
         finally:
             if call in self._putters:
                 del self._putters[call]

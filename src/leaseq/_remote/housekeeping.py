@@ -13,8 +13,6 @@ from .dispatcher import Call, Dispatcher
 from .engine import Engine, RemoteLease
 from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake, Want
 
-__all__ = ["Housekeeping"]
-
 logger = logging.getLogger("leaseq")
 
 AnyEngine: TypeAlias = Engine[Any, Any]

@@ -21,108 +21,39 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import (
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+)
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
 from .._core.reports import PutOutcome
 from .._core.requests import ClaimRequest, PutRequest
 
-__all__ = [
-    "UNDECODABLE",
-    "Ack",
-    "Acked",
-    "Answer",
-    "AvailableKeys",
-    "Batch",
-    "Body",
-    "Claim",
-    "ClaimFor",
-    "Claimed",
-    "Close",
-    "Contains",
-    "Count",
-    "Counts",
-    "Declare",
-    "Declared",
-    "Delete",
-    "Delivery",
-    "Done",
-    "Event",
-    "Extend",
-    "Failed",
-    "Find",
-    "Found",
-    "Full",
-    "GiveBack",
-    "Gone",
-    "HeldLease",
-    "HistoryFound",
-    "HistoryRecord",
-    "InFlight",
-    "InFlightLeases",
-    "Info",
-    "ItemDied",
-    "Join",
-    "Key",
-    "Keys",
-    "LeaseEnded",
-    "LeasedKeys",
-    "ListQueues",
-    "Listed",
-    "NeverFits",
-    "NotHeld",
-    "OnEvent",
-    "OpenStore",
-    "Operation",
-    "Park",
-    "Parked",
-    "Peek",
-    "Peeked",
-    "Purge",
-    "Put",
-    "PutDone",
-    "PutRefused",
-    "QueueDeleted",
-    "QueueRef",
-    "RawKey",
-    "ReadHistory",
-    "Recorded",
-    "Redrive",
-    "Redriven",
-    "Reject",
-    "Release",
-    "ReleaseAll",
-    "Remaining",
-    "Removed",
-    "Reply",
-    "Resume",
-    "Resumed",
-    "SetTenant",
-    "Settlement",
-    "StepRefused",
-    "Store",
-    "StoredLetter",
-    "Summary",
-    "Sweep",
-    "Swept",
-    "TenantCounts",
-    "Transact",
-    "TransactionDone",
-    "TransactionRefused",
-    "Undo",
-    "Unpark",
-    "Wake",
-    "Want",
-    "WantKind",
-    "Woken",
-]
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def _value(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass with slots, of which type checkers alone keep the frost.
+
+    Several are made for every item; a dataclass that refuses changes at run time takes twice as
+    long to make.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 Key: TypeAlias = "str | int | bytes"
 
 Family = Literal["commands", "queries", "admin"]
-"""Which operations can share a batch: those of producers and consumers, those that change nothing,
-and those that concern whole queues."""
+"""The families of operations that can share a batch: those of producers and consumers, those that
+change nothing, and those that concern whole queues."""
 
 UNDECODABLE = "undecodable"
 """The reason of an item whose value no codec here could decode. A store without a queue of dead
@@ -135,7 +66,7 @@ class RawKey(bytes):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class QueueRef:
     """A queue of the store, and its queue of dead letters as far as it is known here."""
 
@@ -143,7 +74,7 @@ class QueueRef:
     letters: QueueRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class StoredLetter:
     """A dead letter, as a store has it. Its body may be a letter again."""
 
@@ -194,9 +125,9 @@ class Park(NamedTuple):
 # Operations
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Operation:
-    """A request to a store, about one queue if it concerns one."""
+    """An operation of a store, on one queue where it has one."""
 
     family: ClassVar[Family] = "commands"
 
@@ -208,7 +139,7 @@ class Operation:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Put(Operation):
     """Put items, all or none. Answered by `PutDone`, `PutRefused`, `Full` or `NeverFits`."""
 
@@ -219,12 +150,12 @@ class Put(Operation):
 
     @property
     def weight(self) -> int:
-        return sum(len(body) for _, body in self.items)
+        return sum([len(body) for _, body in self.items])
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class ClaimFor:
-    """A part of a claim: a request, and the number of items wanted for it."""
+    """A part of a claim: so many items of those that a request asks for."""
 
     request: ClaimRequest[Key]
     count: int
@@ -232,7 +163,7 @@ class ClaimFor:
     """The consumer has something already, and waits for more."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Claim(Operation):
     """Lease items for several requests, in their order. Answered by `Claimed`."""
 
@@ -243,7 +174,7 @@ class Claim(Operation):
     """Parks that the process has for these requests, as far as it knows."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Settlement(Operation):
     """An end of a lease, or a change of it. Answered by `Done`, or by `NotHeld`."""
 
@@ -251,12 +182,12 @@ class Settlement(Operation):
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Ack(Settlement):
     """The item is done. Answered by `Acked` or `NotHeld`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Release(Settlement):
     """Let the item be tried again, or die at its last delivery."""
 
@@ -267,7 +198,7 @@ class Release(Settlement):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Reject(Settlement):
     """Give the item up."""
 
@@ -275,17 +206,17 @@ class Reject(Settlement):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class GiveBack(Settlement):
     """Return the item of a consumer that was cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Undo(Settlement):
     """Take back a hand-out that its consumer never saw."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Extend(Settlement):
     """Give the lease a new deadline."""
 
@@ -293,35 +224,35 @@ class Extend(Settlement):
     """Seconds from now; `math.inf`: it never expires."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Close(Operation):
     """Give leases back to their old places, for a handle that closes. Answered by `Remaining`."""
 
     leases: tuple[tuple[Key, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Sweep(Operation):
     """Do what has fallen due, so many items at most. Answered by `Swept`."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Wake(Operation):
     """Pass a wake-up on that no task here wants any more. Answered by `Done`."""
 
     want: Want
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Unpark(Operation):
     """Take parks of this process away. Answered by `Done`."""
 
     parks: tuple[Park, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Parked(Operation):
     """Ask which parks of this process are gone, or overlooked. Answered by `Found` of wants."""
 
@@ -330,7 +261,7 @@ class Parked(Operation):
     """Places that the first producer here waits for."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Join(Operation):
     """Ask whether anything is left, and park for the end. Answered by `Remaining`."""
 
@@ -338,7 +269,7 @@ class Join(Operation):
     """Of the park for it that the process has; 0: none."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Transact(Operation):
     """Take steps, all or none; ``queue`` is the first one's.
 
@@ -350,53 +281,53 @@ class Transact(Operation):
 
     @property
     def weight(self) -> int:
-        return sum(step.weight for step in self.steps if step is not None)
+        return sum([step.weight for step in self.steps if step is not None])
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class _Query(Operation):
     """A question, which changes nothing."""
 
     family: ClassVar[Family] = "queries"
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Peek(_Query):
     """The newest value of a key. Answered by `Peeked`."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Contains(_Query):
     """Look for a key, in whatever state: 1 or 0. Answered by `Count`."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class AvailableKeys(_Query):
     """The ready keys. Answered by `Keys`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class LeasedKeys(_Query):
     """The leased keys. Answered by `Keys`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Counts(_Query):
     """Count what is in a queue, and what has happened. Answered by `Summary`."""
 
     tenants: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class InFlight(_Query):
     """The leases, in the order of the hand-outs. Answered by `InFlightLeases`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Info(_Query):
     """Describe the queue, and how full it is. Answered by `Recorded`."""
 
@@ -404,12 +335,12 @@ class Info(_Query):
     """Say also which queues have their dead letters here. O(queues)."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class ReadHistory(_Query):
     """The items that were acknowledged last. Answered by `HistoryFound`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Resume(_Query):
     """The lease of a key and a token, for another holder. Answered by `Resumed` or `NotHeld`."""
 
@@ -417,12 +348,12 @@ class Resume(_Query):
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Find(_Query):
     """Look for a queue of this name. Answered by `Declared` or `Gone`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class ListQueues(_Query):
     """All queues, in the order in which they were made. Answered by `Listed`.
 
@@ -430,31 +361,31 @@ class ListQueues(_Query):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class _Administration(Operation):
     """A change of a whole queue."""
 
     family: ClassVar[Family] = "admin"
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Declare(_Administration):
     """Make a queue, unless it is there. Answered by `Declared`."""
 
     options: BrokerQueueOptions
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Delete(_Administration):
     """Do away with a queue. Answered by `Done`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Purge(_Administration):
     """Drop all that waits. Answered by `Removed`."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Redrive(_Administration):
     """Bring some dead letters back. Answered by `Redriven`."""
 
@@ -465,7 +396,7 @@ class Redrive(_Administration):
     """The place where the last step ended; None: the beginning."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class SetTenant(_Administration):
     """Give a tenant another weight and cap. Answered by `Done`."""
 
@@ -473,7 +404,7 @@ class SetTenant(_Administration):
     tenant: Tenant
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class ReleaseAll(_Administration):
     """End all leases of a consumer as if they had expired. Answered by `Removed`."""
 
@@ -483,36 +414,36 @@ class ReleaseAll(_Administration):
 # Answers
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Done:
     """The operation was done."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Gone:
     """No such queue: it was never made, or was deleted."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Failed:
     """The store could not do this operation, and did nothing of it; the others were done."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class NotHeld:
     """The token does not hold the item any more; nothing was done."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class PutDone:
     """The outcome of each item that was put, in their order."""
 
     outcomes: tuple[PutOutcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class PutRefused:
     """Nothing was put: one item can not be put on what is there."""
 
@@ -523,17 +454,17 @@ class PutRefused:
     """The tenant of the item that is there."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Full:
     """Nothing was put: there is no room as yet."""
 
     places: int
-    """That the put needs."""
+    """Places that the put needs."""
     stamp: int | None = None
     """Of the process's park for room; None: it was not parked."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class NeverFits:
     """Nothing was put: it is more than the queue may ever hold."""
 
@@ -553,7 +484,7 @@ class Delivery(NamedTuple):
     cancellations: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Claimed:
     """The deliveries of a claim, for each of its parts."""
 
@@ -564,14 +495,14 @@ class Claimed:
     """The parks that are new."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Acked:
     """The item is done."""
 
     update_dropped: bool
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Swept:
     """Some of what had fallen due was done."""
 
@@ -580,14 +511,14 @@ class Swept:
     """Items whose time to live was over."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Found:
     """The wants that were asked for, of which the parks are gone."""
 
     wants: tuple[Want, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Remaining:
     """The number of items left, and the stamp of the park for the end of them; 0: none."""
 
@@ -595,14 +526,14 @@ class Remaining:
     stamp: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class TransactionDone:
     """All steps were taken."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class StepRefused:
-    """A step that could not be taken, with the reason."""
+    """A step that could not be taken, and the reason."""
 
     step: int
     """From 0."""
@@ -611,35 +542,35 @@ class StepRefused:
     places: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class TransactionRefused:
     """No step was taken."""
 
     failures: tuple[StepRefused, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Peeked:
     """The newest value of a key; None: the key is absent."""
 
     body: Body | None
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Count:
     """A number that was asked for."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Keys:
     """Keys that were asked for."""
 
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class TenantCounts:
     """The items of one tenant in a queue."""
 
@@ -648,7 +579,7 @@ class TenantCounts:
     leased: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Summary:
     """Counts of a queue. The fields are those of `Statistics`."""
 
@@ -669,9 +600,9 @@ class Summary:
     tenants: tuple[TenantCounts, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class HeldLease:
-    """A lease, as other consumers see it."""
+    """A lease, as others may see it."""
 
     key: Key
     token: int
@@ -685,14 +616,14 @@ class HeldLease:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class InFlightLeases:
     """The leases of a queue."""
 
     leases: tuple[HeldLease, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Recorded:
     """The record of a queue, and how full it is."""
 
@@ -705,7 +636,7 @@ class Recorded:
     senders: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class HistoryRecord:
     """An item that was acknowledged."""
 
@@ -717,14 +648,14 @@ class HistoryRecord:
     """Seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class HistoryFound:
     """The items that were acknowledged last, the latest last."""
 
     records: tuple[HistoryRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Resumed:
     """A lease that holds its item."""
 
@@ -733,7 +664,7 @@ class Resumed:
     """Seconds until it expires; `math.inf`: never."""
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Declared:
     """The options that a queue was made with."""
 
@@ -742,21 +673,21 @@ class Declared:
     options: BrokerQueueOptions
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Listed:
     """The names of all queues, and of their queues of dead letters or ""."""
 
     queues: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Removed:
     """The number of items or leases that were done away with."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Redriven:
     """The letters that came back, and the place to go on from."""
 
@@ -773,7 +704,7 @@ class Redriven:
 # Events
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class ItemDied:
     """An item was given up: it is a dead letter, or dropped; or kept, to die again later."""
 
@@ -785,7 +716,7 @@ class ItemDied:
     fate: Literal["dead", "dropped", "kept"]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class LeaseEnded:
     """A lease has expired, or was taken away."""
 
@@ -793,7 +724,7 @@ class LeaseEnded:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Woken:
     """A wake-up: there may be what the process was parked for, and the park is gone."""
 
@@ -801,7 +732,7 @@ class Woken:
     want: Want
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class QueueDeleted:
     """The queue was deleted."""
 
@@ -810,14 +741,14 @@ class QueueDeleted:
 
 Event: TypeAlias = "ItemDied | LeaseEnded | Woken | QueueDeleted"
 Answer: TypeAlias = object
-"""One of the answers above: which ones an operation can have is in its docstring, besides `Gone`
-and `Failed`, which each can."""
+"""Any of the answers above: those of an operation are in its docstring, besides `Gone` and
+`Failed`, which each can have."""
 
 
 # The exchange
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Batch:
     """Operations of one family that go together, and the number of their exchange."""
 
@@ -825,7 +756,7 @@ class Batch:
     operations: tuple[Operation, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@_value
 class Reply:
     """The answers to a batch, in the order of its operations, and what else there is to know."""
 

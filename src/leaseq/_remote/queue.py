@@ -30,8 +30,6 @@ from . import protocol
 from .engine import Engine, failure_text
 from .protocol import Ack, GiveBack, Key, Recorded, Reject, Release
 
-__all__ = ["RemoteQueue", "queue_info"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

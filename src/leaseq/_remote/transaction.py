@@ -29,8 +29,6 @@ from .protocol import (
 )
 from .queue import RemoteQueue
 
-__all__ = ["RemoteTransaction"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -18,8 +18,6 @@ from .._core.options import ANY_KEY
 from .._core.requests import ClaimRequest
 from .protocol import Park, Want
 
-__all__ = ["DRAINED", "ROOM", "Group", "Waiter", "Waiters"]
-
 K = TypeVar("K")
 L = TypeVar("L")
 

@@ -7,8 +7,6 @@ from .._remote.protocol import OnEvent, Store
 from .store import open_store
 from .url import ValkeyUrl
 
-__all__ = ["ValkeyBroker"]
-
 
 class ValkeyBroker(RemoteBroker):
     """A broker whose queues live on a server: ``connect("valkey://host:6379/0")``.

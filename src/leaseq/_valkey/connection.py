@@ -1,4 +1,4 @@
-"""Connections to a server, or to a whole cluster. This file alone knows whose client it is.
+"""Connections to a server, or to a whole cluster. No other file imports the client library.
 
 The client is valkey-glide, whose core has threads of its own. The store relies on this:
 
@@ -6,9 +6,9 @@ The client is valkey-glide, whose core has threads of its own. The store relies 
   in a cluster a node that did not do it may have it sent to another one.
 - A request that is made while the connection is down waits for it to come back, up to its timeout.
 - The connection and the subscription come back by themselves, however long the server was away.
-- A cancelled request is done all the same. Its answer is dropped, and given to nobody else.
+- A cancelled request is done all the same. Its answer is dropped.
 
-And one thing that it does not do: serve two event loops of one process at once. One of them reads
+It cannot serve two event loops of one process at the same time. One of them reads
 the answers of both, and takes them with it when it ends.
 """
 
@@ -48,17 +48,6 @@ from .diagnostics import (
 from .scripts import slot_key
 from .server_errors import server_error
 from .url import ValkeyUrl
-
-__all__ = [
-    "Arg",
-    "Client",
-    "GlideConnection",
-    "OnMessage",
-    "Reply",
-    "Script",
-    "ServerNotReadyError",
-    "open_client",
-]
 
 logger = logging.getLogger("leaseq")
 
@@ -560,7 +549,7 @@ def _delivery(on_message: OnMessage) -> _Deliver:
             return
         try:
             call_soon(call, payload)
-        except RuntimeError:  # that event loop has ended, and nobody waits in it
+        except RuntimeError:  # that event loop has ended, and no task waits in it
             logger.debug("a message came after its event loop had ended")
 
     return deliver

@@ -17,16 +17,6 @@ from .._core.errors import ServerError, UnusableServerError
 from .server_errors import server_error
 from .url import ValkeyUrl
 
-__all__ = [
-    "Reason",
-    "connected_replicas",
-    "make_context",
-    "of_cluster",
-    "reasons_of",
-    "why_not_connected",
-    "why_unusable",
-]
-
 OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
 
@@ -121,7 +111,7 @@ async def _what_is_there(
             else:
                 said = await _by_tls(stream, host, url, tls)
         except (anyio.BrokenResourceError, anyio.EndOfStream):
-            said = "closes connections at once"
+            said = "closes connections immediately"
             if tls is None:
                 said += ": does it want TLS, which is valkeys://?"
         return said and f"{where} {said}"

@@ -8,23 +8,6 @@ from typing import Final
 from .._core.validation import check_hashable
 from .._remote.protocol import Key, RawKey, Want, WantKind
 
-__all__ = [
-    "decode_key",
-    "decode_name",
-    "decode_want",
-    "encode_finite_seconds",
-    "encode_key",
-    "encode_name",
-    "encode_optional_seconds",
-    "encode_seconds",
-    "encode_text",
-    "encode_want",
-    "read_key",
-    "read_name",
-    "read_seconds",
-    "read_text",
-]
-
 # Names that are no Unicode, such as those of some files, pass through.
 _SURROGATES: Final = "surrogatepass"
 
@@ -48,9 +31,7 @@ def encode_key(key: object) -> bytes:
         return key if isinstance(key, RawKey) else b"b" + key
     check_hashable(key)
     kind = type(key).__name__
-    raise TypeError(
-        f"a key must be str, bytes or int on this engine, and {kind!r} is none of them: {key!r}"
-    )
+    raise TypeError(f"a key must be str, bytes or int on this engine, not {kind}: {key!r}")
 
 
 def decode_key(encoded: bytes) -> Key:
@@ -130,7 +111,9 @@ def read_text(encoded: bytes) -> str:
 
 def encode_seconds(seconds: float) -> bytes:
     """Encode a span in microseconds; `math.inf` is one without an end."""
-    return NEVER if seconds == inf else b"%d" % max(0, round(seconds * 1e6))
+    if seconds == inf:
+        return NEVER
+    return b"%d" % round(seconds * 1e6) if seconds > 0 else b"0"
 
 
 def encode_finite_seconds(seconds: float) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter, itemgetter
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 from .._core.options import ANY_KEY
 from .._core.policies import Backoff, Retry, Tenant
@@ -36,8 +36,6 @@ from .encoding import (
 )
 from .options import read_options, write_options
 from .server_errors import server_error
-
-__all__ = ["OPERATIONS", "Choice", "Field", "Layout", "Many", "Queues", "Word"]
 
 Word: TypeAlias = "str | bytes"
 Raw: TypeAlias = list[Any]
@@ -73,7 +71,7 @@ def _encode_count(number: float | None) -> bytes:
 
 QUEUE: Final = Kind("queue", _as_it_is)
 WORD: Final = Kind("text", _as_it_is)
-"""One of some words, or bytes as they are."""
+"""A word of a few, or bytes, that are taken as they are."""
 TEXT: Final = Kind("text", encode_text)
 KEY: Final = Kind("text", encode_key)
 NAME: Final = Kind("text", encode_name)
@@ -95,33 +93,27 @@ SPAN: Final = Kind("number", encode_finite_seconds)
 # Fields
 
 
-class Part(Protocol):
-    """Some of the words of an operation."""
-
-    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
-        """Add the words of a value, of an operation or of a part of one."""
-        ...
+Write: TypeAlias = Callable[[Any, list[Word], Queues], None]
+"""Adds the words of a value, of an operation or of a part of one."""
 
 
 class Field:
-    """A word.
+    """A field of one word.
 
     Args:
         name: Its name, which is the one in the Lua.
         kind: Its kind.
-        get: Returns its value; left out: the attribute of its name.
+        get: Returns its value; a string: the path of an attribute; left out: that of its name.
     """
 
-    __slots__ = ("_encode", "_get", "kind", "name")
+    __slots__ = ("get", "kind", "name")
 
-    def __init__(self, name: str, kind: Kind, get: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self, name: str, kind: Kind, get: Callable[[Any], Any] | str | None = None
+    ) -> None:
         self.name = name
         self.kind = kind
-        self._encode = kind.encode
-        self._get = attrgetter(name) if get is None else get
-
-    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
-        words.append(self._encode(self._get(value)))
+        self.get = name if get is None else get
 
 
 class QueueField:
@@ -132,30 +124,27 @@ class QueueField:
     name: Final = "queue"
     kind: Final = QUEUE
 
-    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
-        words.append(b"%d" % queues.number(value.queue))
-
 
 class Many:
     """A count, and the words of each of so many values.
 
     Args:
         fields: The words of each.
-        get: Returns all; a string: the attribute of that name.
+        get: Returns all; a string: the path of an attribute.
     """
 
-    __slots__ = ("_get", "fields")
+    __slots__ = ("_get", "_write", "fields")
 
     def __init__(self, fields: tuple[Part, ...], get: Callable[[Any], Sequence[Any]] | str) -> None:
         self.fields = fields
         self._get = attrgetter(get) if isinstance(get, str) else get
+        self._write = writer(fields)
 
     def write(self, value: Any, words: list[Word], queues: Queues) -> None:
         members = self._get(value)
         words.append(b"%d" % len(members))
         for member in members:
-            for part in self.fields:
-                part.write(member, words, queues)
+            self._write(member, words, queues)
 
 
 class Choice:
@@ -167,7 +156,7 @@ class Choice:
         ways: The words that follow, for each.
     """
 
-    __slots__ = ("_get", "name", "ways")
+    __slots__ = ("_get", "_writers", "name", "ways")
 
     def __init__(
         self, name: str, get: Callable[[Any], str], ways: Mapping[str, tuple[Part, ...]]
@@ -175,12 +164,54 @@ class Choice:
         self.name = name
         self.ways = ways
         self._get = get
+        self._writers = {way: writer(fields) for way, fields in ways.items()}
 
     def write(self, value: Any, words: list[Word], queues: Queues) -> None:
         way = self._get(value)
         words.append(way)
-        for part in self.ways[way]:
-            part.write(value, words, queues)
+        self._writers[way](value, words, queues)
+
+
+class Step:
+    """A step of a transaction: the words of the operation that it stands for.
+
+    One that is known to be impossible is an ack by a token that holds nothing, so that the server
+    refuses all of them.
+    """
+
+    __slots__ = ()
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        operation, instead = value
+        if operation is None:
+            operation = protocol.Ack(instead, "", 0)
+        _STEPS[type(operation)].write(operation, words, queues)
+
+
+Part: TypeAlias = "Field | QueueField | Many | Choice | Step"
+
+
+def writer(parts: Sequence[Part]) -> Write:
+    """Return one function that adds the words of all parts.
+
+    It is compiled, as the methods of dataclasses are: a line for each part. A loop over the parts
+    takes four times as long, and this is done for each item.
+    """
+    lines = ["def write(value, words, queues):"]
+    names: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        if isinstance(part, QueueField):
+            lines.append('    words.append(b"%d" % queues.number(value.queue))')
+        elif isinstance(part, Field):
+            got = f"value.{part.get}" if isinstance(part.get, str) else f"get{number}(value)"
+            word = got if part.kind is WORD else f"encode{number}({got})"
+            lines.append(f"    words.append({word})")
+            names |= {f"get{number}": part.get, f"encode{number}": part.kind.encode}
+        else:
+            lines.append(f"    write{number}(value, words, queues)")
+            names[f"write{number}"] = part.write
+    exec("\n".join([*lines, "    return"]), names)
+    return cast("Write", names["write"])
 
 
 # Answers
@@ -191,6 +222,7 @@ Decode: TypeAlias = Callable[[Raw], Answer]
 _GONE: Final = protocol.Gone()
 _DONE: Final = protocol.Done()
 _NOT_HELD: Final = protocol.NotHeld()
+_ACKED: Final = (protocol.Acked(update_dropped=False), protocol.Acked(update_dropped=True))
 
 
 def _raised(raw: Raw) -> Answer:
@@ -208,18 +240,19 @@ class Layout:
     Attributes:
         name: What it is called in the Lua.
         fields: Its words after that.
+        write_fields: Adds the words of these.
         answers: The decoders of its answers, by their first word.
     """
 
     name: str
     fields: tuple[Part, ...]
+    write_fields: Write = field(repr=False)
     answers: Mapping[bytes, Decode] = field(repr=False)
 
     def write(self, operation: Operation, words: list[Word], queues: Queues) -> None:
         """Add the words of an operation, its name the first."""
         words.append(self.name)
-        for part in self.fields:
-            part.write(operation, words, queues)
+        self.write_fields(operation, words, queues)
 
     def read(self, raw: Raw) -> Answer:
         """Return the answer that the script gave in these words."""
@@ -232,7 +265,7 @@ class Layout:
 def _layout(
     name: str, *fields: Part, ok: Decode, answers: Mapping[bytes, Decode] | None = None
 ) -> Layout:
-    return Layout(name, fields, {b"ok": ok, **_ALWAYS, **(answers or {})})
+    return Layout(name, fields, writer(fields), {b"ok": ok, **_ALWAYS, **(answers or {})})
 
 
 def _done(_: Raw) -> Answer:
@@ -301,12 +334,12 @@ def _full(raw: Raw) -> Answer:
 _PUT: Final = _layout(
     "put",
     QueueField(),
-    Field("if_in_flight", WORD, attrgetter("request.if_in_flight")),
-    Field("priority", PRIORITY, attrgetter("request.priority")),
-    Field("tenant", NAME, attrgetter("request.tenant")),
-    Field("delay", DELAY, attrgetter("request.delay")),
-    Field("ttl", LEASE, attrgetter("request.ttl")),
-    Field("reschedule", WORD, attrgetter("request.reschedule")),
+    Field("if_in_flight", WORD, "request.if_in_flight"),
+    Field("priority", PRIORITY, "request.priority"),
+    Field("tenant", NAME, "request.tenant"),
+    Field("delay", DELAY, "request.delay"),
+    Field("ttl", LEASE, "request.ttl"),
+    Field("reschedule", WORD, "request.reschedule"),
     Field("behind", FLAG),
     Many((Field("key", KEY, itemgetter(0)), Field("body", WORD, itemgetter(1))), "items"),
     ok=_put_done,
@@ -338,7 +371,7 @@ def _delivery(fields: Raw) -> protocol.Delivery:
         _read_letter(body) if letter else body,
         int(token),
         priority,
-        read_name(tenant),
+        read_name(tenant) if tenant else None,
         deliveries,
         cancellations,
     )
@@ -360,20 +393,20 @@ def _claimed(raw: Raw) -> Answer:
 _CLAIM: Final = _layout(
     "claim",
     QueueField(),
-    Field("parks_too", FLAG, attrgetter("parks")),
+    Field("parks_too", FLAG, "parks"),
     Many(_EACH_PARK, "held"),
     Many(
         (
             Field("count", COUNT),
-            Field("lease", LEASE, attrgetter("request.lease_timeout")),
-            Field("consumer", NAME, attrgetter("request.consumer")),
+            Field("lease", LEASE, "request.lease_timeout"),
+            Field("consumer", NAME, "request.consumer"),
             Field("patient", FLAG),
             Choice(
                 "kind",
                 _kind_of,
                 {
                     "any": (),
-                    "key": (Field("key", KEY, attrgetter("request.key")),),
+                    "key": (Field("key", KEY, "request.key"),),
                     "tenants": (
                         Many(_EACH_NAME, "request.tenants"),
                         Many(_EACH_NAME, "request.steal_from"),
@@ -402,9 +435,7 @@ _ERROR: Final = (
     Field("err", TEXT, lambda operation: operation.error or ""),
 )
 
-_ACK: Final = _layout(
-    "ack", *_LEASE_FIELDS, ok=lambda raw: protocol.Acked(bool(raw[1])), answers=_IF_HELD
-)
+_ACK: Final = _layout("ack", *_LEASE_FIELDS, ok=lambda raw: _ACKED[raw[1]], answers=_IF_HELD)
 _RELEASE: Final = _layout(
     "release",
     *_LEASE_FIELDS,
@@ -429,22 +460,6 @@ _STEPS: Final[dict[type[Operation], Layout]] = {
     protocol.Release: _RELEASE,
     protocol.Reject: _REJECT,
 }
-
-
-class Step:
-    """A step of a transaction: like the operation that it stands for.
-
-    One that is known to be impossible is an ack by a token that holds nothing, so that the server
-    refuses all of them.
-    """
-
-    __slots__ = ()
-
-    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
-        operation, instead = value
-        if operation is None:
-            operation = protocol.Ack(instead, "", 0)
-        _STEPS[type(operation)].write(operation, words, queues)
 
 
 def _steps_of(operation: protocol.Transact) -> Sequence[Any]:
@@ -662,12 +677,12 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         ok=lambda raw: protocol.HistoryFound(tuple(map(_history_record, raw[1:]))),
     ),
     protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers=_IF_HELD),
-    protocol.Find: _layout("find", Field("name", TEXT, attrgetter("queue.name")), ok=_found),
+    protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_found),
     protocol.ListQueues: _layout("queues", ok=_listed),
     protocol.Declare: _layout(
         "declare",
         QueueField(),
-        Field("name", TEXT, attrgetter("queue.name")),
+        Field("name", TEXT, "queue.name"),
         Field("options", WORD, lambda operation: write_options(operation.options)),
         Field("letters", TEXT, lambda operation: operation.options.get("dead_letters") or ""),
         Field("max_size", LIMIT, _option("max_size", inf)),
@@ -697,7 +712,7 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
     protocol.SetTenant: _layout(
         "set_tenant",
         QueueField(),
-        Field("tenant", NAME, attrgetter("name")),
+        Field("tenant", NAME, "name"),
         *_tenant_fields(attrgetter("tenant")),
         ok=_done,
     ),

@@ -11,8 +11,6 @@ import msgspec
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
 
-__all__ = ["read_options", "write_options"]
-
 
 @dataclass(frozen=True)
 class _Stored:

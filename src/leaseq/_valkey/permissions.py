@@ -22,8 +22,6 @@ from .._remote.protocol import (
     Resume,
 )
 
-__all__ = ["CONSUMER", "OPERATOR", "PRODUCER", "Permissions", "commands_to_check"]
-
 _PUBLISH = {False: "publish", True: "spublish"}
 _LATER = ("eval", "ping")
 """Commands that are needed when the connection breaks, or the server has forgotten the scripts."""
@@ -51,8 +49,8 @@ _NEEDED: Mapping[type[Operation], tuple[str, frozenset[str]]] = {
     ReadHistory: ("read histories", frozenset({"lrange"})),
 }
 """Names of some operations, and the commands that they need, if not just those that all need.
-Those that end a lease need one first; to bring letters back, or to take leases away, is nothing for
-just anybody."""
+Those that end a lease need one first; to bring letters back, or to take leases away, is for
+operators alone."""
 
 
 def commands_to_check(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
@@ -82,7 +80,7 @@ class Permissions:
 
     @property
     def missing(self) -> str:
-        """The commands that are lacking and that everybody needs, as the server's ACL has them."""
+        """The commands that are lacking and that every user needs, as the server's ACL has them."""
         return _as_acl(self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"})
 
     def check(self, operation: type[Operation]) -> None:

@@ -2,8 +2,8 @@
 
 A server passes on what it has done after it has answered. When it dies meanwhile, its successor
 does not know of it. `WAIT` waits for the replicas, but for what *its own connection* has written
-alone; on another one, or at another node of a cluster, it says at once that all is well. So what
-goes with it is a script that shows that this very server has done the call, and writes something.
+alone; on another one, or at another node of a cluster, it answers immediately that all is well. So
+it goes with a script that shows that this very server has done the call, and writes something.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Final, cast
 from .._core.errors import LeaseqError, ServerError, ServerUnavailableError
 from .connection import Arg, Client, Reply, Script
 from .scripts import CONFIRM
-
-__all__ = ["ReplicatedClient"]
 
 _PROCESS, _NUMBER = 2, 3  # where a call says whose it is, and which one
 _NOTHING = b"0"  # in place of the time: the server takes no writes, so that nothing was written

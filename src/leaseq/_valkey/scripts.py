@@ -8,19 +8,6 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-__all__ = [
-    "ADMIN",
-    "COMMANDS",
-    "CONFIRM",
-    "HANDSHAKE",
-    "QUERIES",
-    "QUEUE_PARTS",
-    "broker_keys",
-    "channel",
-    "queue_keys",
-    "slot_key",
-]
-
 QUEUE_PARTS = (
     "state",
     "items",

@@ -7,8 +7,6 @@ from typing import Final
 
 from .._core.errors import ServerError
 
-__all__ = ["server_error"]
-
 _NOT_ALLOWED: Final = re.compile(r"no permissions to run the '([^']+)' command", re.IGNORECASE)
 _NO_PERMISSION: Final = re.compile(
     r"^NOPERM |ACL failure in script|no permissions to |user executing the script can't",

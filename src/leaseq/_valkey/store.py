@@ -24,8 +24,6 @@ from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, 
 from .server_errors import server_error
 from .url import ValkeyUrl
 
-__all__ = ["ValkeyStore", "open_store"]
-
 logger = logging.getLogger("leaseq")
 
 _SCRIPTS: Final = {
@@ -99,16 +97,19 @@ class ScriptCall:
         """
         if raw[0] == b"old":
             raise ServerError("OLD a later call of this process was done before", code="OLD")
-        names = self.names
         _, due, events, *answers = raw
         return Reply(
             [
                 OPERATIONS[type(operation)].read(answer)
                 for operation, answer in zip(batch.operations, answers, strict=True)
             ],
-            dict(zip(names, map(read_seconds, due), strict=True)),
-            [_EVENTS[event[1]](names[event[0] - 1], *event[2:]) for event in events],
+            {name: read_seconds(left) for name, left in zip(self._numbers, due, strict=True)},
+            self._decode_events(events) if events else (),
         )
+
+    def _decode_events(self, events: Any) -> list[protocol.ItemDied | protocol.LeaseEnded]:
+        names = self.names
+        return [_EVENTS[event[1]](names[event[0] - 1], *event[2:]) for event in events]
 
 
 def _died(
@@ -175,8 +176,11 @@ def _check_put(put: protocol.Put) -> None:
         raise ValueError(
             f"a priority is between -2**31 and 2**31 - 1 on this engine, not {request.priority}"
         )
-    _check_names(request.tenant)
-    _check_keys(key for key, _ in put.items)
+    if request.tenant is not None:
+        _check_names(request.tenant)
+    for key, _ in put.items:
+        if type(key) not in _PLAIN:
+            encode_key(key)
 
 
 def _check_claim(claim: protocol.Claim) -> None:
@@ -323,7 +327,7 @@ async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissi
     permissions = Permissions(map(read_text, lacking))
     if permissions.missing:
         raise UnusableServerError(
-            f"{url.address} does not let this user do what everybody must: its ACL lacks "
+            f"{url.address} does not let this user do what every user must: its ACL lacks "
             f"{permissions.missing}"
         )
     return permissions

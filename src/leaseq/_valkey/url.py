@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
-__all__ = ["DEFAULT_PORT", "SCHEMES", "ValkeyUrl"]
-
 DEFAULT_PORT: Final = 6379
 
 SCHEMES: Final[Mapping[str, bool]] = {

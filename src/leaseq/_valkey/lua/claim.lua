@@ -1,7 +1,7 @@
 -- Claims: leases are handed out, and the process is parked for those that are not there.
 
 local claims = lazily(function()
-  local SWEPT = 64 -- what of time's doing a claim does first
+  local SWEPT = 64 -- items that have fallen due a claim sees to first
   local BURIED = 1000 -- items that had outlived their time to live a claim buries on its way
 
   local function take_names()
@@ -224,7 +224,7 @@ local claims = lazily(function()
     end
     result[2] = q.n_ready > 0 and 1 or 0
     result[3] = total(q)
-    q.wakes_next = q.n_ready > 0 -- who was woken for it may have been this one, in vain
+    q.wakes_next = q.n_ready > 0 -- the process that was woken for it may have been this one, in vain
     remember_claim(index, result)
     return result
   end

@@ -1,4 +1,4 @@
--- Whose turn it is between tenants: WF2Q+, as schedule.py has it and explains it.
+-- The turns of tenants: WF2Q+, as schedule.py has it and explains it.
 --
 -- Each tenant has an account, in the queue's hash under its name: what it has ready and leased, its
 -- start, whether it competes, and the priority and the rank of its next item. Those that compete are
@@ -103,7 +103,7 @@ local schedule = lazily(function()
     end
   end
 
-  -- A tenant has another next item.
+  -- Note that a tenant has another next item.
   local function follow(q, tenant, account, priority, rank)
     if account.eligible and rank ~= account.rank then
       call("ZREM", q.eligible, tag(tenant, account))
@@ -240,8 +240,8 @@ local schedule = lazily(function()
     end
   end
 
-  -- The lease on an item of a tenant has ended; whether the tenant has a cap.
-  local function ended(q, tenant)
+  -- The lease on an item of a tenant has ended. True: the tenant has a cap.
+  local function end_lease(q, tenant)
     local account = account_of(q, tenant)
     account.in_flight = account.in_flight - 1
     compete(q, tenant, account)
@@ -254,7 +254,7 @@ local schedule = lazily(function()
     return account ~= nil and account.competing
   end
 
-  -- The tenant whose turn it is; nil: nobody competes.
+  -- The tenant whose turn it is; nil: none competes.
   local function next_turn(q)
     q.changed = true -- the virtual time may leap
     while true do
@@ -298,7 +298,7 @@ local schedule = lazily(function()
     return first
   end
 
-  -- From now on there are tenants: what is there so far is nobody's in particular.
+  -- Begin to tell tenants apart: the items that are there so far have none.
   local function begin(q)
     q.fair, q.virtual, q.shares = true, 0, 0
     if q.n_ready + q.n_leased > 0 then
@@ -323,7 +323,7 @@ local schedule = lazily(function()
   end
 
   return {
-    push = push, remove = remove, hand_out = hand_out, ended = ended, claimable = claimable,
+    push = push, remove = remove, hand_out = hand_out, end_lease = end_lease, claimable = claimable,
     next_turn = next_turn, peek_turn = peek_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
     flush = flush, find = find, withdraw = withdraw, rest = rest,
   }

@@ -1,4 +1,4 @@
--- Leases: whether one holds its item, and its end.
+-- Leases: the items that they hold, and their end.
 --
 -- The leases of a queue are a sorted set by their deadlines, whose members are the token, in seven
 -- bytes, and the key: so of equal deadlines they are in the order of their hand-outs.
@@ -33,7 +33,7 @@ local function end_lease(q, key, item)
   item.expires = NEVER
   call("ZREM", q.leased, lease_member(key, item))
   q.n_leased = q.n_leased - 1
-  if q.fair and schedule.ended(q, item.tenant) then
+  if q.fair and schedule.end_lease(q, item.tenant) then
     q.freed = q.freed or {}
     q.freed[#q.freed + 1] = item.tenant
   end

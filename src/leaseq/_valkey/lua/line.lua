@@ -52,7 +52,7 @@ local function next_item(q)
 end
 
 -- The key and the tenant of an item that can be claimed, mostly of the next one; nil: none can be.
--- Unlike `next_item` it may be asked by the way: it moves no virtual time.
+-- Unlike `next_item` it changes nothing: it moves no virtual time.
 local function some_item(q)
   if q.n_ready == 0 then
     return nil
@@ -66,8 +66,8 @@ local function some_item(q)
   end
 end
 
--- Let an item wait, in the line or until it is due. It is written by who calls. `since` is when it
--- became ready, if that was before anybody noticed.
+-- Let an item wait, in the line or until it is due. The caller writes it. `since` is the time at
+-- which it became ready, if that has passed.
 local function join(q, key, item, due, place, since)
   item.process, item.consumer, item.after = "", "", 0
   if due > now then
@@ -112,7 +112,7 @@ local function let_wait(q, key, item, due, place, since)
   write_item(q, key, item)
 end
 
--- Let an item wait no more.
+-- Take an item that waits out of the line, or out of the timers.
 local function take_out(q, key, item)
   if item.state == DELAYED then
     q.n_delayed = q.n_delayed - 1

@@ -1,10 +1,10 @@
--- How an item leaves its lease, and what becomes of it: the moves of the table in moves.py.
+-- The moves of an item that leaves its lease, or falls due: the table of moves.py.
 --
--- What was put while a key was leased is in the field of that key with a "+" before it: an update of
--- the leased item, or, buffered, its successor. The leased item's `after` says which.
+-- A value that was put while its key was leased is in the field of that key with a "+" before it: an
+-- update of the leased item, or, buffered, its successor. The leased item's `after` says which.
 
 local moves = lazily(function()
-  local UNBURIED = 60000000 -- until an item that nobody buried is tried again, without a backoff
+  local UNBURIED = 60000000 -- until an item that could not be buried is tried again, without a backoff
 
   local seeded = false
 
@@ -98,7 +98,7 @@ local moves = lazily(function()
     return "dead"
   end
 
-  -- What a queue does with an item that is nowhere any more.
+  -- Give up an item that is in no line and under no lease.
   local function die(q, key, item, reason, err)
     q.changed = true
     local token = item.rank -- of one that waits it says whether it is at its old place
@@ -124,7 +124,7 @@ local moves = lazily(function()
     end
   end
 
-  -- A lease was not kept to its end, which was then.
+  -- Return an item, or give it up, whose lease has run out; `since` is when.
   local function lose(q, key, item, since)
     item.cancellations = 0
     if is_last_delivery(q, item) then
@@ -162,7 +162,7 @@ local moves = lazily(function()
     end
   end
 
-  -- Do what time has brought, at most so much of it, the earliest first; say how much that was.
+  -- Do what has fallen due, the earliest first, `most` items at most; return their number.
   local function sweep(q, most)
     for done = 0, most - 1 do
       local leased, lease_over = first_over(q.leased)

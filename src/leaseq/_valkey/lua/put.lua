@@ -119,7 +119,7 @@ local puts = lazily(function()
     return OUTCOMES.replaced
   end
 
-  -- Put keys that are absent and come once, all at once: two commands for all of them.
+  -- Put keys that are absent and come once: two commands for all of them.
   local function put_fresh(q, keys, bodies, terms)
     q.changed, q.has_put = true, true
     local items, members = {}, {}

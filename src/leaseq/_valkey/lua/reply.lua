@@ -61,7 +61,7 @@ local function run()
   for n = 1, count do
     operation = n
     local name = take()
-    if not ops[name] then -- nobody knows where the next one begins
+    if not ops[name] then -- the next one may begin anywhere
       for each = n, count do
         reply[each + 3] = { "raised", "no such operation: " .. tostring(name) }
       end

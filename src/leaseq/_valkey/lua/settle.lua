@@ -1,5 +1,5 @@
--- The ends of leases, and what else is done with one. Each is safe to send twice: a token that does
--- not hold its item any more is refused, and changes nothing.
+-- Settlements: ack, release, reject and their kin, and extend. Each is safe to send twice: a token
+-- that does not hold its item any more is refused, and changes nothing.
 
 local settlements = lazily(function()
   local NO = { "no" }
@@ -19,7 +19,7 @@ local settlements = lazily(function()
     call("LTRIM", q.history, -q.history_size, -1)
   end
 
-  -- The item is done; whether an update came that its consumer never saw.
+  -- The item is done. True: an update was dropped that its consumer never saw.
   local function ack_item(q, key, item)
     end_lease(q, key, item)
     q.acked = q.acked + 1
@@ -73,7 +73,7 @@ local settlements = lazily(function()
     moves.die(q, key, item, how.reason, how.has_error and how.err or "")
   end
 
-  -- Its consumer was cancelled.
+  -- Return the item of a consumer that was cancelled.
   local function give_back_item(q, key, item)
     end_lease(q, key, item)
     q.cancelled = q.cancelled + 1
@@ -83,7 +83,7 @@ local settlements = lazily(function()
     moves.return_item(q, key, item, place, 0)
   end
 
-  -- Its consumer never saw it.
+  -- Take back a hand-out that its consumer never saw.
   local function undo_item(q, key, item)
     local expires = item.expires
     end_lease(q, key, item)
@@ -133,7 +133,7 @@ local settlements = lazily(function()
     call("ZADD", q.leased, now + span, lease_member(key, item))
   end)
 
-  -- Give leases back to their old places, uncounted, for somebody who leaves.
+  -- Give leases back to their old places, uncounted, for a handle that closes.
   local function close()
     local q = take_queue()
     local leases = {}

@@ -1,15 +1,15 @@
 -- Transactions: several steps on several queues, all or none.
 --
--- All steps are planned before the first is taken: an outlook follows each key that they touch, as
--- plan.py has it. What an outlook had no objection to cannot fail. Everything that failed is told,
--- three values each: which step, why, and what there is to say about it.
+-- All steps are checked before the first is taken: a plan follows each key that they touch, as
+-- plan.py has it. A step that a plan has accepted cannot fail. All failures are returned, three
+-- values each: the number of the step, the reason, and a detail.
 
 local transactions = lazily(function()
-  local kinds = {} -- how to take a step's arguments, plan it, and take it
+  local kinds = {} -- how to read a step's arguments, check it, and take it
 
-  -- A key as it will be after the steps that are planned so far.
-  local function look_at(outlook, q, key)
-    local known = outlook.keys[key]
+  -- A key as it will be after the steps that were checked so far.
+  local function look_at(plan, q, key)
+    local known = plan.keys[key]
     if not known then
       local item = read_item(q, key)
       known = {
@@ -17,21 +17,21 @@ local transactions = lazily(function()
         succeeded = item and item.after == BUFFERED, tenant = item and item.tenant,
         done = not item and puts.is_duplicate(q, key),
       }
-      outlook.keys[key] = known
+      plan.keys[key] = known
     end
     return known
   end
 
   function kinds.put()
     local step = { queue = take_queue(), terms = puts.take_terms(), keys = {}, bodies = {} }
-    take() -- nobody waits for room
+    take() -- a transaction does not wait for room
     for n = 1, take_number() do
       step.keys[n], step.bodies[n] = take(), take()
     end
 
-    function step.plan(outlook, q)
+    function step.check(plan, q)
       for _, key in ipairs(step.keys) do
-        local known = look_at(outlook, q, key)
+        local known = look_at(plan, q, key)
         if known.there then
           local refused = puts.refusal(known.tenant, known.leased, step.terms)
           if refused then
@@ -41,8 +41,8 @@ local transactions = lazily(function()
           known.succeeded = known.succeeded or buffers
         elseif not known.done then
           known.there, known.tenant = true, step.terms.tenant
-          outlook.waiting = outlook.waiting + 1
-          outlook.places = outlook.waiting
+          plan.waiting = plan.waiting + 1
+          plan.places = plan.waiting
         end
       end
     end
@@ -63,18 +63,18 @@ local transactions = lazily(function()
   end
 
   -- A step that ends a lease; `stays` says whether the item will still be there.
-  local function ending(take_how, stays, act)
+  local function settlement(take_how, stays, act)
     return function()
       local step = { queue = take_queue() }
       local key, token = take(), take()
       local how = take_how and take_how()
 
-      function step.plan(outlook, q)
+      function step.check(plan, q)
         local item = find_held(q, key, token)
         if not item then
           return "no"
         end
-        local known = look_at(outlook, q, key)
+        local known = look_at(plan, q, key)
         if not known.leased then
           return "twice"
         end
@@ -82,7 +82,7 @@ local transactions = lazily(function()
         known.leased = false
         known.there = known.succeeded or stays(q, item, how, buried)
         known.done = act == finish and q.dedupe_for > 0
-        outlook.waiting = outlook.waiting + (known.there and 1 or 0)
+        plan.waiting = plan.waiting + (known.there and 1 or 0)
       end
 
       function step.act(q)
@@ -93,18 +93,18 @@ local transactions = lazily(function()
     end
   end
 
-  kinds.ack = ending(nil, function()
+  kinds.ack = settlement(nil, function()
     return false
   end, finish)
 
-  kinds.release = ending(settlements.take_release, function(q, item, how, buried)
+  kinds.release = settlement(settlements.take_release, function(q, item, how, buried)
     return not (how.counted and buried and moves.is_last_delivery(q, item))
   end, function(q, key, item, how)
     settlements.release_item(q, key, item, how)
     return OK
   end)
 
-  kinds.reject = ending(settlements.take_reject, function(q, _, how, buried)
+  kinds.reject = settlement(settlements.take_reject, function(q, _, how, buried)
     return not buried or (how.reason == "undecodable" and q.letters_index == 0)
   end, function(q, key, item, how)
     settlements.reject_item(q, key, item, how)
@@ -112,7 +112,7 @@ local transactions = lazily(function()
   end)
 
   local function transact()
-    local steps, outlooks, failed = {}, {}, { "failed" }
+    local steps, plans, failed = {}, {}, { "failed" }
     local asked = {} -- the queues, in the order in which they come
     for n = 1, take_number() do
       steps[n] = kinds[take()]()
@@ -128,22 +128,22 @@ local transactions = lazily(function()
       if not q then
         fail(n, "gone")
       else
-        if not outlooks[q] then
-          outlooks[q] = { keys = {}, waiting = 0, places = 0 }
+        if not plans[q] then
+          plans[q] = { keys = {}, waiting = 0, places = 0 }
           asked[#asked + 1] = q
         end
-        outlooks[q].last = n
-        local why, what = step.plan(outlooks[q], q)
+        plans[q].last = n
+        local why, what = step.check(plans[q], q)
         if why then
           fail(n, why, what)
         end
       end
     end
     for _, q in ipairs(asked) do
-      local outlook = outlooks[q]
+      local plan = plans[q]
       local waiting = q.n_ready + q.n_delayed
-      if outlook.places > 0 and waiting + outlook.places > q.max_size then
-        fail(outlook.last, "full", digits(outlook.places))
+      if plan.places > 0 and waiting + plan.places > q.max_size then
+        fail(plan.last, "full", digits(plan.places))
       end
     end
     if failed[2] then

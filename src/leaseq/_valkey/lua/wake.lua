@@ -19,7 +19,7 @@
 
 local waiters = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
-  local OVERLOOKED = 500000 -- after so long, whoever was woken for an item does not come
+  local OVERLOOKED = 500000 -- after so long, the process that was woken for an item does not come
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait
   local CHANNEL = sub(KEYS[1], 1, -6) .. "p:"
 
@@ -33,7 +33,7 @@ local waiters = lazily(function()
     return gone == 1
   end
 
-  -- Tell a process something; false: nobody listens. The name of one that has come to a cluster
+  -- Tell a process something; false: it does not listen. The name of one that has come to a cluster
   -- begins with "!": it listens on the shard.
   local function tell(whom, message)
     if byte(whom) == 33 then
@@ -52,7 +52,7 @@ local waiters = lazily(function()
     end
   end
 
-  -- Wake one process; false: none is there that would hear it.
+  -- Wake one process; false: none listens.
   local function wake_one(q, want, also)
     while n_parked(q) > 0 do
       local member, stamp = oldest(q, want)
@@ -143,7 +143,7 @@ local waiters = lazily(function()
       wake_for(q, came[at], came[at + 1])
     end
     if freed then
-      local served = {} -- those for whose items somebody was woken above
+      local served = {} -- tenants for whose items a process was woken above
       for at = 2, #came, 2 do
         served[came[at]] = true
       end
@@ -220,8 +220,8 @@ local waiters = lazily(function()
     end
   end
 
-  -- True if what a parked process waits for has been there for long: the one that was woken for it
-  -- sleeps, or is cut off unnoticed. For room there is no record of how long it has been there.
+  -- True if what a parked process waits for has been there for long: the process that was woken
+  -- for it sleeps, or is cut off unnoticed. For room there is no record of how long it has been there.
   local function is_overlooked(q, want, places)
     if sub(want, 1, 1) == "r" then
       return q.n_ready + q.n_delayed + places <= q.max_size
