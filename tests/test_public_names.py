@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import pkgutil
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +25,7 @@ from leaseq import (
     MemoryBroker,
     Transaction,
 )
+from leaseq.tasks import TaskFailedError
 from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
 # Objects
@@ -160,3 +164,37 @@ def test_public_names_say_that_they_are_of_a_public_module(name: str) -> None:
     of_aliases = {"typing", "collections.abc"}
     strange = {each for each, home in homes.items() if home not in {*MODULES, *of_aliases}}
     assert strange == set()
+
+
+PUBLIC_TYPES = [
+    getattr(module, name)
+    for module in map(importlib.import_module, MODULES)
+    for name in module.__all__
+    if isinstance(getattr(module, name), type)
+]
+
+ERRORS = [
+    leaseq.QueueClosedError("why", drained=True),
+    leaseq.ServerError("ERR why", code="ERR"),
+    leaseq.ServerUnavailableError("why", in_doubt=True),
+    leaseq.TenantMismatchError("why", tenant="a"),
+    leaseq.TransactionError([leaseq.InvalidLeaseError("why"), ValueError("why")]),
+    TaskFailedError("task-1", "why"),
+]
+
+
+@pytest.mark.parametrize("public", PUBLIC_TYPES, ids=lambda public: public.__name__)
+def test_the_annotations_of_a_public_class_can_be_read_at_run_time(public: type) -> None:
+    typing.get_type_hints(public)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+)
+def test_an_error_can_be_copied_and_pickled(
+    error: Exception, again: Callable[[Exception], Exception]
+) -> None:
+    other = again(error)
+    assert (type(other), str(other)) == (type(error), str(error))
+    assert other.__dict__.keys() == error.__dict__.keys()

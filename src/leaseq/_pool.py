@@ -30,7 +30,15 @@ from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from ._core.lease import Lease, LeaseBatch
 from ._core.loop import is_failure
 from ._core.options import GetOptions
-from ._core.validation import check_known, lease_seconds, wait_seconds, whole_number
+from ._core.validation import (
+    check_flag,
+    check_known,
+    check_text,
+    lease_seconds,
+    shown,
+    wait_seconds,
+    whole_number,
+)
 from .abc import LeasedQueue
 
 K = TypeVar("K")
@@ -49,6 +57,7 @@ class Reject(Exception):  # noqa: N818 - the decision of a handler, not an error
     """Raised by a handler to give its item up: it becomes a dead letter with this reason."""
 
     def __init__(self, reason: str) -> None:
+        check_text("reason", reason)
         super().__init__(reason)
         self.reason = reason
 
@@ -150,7 +159,11 @@ async def serve(
     If cancelled, so are the handlers, and their items go back uncounted. With the heartbeat, each
     extension costs O(workers).
     """
-    check_known("serve", options, ServeOptions.__annotations__)
+    callbacks = {"on_start": on_start, "on_success": on_success, "on_failure": on_failure}
+    _check_call("serve", handler, options, ("concurrency", *callbacks))
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name} must be an async function or None, not {shown(callback)}")
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -235,7 +248,7 @@ async def serve_batches(
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
-    check_known("serve_batches", options, ServeOptions.__annotations__)
+    _check_call("serve_batches", handler, options, ("max_items", "max_wait", "concurrency"))
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -393,7 +406,10 @@ class Pool:
         if self._error is None:
             self._error = error
             self._everything.cancel()
-        else:
+        elif not (
+            isinstance(error, QueueClosedError) and isinstance(self._error, QueueClosedError)
+        ):
+            # Each idle worker hears that the queue was closed: once is enough.
             logger.error("queue %r: one more error ends the pool", self._name, exc_info=error)
 
     async def _end_when(self, stop: Event) -> None:
@@ -484,6 +500,21 @@ def _as_async(
 def _get_options(options: ServeOptions) -> GetOptions:
     chosen = {name: value for name, value in options.items() if name in _GET_OPTIONS}
     return cast("GetOptions", chosen)
+
+
+def _check_call(call: str, handler: object, options: ServeOptions, own: Sequence[str]) -> None:
+    """Raise `TypeError` for a handler that cannot be called, and for unknown options.
+
+    Args:
+        call: The public call.
+        handler: The handler.
+        options: The options given.
+        own: The names of the call's parameters besides the options.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler must be a function, not {shown(handler)}")
+    check_known(call, options, (*own, *ServeOptions.__annotations__))
+    check_flag("heartbeat", options.get("heartbeat", False))
 
 
 def _pool_options(options: ServeOptions) -> PoolOptions:

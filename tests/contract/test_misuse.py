@@ -11,7 +11,7 @@ import pytest
 from anyio import create_task_group
 from tests.contract.helpers import Engine, Queue
 
-from leaseq import Backoff, Retry, TimekeeperNotRunningError
+from leaseq import Backoff, Retry, Tenant, TimekeeperNotRunningError
 
 pytestmark = pytest.mark.anyio
 
@@ -234,3 +234,68 @@ async def test_a_consumer_that_is_no_name_is_refused(queue: Queue) -> None:
     with pytest.raises(TypeError, match=r"consumer must be a string, not None"):
         await queue.release_all(consumer=None)  # type: ignore[arg-type]
     assert await queue.inflight_keys() == {"a"}
+
+
+# Flags, reasons and names
+
+
+@pytest.mark.parametrize("flag", [None, "yes", 2, 0.0])
+async def test_a_flag_that_is_neither_true_nor_false_is_refused(queue: Queue, flag: object) -> None:
+    odd: Any = queue
+    await queue.put("a", 1)
+    _, _, lease = await odd.get()
+    with pytest.raises(TypeError, match="requeue_front must be True or False, not "):
+        await lease.release(requeue_front=flag)
+    with pytest.raises(TypeError, match="counted must be True or False, not "):
+        await lease.release(counted=flag)
+    with pytest.raises(TypeError, match="tenants must be True or False, not "):
+        await odd.statistics(tenants=flag)
+    assert lease.ended is None
+    await lease.ack()
+
+
+async def test_a_reason_that_is_no_text_is_refused(queue: Queue) -> None:
+    odd: Any = queue
+    await queue.put("a", 1)
+    _, _, lease = await odd.get()
+    with pytest.raises(TypeError, match="reason must be a string, not 5"):
+        await lease.reject(5)
+    await lease.ack()
+
+
+async def test_a_tenant_must_be_one(queue: Queue) -> None:
+    odd: Any = queue
+    with pytest.raises(TypeError, match=r"must be a Tenant, not 2.0"):
+        await odd.set_tenant("a", 2.0)
+    with pytest.raises(TypeError, match="a tenant's name must be a string, not None"):
+        await odd.set_tenant(None, Tenant())
+
+
+async def test_no_option_is_taken_for_an_argument_of_a_private_class(queue: Queue) -> None:
+    odd: Any = queue
+    for name in ("call", "request"):
+        with pytest.raises(TypeError, match=rf"put\(\) has no option '{name}'"):
+            await odd.put("a", 1, **{name: "x"})
+        with pytest.raises(TypeError, match=rf"get\(\) has no option '{name}'"):
+            await odd.get(**{name: "x"})
+
+
+@pytest.mark.needs("brokers")
+@pytest.mark.parametrize("name", [5, None, ["a"]])
+async def test_a_name_that_is_no_text_is_refused_by_a_broker(engine: Any, name: object) -> None:
+    broker = await engine.broker()
+    async with broker:
+        for call in (broker.queue, broker.dead_letters, broker.delete_queue, broker.purge):
+            with pytest.raises(TypeError, match="a queue's name must be a string, not "):
+                await call(name)
+
+
+@pytest.mark.needs("brokers")
+@pytest.mark.parametrize("backoff", [Backoff(1.0, 2.0, math.inf), Backoff(math.inf, 2.0, math.inf)])
+async def test_a_backoff_without_a_ceiling_is_one_on_every_engine(
+    engine: Any, backoff: Backoff
+) -> None:
+    async with await engine.broker() as broker:
+        await broker.queue("pages", retry=Retry(backoff=backoff))
+        assert await broker.queue("pages", retry=Retry(backoff=backoff))
+        await broker.delete_queue("pages")

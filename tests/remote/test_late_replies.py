@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -75,3 +76,59 @@ async def test_a_lease_that_could_not_be_shortened_keeps_its_deadline() -> None:
         await sleep(before - anyio.current_time() - 1.0)
         await lease.ack()
         tg.cancel_scope.cancel()
+
+
+@pytest.mark.only("asyncio")  # whose own cancellation knows no shield
+@pytest.mark.parametrize("delay", [0.5, 5.0, 30.0])
+async def test_a_producer_that_was_cancelled_waits_for_no_room(delay: float) -> None:
+    backend = LedgerBackend()
+    stores: list[SlowStore] = []
+
+    async def open_slow(process: str, on_event: p.OnEvent) -> SlowStore:
+        stores.append(SlowStore(backend, process, on_event))
+        return stores[0]
+
+    with fail_after(600):
+        async with RemoteBroker(open_slow, place="here") as broker, create_task_group() as tg:
+            await tg.start(broker.run)
+            queue = await broker.queue("work", max_size=1)
+            await queue.put("first", 1)
+            stores[0].delay = delay
+            producer = asyncio.create_task(queue.put("second", 2))
+            await sleep(delay / 2)  # it was sent, and the answer is on its way
+            producer.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await producer
+            await sleep(2 * delay)
+            stores[0].delay = 0.0
+            assert (await queue.statistics()).putters == 0
+            _, _, lease = await queue.get()
+            await lease.ack()
+            await sleep(60)
+            assert not await queue.contains("second")
+            tg.cancel_scope.cancel()
+
+
+@pytest.mark.only("asyncio")
+async def test_a_task_that_was_cancelled_joins_no_more() -> None:
+    backend = LedgerBackend()
+    stores: list[SlowStore] = []
+
+    async def open_slow(process: str, on_event: p.OnEvent) -> SlowStore:
+        stores.append(SlowStore(backend, process, on_event))
+        return stores[0]
+
+    with fail_after(600):
+        async with RemoteBroker(open_slow, place="here") as broker, create_task_group() as tg:
+            await tg.start(broker.run)
+            queue = await broker.queue("work")
+            await queue.put("first", 1)
+            stores[0].delay = 5.0
+            joiner = asyncio.create_task(queue.join())
+            await sleep(2.0)
+            joiner.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await joiner
+            await sleep(10)
+            assert not queue._engine._joiners
+            tg.cancel_scope.cancel()

@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def _made_again(
+    kind: type[LeaseqError], args: tuple[object, ...], fields: dict[str, object]
+) -> LeaseqError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
 class LeaseqError(Exception):
     """The base of every exception of this library."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # That of `Exception` makes a copy by the arguments of the message alone.
+        return _made_again, (type(self), self.args, self.__dict__.copy())
 
 
 class QueueClosedError(LeaseqError):
@@ -32,7 +45,7 @@ class TenantMismatchError(LeaseqError, ValueError):
         tenant: The tenant of the item; None: no particular one.
     """
 
-    def __init__(self, message: str = "", *, tenant: str | None) -> None:
+    def __init__(self, message: str = "", *, tenant: str | None = None) -> None:
         super().__init__(message)
         self.tenant = tenant
 

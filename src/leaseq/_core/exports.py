@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 
 def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
@@ -18,4 +20,8 @@ def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> N
         home = getattr(value, "__module__", None)
         # A name that several faces offer belongs to the widest, which is imported last.
         if isinstance(home, str) and home.startswith("leaseq."):
+            if isinstance(value, type) and "__annotations__" in value.__dict__:
+                # They are read at run time, by msgspec for one, with the names of the module.
+                with suppress(NameError):  # a name for type checkers alone
+                    value.__annotations__ = inspect.get_annotations(value, eval_str=True)
             value.__module__ = face

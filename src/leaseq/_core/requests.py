@@ -53,6 +53,7 @@ class ClaimRequest(Generic[K]):
         self,
         key: K | AnyKey = ANY_KEY,
         call: str = "",
+        /,
         *,
         lease_timeout: float | None = None,
         tenants: Collection[str | None] | None = None,
@@ -154,6 +155,7 @@ class PutRequest:
     def __init__(
         self,
         call: str = "put",
+        /,
         *,
         if_in_flight: InFlightPolicy = "update",
         priority: int | None = None,

@@ -27,6 +27,7 @@ from .._core.queue_options import (
     options_of_queue,
 )
 from .._core.reports import DeadLetter, QueueInfo
+from .._core.validation import check_text
 from ..abc import Broker
 from .engine import Engine
 from .queue import LeasedKeyQueue, engine_of
@@ -95,6 +96,7 @@ class MemoryBroker(Broker):
         return queue, await self.dead_letters(name)
 
     async def dead_letters(self, name: str) -> LeasedKeyQueue[str, DeadLetter[Any, Any]]:
+        check_text("a queue's name", name)
         letters = self._existing(name).dead_letters
         if letters is None:
             raise no_dead_letters(name)
@@ -105,6 +107,7 @@ class MemoryBroker(Broker):
         return [await queue.info() for queue in self._queues.values()]
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        check_text("a queue's name", name)
         queue = self._existing(name)
         users = [other.name for other in self._queues.values() if other.dead_letters is queue]
         if users:
@@ -124,6 +127,7 @@ class MemoryBroker(Broker):
         del self._options[queue.name]
 
     async def purge(self, name: str) -> int:
+        check_text("a queue's name", name)
         return len(self._existing(name).drain_nowait())
 
     async def process_expired(self) -> int:

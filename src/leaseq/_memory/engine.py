@@ -47,7 +47,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
-from .._core.validation import lease_seconds
+from .._core.validation import check_flag, check_text, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -474,8 +474,12 @@ class Engine(Generic[K, V]):
             )
         return updated
 
-    def check_release(self, requeue_front: bool, delay: float | None) -> float | None:
+    def check_release(
+        self, requeue_front: bool, delay: float | None, counted: bool
+    ) -> float | None:
         """Return the delay of a release as a float; raise if the options are invalid."""
+        check_flag("requeue_front", requeue_front)
+        check_flag("counted", counted)
         if delay is None:
             return None
         timed = self.timekeeper is not None
@@ -486,7 +490,7 @@ class Engine(Generic[K, V]):
     ) -> None:
         """Release an item to be tried again."""
         item = self.mine(lease)
-        delay = self.check_release(requeue_front, delay)
+        delay = self.check_release(requeue_front, delay, counted)
         now = self.home.time()
         self.ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
         self.after_return(item)
@@ -507,6 +511,7 @@ class Engine(Generic[K, V]):
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         """Give an item up."""
         item = self.mine(lease)
+        check_text("reason", reason)
         self.ledger.reject(item, self.home.time(), reason)
         self.after_return(item)
 

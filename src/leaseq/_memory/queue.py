@@ -368,6 +368,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return len(self._engine.ledger.leased)
 
     async def statistics(self, *, tenants: bool = False) -> Statistics:
+        check_flag("tenants", tenants)
         return self._engine.statistics(tenants=tenants)
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:

@@ -11,7 +11,7 @@ from .._core.loop import Home
 from .._core.messages import no_room
 from .._core.options import PutOptions
 from .._core.requests import PutRequest
-from .._core.validation import check_hashable
+from .._core.validation import check_hashable, check_text
 from .._rules.item import Item
 from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
@@ -87,7 +87,7 @@ class _Release(_Settle):
 
     def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
-        self.engine.check_release(self._front, self._delay)
+        self.engine.check_release(self._front, self._delay, self._counted)
         outlook.release(self.item, counted=self._counted, buried=self.engine.buries)
         if self._delay is None:  # may raise, and so runs before anything is done
             ledger = self.engine.ledger
@@ -143,11 +143,12 @@ class MemoryTransaction(Transaction):
         counted: bool = True,
     ) -> None:
         engine = self._engine_of(lease.queue)
-        delay = engine.check_release(requeue_front, delay)
+        delay = engine.check_release(requeue_front, delay, counted)
         step = _Release(engine, lease, front=requeue_front, delay=delay, counted=counted)
         self._settle(step, lease)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
+        check_text("reason", reason)
         self._settle(_Reject(self._engine_of(lease.queue), lease, reason), lease)
 
     def _ask(self, step: _Step) -> None:

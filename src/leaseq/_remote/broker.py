@@ -32,6 +32,7 @@ from .._core.queue_options import (
     options_of_queue,
 )
 from .._core.reports import DeadLetter, QueueInfo
+from .._core.validation import check_text
 from ..abc import Broker
 from . import protocol
 from .dispatcher import Call, Dispatcher
@@ -318,6 +319,7 @@ class RemoteBroker(Broker):
         return stored
 
     async def dead_letters(self, name: str) -> RemoteQueue[str, DeadLetter[Any, Any]]:
+        check_text("a queue's name", name)
         letters = (await self._existing(name)).letters
         if not letters:
             raise no_dead_letters(name)
@@ -348,6 +350,7 @@ class RemoteBroker(Broker):
         ]
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        check_text("a queue's name", name)
         letters = (await self._existing(name)).letters
         stored = await self._stored()
         users = [other for other, letters in stored.items() if letters == name]
@@ -368,6 +371,7 @@ class RemoteBroker(Broker):
             engine.note_deleted()
 
     async def purge(self, name: str) -> int:
+        check_text("a queue's name", name)
         letters = (await self._existing(name)).letters
         answer = await self._perform(protocol.Purge(self._handles.ref(name, letters)))
         if isinstance(answer, Gone):

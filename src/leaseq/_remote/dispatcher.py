@@ -582,6 +582,6 @@ class Dispatcher:
     def _reached(self, now: float) -> None:
         """Say once that it does again."""
         if self._complained and self._lost_at is not None:
-            logger.warning("the server answers again, after %.1f s", now - self._lost_at)
+            logger.warning("the store answers again, after %.1f s", now - self._lost_at)
         self._lost_at = None
         self._complained = False

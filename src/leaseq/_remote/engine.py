@@ -58,7 +58,7 @@ from .._core.reports import (
     PutOutcome,
 )
 from .._core.requests import ClaimRequest, PutRequest
-from .._core.validation import lease_seconds
+from .._core.validation import check_flag, lease_seconds
 from ..abc import LeasedQueue
 from .dispatcher import Call, Dispatcher
 from .protocol import (
@@ -257,8 +257,14 @@ class Engine(Generic[K, V]):
         self, items: tuple[tuple[Key, bytes], ...], request: PutRequest
     ) -> tuple[PutOutcome, ...]:
         """Put items, and wait for room if need be: those that come later wait behind."""
+        given_up = False
 
         def receive(answer: Answer) -> bool | None:
+            if type(answer) is Full and given_up:
+                if answer.stamp is not None:  # the task is gone, and its park with it
+                    self._waiters.parked[ROOM] = answer.stamp
+                    self._unpark(ROOM)
+                return None
             if type(answer) is Full and call.error is None:
                 if self._shut_down:
                     call.fail(self._refused_put())
@@ -279,6 +285,9 @@ class Engine(Generic[K, V]):
         try:
             answer = self._present(await self.dispatcher.perform(call, withdraw=True))
             call.receive = None  # it refers to the call: without it there is no circle to collect
+        except BaseException:
+            given_up = True
+            raise
         finally:
             if call in self._putters:
                 del self._putters[call]
@@ -572,12 +581,11 @@ class Engine(Generic[K, V]):
 
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""
-        logger.warning(
-            "queue %r: the lease on %r, token %d, expired", self.name, lease.key, lease.token
-        )
         del self._held[lease.token]
         lease.ended = "lost"
         lease._cancel_body()
+        what = (self.name, lease.key, lease.token)
+        logger.warning("queue %r: the lease on %r, token %d, expired", *what)
 
     def lose_token(self, token: int) -> None:
         """Lose the lease of a token, which the store has ended."""
@@ -620,8 +628,12 @@ class Engine(Generic[K, V]):
             check_held(lease, self.home.time())
         return answer
 
-    def check_release(self, requeue_front: bool, delay: float | None) -> float | None:
+    def check_release(
+        self, requeue_front: bool, delay: float | None, counted: bool
+    ) -> float | None:
         """Return the delay of a release as a float; raise if it cannot be done like that."""
+        check_flag("requeue_front", requeue_front)
+        check_flag("counted", counted)
         if delay is None:
             return None
         return check_release(self.queue, delay, requeue_front=requeue_front, timed=self.kept)
@@ -796,8 +808,11 @@ class Engine(Generic[K, V]):
                 return
             raise self.closed_error()
 
+        given_up = False
+
         def receive(answer: Answer) -> bool | None:
-            if type(answer) is Remaining and self._is_left(answer) and call.error is None:
+            is_left = type(answer) is Remaining and self._is_left(answer)
+            if is_left and call.error is None and not given_up:
                 self._joiners[call] = None
                 self._timers.waits(self)
                 return False
@@ -807,6 +822,9 @@ class Engine(Generic[K, V]):
         call = self._join_call(receive)
         try:
             self._present(await self.dispatcher.perform(call, withdraw=True))
+        except BaseException:
+            given_up = True
+            raise
         finally:
             self._joiners.pop(call, None)
             if not self._joiners and not self._shut_down:
@@ -913,7 +931,7 @@ class Engine(Generic[K, V]):
     def closed_error(self) -> QueueClosedError:
         """Make the error for using the handle after its end."""
         if self._deleted:
-            why = f"{self.queue!r}: it was deleted, or the server has lost it"
+            why = f"{self.queue!r}: it was deleted, or the store has lost it"
             return QueueClosedError(why, drained=self._drained)
         return drained(self.queue) if self._drained else closed_with_work_left(self.queue)
 

@@ -14,6 +14,7 @@ from .._core.lease import Lease
 from .._core.messages import no_dead_letters_of
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
+from .._core.queue_options import check_tenants
 from .._core.reports import (
     HistoryEntry,
     LeaseInfo,
@@ -24,7 +25,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import PutRequest, check_batch, check_limit
-from .._core.validation import check_text, wait_seconds
+from .._core.validation import check_flag, check_text, wait_seconds
 from ..abc import LeasedQueue
 from . import protocol
 from .engine import Engine, failure_text
@@ -64,15 +65,20 @@ class RemoteQueue(LeasedQueue[K, V]):
     # Producers
 
     async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
-        [outcome] = await self.put_many([(key, value)], **options)
+        [outcome] = await self._put("put", [(key, value)], options)
         return outcome
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
+        return await self._put("put_many", items, options)
+
+    async def _put(
+        self, call: str, items: Mapping[K, V] | Iterable[tuple[K, V]], options: PutOptions
+    ) -> list[PutOutcome]:
         engine = self._engine
         pairs = items.items() if isinstance(items, Mapping) else items
-        request = PutRequest("put", **options)
+        request = PutRequest(call, **options)
         encode = engine.codec.encode
         encoded = tuple([(cast("Key", key), encode(value)) for key, value in pairs])
         await engine.home.checkpoint()
@@ -136,7 +142,7 @@ class RemoteQueue(LeasedQueue[K, V]):
     ) -> None:
         engine = self._engine
         held = engine.mine(lease)
-        delay = engine.check_release(requeue_front, delay)
+        delay = engine.check_release(requeue_front, delay, counted)
         key = cast("Key", lease.key)
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
         await engine.settle(held, "released", operation)
@@ -157,6 +163,7 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
         engine = self._engine
         held = engine.mine(lease)
+        check_text("reason", reason)
         operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
         await engine.settle(held, "rejected", operation)
 
@@ -209,6 +216,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         return (await self._counts()).leased
 
     async def statistics(self, *, tenants: bool = False) -> Statistics:
+        check_flag("tenants", tenants)
         counts = await self._counts(tenants=tenants)
         shares = {
             share.tenant: TenantStatistics(share.ready, share.leased)
@@ -306,6 +314,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         return RedriveResult(tuple(back), tuple(conflicts))
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
+        check_tenants({name: tenant})
         engine = self._engine
         engine.check_not_closed()
         await engine.perform(protocol.SetTenant(engine.ref, name, tenant), protocol.Done)

@@ -11,6 +11,7 @@ from .._core.messages import check_held, no_room, not_of_broker, settled_twice
 from .._core.options import PutOptions
 from .._core.reports import Ended
 from .._core.requests import PutRequest
+from .._core.validation import check_text
 from ..abc import LeasedQueue, Transaction
 from .dispatcher import Call
 from .engine import Engine, RemoteLease, put_refused
@@ -131,13 +132,14 @@ class RemoteTransaction(Transaction):
         counted: bool = True,
     ) -> None:
         engine = self._engine(lease.queue)
-        delay = engine.check_release(requeue_front, delay)
+        delay = engine.check_release(requeue_front, delay, counted)
         key = cast("Key", lease.key)
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
         self._settle(lease, "released", operation)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         engine = self._engine(lease.queue)
+        check_text("reason", reason)
         operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
         engine.dispatcher.check(operation)
         self._settle(lease, "rejected", operation)

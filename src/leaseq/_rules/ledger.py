@@ -294,7 +294,7 @@ class Ledger(Generic[K, V]):
             return
         self._done[key] = now + self._dedupe_for
         self._done.move_to_end(key)
-        while next(iter(self._done.values())) <= now:
+        while self._done and next(iter(self._done.values())) <= now:
             self._done.popitem(last=False)
 
     def add(

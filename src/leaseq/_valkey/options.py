@@ -19,7 +19,7 @@ class _Stored:
     default_lease_timeout: float | msgspec.UnsetType | None = msgspec.UNSET
     max_size: int | float | msgspec.UnsetType | None = msgspec.UNSET
     max_deliveries: int | msgspec.UnsetType | None = msgspec.UNSET
-    backoff: tuple[float, float, float, int | None] | None = None
+    backoff: tuple[float | None, float, float | None, int | None] | None = None  # None: infinite
     dead_letters: str | msgspec.UnsetType | None = msgspec.UNSET
     tenants: dict[str, tuple[float, int | None]] | msgspec.UnsetType | None = msgspec.UNSET
     history: int | msgspec.UnsetType = msgspec.UNSET
@@ -56,7 +56,12 @@ def read_options(stored: bytes) -> BrokerQueueOptions:
     if "max_size" in options and options["max_size"] is None:
         options["max_size"] = inf
     if read.max_deliveries is not msgspec.UNSET:
-        backoff = None if read.backoff is None else Backoff(*read.backoff)
+        backoff = None
+        if read.backoff is not None:
+            base, factor, ceiling, seed = read.backoff
+            backoff = Backoff(
+                inf if base is None else base, factor, inf if ceiling is None else ceiling, seed
+            )
         options["retry"] = Retry(read.max_deliveries, backoff)
     if read.tenants is not msgspec.UNSET:
         options["tenants"] = read.tenants and {
