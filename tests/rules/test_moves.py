@@ -49,7 +49,6 @@ def ends(item: ItemRecord[int], rest: float) -> list[Moved[int]]:
         moves.after_release(item, NOW, delay=rest),
         moves.after_release(item, NOW, front=True),
         moves.after_release(item, NOW, counted=False),
-        moves.after_failure(item, NOW, rest),
         moves.after_expiry(item, NOW, rest),
         moves.after_revocation(item, NOW, rest),
         moves.after_give_back(item, NOW),

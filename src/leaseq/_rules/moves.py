@@ -388,11 +388,6 @@ def after_release(
     return _back(move, again, now, "front" if front else "back", delay)
 
 
-def after_failure(item: ItemRecord[V], now: float, rest: float = 0.0) -> Moved[V]:
-    """Return an item to the line, after a rest, whose delivery failed."""
-    return after_release(item, now, rest=rest)
-
-
 def after_expiry(item: ItemRecord[V], now: float, rest: float = 0.0) -> Moved[V]:
     """Return an item to the line whose lease expired: the first time to its old place.
 
