@@ -19,7 +19,7 @@ import trio
 from anyio.lowlevel import current_token
 from trio.testing import MockClock
 
-import leaseq._valkey.store
+from leaseq._valkey import store as valkey_store
 from leaseq._valkey.store import ValkeyStore
 
 QUIET = 0.01
@@ -98,7 +98,7 @@ async def asking() -> AsyncIterator[None]:
 
 def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all clients here say when they ask, and the server's clock skip what is skipped here."""
-    open_client = leaseq._valkey.store.open_client
+    open_client = valkey_store.open_client
 
     async def open_watched(*args: Any, **options: Any) -> Any:
         async with asking():
@@ -113,5 +113,5 @@ def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:
         return client
 
     ahead = property(lambda store: round(skipped() * 1e6), lambda store, value: None)
-    monkeypatch.setattr(leaseq._valkey.store, "open_client", open_watched)
+    monkeypatch.setattr(valkey_store, "open_client", open_watched)
     monkeypatch.setattr(ValkeyStore, "offset", ahead, raising=False)
