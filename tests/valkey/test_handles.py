@@ -399,7 +399,7 @@ async def test_a_server_that_does_not_answer_is_complained_of_once(
         await eventually(lambda: "tried again and again" in caplog.text)
         await anyio.sleep(1)
         own_server.start()
-        await eventually(lambda: "the server answers again, after " in caplog.text)
+        await eventually(lambda: "the store answers again, after " in caplog.text)
         tg.cancel_scope.cancel()
     said = [record.getMessage() for record in caplog.records]
     assert sum("tried again and again" in each for each in said) == 1
