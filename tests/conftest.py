@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a backend on each.
+    """Run what uses a backend on each; with uvloop, which has asyncio's tasks, if asked for `slow`.
 
     What also takes ``native`` runs once for each way to cancel; what takes ``engine_name``, on each
     engine, with a server in real time or without its idle parts; what takes ``skipping``, without
@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                         pytest.param(
                             *(values[each] for each in arguments),
                             id="-".join(shown),
-                            marks=[pytest.mark.slow] if is_slow else [],
+                            marks=[pytest.mark.slow] if is_slow or name.endswith("+uvloop") else [],
                         )
                     )
     metafunc.parametrize(arguments, ways, indirect=[each for each in arguments if each != "native"])

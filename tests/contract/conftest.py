@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             entry,
             backend,
             id=f"{entry.name}-{backend}",
-            marks=[pytest.mark.slow] if entry.slow else [],
+            marks=[pytest.mark.slow] if backend in entry.slow or "uvloop" in backend else [],
         )
         for entry in engines.ENGINES
         for backend in entry.backends

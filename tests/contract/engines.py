@@ -54,8 +54,9 @@ class Entry:
     features: frozenset[str]
     backends: Iterable[str]
     """Names of `tests.backends`."""
-    slow: bool = False
-    """Left out of the default run: the same contract runs on an engine that is less to start."""
+    slow: frozenset[str] = frozenset()
+    """The backends that are left out of the default run: what they add to the others is little, or
+    the same contract runs on an engine that is less to start."""
 
 
 class Memory:
@@ -125,10 +126,10 @@ ENGINES: tuple[Entry, ...] = (
     Entry("memory", here(Memory), IN_PROCESS | {"advance"}, VIRTUAL_TIME),
     Entry("handles", here(HandlesHere), frozenset({"handles"}), REAL_TIME),
     Entry("handles", here(HandlesHere), frozenset({"handles", "advance"}), VIRTUAL_TIME),
-    Entry("remote", lambda _: ledgers(), SHARED, VIRTUAL_TIME),
+    Entry("remote", lambda _: ledgers(), SHARED, VIRTUAL_TIME, frozenset({"trio+virtual"})),
     Entry("valkey", on_server("valkey"), SHARED, REAL_TIME),
     Entry("redis", on_server("redis"), SHARED, ["trio"]),
-    Entry("cluster", on_cluster, SHARED, ["asyncio"], slow=True),
+    Entry("cluster", on_cluster, SHARED, ["asyncio"], frozenset({"asyncio"})),
 )
 """All that are held to the contract. Whose server it is makes no difference to the backends: Redis
 and the cluster are each run on one of them alone."""

@@ -8,7 +8,7 @@ import pytest
 from tests.remote.ledger_store import LedgerBackend
 
 from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry, ServerError, Tenant
-from leaseq._core.options import BrokerQueueOptions
+from leaseq._core.options import ANY_KEY, BrokerQueueOptions
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._remote import protocol as p
 from leaseq._remote.protocol import Park, QueueRef, Want
@@ -57,7 +57,11 @@ def put(*keys: str, behind: bool = False, **options: Any) -> p.Put:
 
 
 def claim(count: int = 1, *, parks: bool = False, patient: bool = False, **options: Any) -> p.Claim:
-    return p.Claim(QUEUE, (p.ClaimFor(ClaimRequest(**options), count, patient),), parks)
+    return p.Claim(
+        QUEUE,
+        (p.ClaimFor(ClaimRequest(options.pop("key", ANY_KEY), **options), count, patient),),
+        parks,
+    )
 
 
 def claimed(answer: Any) -> list[tuple[Any, int]]:

@@ -11,8 +11,8 @@ from tests.remote.simulation import ViolationError, simulate
 from leaseq._remote.dispatcher import Exchange
 from leaseq._remote.engine import Engine
 
-FEW = range(150)
-MANY = range(150, 3150)
+FEW = range(80)
+MANY = range(80, 3080)
 LOT = 25  # seeds in one test
 
 

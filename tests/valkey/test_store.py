@@ -18,6 +18,7 @@ from tests.valkey.calls import CALLS, Scene, outcome
 
 from leaseq import PutOutcome, Retry, Tenant
 from leaseq._core.errors import ServerError, ServerUnavailableError
+from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._remote import protocol
 from leaseq._remote.protocol import Batch, Event, Operation, QueueRef, RawKey, Want
@@ -59,7 +60,7 @@ class Process:
         return (await self.exchange(operation)).answers[0]
 
     async def claim(self, count: int = 1, **options: Any) -> list[protocol.Delivery]:
-        request: ClaimRequest[protocol.Key] = ClaimRequest(**options)
+        request: ClaimRequest[protocol.Key] = ClaimRequest(options.pop("key", ANY_KEY), **options)
         claimed = await self.do(protocol.Claim(QUEUE, (protocol.ClaimFor(request, count),)))
         return [*claimed.batches[0]]
 
@@ -350,7 +351,9 @@ def put_of(key: object = "a", **options: Any) -> protocol.Put:
 
 
 def claim_of(**options: Any) -> protocol.Claim:
-    return protocol.Claim(QUEUE, (protocol.ClaimFor(ClaimRequest(**options), 1),))
+    return protocol.Claim(
+        QUEUE, (protocol.ClaimFor(ClaimRequest(options.pop("key", ANY_KEY), **options), 1),)
+    )
 
 
 @pytest.mark.parametrize("wrap", [lambda put: put, lambda put: protocol.Transact(QUEUE, (put,))])
