@@ -5,11 +5,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from anyio import CancelScope, create_task_group, sleep
+from anyio import CancelScope, create_task_group, sleep, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import in_line
 
-from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, TimekeeperNotRunningError
+from leaseq import (
+    Backoff,
+    DeadLetter,
+    LeasedKeyQueue,
+    PutOutcome,
+    Retry,
+    TimekeeperNotRunningError,
+)
 from leaseq.testing import advance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -340,3 +347,48 @@ async def test_what_is_tried_again_is_not_logged(caplog: pytest.LogCaptureFixtur
                     await checkpoint()
                     raise KeyError
     assert caplog.records == []
+
+
+class Unwilling(logging.Filter):
+    """A filter that counts on what is not there, as one for the ids of requests may."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise LookupError(record.msg)
+
+
+async def test_a_log_that_raises_keeps_no_task_waiting_for_the_end() -> None:
+    logger = logging.getLogger("leaseq")
+    queue = LeasedKeyQueue[str, int]()
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    unwilling = Unwilling()
+    async with create_task_group() as tg:
+
+        async def join() -> None:
+            await queue.join()
+            tg.cancel_scope.cancel()
+
+        tg.start_soon(join)
+        tg.start_soon(queue.get)  # who is looked at before those who join
+        await wait_all_tasks_blocked()
+        logger.addFilter(unwilling)
+        try:
+            with pytest.raises(LookupError):
+                await lease.reject("no good")
+        finally:
+            logger.removeFilter(unwilling)
+        await sleep(60)
+        raise AssertionError("the task that joins still waits")
+    assert (await queue.statistics()).dropped == 1
+
+
+async def test_the_key_of_an_item_may_be_taken_again_after_no_time_at_all() -> None:
+    queue = LeasedKeyQueue[str, int](dedupe_for=1e-20)
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        await advance(1.0)  # a clock past 0 has no such small differences
+        await queue.put("a", 1)
+        _, _, lease = await queue.get()
+        await lease.ack()
+        assert await queue.put("a", 2) is PutOutcome.ADDED
+        tg.cancel_scope.cancel()

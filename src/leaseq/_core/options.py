@@ -35,8 +35,8 @@ class PutOptions(TypedDict, total=False):
     `KeyAlreadyInFlightError`; ``"buffer"`` keeps one successor, the latest, which becomes ready
     when the lease ends."""
     priority: int | None
-    """One of `Priority`, or any int; higher comes first. None (the default): `Priority.NORMAL`, or
-    that of the item that is there. A higher one moves a waiting item to the back of that
+    """A `Priority`, or any int; higher comes first. None (the default): `Priority.NORMAL`, or that
+    of the item that is there. A higher one moves a waiting item to the back of that
     priority's line; a lower one changes nothing."""
     tenant: str | None
     """The tenant whose work it is; tenants get their turns by weight. None (the default): none, or

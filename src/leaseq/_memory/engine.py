@@ -248,6 +248,8 @@ class Engine(Generic[K, V]):
         if self.waiters.total:  # only now: a key that comes twice must not be leased in between
             self._wake(self.waiters.serve([key for key, _ in pairs], now))
         self._admit()
+        if self.deaths:
+            self._report_deaths()
         return outcomes
 
     # Consumers
@@ -302,15 +304,15 @@ class Engine(Generic[K, V]):
             self.home.check()
         item = self.ledger.claim(request, self.home.time())
         self._admit()
-        if self.deaths:
-            self._report_deaths()
         if item is not None:
             if keeper is not None:
                 keeper.plan(item.deadline)
         else:  # the rest may have outlived its time just now
             self._check_drained()
-            if self.shut_down:
-                self._check_can_come(request.key)
+        if self.deaths:
+            self._report_deaths()
+        if item is None and self.shut_down:
+            self._check_can_come(request.key)
         return item
 
     async def wait(self, request: ClaimRequest[K], timeout: float | None) -> Item[K, V]:
@@ -394,8 +396,6 @@ class Engine(Generic[K, V]):
                 self.timekeeper.plan(item.deadline)
             waiter.event.set()
         self._admit()
-        if self.deaths:
-            self._report_deaths()
 
     def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that will not be given an item."""
@@ -606,6 +606,8 @@ class Engine(Generic[K, V]):
         """Serve waiters once keys have become ready."""
         if self.waiters.total:
             self._wake(self.waiters.serve(keys, self.home.time()))
+        if self.deaths:
+            self._report_deaths()
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""
@@ -715,6 +717,8 @@ class Engine(Generic[K, V]):
             raise self.closed_error()
         self.ledger.set_tenant(name, tenant)
         self._wake(self.waiters.serve_tenant(name, self.home.time()))
+        if self.deaths:
+            self._report_deaths()
 
     # The end
 
