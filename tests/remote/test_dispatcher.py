@@ -68,6 +68,16 @@ async def test_who_waits_is_not_starved_by_those_who_ask(
     queue = await broker.queue("work")
     value = "x" * size
     got = 0
+    crowded = False
+
+    def see(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def exchange(batch: Batch) -> Any:
+            nonlocal crowded
+            reply = await call(batch)
+            crowded = crowded or len(dispatcher_of(broker)._line) >= min(producers - 1, 3)
+            return reply
+
+        return exchange
 
     async def put(number: int) -> None:
         while True:
@@ -98,7 +108,8 @@ async def test_who_waits_is_not_starved_by_those_who_ask(
             if asks_more:
                 for each in (look, look, manage):
                     tg.start_soon(each)
-            await eventually(lambda: len(dispatcher_of(broker)._line) >= min(producers - 1, 3))
+            with exchanges_go_through(broker, see):
+                await eventually(lambda: crowded)
             for _ in range(4):
                 tg.start_soon(consume)
             await eventually(lambda: got >= 8)
