@@ -57,7 +57,7 @@ SANS_IO = {
 """The rules, and what they are made of: nothing in them waits or tells the time."""
 PLAIN = {
     f"leaseq._core.{name}"
-    for name in ("codec", "errors", "options", "policies", "reports", "validation")
+    for name in ("codec", "errors", "options", "policies", "reports", "texts", "validation")
 } | {"leaseq._remote.protocol"}
 """What the rules may use of all that is there."""
 IO = {

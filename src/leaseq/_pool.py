@@ -30,12 +30,12 @@ from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
 from ._core.lease import Lease, LeaseBatch
 from ._core.loop import is_failure
 from ._core.options import GetOptions
+from ._core.texts import shown
 from ._core.validation import (
     check_flag,
     check_known,
     check_text,
     lease_seconds,
-    shown,
     wait_seconds,
     whole_number,
 )

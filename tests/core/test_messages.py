@@ -19,7 +19,7 @@ def test_a_release_without_a_delay_needs_no_timekeeper() -> None:
 
 def test_a_release_with_a_delay_needs_one() -> None:
     check_release("queue", 1.0, requeue_front=False, timed=True)
-    with pytest.raises(TimekeeperNotRunningError, match=r"a delay of 1.0 s needs a timekeeper"):
+    with pytest.raises(TimekeeperNotRunningError, match=r"a delay of 1 s needs a timekeeper"):
         check_release("queue", 1.0, requeue_front=False, timed=False)
 
 

@@ -16,7 +16,6 @@ from leaseq._core.validation import (
     delay_seconds,
     lease_seconds,
     number,
-    shown,
     wait_seconds,
     whole_number,
 )
@@ -56,11 +55,6 @@ def test_what_is_no_number_is_a_type_error(value: Any) -> None:
 def test_a_number_beyond_floats_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="is too large"):
         wait_seconds("timeout", 10**400)
-
-
-def test_a_value_that_is_shown_is_cut() -> None:
-    assert shown("a") == "'a'"
-    assert len(shown("a" * 10_000)) < 200
 
 
 def test_an_unknown_option_is_told_with_those_that_there_are() -> None:

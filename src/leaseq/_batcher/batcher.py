@@ -24,7 +24,8 @@ from .._core.errors import TimekeeperNotRunningError
 from .._core.loop import Home
 from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
-from .._core.validation import check_text, number, shown, wait_seconds
+from .._core.texts import shown
+from .._core.validation import check_text, number, wait_seconds
 from .buffer import Buffer
 from .flusher import Call, Flusher
 

@@ -15,6 +15,7 @@ from anyio import CancelScope
 from .errors import InvalidLeaseError, LeaseLostError
 from .loop import is_failure
 from .policies import Priority
+from .texts import shown
 
 if TYPE_CHECKING:
     from .reports import Ended
@@ -168,7 +169,7 @@ class Lease(Body, Generic[K, V]):
         self._pledge: Callable[[Lease[K, V]], object] | None = None
 
     def __repr__(self) -> str:
-        return f"<Lease {self.key!r} token={self.token} {self.ended or 'held'}>"
+        return f"<Lease {shown(self.key)} token={self.token} {self.ended or 'held'}>"
 
     @property
     def receipt(self) -> str:
@@ -246,7 +247,9 @@ def write_receipt(queue: str, key: object, token: int) -> str:
         return json.dumps([queue, {"bytes": base64.b64encode(key).decode()}, token])
     if isinstance(key, str) or type(key) is int:
         return json.dumps([queue, key, token])
-    raise TypeError(f"a receipt can be written for a key that is str, int or bytes, not {key!r}")
+    raise TypeError(
+        f"a receipt can be written for a key that is str, int or bytes, not {shown(key)}"
+    )
 
 
 def read_receipt(receipt: str) -> tuple[str, object, int]:
@@ -260,13 +263,13 @@ def read_receipt(receipt: str) -> tuple[str, object, int]:
         if isinstance(key, dict):
             key = base64.b64decode(key["bytes"], validate=True)
     except (ValueError, TypeError, KeyError):
-        raise InvalidLeaseError(f"not a receipt: {receipt!r}") from None
+        raise InvalidLeaseError(f"not a receipt: {shown(receipt)}") from None
     if (
         not isinstance(queue, str)
         or not (isinstance(key, str | bytes) or type(key) is int)
         or type(token) is not int
     ):
-        raise InvalidLeaseError(f"not a receipt: {receipt!r}")
+        raise InvalidLeaseError(f"not a receipt: {shown(receipt)}")
     return queue, key, token
 
 

@@ -15,6 +15,7 @@ from .errors import (
     TenantMismatchError,
     TimekeeperNotRunningError,
 )
+from .texts import shown
 from .validation import delay_seconds
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> Tena
         wanted: The tenant of the put.
     """
     return TenantMismatchError(
-        f"key {key!r} belongs to the tenant {tenant!r}: leave tenant= out, "
-        f"or put the item for {wanted!r} under another key",
+        f"key {shown(key)} belongs to the tenant {shown(tenant)}: leave tenant= out, "
+        f"or put the item for {shown(wanted)} under another key",
         tenant=tenant,
     )
 
@@ -83,10 +84,10 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
     """
     seconds = delay_seconds(delay)
     if seconds > 0 and not timed:
-        raise no_timekeeper(queue, f"a delay of {delay} s", "end")
+        raise no_timekeeper(queue, f"a delay of {seconds:g} s", "end")
     if seconds > 0 and requeue_front:
         raise ValueError(
-            f"requeue_front=True excludes a delay, and delay={delay!r}: leave one of them out"
+            f"requeue_front=True excludes a delay, and delay={shown(delay)}: leave one of them out"
         )
     return seconds
 
@@ -112,7 +113,8 @@ def check_held(lease: Lease[K, V], now: float) -> None:
 def key_in_flight(key: object) -> KeyAlreadyInFlightError:
     """Return the error for a put with ``if_in_flight="reject"`` on a leased key."""
     return KeyAlreadyInFlightError(
-        f'key {key!r} is leased: wait until it is settled, or put it with if_in_flight="buffer"'
+        f"key {shown(key)} is leased: wait until it is settled, or put it with "
+        'if_in_flight="buffer"'
     )
 
 
@@ -137,7 +139,7 @@ def takes_nothing_more(queue: object, how: str = "") -> QueueClosedError:
 
 def not_of_queue(lease: object) -> InvalidLeaseError:
     """Return the error for settling a lease through a queue that did not hand it out."""
-    return InvalidLeaseError(f"{lease!r} belongs to another queue: settle it there")
+    return InvalidLeaseError(f"{shown(lease)} belongs to another queue: settle it there")
 
 
 def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
@@ -152,12 +154,14 @@ def settled_twice(lease: object) -> InvalidLeaseError:
 
 def lease_ended(key: object, token: int) -> LeaseLostError:
     """Return the error for a receipt whose lease has ended."""
-    return LeaseLostError(f"the lease on {key!r} with the token {token} has ended")
+    return LeaseLostError(f"the lease on {shown(key)} with the token {token} has ended")
 
 
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
     """Return the error for a receipt that is for another queue."""
-    return InvalidLeaseError(f"a receipt for the queue {receipt_of!r} is not valid for {queue!r}")
+    return InvalidLeaseError(
+        f"a receipt for the queue {shown(receipt_of)} is not valid for {queue!r}"
+    )
 
 
 # The end
@@ -176,7 +180,7 @@ def closed_with_work_left(queue: object) -> QueueClosedError:
 def key_cannot_come(queue: object, key: object) -> QueueClosedError:
     """Return the error for waiting for a key that is absent from a queue that was shut down."""
     return QueueClosedError(
-        f"{queue!r} accepts no more items, so key {key!r} can no longer come in"
+        f"{queue!r} accepts no more items, so key {shown(key)} can no longer come in"
     )
 
 
@@ -190,7 +194,7 @@ def broker_closed(broker: object) -> QueueClosedError:
 
 def not_of_broker(queue: object) -> ValueError:
     """Return the error for a queue of another broker in a transaction."""
-    return ValueError(f"{queue!r} is not a queue of this broker")
+    return ValueError(f"{shown(queue)} is not a queue of this broker")
 
 
 def no_queue(name: str) -> LookupError:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
 
-from .validation import number, shown, wait_seconds, whole_number
+from .texts import shown
+from .validation import number, wait_seconds, whole_number
 
 
 class Priority(IntEnum):
@@ -39,7 +40,7 @@ class Tenant:
 
     def __post_init__(self) -> None:
         if not 0 < number("weight", self.weight, "a number above 0") < inf:
-            raise ValueError(f"weight must be a number above 0, not {self.weight!r}")
+            raise ValueError(f"weight must be a number above 0, not {shown(self.weight)}")
         object.__setattr__(self, "weight", float(self.weight))
         if self.max_in_flight is not None:
             most = whole_number(
@@ -77,7 +78,7 @@ class Backoff:
         object.__setattr__(self, "base", wait_seconds("base", self.base))
         object.__setattr__(self, "ceiling", wait_seconds("ceiling", self.ceiling))
         if not 1 <= number("factor", self.factor, "a number of 1 or more") < inf:
-            raise ValueError(f"factor must be a number of 1 or more, not {self.factor!r}")
+            raise ValueError(f"factor must be a number of 1 or more, not {shown(self.factor)}")
         object.__setattr__(self, "factor", float(self.factor))
         if self.seed is not None and type(self.seed) is not int:
             raise TypeError(f"seed must be a whole number or None, not {shown(self.seed)}")

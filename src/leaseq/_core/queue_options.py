@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 from .codec import Codec, JsonCodec
 from .options import BrokerQueueOptions
 from .policies import Retry, Tenant
+from .texts import shown
 from .validation import (
     check_known,
     check_text,
     lease_seconds,
-    shown,
     wait_seconds,
     whole_number,
 )
@@ -37,7 +37,7 @@ def check_name(name: str) -> None:
     check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"invalid queue name {name!r}: use 1 to 128 letters, digits or . _ - :, "
+            f"invalid queue name {shown(name)}: use 1 to 128 letters, digits or . _ - :, "
             "starting with a letter or digit"
         )
 
@@ -88,7 +88,7 @@ def check_tenants(tenants: object) -> None:
         check_text("a tenant's name", name)
         if not isinstance(tenant, Tenant):
             raise TypeError(
-                f"tenant {name!r} must be a Tenant, not {shown(tenant)}: Tenant(weight=2.0)"
+                f"tenant {shown(name)} must be a Tenant, not {shown(tenant)}: Tenant(weight=2.0)"
             )
 
 
@@ -147,6 +147,6 @@ def _compare(name: str, has: dict[str, object], options: BrokerQueueOptions) -> 
     for option, value in options.items():
         if option in has and has[option] != value:
             raise ValueError(
-                f"queue {name!r} has {option}={has[option]!r}, and was asked for with "
-                f"{option}={value!r}: leave it out to take the queue as it is"
+                f"queue {name!r} has {option}={shown(has[option])}, and was asked for with "
+                f"{option}={shown(value)}: leave it out to take the queue as it is"
             )

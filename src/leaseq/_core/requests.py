@@ -15,6 +15,7 @@ from .options import (
     Reschedule,
     TakeOptions,
 )
+from .texts import shown
 from .validation import (
     check_hashable,
     check_known,
@@ -23,7 +24,6 @@ from .validation import (
     delay_seconds,
     lease_seconds,
     number,
-    shown,
     wait_seconds,
     whole_number,
 )
@@ -79,7 +79,7 @@ class ClaimRequest(Generic[K]):
             check_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
-                f"steal_from={steal_from!r} needs tenants: "
+                f"steal_from={shown(steal_from)} needs tenants: "
                 "without them the items of all tenants are taken"
             )
         if tenants is not None and not tenants:
@@ -101,7 +101,9 @@ class ClaimRequest(Generic[K]):
 
 def _check_names(option: str, names: object) -> None:
     if isinstance(names, str):
-        raise ValueError(f"{option} must be a collection of names, not {names!r}: [{names!r}]")
+        raise ValueError(
+            f"{option} must be a collection of names, not {shown(names)}: [{shown(names)}]"
+        )
     if not isinstance(names, Collection):
         raise TypeError(f"{option} must be a collection of names, not {shown(names)}")
     for name in names:
@@ -117,7 +119,7 @@ def check_batch(
     wait = wait_seconds("max_wait", max_wait)
     if not wait < request.lease_timeout:
         raise ValueError(
-            f"max_wait={max_wait!r} s must be less than the lease_timeout of "
+            f"max_wait={wait!r} s must be less than the lease_timeout of "
             f"{request.lease_timeout:g} s, or the first lease expires before the last item comes"
         )
     return wait, None if timeout is None else wait_seconds("timeout", timeout)
@@ -181,7 +183,9 @@ class PutRequest:
         if ttl is not None:
             self.ttl = number("ttl", ttl, "a number of seconds, or None for ever")
             if not self.ttl > self.delay:
-                raise ValueError(f"ttl must be more than the delay of {delay!r} s, not {ttl!r}")
+                raise ValueError(
+                    f"ttl must be more than the delay of {shown(delay)} s, not {shown(ttl)}"
+                )
         self.reschedule = reschedule
 
     @property
@@ -192,4 +196,6 @@ class PutRequest:
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, not {shown(value)}"
+        )

@@ -7,13 +7,7 @@ from collections.abc import Iterable
 from operator import index
 from typing import SupportsFloat, SupportsIndex, cast
 
-_LONGEST = 100  # characters of a value that an error shows
-
-
-def shown(value: object) -> str:
-    """Return the `repr` of a value for an error, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+from .texts import shown
 
 
 def check_known(call: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -39,7 +33,7 @@ def check_hashable(key: object) -> None:
         hash(key)
     except TypeError:
         kind = type(key).__name__
-        raise TypeError(f"a key must be hashable, and {kind!r} is not: {key!r}") from None
+        raise TypeError(f"a key must be hashable, and {kind!r} is not: {shown(key)}") from None
 
 
 def check_text(name: str, value: object, otherwise: str = "") -> None:
@@ -86,7 +80,7 @@ def whole_number(name: str, value: object, least: int, wanted: str) -> int:
         ValueError: it is less than the least.
     """
     if isinstance(value, float) and math.isnan(value):
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        raise ValueError(f"{name} must be {wanted}, not nan")
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name} must be a whole number of {wanted}, not {shown(value)}")
     found = index(cast("SupportsIndex", value))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
+from logging import DEBUG, ERROR, WARNING
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
 from .._core.lease import Lease, read_receipt
+from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import (
     RUN_TWICE,
@@ -47,6 +48,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
+from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
@@ -58,8 +60,6 @@ from .timekeeper import Timekeeper
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-logger = logging.getLogger("leaseq")
 
 _SLICE = 200  # due items processed in one go: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
@@ -498,8 +498,7 @@ class Engine(Generic[K, V]):
     def fail(self, lease: Lease[K, V], error: BaseException) -> None:
         """Release an item whose consumer raised."""
         item = self.mine(lease)
-        text = f"{type(error).__name__}: {error}"
-        self.ledger.release(item, self.home.time(), error=text)
+        self.ledger.release(item, self.home.time(), error=failure_text(error))
         self.after_return(item)
 
     def give_back(self, lease: Lease[K, V]) -> None:
@@ -591,16 +590,17 @@ class Engine(Generic[K, V]):
             what = (self.name, death.item.key, held, death.reason)
             if fate == "dropped":
                 # A time to live without dead letters is for items that will not be missed.
-                level = logging.DEBUG if death.reason == "expired" else logging.WARNING
-                logger.log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
+                level = DEBUG if death.reason == "expired" else WARNING
+                log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
             elif fate == "kept":
-                logger.error(
+                log(
+                    ERROR,
                     "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
                     "it is tried again later",
                     *what,
                 )
             else:
-                logger.warning("queue %r: %r, %s, is a dead letter (%s)", *what)
+                log(WARNING, "queue %r: %r, %s, is a dead letter (%s)", *what)
 
     def _serve(self, keys: list[K]) -> None:
         """Serve waiters once keys have become ready."""
@@ -853,7 +853,7 @@ class Engine(Generic[K, V]):
             for item in changed:
                 if item.ended == "lost":
                     what = (self.name, item.key, item.token)
-                    logger.warning("queue %r: the lease on %r, token %d, expired", *what)
+                    log(WARNING, "queue %r: the lease on %r, token %d, expired", *what)
         finally:  # a policy or a log handler may raise: the items before that have moved
             if changed:
                 self.after_return(*changed)

@@ -23,7 +23,8 @@ from .._core.reports import (
     Statistics,
 )
 from .._core.requests import PutRequest, check_batch
-from .._core.validation import check_flag, check_known, check_text, shown, wait_seconds
+from .._core.texts import shown
+from .._core.validation import check_flag, check_known, check_text, wait_seconds
 from .._rules.item import Item
 from ..abc import LeasedQueue
 from .engine import Engine

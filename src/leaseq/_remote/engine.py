@@ -58,6 +58,7 @@ from .._core.reports import (
     PutOutcome,
 )
 from .._core.requests import ClaimRequest, PutRequest
+from .._core.texts import failure_text
 from .._core.validation import check_flag, lease_seconds
 from ..abc import LeasedQueue
 from .dispatcher import Call, Dispatcher
@@ -951,8 +952,3 @@ def put_refused(key: object, request: PutRequest, why: str, tenant: str | None) 
     if why == "in flight":
         return key_in_flight(key)
     return tenant_mismatch(key, tenant, request.tenant)
-
-
-def failure_text(error: BaseException) -> str:
-    """Return an error's text, as dead letters have it."""
-    return f"{type(error).__name__}: {error}"

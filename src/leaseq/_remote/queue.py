@@ -25,10 +25,11 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import PutRequest, check_batch, check_limit
+from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, wait_seconds
 from ..abc import LeasedQueue
 from . import protocol
-from .engine import Engine, failure_text
+from .engine import Engine
 from .protocol import Ack, GiveBack, Key, Recorded, Reject, Release
 
 K = TypeVar("K")

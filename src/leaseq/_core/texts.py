@@ -1,0 +1,63 @@
+"""Texts of the users' values and errors, for errors, logs and dead letters. Sans-IO.
+
+They can always be made: a `repr` or `str` that raises gives a text that says so. They are short,
+and the text of an error is one line. Only `KeyboardInterrupt` and `SystemExit` go through, since a
+signal may raise them anywhere, and they are not for the library to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+_LONGEST = 100  # characters of a value that an error shows
+_LONGEST_ERROR = 1000  # characters of an error that a dead letter keeps
+_LONGEST_LEAF = 200  # characters of each error in a group, so that the first leaves room for others
+_MOST_LEAVES = 10
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value, cut if it is long."""
+    return _cut(_made(repr, value), _LONGEST)
+
+
+def failure_text(error: BaseException) -> str:
+    """Return the type and text of an error in one line; of a group, those of its leaves as well."""
+    if not isinstance(error, BaseExceptionGroup):
+        return _cut(_line(error), _LONGEST_ERROR)
+    leaves = [_cut(_line(leaf), _LONGEST_LEAF) for leaf in _leaves(error, _MOST_LEAVES + 1)]
+    if len(leaves) > _MOST_LEAVES:
+        leaves[_MOST_LEAVES:] = ["..."]
+    return _cut(f"{_cut(_line(error), _LONGEST_LEAF)}: {'; '.join(leaves)}", _LONGEST_ERROR)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException], most: int) -> Iterator[BaseException]:
+    """Iterate over the first errors in a group that are not groups, however deep it is."""
+    left: list[BaseException] = [group]
+    while left and most:
+        error = left.pop()
+        if isinstance(error, BaseExceptionGroup):
+            left.extend(reversed(error.exceptions))
+        else:
+            most -= 1
+            yield error
+
+
+def _line(error: BaseException) -> str:
+    kind, text = type(error).__name__, _made(str, error)
+    text = " ".join(text[: 2 * _LONGEST_ERROR].split())
+    return f"{kind}: {text}" if text else kind
+
+
+def _made(make: Callable[[object], str], value: object) -> str:
+    try:
+        text = make(value)
+        # Neither a subclass of str, nor something that cannot be written in UTF-8.
+        return str.encode(text, errors="backslashreplace").decode()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        return f"<{type(value).__name__}, whose {make.__name__} raises {type(error).__name__}>"
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,0 +1,130 @@
+"""The log tells, and disturbs nothing."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from logging import DEBUG, WARNING
+
+import pytest
+
+from leaseq._core.log import log
+
+ERRORS = [LookupError("no request"), GeneratorExit(), BaseException("odd")]
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+class Raising(logging.Handler):
+    """A handler that raises, and has a filter that does."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self.error
+
+    def refuse(self, record: logging.LogRecord) -> bool:
+        raise self.error
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("leaseq")
+    handlers, filters = logger.handlers[:], logger.filters[:]
+    yield logger
+    logger.handlers[:], logger.filters[:] = handlers, filters
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("place", ["handler", "filter", "filter of a handler"])
+def test_a_handler_or_filter_that_raises_is_told_on_standard_error(
+    logger: logging.Logger, error: BaseException, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Raising(error)
+    if place == "handler":
+        logger.addHandler(broken)
+    elif place == "filter":
+        logger.addFilter(broken.refuse)
+    else:
+        handler = logging.StreamHandler(io.StringIO())
+        handler.addFilter(broken.refuse)
+        logger.addHandler(handler)
+    log(WARNING, "it %s", "happened")
+    told = capsys.readouterr().err
+    assert "Logging error" in told
+    assert repr(error).split("(")[0] in told
+
+
+def test_nothing_is_told_where_logging_is_told_not_to(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    logger.addHandler(Raising(LookupError()))
+    log(WARNING, "it happened")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_there_may_be_no_standard_error(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    class Closed:
+        def write(self, text: str) -> int:
+            raise ValueError("it is closed")
+
+    monkeypatch.setattr(sys, "stderr", Closed() if closed else None)
+    logger.addHandler(Raising(LookupError()))
+    log(WARNING, "it happened")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_program_goes_through(
+    logger: logging.Logger, error: type[BaseException]
+) -> None:
+    logger.addHandler(Raising(error()))
+    with pytest.raises(error):
+        log(WARNING, "it happened")
+
+
+def test_what_cannot_be_written_does_not_cost_the_record(caplog: pytest.LogCaptureFixture) -> None:
+    log(WARNING, "%r, %s, %d, %.1f, %r, %r", "a", Unprintable(), 1, 0.5, b"b", "c" * 5000)
+    (record,) = caplog.records
+    told = "<Unprintable, whose repr raises ValueError>"
+    assert record.getMessage().startswith(f"'a', {told}, 1, 0.5, b'b', 'ccc")
+    assert len(record.getMessage()) < 400
+
+
+def test_a_record_names_the_place_that_it_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    log(WARNING, "here")
+    assert caplog.records[0].funcName == "test_a_record_names_the_place_that_it_comes_from"
+
+
+def test_an_error_is_written_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("bad")
+    except ValueError as error:
+        log(WARNING, "failed", error=error)
+    assert "ValueError: bad" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_values_are_not_asked_for_their_repr_where_nobody_listens(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Asked:
+        def __repr__(self) -> str:
+            raise KeyboardInterrupt
+
+    with caplog.at_level(WARNING, "leaseq"):
+        log(DEBUG, "%r", Asked())
+
+
+def test_a_logger_of_the_users_may_be_an_adapter(caplog: pytest.LogCaptureFixture) -> None:
+    adapter = logging.LoggerAdapter(logging.getLogger("mine"), {"shop": 7})
+    log(WARNING, "it happened", logger=adapter)
+    assert caplog.records[0].name == "mine"
