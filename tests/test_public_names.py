@@ -114,7 +114,7 @@ MODULES = {
     "leaseq": named(
         "Backoff Batcher BatcherStatistics Broker BrokerQueueOptions Codec CodecError DeadLetter "
         "GetOptions HistoryEntry InFlightPolicy InvalidLeaseError JsonCodec "
-        "KeyAlreadyInFlightError Lease LeaseAlreadyAcknowledgedError LeaseBatch LeaseInfo "
+        "KeyAlreadyInFlightError KeyState Lease LeaseAlreadyAcknowledgedError LeaseBatch LeaseInfo "
         "LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError MemoryBroker MessageId PoolOptions "
         "Priority PutOptions PutOutcome QueueClosedError QueueInfo RedriveResult Reject Retry "
         "ServeOptions ServerError ServerUnavailableError Statistics TakeOptions Tenant "

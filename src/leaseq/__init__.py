@@ -25,6 +25,7 @@ from ._core.policies import Backoff, Priority, Retry, Tenant
 from ._core.reports import (
     DeadLetter,
     HistoryEntry,
+    KeyState,
     LeaseInfo,
     MessageId,
     PutOutcome,
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidLeaseError",
     "JsonCodec",
     "KeyAlreadyInFlightError",
+    "KeyState",
     "Lease",
     "LeaseAlreadyAcknowledgedError",
     "LeaseBatch",

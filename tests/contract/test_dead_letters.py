@@ -32,7 +32,7 @@ async def test_a_rejected_item_is_a_dead_letter(mortal: Queue, letters: Queue) -
     _, _, lease = await mortal.get()
     await mortal.reject(lease, "unreadable")
     assert lease.ended == "rejected"
-    assert not await mortal.contains("a")
+    assert await mortal.state("a") == "absent"
     [letter] = await letters_in(letters)
     assert (letter.queue, letter.key, letter.value) == ("pages", "a", {"page": 1})
     assert (letter.reason, letter.error) == ("unreadable", None)
@@ -138,7 +138,7 @@ async def test_without_a_queue_for_them_the_dead_are_dropped(start: Start) -> No
     await mortal.put("a", 1)
     _, _, lease = await mortal.get()
     await mortal.reject(lease, "unreadable")
-    assert not await mortal.contains("a")
+    assert await mortal.state("a") == "absent"
     statistics = await mortal.statistics()
     assert (statistics.dead, statistics.dropped) == (0, 1)
 
@@ -240,7 +240,7 @@ async def test_an_item_lives_on_if_its_queue_of_dead_letters_is_closed(
     await mortal.reject(lease, "unreadable")
     statistics = await mortal.statistics()
     assert (statistics.delayed, statistics.dead, statistics.dropped) == (1, 0, 0)
-    assert await mortal.peek("a") == 1
+    assert await mortal._look("a") == ("delayed", 1)
 
 
 @pytest.mark.needs("advance", "owned")
@@ -256,7 +256,7 @@ async def test_what_could_not_be_buried_is_tried_again(
     _, value, lease = await brief.get(timeout=0)
     assert (value, lease.deliveries) == (1, 2)
     await brief.ack(lease)
-    assert not await brief.contains("a")
+    assert await brief.state("a") == "absent"
 
 
 @pytest.mark.needs("advance", "owned")
@@ -266,7 +266,7 @@ async def test_what_outlived_its_time_and_could_not_be_buried_is_tried_again(
     await letters.close()
     await brief.put("a", 1, ttl=10)
     await engine.advance(11)
-    assert await brief.contains("a")
+    assert await brief.state("a") == "delayed"
     await engine.advance(UNBURIED)
     assert await in_line(brief) == ["a"]
 
@@ -279,6 +279,6 @@ async def test_what_expired_and_could_not_be_buried_is_tried_again(
     await brief.put("a", 1)
     await brief.get()
     await engine.advance(TIMEOUT + 1)
-    assert await brief.contains("a")
+    assert await brief.state("a") == "delayed"
     await engine.advance(UNBURIED)
     assert await in_line(brief) == ["a"]

@@ -30,8 +30,7 @@ async def test_a_delayed_item_is_ready_when_it_falls_due(engine: Engine, queue: 
 
 async def test_a_delayed_item_can_be_seen(queue: Queue) -> None:
     await queue.put("a", 1, delay=10)
-    assert await queue.contains("a")
-    assert await queue.peek("a") == 1
+    assert await queue.state("a") == "delayed"
     assert await queue.qsize() == 1
     assert await queue.available_keys() == set()
     statistics = await queue.statistics()

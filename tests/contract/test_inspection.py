@@ -1,4 +1,4 @@
-"""`peek`, `contains`, the sets of keys, the counts, `inflight` and `statistics`."""
+"""`peek`, `contains`, `state`, the sets of keys, the counts, `inflight` and `statistics`."""
 
 from __future__ import annotations
 
@@ -23,30 +23,38 @@ async def test_a_peek_at_an_absent_key_shows_nothing(queue: Queue) -> None:
     assert await queue.peek("a") is None
 
 
-async def test_a_peek_shows_the_value_of_a_leased_key(queue: Queue) -> None:
-    await queue.put("a", 1)
-    await queue.get()
-    assert await queue.peek("a") == 1
-
-
 @pytest.mark.parametrize("if_in_flight", ["update", "buffer"])
-async def test_a_peek_shows_the_newest_value_of_a_leased_key(
+async def test_a_leased_key_is_not_to_be_peeked_at_until_it_is_back(
     queue: Queue, if_in_flight: str
 ) -> None:
     await queue.put("a", 1)
-    await queue.get()
-    await queue.put("a", 2, if_in_flight=if_in_flight)  # type: ignore[arg-type]
-    assert await queue.peek("a") == 2
-
-
-async def test_a_queue_contains_what_is_ready_or_leased(queue: Queue) -> None:
-    assert not await queue.contains("a")
-    await queue.put("a", 1)
-    assert await queue.contains("a")
     _, _, lease = await queue.get()
-    assert await queue.contains("a")
+    assert (await queue.peek("a"), await queue.contains("a")) == (None, False)
+    await queue.put("a", 2, if_in_flight=if_in_flight)  # type: ignore[arg-type]
+    assert (await queue.peek("a"), await queue.contains("a")) == (None, False)
+    await queue.release(lease)
+    assert (await queue.peek("a"), await queue.contains("a")) == (2, True)
+
+
+async def test_a_delayed_key_is_not_available(queue: Queue) -> None:
+    await queue.put("a", 1, delay=60)
+    assert (await queue.peek("a"), await queue.contains("a")) == (None, False)
+
+
+async def test_a_key_is_in_one_state(queue: Queue) -> None:
+    assert await queue.state("a") == "absent"
+    await queue.put("a", 1)
+    assert await queue.state("a") == "ready"
+    _, _, lease = await queue.get()
+    assert await queue.state("a") == "leased"
+    await queue.put("a", 2, if_in_flight="buffer", delay=60)
+    assert await queue.state("a") == "leased"
     await queue.ack(lease)
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "delayed"
+    await queue.put("a", 3, reschedule="latest")
+    assert await queue.state("a") == "ready"
+    await (await queue.get())[2].ack()
+    assert await queue.state("a") == "absent"
 
 
 async def test_keys_are_available_or_in_flight(queue: Queue) -> None:

@@ -49,7 +49,7 @@ async def test_the_end_of_a_body_is_an_ack(queue: Queue) -> None:
     async with queue.lease() as lease:
         pass
     assert lease.ended == "acked"
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 @pytest.mark.parametrize("by_hand", ["acked", "released"])

@@ -51,7 +51,7 @@ async def test_a_cancelled_put_has_put_nothing(queue: Queue) -> None:
         scope.cancel()
         await queue.put("a", 1)
     assert scope.cancelled_caught
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 # A key that is leased: "update"
@@ -88,7 +88,7 @@ async def test_an_ack_drops_an_update_in_flight_and_says_so(queue: Queue) -> Non
     _, _, lease = await queue.get()
     await queue.put("a", 2)
     assert await queue.ack(lease) is True
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 async def test_an_ack_without_an_update_says_so(queue: Queue) -> None:
@@ -270,7 +270,7 @@ async def test_a_key_that_comes_twice_is_not_in_flight_in_between(queue: Queue) 
         await until(queue, getters=1)
         outcomes += await queue.put_many([("a", 1), ("a", 2)], if_in_flight="reject")
     assert outcomes == [PutOutcome.ADDED, PutOutcome.REPLACED]
-    assert await queue.peek("a") == 2
+    assert await queue._look("a") == ("leased", 2)
 
 
 async def test_many_items_go_to_as_many_getters_in_order(queue: Queue) -> None:

@@ -18,7 +18,7 @@ async def test_an_acked_item_has_left_the_queue(queue: Queue) -> None:
     _, _, lease = await queue.get()
     await queue.ack(lease)
     assert lease.ended == "acked"
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 async def test_a_released_item_goes_to_the_back_of_the_line(queue: Queue) -> None:

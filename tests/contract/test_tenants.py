@@ -123,8 +123,8 @@ async def test_a_put_for_another_tenant_is_refused(queue: Queue) -> None:
     for if_in_flight in ("update", "buffer"):
         with pytest.raises(TenantMismatchError, match=message):
             await queue.put("a", 2, tenant="bob", if_in_flight=if_in_flight)
-    assert await queue.peek("a") == 1
-    assert not await queue.contains("c")
+    assert await queue._look("a") == ("leased", 1)
+    assert await queue.state("c") == "absent"
 
 
 async def test_a_key_that_is_done_can_be_put_for_another_tenant(queue: Queue) -> None:

@@ -129,7 +129,7 @@ class World:
                     ledger.leased,
                 )
             ]
-            + [ledger.buffered, [ledger.peek(key) for key in KEYS]]
+            + [ledger.buffered, [ledger.look(key)[1] for key in KEYS]]
             for queue in self.queues.values()
             for ledger in [queue._engine.ledger]
             if queue.name != "lost"

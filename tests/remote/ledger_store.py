@@ -258,7 +258,7 @@ class LedgerStore:
                         _check_key(request.key)
                     for name in (request.consumer, *(request.tenants or ()), *request.steal_from):
                         _check_name(name)
-            case p.Peek() | p.Contains() | p.Resume():
+            case p.Look() | p.Discard() | p.Resume():
                 _check_key(operation.key)
             case p.Redrive():
                 for key in operation.keys or ():
@@ -400,6 +400,8 @@ class _Queue:
                 return self._claim(process, operation)
             case p.Settlement():
                 return self._settle(operation)
+            case p.Discard():
+                return p.Removed(int(self.ledger.discard(operation.key) is not None))
             case p.Close():
                 return self._close(operation)
             case p.Sweep():
@@ -673,10 +675,9 @@ class _Queue:
     def _look(self, query: p.Operation) -> p.Answer:
         now, ledger = self.now, self.ledger
         match query:
-            case p.Peek():
-                return p.Peeked(ledger.peek(query.key))
-            case p.Contains():
-                return p.Count(int(query.key in ledger))
+            case p.Look():
+                state, body = ledger.look(query.key)
+                return p.Looked(state, body if query.value else None)
             case p.AvailableKeys():
                 return p.Keys(tuple(ledger.ready))
             case p.LeasedKeys():

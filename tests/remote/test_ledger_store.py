@@ -104,7 +104,7 @@ def test_a_batch_that_comes_after_a_later_one_is_refused(place: Place) -> None:
     place.backend.do("a", late)
     with pytest.raises(ServerError, match="later batch"):
         place.backend.do("a", early)
-    assert place.do("a", p.Contains(QUEUE, "x")) == p.Count(0)
+    assert place.do("a", p.Look(QUEUE, "x")) == p.Looked("absent", None)
 
 
 def test_an_item_wakes_the_process_that_has_waited_for_longest_and_no_other(place: Place) -> None:
@@ -242,7 +242,7 @@ def test_a_transaction_is_refused_for_all_its_reasons_and_does_nothing(place: Pl
         (5, "gone"),
     ]
     assert answer.failures[2].tenant == "t"
-    assert place.do("a", p.Contains(QUEUE, "new")) == p.Count(0)
+    assert place.do("a", p.Look(QUEUE, "new")) == p.Looked("absent", None)
     assert place.do("a", p.Transact(QUEUE, steps[:2])) == p.TransactionDone()
 
 

@@ -97,7 +97,7 @@ def state(ledger: StrLedger) -> object:
         [(key, item.value) for key, item in ledger.ready.items()],
         [(key, item.value, item.deadline) for key, item in ledger.delayed.items()],
         [(key, item.token, item.deadline, item.ended) for key, item in ledger.leased.items()],
-        [ledger.peek(key) for key in "abc"],
+        [ledger.look(key)[1] for key in "abc"],
         (ledger.added, ledger.delivered, ledger.buffered, ledger.acked, ledger.released),
         (ledger.expired, ledger.cancelled, ledger.superseded, ledger.dropped, ledger.dead),
         ledger.next_deadline(),
@@ -210,7 +210,7 @@ def test_a_timed_lease_has_its_deadline() -> None:
 def test_peek_tells_the_newest_value_and_none_of_an_absent_key() -> None:
     ledger = make_ledger("ab")
     claim(ledger)
-    assert [ledger.peek(key) for key in "abc"] == ["a1", "b1", None]
+    assert [ledger.look(key)[1] for key in "abc"] == ["a1", "b1", None]
 
 
 # Done
@@ -221,7 +221,7 @@ def test_an_acknowledged_key_is_absent() -> None:
     item = claim(ledger)
     assert ledger.ack(item) is False
     assert item.ended == "acked"
-    assert (line(ledger), leased(ledger), ledger.peek("a")) == ("", "", None)
+    assert (line(ledger), leased(ledger), ledger.look("a")[1]) == ("", "", None)
 
 
 def test_an_ack_drops_an_update_in_flight_and_says_so() -> None:
@@ -229,7 +229,7 @@ def test_an_ack_drops_an_update_in_flight_and_says_so() -> None:
     item = claim(ledger)
     put(ledger, "a", "a2")
     assert ledger.ack(item) is True
-    assert ledger.peek("a") is None
+    assert ledger.look("a")[1] is None
 
 
 def test_an_ack_lets_a_buffered_put_follow_and_drops_nothing() -> None:
@@ -730,7 +730,7 @@ def test_an_update_in_flight_rests_with_its_item() -> None:
     item = claim(ledger)
     put(ledger, "a", "a2")
     ledger.release(item, 1)
-    assert ledger.peek("a") == "a2"
+    assert ledger.look("a")[1] == "a2"
     assert list(ledger.delayed) == ["a"]
 
 
@@ -855,7 +855,7 @@ def test_an_item_that_nobody_buries_gives_way_to_its_successor() -> None:
     item = claim(ledger)
     put(ledger, "a", "a2", if_in_flight="buffer")
     ledger.reject(item, 0, "bad")
-    assert (line(ledger), ledger.peek("a"), ledger.superseded) == ("a", "a2", 1)
+    assert (line(ledger), ledger.look("a")[1], ledger.superseded) == ("a", "a2", 1)
 
 
 # More of the end

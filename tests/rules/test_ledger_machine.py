@@ -501,6 +501,14 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert {item.key for item in drained[: len(ready)]} == {job.key for job in ready}
         self.model.drop_all()
 
+    @rule(key=keys)
+    def discard(self, key: str) -> None:
+        waiting = self.model.waiting(key)
+        if waiting is not None:
+            self.model.drop(waiting)
+        item = self.ledger.discard(key)
+        assert (item and _seen_waiting(item)) == (waiting and waiting.seen)
+
     @precondition(lambda self: self.model.ready)
     @rule(number=numbers)
     def take_out(self, number: int) -> None:
@@ -518,7 +526,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.what_is_delayed_is_the_model_s()
         self.the_leases_are_the_model_s()
         self.each_key_is_in_one_state()
-        self.each_key_shows_its_newest_value()
+        self.each_key_shows_its_state_and_newest_value()
         self.the_next_deadline_is_the_earliest_of_all()
         self.the_oldest_of_the_ready_is_known()
         self.the_tenants_have_what_the_model_says()
@@ -562,9 +570,10 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert len(keys) == len({*keys})
         assert [key in ledger for key in KEYS] == [key in keys for key in KEYS]
 
-    def each_key_shows_its_newest_value(self) -> None:
+    def each_key_shows_its_state_and_newest_value(self) -> None:
         for key in KEYS:
-            assert self.ledger.peek(key) == self.model.newest_value(key)
+            seen = self.model.state(key), self.model.newest_value(key)
+            assert self.ledger.look(key) == seen
 
     def the_next_deadline_is_the_earliest_of_all(self) -> None:
         assert self.ledger.next_deadline() == min(self.model.deadlines, default=inf)

@@ -89,7 +89,7 @@ def state(ledger: StrLedger) -> object:
         [(key, item.value) for key, item in ledger.ready.items()],
         [(key, item.value, item.deadline) for key, item in ledger.delayed.items()],
         [(key, item.token, item.deadline, item.ended) for key, item in ledger.leased.items()],
-        [ledger.peek(key) for key in "abc"],
+        [ledger.look(key)[1] for key in "abc"],
         (ledger.added, ledger.delivered, ledger.buffered, ledger.acked, ledger.released),
         (ledger.expired, ledger.cancelled, ledger.superseded, ledger.dropped, ledger.dead),
         ledger.next_deadline(),
@@ -142,7 +142,7 @@ def test_an_update_in_flight_leaves_the_value_that_was_handed_out() -> None:
     item = claim(ledger)
     assert put(ledger, "a", "a2") is PutOutcome.UPDATED_IN_FLIGHT
     assert item.value == "a1"
-    assert ledger.peek("a") == "a2"
+    assert ledger.look("a")[1] == "a2"
     assert ledger.buffered == 0
 
 
@@ -160,7 +160,7 @@ def test_a_buffered_put_waits_for_the_end_of_the_lease() -> None:
     item = claim(ledger)
     assert put(ledger, "a", "a2", if_in_flight="buffer") is PutOutcome.BUFFERED
     assert item.value == "a1"
-    assert ledger.peek("a") == "a2"
+    assert ledger.look("a")[1] == "a2"
     assert try_claim(ledger, "a") is None
     assert ledger.buffered == 1
 
@@ -306,7 +306,7 @@ def test_a_delayed_key_is_there_but_nobody_gets_it() -> None:
     assert "a" in ledger
     assert not ledger.claimable("a")
     assert not ledger.drained
-    assert (ledger.peek("a"), ledger.waiting, list(ledger.delayed)) == ("a1", 1, ["a"])
+    assert (ledger.look("a")[1], ledger.waiting, list(ledger.delayed)) == ("a1", 1, ["a"])
 
 
 def test_a_delayed_key_is_ready_at_the_back_when_it_is_due() -> None:

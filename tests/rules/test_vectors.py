@@ -90,6 +90,9 @@ class LedgerDriver:
     def drain(self) -> None:
         self.ledger.drain()
 
+    def discard(self, key: str) -> bool:
+        return self.ledger.discard(key) is not None
+
     def see(self, key: str) -> dict[str, Any] | None:
         item = self.ledger.item(key)
         return None if item is None else seen(self.ledger._record(item), self.now)

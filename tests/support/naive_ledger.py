@@ -133,6 +133,12 @@ class Model:
     def hold_on(self, key: str) -> Hold | None:
         return next((hold for hold in self.holds if hold.job.key == key), None)
 
+    def state(self, key: str) -> str:
+        if self.hold_on(key) is not None:
+            return "leased"
+        job = self.waiting(key)
+        return "absent" if job is None else "ready" if job in self.ready else "delayed"
+
     def newest_value(self, key: str) -> int | None:
         if (job := self.waiting(key)) is not None:
             return job.value
@@ -380,10 +386,15 @@ class Model:
         return lost
 
     def drop_all(self) -> None:
-        self.dropped += self.ready + self.delayed
-        for job in self.ready.copy():
+        for job in self.ready + self.delayed:
+            self.drop(job)
+
+    def drop(self, job: Job) -> None:
+        self.dropped.append(job)
+        if job in self.delayed:
+            self.delayed.remove(job)
+        else:
             self.lose_ready(job)
-        self.delayed.clear()
 
     # How a job comes to wait, and leaves its lease
 

@@ -11,6 +11,7 @@ from leaseq import (
     GetOptions,
     InvalidLeaseError,
     JsonCodec,
+    KeyState,
     Lease,
     LeasedKeyQueue,
     LeasedQueue,
@@ -176,6 +177,8 @@ async def test_what_is_in_there() -> None:
     await queue.get()
     assert_type(await queue.peek("a"), int | None)
     assert_type(await queue.contains("a"), bool)
+    assert_type(await queue.state("a"), KeyState)
+    assert_type(await queue.discard("a"), bool)
     assert_type(await queue.available_keys(), set[str])
     assert_type(await queue.inflight_keys(), set[str])
     assert_type(await queue.qsize(), int)

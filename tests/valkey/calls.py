@@ -132,8 +132,9 @@ CALLS: Mapping[str, Call] = {
     "parked": Call("parked", lambda scene: scene.ask(lambda q: protocol.Parked(q, PARKS))),
     "join": Call("join", lambda scene: scene.empty.join()),
     "transaction": Call("transact", lambda scene: scene.transact()),
-    "peek": Call("peek", lambda scene: scene.queue.peek("5")),
-    "contains": Call("contains", lambda scene: scene.queue.contains("5")),
+    "peek": Call("look", lambda scene: scene.queue.peek("5")),
+    "state": Call("look", lambda scene: scene.queue.state("5")),
+    "discard": Call("discard", lambda scene: scene.queue.discard("5")),
     "available keys": Call("ready", lambda scene: scene.queue.available_keys()),
     "inflight keys": Call("leased", lambda scene: scene.queue.inflight_keys()),
     "qsize": Call("counts", lambda scene: scene.queue.qsize()),
@@ -191,7 +192,7 @@ async def picture(broker: ValkeyBroker) -> dict[str, object]:
             await queue.statistics(tenants=True), oldest_ready_age=None, getters=0, takers=0
         )
         letters = info.dead_letters_of
-        values = [plain(await queue.peek(key)) for key in keys]
+        values = [plain((await queue._look(key))[1]) for key in keys]
         seen[info.name] = (
             plain(info),
             statistics,

@@ -143,7 +143,7 @@ async def test_a_put_that_found_no_room_before_the_end_is_not_done_later(engine:
             _, _, lease = await other.get()
             await other.ack(lease)
             await queue.qsize()
-            assert not await other.contains("late")
+            assert await other.state("late") == "absent"
             tg.cancel_scope.cancel()
 
 

@@ -236,9 +236,9 @@ STORED = protocol.StoredLetter("q", "a", b"1", 7, "bad", None, 2, "x", 3, 1.5)
 def test_a_letter_may_have_a_letter_in_it() -> None:
     outer = [b"d", b"s0", LETTER, 1, b"", b"expired", b"E", 0, b"", 3, b"0"]
     expected = protocol.StoredLetter("d", "0", STORED, None, "expired", "E", 0, None, 3, 0.0)
-    assert read(protocol.Peek, b"ok", outer, 1) == protocol.Peeked(expected)
-    assert read(protocol.Peek, b"ok", b"body", 0) == protocol.Peeked(b"body")
-    assert read(protocol.Peek, b"absent") == protocol.Peeked(None)
+    assert read(protocol.Look, b"ok", b"ready", outer, 1) == protocol.Looked("ready", expected)
+    assert read(protocol.Look, b"ok", b"leased", b"b", 0) == protocol.Looked("leased", b"b")
+    assert read(protocol.Look, b"ok", b"absent") == protocol.Looked("absent", None)
 
 
 def test_a_key_that_cannot_be_read_comes_as_it_is_where_its_item_is_to_be_settled() -> None:

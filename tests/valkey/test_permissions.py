@@ -33,7 +33,17 @@ OPERATORS_CALLS = {
     *("redrive", "release all"),
 }
 PRODUCERS_CALLS = {
-    *("put", "put many", "put in flight", "put refused", "join", "peek", "contains", "qsize"),
+    *(
+        "put",
+        "put many",
+        "put in flight",
+        "put refused",
+        "join",
+        "peek",
+        "state",
+        "discard",
+        "qsize",
+    ),
     *("available keys", "inflight keys", "inflight", "queue", "dead letters", "close", "hello"),
 }
 

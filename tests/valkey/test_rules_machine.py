@@ -592,6 +592,15 @@ class ServerAgainstModel(RuleBasedStateMachine):
         self.model.drop_all()
         self.settled()
 
+    @rule(key=keys)
+    def discard(self, key: str) -> None:
+        waiting = self.model.waiting(key)
+        if waiting is not None:
+            self.model.drop(waiting)
+        reply = self.turn(["discard", 1, f"s{key}"])
+        assert reply.results == [[b"ok", int(waiting is not None)]]
+        self.settled()
+
     # What holds after each
 
     @invariant()
@@ -667,8 +676,8 @@ class ServerAgainstModel(RuleBasedStateMachine):
         (_, *keys) = self.caller.look("ready", 2)
         assert len(keys) == len(expected)
         if keys:
-            word, letter, flag = self.caller.look("peek", 2, keys[-1])
-            assert (word, flag) == (b"ok", 1)
+            state, letter, flag = self.caller.look("look", 2, keys[-1], 1)[1:]
+            assert (state, flag) == (b"ready", 1)
             queue, key, body, inner, _, reason, error, *_ = letter
             assert (queue, inner) == (b"q", 0)
             said = (key[1:].decode(), int(body), reason.decode(), error.decode())

@@ -116,6 +116,9 @@ class ScriptDriver:
     def drain(self) -> None:
         self.one("purge", 1, script="manage")
 
+    def discard(self, key: str) -> bool:
+        return bool(self.one("discard", 1, f"s{key}")[1])
+
     def see(self, key: str) -> dict[str, Any] | None:
         item = dump(self.caller).items.get(key)
         return None if item is None else seen(_record(item), _seconds(self.caller.offset))
@@ -126,7 +129,7 @@ class ScriptDriver:
     def letters(self) -> list[list[Any]]:
         found = []
         for key in self.caller.look("ready", 2)[1:]:
-            letter = self.caller.look("peek", 2, key)[1]
+            letter = self.caller.look("look", 2, key, 1)[2]
             found.append([letter[1][1:].decode(), int(letter[2]), letter[5].decode()])
         return found
 

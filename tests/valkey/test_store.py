@@ -107,8 +107,9 @@ async def test_every_operation_is_answered(process: Process) -> None:
     items = tuple((key, b"body") for key in ("a", "b", "c", "d", "e", "f", 7, b"8"))
     added = (PutOutcome.ADDED,) * len(items)
     assert await do(protocol.Put(QUEUE, items, TERMS)) == protocol.PutDone(added)
-    assert await do(protocol.Peek(QUEUE, 7)) == protocol.Peeked(b"body")
-    assert await do(protocol.Contains(QUEUE, b"8")) == protocol.Count(1)
+    assert await do(protocol.Look(QUEUE, 7)) == protocol.Looked("ready", b"body")
+    assert await do(protocol.Look(QUEUE, b"8", value=False)) == protocol.Looked("ready", None)
+    assert await do(protocol.Discard(QUEUE, "absent")) == protocol.Removed(0)
     available = await do(protocol.AvailableKeys(QUEUE))
     assert {*available.keys} == {key for key, _ in items}
 
@@ -336,7 +337,7 @@ async def test_an_exchange_that_is_cancelled_may_have_been_done(process: Process
         scope.cancel()
         await process.put("a")
     assert scope.cancelled_caught
-    assert await process.do(protocol.Contains(QUEUE, "b")) == protocol.Count(0)
+    assert await process.do(protocol.Look(QUEUE, "b")) == protocol.Looked("absent", None)
 
 
 # Checks
@@ -373,8 +374,8 @@ def test_a_put_out_of_range_is_refused(wrap: Callable[[protocol.Put], Operation]
     [
         claim_of(key=1.5),
         claim_of(key=None),
-        protocol.Peek(QUEUE, 1.5),  # type: ignore[arg-type]
-        protocol.Contains(QUEUE, 1.5),  # type: ignore[arg-type]
+        protocol.Look(QUEUE, 1.5),  # type: ignore[arg-type]
+        protocol.Discard(QUEUE, 1.5),  # type: ignore[arg-type]
         protocol.Resume(QUEUE, 1.5, 1),  # type: ignore[arg-type]
         protocol.Redrive(QUEUE, (1.5,), None),  # type: ignore[arg-type]
         protocol.SetTenant(QUEUE, 7, Tenant()),  # type: ignore[arg-type]

@@ -64,6 +64,9 @@ class Driver(Protocol):
     def drain(self) -> None:
         """Drop all that waits."""
 
+    def discard(self, key: str) -> bool:
+        """Drop a key that waits; False: it does not."""
+
     def see(self, key: str) -> dict[str, Json] | None:
         """Return what there is of a key, as `seen` shows it; None: absent."""
 
@@ -230,8 +233,15 @@ class Reference:
             self._apply(key, moves.after_close(self.items[key], self.now))
 
     def drain(self) -> None:
-        for key in [key for key, item in self.items.items() if item.state != "leased"]:
-            self._apply(key, Moved(MOVES["drain"], None, counts=MOVES["drain"].counts))
+        for key in [*self.items]:
+            self.discard(key)
+
+    def discard(self, key: str) -> bool:
+        item = self.items.get(key)
+        if item is None or item.state == "leased":
+            return False
+        self._apply(key, Moved(MOVES["drain"], None, counts=MOVES["drain"].counts))
+        return True
 
     def see(self, key: str) -> dict[str, Json] | None:
         item = self.items.get(key)

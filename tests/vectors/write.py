@@ -70,7 +70,7 @@ PUTS: Steps = [
     ["put", "a", 9, {"if_in_flight": "reject"}],
     ["put", "a", 9, {"tenant": "t"}],
 ]
-TIMES: Steps = [["wait", 3], ["wait", 5], ["drain"]]
+TIMES: Steps = [["wait", 3], ["wait", 5], ["drain"], ["discard", "a"]]
 FAILURES: list[Steps] = [
     [["release", "a"]],
     [["fail", "a"]],
@@ -108,7 +108,7 @@ def move_cases() -> Iterator[dict[str, Json]]:
     for state in LEASED:
         for event in PUTS:
             yield {"queue": "plain", "state": state, "events": [event]}
-        for events in ENDS:
+        for events in [*ENDS, [["discard", "a"]]]:
             yield {"queue": "plain", "state": state, "events": events}
         for queue in QUEUES:
             if queue.startswith("two tries"):
@@ -125,7 +125,7 @@ def move_cases() -> Iterator[dict[str, Json]]:
 def written_move(case: dict[str, Json]) -> dict[str, Json]:
     given = FIRST + (WAITING | LEASED)[case["state"]] + THEN
     engine, answers = take(QUEUES[case["queue"]], given + case["events"])
-    if case["events"][0][0] == "put":
+    if case["events"][0][0] in ("put", "discard"):
         case["outcome"] = answers[-1]
     case["then"] = engine.see("a")
     if case["queue"] == "rests" and case["then"] and "rests_until" in case["then"]:

@@ -164,8 +164,8 @@ async def find_value(broker: Broker, name: str, key: Any) -> Any:
         CommandError: The queue does not exist, or does not have the key.
     """
     queue = await find_queue(broker, name, codec=LegibleCodec())
-    value = await queue.peek(key)
-    if value is None and not await queue.contains(key):
+    state, value = await queue._look(key)
+    if state == "absent":
         raise CommandError(f"there is no key {write_key(key)} in queue {name!r}")
     return value
 
@@ -197,8 +197,8 @@ async def find_letters(broker: Broker, name: str, limit: int) -> DeadLetters:
 
 async def _letters_in(queue: LeasedQueue[Any, Any]) -> list[DeadLetter[Any, Any]]:
     keys = [*await queue.available_keys(), *await queue.inflight_keys()]
-    found = await _call_with_each(queue.peek, keys)
-    return [each for each in found if isinstance(each, DeadLetter)]
+    found = await _call_with_each(queue._look, keys)
+    return [each for _, each in found if isinstance(each, DeadLetter)]
 
 
 async def _call_with_each(function: Callable[[T], Awaitable[R]], arguments: Sequence[T]) -> list[R]:

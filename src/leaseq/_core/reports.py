@@ -11,6 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Ended = Literal["acked", "released", "rejected", "lost"]
+KeyState = Literal["absent", "delayed", "ready", "leased"]
 
 
 class PutOutcome(StrEnum):
@@ -163,7 +164,8 @@ class Statistics:
     dead: int
     """Items moved to the queue of dead letters."""
     dropped: int
-    """Items given up without a queue of dead letters, or taken out by ``drain_nowait``."""
+    """Items given up without a queue of dead letters, or taken out by `discard`, `purge`
+    or ``drain_nowait``."""
     superseded: int
     """Items that gave way to a buffered successor when their lease ended without an ack."""
     oldest_ready_age: float | None

@@ -385,6 +385,17 @@ class Engine(Generic[K, V]):
         now = self.home.time()
         return [item for item in batch if item.ended is None and item.deadline > now]
 
+    def discard(self, key: K) -> bool:
+        """Drop a waiting item; False: none waits under this key."""
+        if self.closed:
+            raise self.closed_error()
+        self.check_home()
+        item = self.ledger.discard(key)
+        if item is None:
+            return False
+        self.after_return(item)
+        return True
+
     # Waking waiters
 
     def _wake(self, served: Iterable[Waiter[K, V]]) -> None:

@@ -16,6 +16,7 @@ from .._core.queue_options import check_queue_options, check_tenants
 from .._core.reports import (
     DeadLetter,
     HistoryEntry,
+    KeyState,
     LeaseInfo,
     PutOutcome,
     QueueInfo,
@@ -24,7 +25,13 @@ from .._core.reports import (
 )
 from .._core.requests import PutRequest, check_batch
 from .._core.texts import shown
-from .._core.validation import check_flag, check_known, check_text, wait_seconds
+from .._core.validation import (
+    check_flag,
+    check_hashable,
+    check_known,
+    check_text,
+    wait_seconds,
+)
 from .._rules.item import Item
 from ..abc import LeasedQueue
 from .engine import Engine
@@ -280,6 +287,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             batch = await engine.fill([first], request, max_items, max_wait)
         return [*batch]
 
+    async def discard(self, key: K) -> bool:
+        check_hashable(key)
+        return self._engine.discard(key)
+
     # Settling
 
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
@@ -349,11 +360,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     # Inspection
 
-    async def peek(self, key: K) -> V | None:
-        return self._engine.ledger.peek(key)
-
-    async def contains(self, key: K) -> bool:
-        return key in self._engine.ledger
+    async def _look(self, key: K, *, value: bool = True) -> tuple[KeyState, V | None]:
+        check_hashable(key)
+        return self._engine.ledger.look(key)
 
     async def available_keys(self) -> set[K]:
         return set(self._engine.ledger.ready)

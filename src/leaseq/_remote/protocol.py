@@ -33,7 +33,7 @@ from typing import (
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
-from .._core.reports import PutOutcome
+from .._core.reports import KeyState, PutOutcome
 from .._core.requests import ClaimRequest, PutRequest
 
 T = TypeVar("T")
@@ -225,6 +225,13 @@ class Extend(Settlement):
 
 
 @_value
+class Discard(Operation):
+    """Drop the item of a key that waits. Answered by `Removed`."""
+
+    key: Key
+
+
+@_value
 class Close(Operation):
     """Give leases back to their old places, for a handle that closes. Answered by `Remaining`."""
 
@@ -292,17 +299,12 @@ class _Query(Operation):
 
 
 @_value
-class Peek(_Query):
-    """The newest value of a key. Answered by `Peeked`."""
+class Look(_Query):
+    """Look at a key, in whatever state. Answered by `Looked`."""
 
     key: Key
-
-
-@_value
-class Contains(_Query):
-    """Look for a key, in whatever state: 1 or 0. Answered by `Count`."""
-
-    key: Key
+    value: bool = True
+    """False: without its value."""
 
 
 @_value
@@ -550,17 +552,11 @@ class TransactionRefused:
 
 
 @_value
-class Peeked:
-    """The newest value of a key; None: the key is absent."""
+class Looked:
+    """The state of a key, and its newest value; None: it is absent, or was not asked for."""
 
+    state: KeyState
     body: Body | None
-
-
-@_value
-class Count:
-    """A number that was asked for."""
-
-    number: int
 
 
 @_value

@@ -17,6 +17,7 @@ from .._core.policies import Tenant
 from .._core.queue_options import check_tenants
 from .._core.reports import (
     HistoryEntry,
+    KeyState,
     LeaseInfo,
     PutOutcome,
     QueueInfo,
@@ -124,6 +125,12 @@ class RemoteQueue(LeasedQueue[K, V]):
         await engine.home.checkpoint()
         return [*await engine.lease_many(request, max_items, max_wait, timeout)]
 
+    async def discard(self, key: K) -> bool:
+        engine = self._engine
+        engine.check_not_closed()
+        operation = protocol.Discard(engine.ref, cast("Key", key))
+        return bool((await engine.perform(operation, protocol.Removed)).number)
+
     # Settling
 
     async def ack(self, lease: Lease[K, V]) -> bool:
@@ -183,15 +190,11 @@ class RemoteQueue(LeasedQueue[K, V]):
 
     # What is in there
 
-    async def peek(self, key: K) -> V | None:
+    async def _look(self, key: K, *, value: bool = True) -> tuple[KeyState, V | None]:
         engine = self._engine
-        operation = protocol.Peek(engine.ref, cast("Key", key))
-        body = (await engine.perform(operation, protocol.Peeked)).body
-        return None if body is None else engine.decode(body)
-
-    async def contains(self, key: K) -> bool:
-        operation = protocol.Contains(self._engine.ref, cast("Key", key))
-        return bool((await self._engine.perform(operation, protocol.Count)).number)
+        operation = protocol.Look(engine.ref, cast("Key", key), value)
+        found = await engine.perform(operation, protocol.Looked)
+        return found.state, None if found.body is None else engine.decode(found.body)
 
     async def available_keys(self) -> set[K]:
         operation = protocol.AvailableKeys(self._engine.ref)

@@ -56,7 +56,7 @@ does (``python -m tests.vectors`` writes it anew):
               delivery
     any       any death, it cannot be buried  delayed   at the back; it dies again later, and is
                                                         never lost
-    waiting   drain                           absent    dropped
+    waiting   drain, discard                  absent    dropped
     ready     redrive                         absent    moved elsewhere
     ========  ==============================  ========  ============================================
 
@@ -104,7 +104,7 @@ from .schedule import Schedule
 from .timers import ItemTimers
 
 if TYPE_CHECKING:
-    from .._core.reports import Ended
+    from .._core.reports import Ended, KeyState
     from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
     from .item import Item
@@ -214,12 +214,12 @@ class Ledger(Generic[K, V]):
         """Return the item of a key, whatever its state; None: absent. O(1)."""
         return self.ready.get(key) or self.leased.get(key) or self.delayed.get(key)
 
-    def peek(self, key: K) -> V | None:
-        """Return a key's newest value, as the next consumer would get it; None: absent. O(1)."""
+    def look(self, key: K) -> tuple[KeyState, V | None]:
+        """Return a key's state, and its newest value, as the next consumer would get it. O(1)."""
         item = self.item(key)
         if item is None:
-            return None
-        return item.value if item._after is None else item._after.value
+            return "absent", None
+        return self._state(item), item.value if item._after is None else item._after.value
 
     @property
     def waiting(self) -> int:
@@ -604,6 +604,14 @@ class Ledger(Generic[K, V]):
         self._count(MOVES["drain"].counts, len(left))
         return left
 
+    def discard(self, key: K) -> Item[K, V] | None:
+        """Drop the waiting item of a key, and return it; None: none waits. O(1), or as a put."""
+        item = self.ready.get(key) or self.delayed.get(key)
+        if item is not None:
+            self._take_out(item)
+            self._count(MOVES["drain"].counts)
+        return item
+
     def take_out(self, key: K) -> Item[K, V]:
         """Remove a ready item, as if it had been acknowledged. O(1)."""
         item = self.ready[key]
@@ -631,13 +639,14 @@ class Ledger(Generic[K, V]):
 
     # Moves: everything that can raise has been computed
 
+    def _state(self, item: Item[K, V]) -> KeyState:
+        if self.leased.get(item.key) is item:
+            return "leased"
+        return "delayed" if self.delayed.get(item.key) is item else "ready"
+
     def _record(self, item: Item[K, V]) -> ItemRecord[V]:
         """Return an item as the rules see it."""
-        state: moves.State = "ready"
-        if self.leased.get(item.key) is item:
-            state = "leased"
-        elif self.delayed.get(item.key) is item:
-            state = "delayed"
+        state = self._state(item)
         extra = item._timers
         if extra is None:
             return ItemRecord(

@@ -33,12 +33,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .._core.messages import key_in_flight, tenant_mismatch
 from .._core.policies import Priority, Retry, Tenant
-from .._core.reports import Ended, PutOutcome
+from .._core.reports import Ended, KeyState, PutOutcome
 from .._core.requests import PutRequest
 
 V = TypeVar("V")
 
-State = Literal["absent", "delayed", "ready", "leased"]
 Place = Literal["front", "back", "old"]
 Fate = Literal["dead", "dropped", "kept"]
 Counter = Literal[
@@ -177,7 +176,7 @@ _ROWS = (
         "keep", "waiting, leased", "any death", "it cannot be buried", "delayed", "back",
         note="it dies again later, and is never lost",
     ),
-    Move("drain", "waiting", "drain", "", "absent", counts=("dropped",), note="dropped"),
+    Move("drain", "waiting", "drain, discard", "", "absent", counts=("dropped",), note="dropped"),
     Move("take_out", "ready", "redrive", "", "absent", counts=("acked",), note="moved elsewhere"),
 )  # fmt: skip
 
@@ -208,7 +207,7 @@ class Successor(Generic[V]):
 class ItemRecord(Generic[V]):
     """An item as the rules see it. Times are seconds on one clock."""
 
-    state: State
+    state: KeyState
     value: V
     priority: int = NORMAL
     tenant: str | None = None

@@ -492,8 +492,9 @@ def _transaction_refused(raw: Raw) -> Answer:
 # Queries
 
 
-def _peeked(raw: Raw) -> Answer:
-    return protocol.Peeked(read_body(raw[1], raw[2]))
+def _looked(raw: Raw) -> Answer:
+    _, state, *body = raw
+    return protocol.Looked(state.decode(), read_body(*body) if body else None)
 
 
 def _keys(raw: Raw) -> Answer:
@@ -619,6 +620,7 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
     protocol.Extend: _layout(
         "extend", *_LEASE_FIELDS, Field("timeout", LEASE), ok=_done, answers=_IF_HELD
     ),
+    protocol.Discard: _layout("discard", QueueField(), Field("key", KEY), ok=_removed),
     protocol.Close: _layout(
         "close",
         QueueField(),
@@ -652,15 +654,8 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         ok=lambda _: protocol.TransactionDone(),
         answers={b"failed": _transaction_refused},
     ),
-    protocol.Peek: _layout(
-        "peek",
-        QueueField(),
-        Field("key", KEY),
-        ok=_peeked,
-        answers={b"absent": lambda _: protocol.Peeked(None)},
-    ),
-    protocol.Contains: _layout(
-        "contains", QueueField(), Field("key", KEY), ok=lambda raw: protocol.Count(raw[1])
+    protocol.Look: _layout(
+        "look", QueueField(), Field("key", KEY), Field("wants_body", FLAG, "value"), ok=_looked
     ),
     protocol.AvailableKeys: _layout("ready", QueueField(), ok=_keys),
     protocol.LeasedKeys: _layout("leased", QueueField(), ok=_keys),

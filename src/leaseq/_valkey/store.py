@@ -197,16 +197,16 @@ def _check_transact(transact: protocol.Transact) -> None:
             _check_put(step)
 
 
-def _check_key(query: protocol.Peek | protocol.Contains | protocol.Resume) -> None:
-    _check_keys((query.key,))
+def _check_key(operation: protocol.Look | protocol.Discard | protocol.Resume) -> None:
+    _check_keys((operation.key,))
 
 
 _CHECKS: Final[Mapping[type[Operation], Callable[[Any], object]]] = {
     protocol.Put: _check_put,
     protocol.Claim: _check_claim,
     protocol.Transact: _check_transact,
-    protocol.Peek: _check_key,
-    protocol.Contains: _check_key,
+    protocol.Look: _check_key,
+    protocol.Discard: _check_key,
     protocol.Resume: _check_key,
     protocol.Redrive: lambda redrive: _check_keys(redrive.keys or ()),
     protocol.SetTenant: lambda change: _check_names(change.name),

@@ -17,6 +17,7 @@ from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import (
     HistoryEntry,
+    KeyState,
     LeaseInfo,
     MessageId,
     PutOutcome,
@@ -259,6 +260,27 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
         return _Leases(self)
 
+    @abstractmethod
+    async def discard(self, key: K) -> bool:
+        """Drop the item of a key that waits, ready or delayed.
+
+        A leased item is left alone, and so is a buffered successor behind it: its key is leased.
+        The item counts as dropped, and makes room. It was not acknowledged, so that ``dedupe_for``
+        does not refuse its key.
+
+        Args:
+            key: The key.
+
+        Returns:
+            True if an item was dropped; False: the key is leased or absent.
+
+        Raises:
+            QueueClosedError: the queue is closed.
+            TypeError: the key is not hashable.
+
+        Takes effect even if cancelled. O(1); delayed or with a tenant O(log n).
+        """
+
     # Settling
 
     @abstractmethod
@@ -370,13 +392,34 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     # Inspection
 
-    @abstractmethod
     async def peek(self, key: K) -> V | None:
-        """Return the newest value put under a key, leased or not; None if it is absent. O(1)."""
+        """Return the value of a key that is ready; None if it is not ready. O(1).
 
-    @abstractmethod
+        Raises:
+            TypeError: the key is not hashable.
+        """
+        state, value = await self._look(key)
+        return value if state == "ready" else None
+
     async def contains(self, key: K) -> bool:
-        """Return True if the key is ready, delayed or leased. O(1)."""
+        """Return True if the key is ready: it is among the `available_keys`. O(1).
+
+        Raises:
+            TypeError: the key is not hashable.
+        """
+        return await self.state(key) == "ready"
+
+    async def state(self, key: K) -> KeyState:
+        """Return the state of a key: "ready", "delayed", "leased" or "absent". O(1).
+
+        A key is leased until its lease has ended, whatever waits behind it: a buffered successor
+        changes nothing.
+
+        Raises:
+            TypeError: the key is not hashable.
+        """
+        state, _ = await self._look(key, value=False)
+        return state
 
     @abstractmethod
     async def available_keys(self) -> set[K]:
@@ -507,7 +550,21 @@ class LeasedQueue(ABC, Generic[K, V]):
         and a lease past its deadline is refused, but its item does not return to the line.
         """
 
-    # For engines: the ends of a body, not called by users
+    # For engines and tools, not called by users: a key in any state, and the ends of a body
+
+    @abstractmethod
+    async def _look(self, key: K, *, value: bool = True) -> tuple[KeyState, V | None]:
+        """Return the state of a key, and the newest value put under it, leased or not.
+
+        Args:
+            key: The key.
+            value: False: the value is not needed, and None.
+
+        Raises:
+            TypeError: the key is not hashable.
+
+        O(1).
+        """
 
     @abstractmethod
     async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:

@@ -442,7 +442,7 @@ class TaskQueue:
         If cancelled, nothing has changed. O(1).
         """
         queue = await self._backend.open()
-        wire = await queue.peek(task_id)
+        _, wire = await queue._look(task_id)
         return None if wire is None else decode_task(task_id, wire, self._registry.functions)
 
     async def delete(self, task: Task[Any] | str) -> bool:
@@ -453,7 +453,7 @@ class TaskQueue:
 
         Returns:
             True if this call has removed it. False: it is not there; or it is leased to another
-            consumer, or delayed, and stays.
+            consumer, and stays.
 
         Raises:
             RuntimeError: There is no broker yet.
@@ -465,10 +465,7 @@ class TaskQueue:
         queue = await self._backend.open()
         lease = self._popped.pop(task_id, None)
         if lease is None or lease.ended is not None:
-            try:
-                _, _, lease = await queue.take(task_id, timeout=0)
-            except TimeoutError:
-                return False
+            return await queue.discard(task_id)
         await lease.ack()
         return True
 

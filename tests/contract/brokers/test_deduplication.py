@@ -127,3 +127,9 @@ async def test_each_ack_starts_the_time_anew(engine: BrokerEngine, broker: Broke
     await (await lease_of(queue, "a")).ack()
     assert await queue.put("a", 2) is PutOutcome.DUPLICATE
     assert await queue.put("1", 2) is PutOutcome.ADDED
+
+
+async def test_a_key_that_was_dropped_is_no_duplicate(queue: LeasedQueue[str, Any]) -> None:
+    await queue.put("a", 1)
+    assert await queue.discard("a") is True
+    assert await queue.put("a", 2) is PutOutcome.ADDED

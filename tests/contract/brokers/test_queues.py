@@ -100,7 +100,7 @@ async def test_a_queue_does_as_its_options_say(broker: Broker) -> None:
     for _ in range(2):
         lease = await lease_of(queue, "a")
         await lease.release()
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 async def test_an_option_that_there_is_not_is_refused(broker: Broker) -> None:

@@ -26,7 +26,7 @@ async def test_nothing_happens_before_the_end_and_then_all_of_it(
         assert await invoices.qsize() == 0
         assert await orders.inflight_keys() == {"a"}
     assert lease.ended == "acked"
-    assert not await orders.contains("a")
+    assert await orders.state("a") == "absent"
     assert await in_line(invoices) == ["a", message_id]
 
 
@@ -82,7 +82,7 @@ async def test_a_key_that_is_put_before_its_ack_is_not(broker: Broker, orders: A
     async with broker.transaction() as tx:
         tx.put(orders, "a", 2)
         tx.ack(lease)
-    assert not await orders.contains("a")
+    assert await orders.state("a") == "absent"
 
 
 async def test_a_key_whose_lease_is_released_is_replaced(broker: Broker, orders: AnyQueue) -> None:
@@ -148,7 +148,7 @@ async def test_what_was_acked_is_remembered(broker: Broker) -> None:
         tx.ack(lease)
         tx.put(queue, "a", 2)  # a duplicate
     assert [done.key for done in await queue.history()] == ["a"]
-    assert not await queue.contains("a")
+    assert await queue.state("a") == "absent"
 
 
 async def test_an_ack_may_drain_a_queue(broker: Broker, orders: AnyQueue) -> None:

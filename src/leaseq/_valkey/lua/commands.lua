@@ -1,7 +1,7 @@
 -- Operations of producers and consumers.
 
 local ops = {
-  put = puts, claim = claims, ack = settlements, release = settlements, reject = settlements,
+  put = puts, discard = puts, claim = claims, ack = settlements, release = settlements, reject = settlements,
   give_back = settlements, undo = settlements, extend = settlements, close = settlements,
   sweep = waits, wake = waits, unpark = waits, parked = waits, join = waits,
   transact = transactions,

@@ -1,4 +1,5 @@
--- Putting items: what a put is refused for, and what it does in each state of its key.
+-- Putting items: what a put is refused for, and what it does in each state of its key. And taking
+-- one out again that waits.
 
 local puts = lazily(function()
   local OUTCOMES = { added = "a", replaced = "r", updated = "u", duplicate = "d", buffered = "b" }
@@ -206,8 +207,24 @@ local puts = lazily(function()
     return result
   end
 
+  local function discard()
+    local q, key = take_queue(), take()
+    if not q then
+      return GONE
+    end
+    local item = read_item(q, key)
+    if not item or item.state == LEASED then
+      return { "ok", 0 }
+    end
+    take_out(q, key, item)
+    call("HDEL", q.items, key)
+    count_letter(q, item, -1)
+    q.dropped, q.changed = q.dropped + 1, true
+    return { "ok", 1 }
+  end
+
   return {
     take_terms = take_terms, refusal = refusal, is_duplicate = is_duplicate, put_item =
-    put_item, put = put,
+    put_item, put = put, discard = discard,
   }
 end)

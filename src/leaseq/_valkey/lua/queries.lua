@@ -15,18 +15,22 @@ local queries = lazily(function()
     end
   end
 
-  local peek = query(take, function(q, key)
+  local STATES = { [READY] = "ready", [DELAYED] = "delayed", [LEASED] = "leased" }
+
+  local function look()
+    local q, key, wants_body = take_queue(), take(), take() == "1"
+    if not q then
+      return GONE
+    end
     local item = read_item(q, key)
     if not item then
-      return { "absent" }
+      return { "ok", "absent" }
+    elseif not wants_body then
+      return { "ok", STATES[item.state] }
     end
     local newest = item.after == 0 and item or moves.read_after(q, key)
-    return { "ok", read_body(newest.body, newest.letter), newest.letter }
-  end)
-
-  local contains = query(take, function(q, key)
-    return { "ok", call("HEXISTS", q.items, key) }
-  end)
+    return { "ok", STATES[item.state], read_body(newest.body, newest.letter), newest.letter }
+  end
 
   local ready = query(nil, function(q)
     local result = { "ok" }
@@ -176,14 +180,14 @@ local queries = lazily(function()
   end
 
   return {
-    peek = peek, contains = contains, ready = ready, leased = leased, counts = counts,
+    look = look, ready = ready, leased = leased, counts = counts,
     inflight = inflight, info = info, history = history, resume = resume, queues = all_queues,
     find = find,
   }
 end)
 
 local ops = {
-  peek = queries, contains = queries, ready = queries, leased = queries, counts = queries,
+  look = queries, ready = queries, leased = queries, counts = queries,
   inflight = queries, info = queries, history = queries, resume = queries, queues = queries,
   find = queries,
 }
