@@ -471,7 +471,7 @@ class Worker:
         deadline = min(now + self._length, self._until)
         self.beat_at = inf if deadline == self._until else now + self._length / 3
         for lease in self.leases or ():
-            if lease.ended is None and now < lease.deadline < deadline:
+            if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
                     await lease.extend(deadline - now)
 

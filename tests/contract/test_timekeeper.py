@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from anyio import BusyResourceError, CancelScope, create_task_group
-from tests.contract.helpers import Engine, Queue, others_run
+from functools import partial
 
-from leaseq import TimekeeperNotRunningError
+import pytest
+from anyio import BusyResourceError, CancelScope, create_task_group, fail_after, sleep_forever
+from tests.contract.helpers import Engine, Queue, others_run, until
+
+from leaseq import Retry, TimekeeperNotRunningError, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +52,41 @@ async def test_the_timekeeper_returns_when_all_is_done_after_a_shutdown(engine: 
         await queue.shutdown()
         _, _, lease = await queue.get(lease_timeout=3600)
         await queue.ack(lease)
+
+
+@pytest.mark.needs("advance")
+@pytest.mark.parametrize("how", ["expires", "outlives", "hangs", "is revoked"])
+async def test_the_timekeeper_returns_however_the_last_item_ends(how: str, engine: Engine) -> None:
+    queue = await engine.queue(retry=Retry(max_deliveries=1))
+    joined = False
+
+    async def join() -> None:
+        nonlocal joined
+        await queue.join()
+        joined = True
+
+    async def hang(_: object) -> None:
+        await sleep_forever()
+
+    with fail_after(100):
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+            if how == "outlives":
+                await queue.put("a", 1, ttl=10)
+            else:
+                await queue.put("a", 1)
+            if how == "hangs":
+                await tg.start(partial(serve, queue, hang, 2, lease_timeout=10))
+                await until(queue, leased=1)
+            elif how in {"expires", "is revoked"}:
+                await queue.get(lease_timeout=10, consumer="c")
+            tg.start_soon(join)
+            await queue.shutdown()
+            if how == "is revoked":
+                await queue.release_all(consumer="c")
+            else:
+                await engine.advance(11)
+    assert joined
 
 
 async def test_the_timekeeper_goes_on_until_all_is_done_after_a_shutdown(engine: Engine) -> None:

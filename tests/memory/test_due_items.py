@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import pytest
 from anyio import WouldBlock, create_task_group, current_time
-from anyio.lowlevel import current_token
 from tests.contract.helpers import Waiting, in_line, until
+from tests.support.stalls import block
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, Tenant, TimekeeperNotRunningError
 from leaseq._memory.engine import Engine
-from leaseq.testing import VirtualEventLoop, advance
+from leaseq.testing import advance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -29,9 +29,9 @@ class WatchedEngine(Engine[str, object]):
         super().__init__(queue, **options)
         self.looks: list[float] = []
 
-    def tick(self, now: float) -> float:
+    def tick(self, now: float) -> None:
         self.looks.append(current_time())
-        return super().tick(now)
+        super().tick(now)
 
 
 class WatchedQueue(LeasedKeyQueue[str, object]):
@@ -41,20 +41,6 @@ class WatchedQueue(LeasedKeyQueue[str, object]):
         super().__init__()
         self._engine = WatchedEngine(self)
         self.looks = self._engine.looks
-
-
-def block(seconds: float) -> None:
-    """Let time pass as it does while something blocks the event loop."""
-    loop = current_token().native_token
-    if isinstance(loop, VirtualEventLoop):
-        loop._selector_with_clock.now += seconds
-    else:
-        from trio.lowlevel import current_clock
-        from trio.testing import MockClock
-
-        clock = current_clock()
-        assert isinstance(clock, MockClock)
-        clock.jump(seconds)
 
 
 # When the timekeeper wakes

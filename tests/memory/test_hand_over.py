@@ -6,11 +6,12 @@ from contextlib import suppress
 import anyio
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, current_time
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 from tests.contract.helpers import in_line, until
+from tests.support.stalls import block
 
 from leaseq import Lease, LeasedKeyQueue, PutOutcome, QueueClosedError, TimekeeperNotRunningError
-from leaseq.testing import VirtualEventLoop, advance
+from leaseq.testing import advance
 
 pytestmark = pytest.mark.anyio
 
@@ -55,20 +56,6 @@ class Consumer:
 @pytest.fixture
 def queue() -> Queue:
     return LeasedKeyQueue()
-
-
-def block(seconds: float) -> None:
-    """Let time pass as it does while something blocks the event loop."""
-    loop = current_token().native_token
-    if isinstance(loop, VirtualEventLoop):
-        loop._selector_with_clock.now += seconds
-    else:
-        from trio.lowlevel import current_clock
-        from trio.testing import MockClock
-
-        clock = current_clock()
-        assert isinstance(clock, MockClock)
-        clock.jump(seconds)
 
 
 async def test_a_waiter_has_its_item_before_it_runs(queue: Queue) -> None:

@@ -27,9 +27,9 @@ class WatchedEngine(Engine[str, int]):
         super().__init__(queue, **options)
         self.looks: list[float] = []
 
-    def tick(self, now: float) -> float:
+    def tick(self, now: float) -> None:
         self.looks.append(current_time())
-        return super().tick(now)
+        super().tick(now)
 
 
 class WatchedQueue(LeasedKeyQueue[str, int]):

@@ -63,6 +63,7 @@ V = TypeVar("V")
 
 _SLICE = 200  # due items processed in one go: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
+_SPARED = 1.0  # seconds that an overdue lease gets to be settled or extended, which is now
 
 
 class EventWaiter(Waiter[K, V]):
@@ -228,7 +229,7 @@ class Engine(Generic[K, V]):
             except BaseException:
                 if not self.capacity.leave(turn):
                     self.capacity.give_back(places)
-                    self._admit()
+                self._admit()  # it may have been in the way of those behind it
                 raise
             self.capacity.give_back(places)
             try:
@@ -452,7 +453,20 @@ class Engine(Generic[K, V]):
         if lease.queue is not self.queue or self.closed:
             raise self.not_mine(lease)
         self.check_home()
-        return lease  # type: ignore[return-value]  # all leases of this engine are Items
+        item: Item[K, V] = lease  # type: ignore[assignment]  # all leases of this engine are Items
+        if item.deadline != inf:
+            self.spare(item, self.home.time())
+        return item
+
+    def spare(self, item: Item[K, V], now: float) -> None:
+        """Let a lease hold that its consumer could not settle in time: the loop was stalled. O(1).
+
+        Nobody else can have had the item: the timekeeper, which would have ended the lease, has
+        been kept from running as well.
+        """
+        keeper = self.timekeeper
+        if item.deadline <= now and item.ended is None and keeper and keeper.is_late(now):
+            self.ledger.extend(item, -inf, now + _SPARED)
 
     def not_mine(self, lease: Lease[K, V]) -> LeaseqError:
         """Return the error for a lease that cannot be settled here."""
@@ -546,7 +560,9 @@ class Engine(Generic[K, V]):
         item = self.ledger.leased.get(cast("K", key))
         if item is None or item.token != token:
             raise lease_ended(key, token)
-        check_held(item, self.home.time())
+        now = self.home.time()
+        self.spare(item, now)
+        check_held(item, now)
         return item
 
     def release_all(self, consumer: str) -> int:
@@ -853,8 +869,12 @@ class Engine(Generic[K, V]):
         needed = self.needs_time or self.any_request.timed or self.gated
         self.timeless = self.timekeeper is None and not needed
 
-    def tick(self, now: float) -> float:
-        """Process a slice of what is due, and return the next deadline."""
+    def next_deadline(self) -> float:
+        """Return the next time to call `tick`; `math.inf`: not before a change. O(1)."""
+        return self.ledger.next_deadline()
+
+    def tick(self, now: float) -> None:
+        """Process a slice of what is due."""
         changed: list[Item[K, V]] = []
         try:
             for item in islice(self.ledger.tick(now), _SLICE):
@@ -868,13 +888,12 @@ class Engine(Generic[K, V]):
         finally:  # a policy or a log handler may raise: the items before that have moved
             if changed:
                 self.after_return(*changed)
-        return self.ledger.next_deadline()
 
     def process_expired(self) -> int:
         """Bury the items whose time to live is over, and count them. O(log n) each."""
         before = self.ledger.outlived
         self.check_home()
         now = self.home.time()
-        while self.tick(now) <= now:
-            pass
+        while self.next_deadline() <= now:
+            self.tick(now)
         return self.ledger.outlived - before

@@ -301,11 +301,15 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             raise engine.not_mine(lease)
         served = item.tenant is not None and engine.waiters.total  # maybe, now that there is room
         if served or engine.watched or item._after is not None:
-            engine.check_home()
-            updated = engine.ack(item, engine.home.time())
+            updated = engine.ack(engine.mine(lease), engine.home.time())
             engine.after_return(item)
             return updated
-        return engine.ledger.ack(item, 0.0 if item.deadline == inf else engine.home.time())
+        if item.deadline == inf:
+            return engine.ledger.ack(item)
+        now = engine.home.time()
+        if item.deadline <= now:
+            engine.spare(item, now)
+        return engine.ledger.ack(item, now)
 
     async def ack(self, lease: Lease[K, V]) -> bool:
         return self.ack_nowait(lease)

@@ -24,8 +24,18 @@ class Timed(Protocol):
     def detach(self, keeper: Timekeeper, /) -> None:
         """Remove a timekeeper."""
 
-    def tick(self, now: float, /) -> float:
-        """Process what is due, or a part of it, and return the next deadline."""
+    def tick(self, now: float, /) -> None:
+        """Process what is due, or a part of it."""
+
+    def next_deadline(self) -> float:
+        """Return the next time to call `tick`; `math.inf`: not before a change. O(1)."""
+
+
+_LATE = 0.02
+"""Seconds after its time at which a timekeeper takes the event loop to have been stalled."""
+
+_TURNS = 3
+"""Turns that it then gives to the tasks which have been waiting to run."""
 
 
 class Timekeeper:
@@ -35,17 +45,22 @@ class Timekeeper:
     wake-up at most: the planned time is kept, so that the next lease of the same length needs no
     new plan.
 
+    If it wakes late, the event loop was stalled, by a function that blocked it or by a garbage
+    collection. Then tasks that were ready to settle or extend a lease in time could not run either.
+    So they run first, and only what is still overdue after that is processed.
+
     Args:
         home: The event loop.
         owner: The engine whose `run` this is, which prefers this timekeeper; None: a broker's.
     """
 
-    __slots__ = ("_alarm", "_home", "owner", "wake_at")
+    __slots__ = ("_alarm", "_asleep_since", "_home", "owner", "wake_at")
 
     def __init__(self, home: Home, owner: object = None) -> None:
         self._home = home
         self.owner = owner
         self.wake_at = inf
+        self._asleep_since = -inf
         self._alarm = Event()
 
     def plan(self, deadline: float) -> None:
@@ -57,6 +72,10 @@ class Timekeeper:
     def ring(self) -> None:
         """Wake the timekeeper in the next step of the event loop."""
         self._alarm.set()
+
+    def is_late(self, now: float) -> bool:
+        """Return True if a stall of the event loop has kept this from waking in time. O(1)."""
+        return now - max(self.wake_at, self._asleep_since) > _LATE
 
     async def keep(
         self,
@@ -79,11 +98,18 @@ class Timekeeper:
                     task_status.started()
                     started = True
                     continue
+                if self.is_late(self._home.time()):
+                    for _ in range(_TURNS):
+                        await self._home.checkpoint()
+                self._alarm = Event()  # before the ticks: what ends in one may ring
                 now = self._home.time()
-                due = [engine.tick(now) for engine in known if engine.timekeeper is self]
                 planned = self.wake_at if self.wake_at > now else inf
-                self.wake_at = min([planned, *due])
-                self._alarm = Event()
+                self.wake_at = -inf  # until all have been looked at, no plan need wake it
+                mine = [engine for engine in known if engine.timekeeper is self]
+                for engine in mine:
+                    engine.tick(now)
+                self.wake_at = min([planned, *(engine.next_deadline() for engine in mine)])
+                self._asleep_since = self._home.time()
                 with CancelScope(deadline=self.wake_at):
                     await self._alarm.wait()
         finally:
