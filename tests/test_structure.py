@@ -157,7 +157,7 @@ def function():
     import rich
 class Class:
     async def method(self):
-        from .._core import lease, PutOutcome
+        from .._core import heap, PutOutcome
 """
     assert imports("leaseq._memory.queue", ast.parse(source)) == {
         Import("os.path"),
@@ -168,7 +168,7 @@ class Class:
         Import("anyio"),
         Import("trio"),
         Import("rich", lazily=True),
-        Import("leaseq._core.lease", lazily=True),
+        Import("leaseq._core.heap", lazily=True),
         Import("leaseq._core", lazily=True),
     }
     assert imports("leaseq._memory", ast.parse("from .queue import LeasedKeyQueue")) == {
@@ -228,7 +228,9 @@ def test_no_two_modules_name_each_other_even_for_type_checkers() -> None:
             for node in ast.walk(tree)
             if isinstance(node, ast.Import | ast.ImportFrom)
             for module in imported_modules(node, package)
-            if module in FILES and module != name
+            if module in FILES
+            and module != name
+            and not (part(name) == part(module) == "abc")  # a lease names its queue
         }
     try:
         TopologicalSorter(graph).prepare()

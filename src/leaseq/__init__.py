@@ -19,7 +19,6 @@ from ._core.errors import (
     UnusableServerError,
 )
 from ._core.exports import adopt as _adopt
-from ._core.lease import Lease, LeaseBatch
 from ._core.options import BrokerQueueOptions, GetOptions, InFlightPolicy, PutOptions, TakeOptions
 from ._core.policies import Backoff, Priority, Retry, Tenant
 from ._core.reports import (
@@ -36,6 +35,7 @@ from ._core.reports import (
 )
 from ._pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
 from .abc import Broker, LeasedQueue, Transaction
+from .abc._lease import Lease, LeaseBatch
 from .memory import LeasedKeyQueue, MemoryBroker
 
 __all__ = [

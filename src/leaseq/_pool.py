@@ -27,7 +27,6 @@ from anyio.lowlevel import checkpoint
 from anyio.to_thread import run_sync
 
 from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
-from ._core.lease import Lease, LeaseBatch
 from ._core.loop import is_failure
 from ._core.options import GetOptions
 from ._core.texts import shown
@@ -40,6 +39,7 @@ from ._core.validation import (
     whole_number,
 )
 from .abc import LeasedQueue
+from .abc._lease import Lease, LeaseBatch
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -203,7 +203,7 @@ PATH = Path("module.py")
 
 def leased(token: int, deadline: float = math.inf) -> Lease[Path, int]:
     lease = Lease(LeasedKeyQueue[Path, int](), PATH, 0)
-    lease.token, lease.deadline = token, deadline
+    lease._token, lease._deadline = token, deadline
     return lease
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
@@ -85,7 +85,7 @@ class Handle:
         self._check(self.over)
         async with self._waiting(kind):
             key, value, lease = await call(timeout=timeout, **options)
-        lease.queue = self
+        lease._queue = self
         self._held.add(lease)
         return key, value, lease
 
@@ -106,12 +106,12 @@ class Handle:
             raise InvalidLeaseError(f"{lease!r} is another queue's")
         self._check(self.closed)
         held = self._resumed.get(lease, lease)
-        mine, held.queue = held.queue, self._shared
+        mine, held._queue = held.queue, self._shared
         try:
             return await call(held, *args, **options)
         finally:
-            held.queue = mine
-            lease.ended = held.ended
+            held._queue = mine
+            lease._ended = held.ended
             for handle in self._handles:
                 handle.end_if_over()
 
@@ -135,8 +135,8 @@ class Handle:
 
     async def resume(self, receipt: str) -> Any:
         held = await self._shared.resume(receipt)
-        lease: Lease[str, Any] = Lease(self, held.key, held.value)
-        lease.token = held.token
+        lease: Lease[str, Any] = Lease(cast("Any", self), held.key, held.value)
+        lease._token = held.token
         self._resumed[lease] = held
         return lease
 
@@ -153,7 +153,7 @@ class Handle:
         for lease in self._held:
             if lease.ended is None:
                 await self._give_back(lease)
-                lease.ended = "lost"
+                lease._ended = "lost"
                 lease._cancel_body()
         self.closed = self.shut_down = True
         self.end_if_over()

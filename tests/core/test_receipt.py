@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaseq import InvalidLeaseError, MessageId, PutOutcome
-from leaseq._core.lease import read_receipt, write_receipt
+from leaseq._core.receipt import read_receipt, write_receipt
 
 
 @given(st.text(), st.text() | st.integers() | st.binary(), st.integers(min_value=0))

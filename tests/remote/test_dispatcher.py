@@ -258,7 +258,7 @@ async def test_a_lease_that_is_extended_too_late_is_free_for_others(engine: Ledg
                     extending.start_soon(extend)
                     await gate.reached.wait()  # it is extended, on the server
                     queue._engine.let_go(lease)
-                    lease.deadline = queue._engine.home.time()
+                    lease._deadline = queue._engine.home.time()
                     queue._engine._hold(lease)
                     await eventually(lambda: lease.ended == "lost")
                     gate.open()

@@ -117,7 +117,7 @@ def expire_the_second_time(ledger: StrLedger, item: StrItem) -> None:
 
 
 def give_back_the_second_time(ledger: StrLedger, item: StrItem) -> None:
-    item.cancellations = 1
+    item._cancellations = 1
     ledger.give_back(item, 0)
 
 

@@ -51,7 +51,7 @@ def expire_the_second_time(ledger: AnyLedger, item: AnyItem) -> None:
 
 
 def give_back_the_second_time(ledger: AnyLedger, item: AnyItem) -> None:
-    item.cancellations = 1
+    item._cancellations = 1
     ledger.give_back(item, 0)
 
 

@@ -150,7 +150,7 @@ class Both:
 
     def put(self, key: str, tenant: str, priority: int) -> None:
         item: Item[str, None] = Item(QUEUE, key, None)
-        item.tenant, item.priority = tenant, priority  # type: ignore[assignment]
+        item._tenant, item._priority = tenant, priority  # type: ignore[assignment]
         self.push(item, "back")
 
     def push(self, item: Item[str, None], place: moves.Place) -> None:
@@ -168,7 +168,7 @@ class Both:
             schedule.hand_out(item, restricted=restricted)
             self.turns = moves.handed_out(self.turns, item.tenant, restricted=restricted)
             self.ready.remove(item)
-            item.token = 1000 + len(self.leased)
+            item._token = 1000 + len(self.leased)
             self.leased.append(item)
 
     def expected(self, tenants: list[str | None] | None) -> Item[str, None] | None:

@@ -14,7 +14,7 @@ QUEUE: LeasedKeyQueue[str, None] = LeasedKeyQueue()
 
 def item(key: str, token: int = 0) -> Item[str, None]:
     made: Item[str, None] = Item(QUEUE, key, None)
-    made.token = token
+    made._token = token
     return made
 
 

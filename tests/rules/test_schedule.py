@@ -14,8 +14,8 @@ QUEUE: LeasedKeyQueue[int, None] = LeasedKeyQueue()
 
 def item(key: int, tenant: str | None = None, priority: int = 3) -> Item[int, None]:
     made: Item[int, None] = Item(QUEUE, key, None)
-    made.tenant = tenant
-    made.priority = priority
+    made._tenant = tenant
+    made._priority = priority
     return made
 
 

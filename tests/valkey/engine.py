@@ -72,7 +72,7 @@ class Valkey:
             for engine in engines:
                 for lease in [*engine._held.values()]:
                     engine.let_go(lease)
-                    lease.deadline -= seconds
+                    lease._deadline -= seconds
                     engine._hold(lease)
             if any(engine.kept for engine in engines):
                 broker._housekeeping.expire(broker._home.time())

@@ -1,10 +1,11 @@
-"""The public home of names that are defined in private modules."""
+"""The public face of classes that are defined in private modules."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Never
 
 
 def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
@@ -25,3 +26,11 @@ def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> N
                 with suppress(NameError):  # a name for type checkers alone
                     value.__annotations__ = inspect.get_annotations(value, eval_str=True)
             value.__module__ = face
+
+
+def not_copied(self: object) -> Never:
+    """Refuse to copy or pickle an object that is one of its kind, as its ``__reduce__``."""
+    raise TypeError(
+        f"{self!r} cannot be copied or pickled: pass the object itself, or to another process "
+        "the name of a queue or the receipt of a lease"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -94,13 +94,10 @@ class Heap(Generic[T]):
 
 
 class Due(Protocol):
-    """A thing with a deadline."""
+    """A lease, or something else with a deadline, which matters until it has ended."""
 
-    deadline: float
-
-    @property
-    def ended(self) -> object | None:
-        """None while the deadline matters."""
+    _deadline: float
+    _ended: Any
 
 
 D = TypeVar("D", bound=Due)
@@ -112,7 +109,7 @@ class Deadlines(Heap[D], Generic[D]):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(lambda when, thing: thing.deadline == when and thing.ended is None)
+        super().__init__(lambda when, thing: thing._deadline == when and thing._ended is None)
 
     def next(self) -> float:
         """Return the earliest deadline; `math.inf` if there is none. O(1), amortised."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
 
 from .errors import (
     InvalidLeaseError,
@@ -15,14 +14,9 @@ from .errors import (
     TenantMismatchError,
     TimekeeperNotRunningError,
 )
+from .heap import Due
 from .texts import shown
 from .validation import delay_seconds
-
-if TYPE_CHECKING:
-    from .lease import Lease
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 RUN_TWICE = "running the timekeeper of"
 """The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
@@ -92,17 +86,17 @@ def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bo
     return seconds
 
 
-def check_held(lease: Lease[K, V], now: float) -> None:
+def check_held(lease: Due, now: float) -> None:
     """Raise the error for settling a lease that does not hold its item. O(1)."""
-    if lease.ended == "acked":
+    if lease._ended == "acked":
         raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
-    if lease.ended == "lost":
+    if lease._ended == "lost":
         raise LeaseLostError(f"{lease!r} was lost: it no longer holds its item")
-    if lease.ended is not None:
-        raise InvalidLeaseError(f"{lease!r} was {lease.ended} before")
-    if lease.deadline <= now:
+    if lease._ended is not None:
+        raise InvalidLeaseError(f"{lease!r} was {lease._ended} before")
+    if lease._deadline <= now:
         raise LeaseLostError(
-            f"{lease!r} expired {now - lease.deadline:.3g} s ago: "
+            f"{lease!r} expired {now - lease._deadline:.3g} s ago: "
             "take a longer lease_timeout, or extend it in time"
         )
 
@@ -137,9 +131,9 @@ def takes_nothing_more(queue: object, how: str = "") -> QueueClosedError:
 # Leases
 
 
-def not_of_queue(lease: object) -> InvalidLeaseError:
-    """Return the error for settling a lease through a queue that did not hand it out."""
-    return InvalidLeaseError(f"{shown(lease)} belongs to another queue: settle it there")
+def not_of_queue(lease: object, owner: str = "another queue") -> InvalidLeaseError:
+    """Return the error for settling a lease through a queue or batch that does not have it."""
+    return InvalidLeaseError(f"{shown(lease)} belongs to {owner}: settle it there")
 
 
 def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
@@ -195,6 +189,17 @@ def broker_closed(broker: object) -> QueueClosedError:
 def not_of_broker(queue: object) -> ValueError:
     """Return the error for a queue of another broker in a transaction."""
     return ValueError(f"{shown(queue)} is not a queue of this broker")
+
+
+class _OtherBrokersLeaseError(InvalidLeaseError, ValueError):
+    """The lease is of a queue that is not the transaction's: a `ValueError`, as for the queue."""
+
+    __module__, __qualname__ = InvalidLeaseError.__module__, InvalidLeaseError.__qualname__
+
+
+def lease_not_of_broker(why: ValueError) -> InvalidLeaseError:
+    """Return the error for a lease of such a queue in a transaction."""
+    return _OtherBrokersLeaseError(f"{why}, and has handed the lease out: settle it there")
 
 
 def no_queue(name: str) -> LookupError:

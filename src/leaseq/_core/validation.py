@@ -10,19 +10,20 @@ from typing import SupportsFloat, SupportsIndex, cast
 from .texts import shown
 
 
-def check_known(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_known(call: str, given: Iterable[str], known: Iterable[str], how: str = "") -> None:
     """Raise `TypeError` for options that a public call does not have.
 
     Args:
         call: The call, as a user writes it.
         given: The names of given options.
         known: The names of all its options.
+        how: The way it was called, if it has others in another way.
     """
     unknown = [name for name in given if name not in known]
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise TypeError(
-            f"{call}() has no option{'s' if unknown[1:] else ''} {names}: "
+            f"{call}(){how} has no option{'s' if unknown[1:] else ''} {names}: "
             f"it has {', '.join(known) or 'none'}"
         )
 

@@ -16,7 +16,6 @@ from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, fa
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
-from .._core.lease import Lease, read_receipt
 from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import (
@@ -37,6 +36,7 @@ from .._core.messages import (
 )
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.policies import Retry, Tenant
+from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
     HistoryEntry,
@@ -56,6 +56,7 @@ from .._rules.ledger import Burial, Death, Ledger
 from .._rules.moves import Fate
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
+from ..abc._lease import Lease, check_lease
 from .timekeeper import Timekeeper
 
 K = TypeVar("K")
@@ -307,7 +308,7 @@ class Engine(Generic[K, V]):
         self._admit()
         if item is not None:
             if keeper is not None:
-                keeper.plan(item.deadline)
+                keeper.plan(item._deadline)
         else:  # the rest may have outlived its time just now
             self._check_drained()
         if self.deaths:
@@ -337,8 +338,8 @@ class Engine(Generic[K, V]):
             item = waiter.item
             if self.closed or item is None:
                 raise self.closed_error(waiter.request.key)
-            if item.ended is None:
-                if item.deadline > self.home.time():
+            if item._ended is None:
+                if item._deadline > self.home.time():
                     return item
                 self.ledger.undo(item, self.home.time())
             # The lease expired before its consumer could run: it was first in line, and still is.
@@ -355,7 +356,7 @@ class Engine(Generic[K, V]):
         """Remove a waiter, and return the item that it was given and will never see."""
         item = waiter.item
         if item is not None:
-            if item.ended is None:
+            if item._ended is None:
                 self.ledger.undo(item, self.home.time())
                 self.after_return(item)
         elif not waiter.event.is_set():
@@ -377,14 +378,14 @@ class Engine(Generic[K, V]):
                         batch.append(more)
         except BaseException:
             for item in batch:
-                if item.ended is None:
+                if item._ended is None:
                     self.ledger.undo(item, self.home.time())
             self.after_return(*batch)
             raise
         if self.closed:
             raise self.closed_error()
         now = self.home.time()
-        return [item for item in batch if item.ended is None and item.deadline > now]
+        return [item for item in batch if item._ended is None and item._deadline > now]
 
     def discard(self, key: K) -> bool:
         """Drop a waiting item; False: none waits under this key."""
@@ -405,7 +406,7 @@ class Engine(Generic[K, V]):
             assert isinstance(waiter, EventWaiter)
             item = waiter.item
             if item is not None and self.timekeeper is not None:
-                self.timekeeper.plan(item.deadline)
+                self.timekeeper.plan(item._deadline)
             waiter.event.set()
         self._admit()
 
@@ -425,16 +426,16 @@ class Engine(Generic[K, V]):
         """Serve waiters once items have left their leases: their keys may be ready, or gone."""
         if self.waiters.total:
             now = self.home.time()
-            self._wake(self.waiters.serve([item.key for item in items], now))
+            self._wake(self.waiters.serve([item._key for item in items], now))
             if self.ledger.schedule is not None:
                 for item in items:
-                    self._wake(self.waiters.serve_tenant(item.tenant, now))
+                    self._wake(self.waiters.serve_tenant(item._tenant, now))
         if self.timekeeper is not None:
             self.timekeeper.plan(self.ledger.next_deadline())
         if self.shut_down:
             for item in items:
-                if self.waiters.takers and item.key not in self.ledger:
-                    self._turn_away(self.waiters.drop_takers(item.key))
+                if self.waiters.takers and item._key not in self.ledger:
+                    self._turn_away(self.waiters.drop_takers(item._key))
         self._admit()
         self._check_drained()
         if self.deaths:
@@ -450,13 +451,12 @@ class Engine(Generic[K, V]):
 
     def mine(self, lease: Lease[K, V]) -> Item[K, V]:
         """Return a lease of this queue as the ledger's item; raise for another lease."""
-        if lease.queue is not self.queue or self.closed:
+        if type(lease) is not Item or lease._queue is not self.queue or self.closed:
             raise self.not_mine(lease)
         self.check_home()
-        item: Item[K, V] = lease  # type: ignore[assignment]  # all leases of this engine are Items
-        if item.deadline != inf:
-            self.spare(item, self.home.time())
-        return item
+        if lease._deadline != inf:
+            self.spare(lease, self.home.time())
+        return lease
 
     def spare(self, item: Item[K, V], now: float) -> None:
         """Let a lease hold that its consumer could not settle in time: the loop was stalled. O(1).
@@ -465,12 +465,13 @@ class Engine(Generic[K, V]):
         been kept from running as well.
         """
         keeper = self.timekeeper
-        if item.deadline <= now and item.ended is None and keeper and keeper.is_late(now):
+        if item._deadline <= now and item._ended is None and keeper and keeper.is_late(now):
             self.ledger.extend(item, -inf, now + _SPARED)
 
     def not_mine(self, lease: Lease[K, V]) -> LeaseqError:
         """Return the error for a lease that cannot be settled here."""
-        if lease.queue is not self.queue:
+        check_lease(lease)
+        if type(lease) is not Item or lease._queue is not self.queue:
             return not_of_queue(lease)
         return leases_lost(self.queue, drained=self.ledger.drained)
 
@@ -495,7 +496,7 @@ class Engine(Generic[K, V]):
         updated = self.ledger.ack(item, now)
         if self.history is not None:
             self.history.append(
-                HistoryEntry(item.key, item.value, item.token, item.deliveries, time.time())
+                HistoryEntry(item._key, item._value, item._token, item._deliveries, time.time())
             )
         return updated
 
@@ -548,7 +549,7 @@ class Engine(Generic[K, V]):
         now = self.home.time()
         self.ledger.extend(item, now, now + seconds)
         if self.timekeeper is not None:
-            self.timekeeper.plan(item.deadline)
+            self.timekeeper.plan(item._deadline)
 
     def resume(self, receipt: str) -> Item[K, V]:
         """Find the lease that a receipt was written for."""
@@ -558,7 +559,7 @@ class Engine(Generic[K, V]):
         if self.closed:
             raise self.closed_error()
         item = self.ledger.leased.get(cast("K", key))
-        if item is None or item.token != token:
+        if item is None or item._token != token:
             raise lease_ended(key, token)
         now = self.home.time()
         self.spare(item, now)
@@ -641,8 +642,8 @@ class Engine(Generic[K, V]):
         ledger = self.ledger
         for items in (ledger.ready, ledger.delayed, ledger.leased):
             for item in items.values():
-                if isinstance(item.value, DeadLetter):  # the user may have put others there
-                    yield item.value
+                if isinstance(item._value, DeadLetter):  # the user may have put others there
+                    yield item._value
 
     def redrive(self, keys: Iterable[K] | None, limit: int | None) -> RedriveResult[K]:
         """Bring dead letters of this queue back."""
@@ -656,7 +657,7 @@ class Engine(Generic[K, V]):
         back: list[K] = []
         conflicts: list[K] = []
         for letter_key, item in list(letters.ledger.ready.items()):
-            letter: object = item.value
+            letter: object = item._value
             if not isinstance(letter, DeadLetter) or letter.queue != self.name:
                 continue
             if wanted is not None and letter.key not in wanted:
@@ -712,14 +713,14 @@ class Engine(Generic[K, V]):
         """List the leases, or those of a consumer, in the order of the hand-outs."""
         held = [
             LeaseInfo(
-                key=item.key,
-                token=item.token,
+                key=item._key,
+                token=item._token,
                 consumer=None if item._timers is None else item._timers.consumer,
-                since=item.since,
-                deadline=item.deadline,
-                deliveries=item.deliveries,
-                tenant=item.tenant,
-                priority=item.priority,
+                since=item._since,
+                deadline=item._deadline,
+                deliveries=item._deliveries,
+                tenant=item._tenant,
+                priority=item._priority,
             )
             for item in self.ledger.leased.values()
         ]
@@ -795,7 +796,7 @@ class Engine(Generic[K, V]):
     def drain(self) -> list[tuple[K, V]]:
         """Drop all waiting items, and return them."""
         self.check_home()
-        left = [(item.key, item.value) for item in self.ledger.drain()]
+        left = [(item._key, item._value) for item in self.ledger.drain()]
         self._admit()
         self._check_drained()
         return left
@@ -879,11 +880,11 @@ class Engine(Generic[K, V]):
         try:
             for item in islice(self.ledger.tick(now), _SLICE):
                 changed.append(item)
-                if item.ended == "lost":
+                if item._ended == "lost":
                     item._cancel_body()
             for item in changed:
-                if item.ended == "lost":
-                    what = (self.name, item.key, item.token)
+                if item._ended == "lost":
+                    what = (self.name, item._key, item._token)
                     log(WARNING, "queue %r: the lease on %r, token %d, expired", *what)
         finally:  # a policy or a log handler may raise: the items before that have moved
             if changed:

@@ -9,7 +9,6 @@ from typing import Never, TypeVar, Unpack
 from anyio import TASK_STATUS_IGNORED, WouldBlock
 from anyio.abc import TaskStatus
 
-from .._core.lease import Lease
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Priority, Retry, Tenant
 from .._core.queue_options import check_queue_options, check_tenants
@@ -34,6 +33,7 @@ from .._core.validation import (
 )
 from .._rules.item import Item
 from ..abc import LeasedQueue
+from ..abc._lease import Lease
 from .engine import Engine
 
 K = TypeVar("K")
@@ -223,7 +223,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             item = engine.claim(request)
             if item is None:
                 raise WouldBlock
-        return item.key, item.value, item
+        return item._key, item._value, item
 
     def take_nowait(self, key: K, **options: Unpack[TakeOptions]) -> tuple[K, V, Lease[K, V]]:
         """`take` without waiting. O(1); a timed lease or with tenants O(log n).
@@ -236,7 +236,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         item = engine.claim(engine.request("take_nowait", key, options))
         if item is None:
             raise WouldBlock
-        return item.key, item.value, item
+        return item._key, item._value, item
 
     async def get(
         self, timeout: float | None = None, **options: Unpack[GetOptions]
@@ -250,7 +250,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         item = engine.claim(request)
         if item is None:
             item = await engine.wait(request, timeout)
-        return item.key, item.value, item
+        return item._key, item._value, item
 
     async def take(
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
@@ -264,7 +264,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         item = engine.claim(request)
         if item is None:
             item = await engine.wait(request, timeout)
-        return item.key, item.value, item
+        return item._key, item._value, item
 
     async def get_batch(
         self,
@@ -295,19 +295,19 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
         """`ack`, as a plain function. Raises what `ack` raises. O(1)."""
-        item: Item[K, V] = lease  # type: ignore[assignment]  # all leases of this queue are Items
         engine = self._engine
-        if lease.queue is not self or engine.closed:
+        if type(lease) is not Item or lease._queue is not self or engine.closed:
             raise engine.not_mine(lease)
-        served = item.tenant is not None and engine.waiters.total  # maybe, now that there is room
+        item: Item[K, V] = lease
+        served = item._tenant is not None and engine.waiters.total  # maybe, now that there is room
         if served or engine.watched or item._after is not None:
             updated = engine.ack(engine.mine(lease), engine.home.time())
             engine.after_return(item)
             return updated
-        if item.deadline == inf:
+        if item._deadline == inf:
             return engine.ledger.ack(item)
         now = engine.home.time()
-        if item.deadline <= now:
+        if item._deadline <= now:
             engine.spare(item, now)
         return engine.ledger.ack(item, now)
 

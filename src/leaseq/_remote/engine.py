@@ -33,7 +33,6 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._core.codec import Codec
 from .._core.errors import QueueClosedError
 from .._core.heap import Deadlines
-from .._core.lease import Lease, read_receipt
 from .._core.messages import (
     RUN_TWICE,
     check_held,
@@ -52,6 +51,7 @@ from .._core.messages import (
 )
 from .._core.options import ANY_KEY, AnyKey, BrokerQueueOptions, GetOptions, TakeOptions
 from .._core.policies import Retry
+from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
     Ended,
@@ -61,6 +61,7 @@ from .._core.requests import ClaimRequest, PutRequest
 from .._core.texts import failure_text
 from .._core.validation import check_flag, lease_seconds
 from ..abc import LeasedQueue
+from ..abc._lease import Lease, check_lease
 from .dispatcher import Call, Dispatcher
 from .protocol import (
     UNDECODABLE,
@@ -126,6 +127,10 @@ class RemoteLease(Lease[K, V]):
         super().__init__(engine.queue, key, value)
         self._engine = engine
         self._settling: Call | None = None  # under way, and will end it
+
+
+RemoteLease.__name__ = RemoteLease.__qualname__ = "Lease"
+RemoteLease.__module__ = "leaseq"
 
 
 class Timers(Protocol):
@@ -501,8 +506,8 @@ class Engine(Generic[K, V]):
         for delivery in batch:
             lease = self._read(delivery)
             if lease is not None:
-                lease.since = now
-                lease.deadline = deadline
+                lease._since = now
+                lease._deadline = deadline
                 self._hold(lease)
                 leases.append(lease)
         return leases
@@ -534,11 +539,11 @@ class Engine(Generic[K, V]):
             self.dispatcher.post(Call(reject))
             return None
         lease = RemoteLease(self, cast("K", key), value)
-        lease.token = token
-        lease.priority = priority
-        lease.tenant = tenant
-        lease.deliveries = deliveries
-        lease.cancellations = cancellations
+        lease._token = token
+        lease._priority = priority
+        lease._tenant = tenant
+        lease._deliveries = deliveries
+        lease._cancellations = cancellations
         return lease
 
     def decode(self, body: Body) -> V:
@@ -552,7 +557,7 @@ class Engine(Generic[K, V]):
         for lease in reversed(leases):
             if lease.ended is None:
                 self.let_go(lease)
-                lease.ended = "released"
+                lease._ended = "released"
                 call = Call(Undo(self.ref, cast("Key", lease.key), lease.token))
                 self.dispatcher.post(call, first=True)
 
@@ -566,7 +571,7 @@ class Engine(Generic[K, V]):
 
     def _set_deadline(self, lease: RemoteLease[K, V], deadline: float) -> None:
         self.let_go(lease)
-        lease.deadline = deadline
+        lease._deadline = deadline
         self._hold(lease)
 
     def let_go(self, lease: RemoteLease[K, V]) -> None:
@@ -577,13 +582,13 @@ class Engine(Generic[K, V]):
     def lose(self, lease: RemoteLease[K, V]) -> None:
         """End a lease that is lost, and with it its body."""
         self.let_go(lease)
-        lease.ended = "lost"
+        lease._ended = "lost"
         lease._cancel_body()
 
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""
         del self._held[lease.token]
-        lease.ended = "lost"
+        lease._ended = "lost"
         lease._cancel_body()
         what = (self.name, lease.key, lease.token)
         logger.warning("queue %r: the lease on %r, token %d, expired", *what)
@@ -596,12 +601,13 @@ class Engine(Generic[K, V]):
 
     def mine(self, lease: Lease[K, V]) -> RemoteLease[K, V]:
         """Return the lease, if it is one of this queue's and may be held."""
-        if lease.queue is not self.queue:
+        check_lease(lease)
+        if not isinstance(lease, RemoteLease) or lease.queue is not self.queue:
             raise not_of_queue(lease)
         if self.closed:
             raise leases_lost(self.queue, drained=self._drained)
         self.home.check()
-        return cast("RemoteLease[K, V]", lease)
+        return lease
 
     async def settle(self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement) -> Answer:
         """End a lease; it takes effect even if cancelled."""
@@ -614,7 +620,7 @@ class Engine(Generic[K, V]):
             kind = type(answer)
             if kind is Acked or kind is Done:
                 self.let_go(lease)
-                lease.ended = ended
+                lease._ended = ended
             elif kind is NotHeld and lease.ended is None:
                 self.lose(lease)
 
@@ -698,8 +704,8 @@ class Engine(Generic[K, V]):
         lease = self._read(answer.delivery)
         if lease is None:
             raise lease_ended(key, token)
-        lease.deadline = self._deadline(started, answer.left)
-        lease.since = self.home.time()
+        lease._deadline = self._deadline(started, answer.left)
+        lease._since = self.home.time()
         self._hold(lease)
         check_held(lease, self.home.time())
         return lease

@@ -10,7 +10,6 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from .._core.errors import ServerError, ServerUnavailableError
-from .._core.lease import Lease
 from .._core.messages import no_dead_letters_of
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
@@ -29,6 +28,7 @@ from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, wait_seconds
 from ..abc import LeasedQueue
+from ..abc._lease import Lease
 from . import protocol
 from .engine import Engine
 from .protocol import Ack, GiveBack, Key, Recorded, Reject, Release

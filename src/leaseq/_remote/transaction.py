@@ -6,13 +6,19 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
-from .._core.lease import Lease
-from .._core.messages import check_held, no_room, not_of_broker, settled_twice
+from .._core.messages import (
+    check_held,
+    lease_not_of_broker,
+    no_room,
+    not_of_broker,
+    settled_twice,
+)
 from .._core.options import PutOptions
 from .._core.reports import Ended
 from .._core.requests import PutRequest
 from .._core.validation import check_text
 from ..abc import LeasedQueue, Transaction
+from ..abc._lease import Lease, check_lease
 from .dispatcher import Call
 from .engine import Engine, RemoteLease, put_refused
 from .protocol import (
@@ -87,7 +93,7 @@ class _SettlingStep:
     def done(self) -> None:
         """Note that it was done."""
         self.engine.let_go(self._lease)
-        self._lease.ended = self._ended
+        self._lease._ended = self._ended
 
 
 def _refused(engine: Engine[Any, Any], why: StepRefused) -> Exception:
@@ -120,7 +126,7 @@ class RemoteTransaction(Transaction):
         self._steps.append(_PutStep(engine, operation))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        engine = self._engine(lease.queue)
+        engine = self._engine_for(lease)
         self._settle(lease, "acked", Ack(engine.ref, cast("Key", lease.key), lease.token))
 
     def release(
@@ -131,14 +137,14 @@ class RemoteTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        engine = self._engine(lease.queue)
+        engine = self._engine_for(lease)
         delay = engine.check_release(requeue_front, delay, counted)
         key = cast("Key", lease.key)
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
         self._settle(lease, "released", operation)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        engine = self._engine(lease.queue)
+        engine = self._engine_for(lease)
         check_text("reason", reason)
         operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
         engine.dispatcher.check(operation)
@@ -146,9 +152,16 @@ class RemoteTransaction(Transaction):
 
     def _settle(self, lease: Lease[Any, Any], ended: Ended, operation: SettlingStep) -> None:
         self._check_open()
-        held = self._engine(lease.queue).mine(lease)
+        held = self._engine_for(lease).mine(lease)
         self._steps.append(_SettlingStep(held, ended, operation))
         self._pledge(lease)
+
+    def _engine_for(self, lease: Lease[Any, Any]) -> Engine[Any, Any]:
+        check_lease(lease)
+        try:
+            return self._engine(lease.queue)
+        except ValueError as error:
+            raise lease_not_of_broker(error) from None
 
     def _engine(self, queue: object) -> Engine[Any, Any]:
         if not isinstance(queue, RemoteQueue) or not self._owns(queue):

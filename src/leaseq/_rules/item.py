@@ -1,11 +1,11 @@
-"""An item of the memory engine, which is also the lease on it."""
+"""An item of a ledger, which is also the lease on it."""
 
 from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core.lease import Lease
+from ..abc._lease import Lease
 from .moves import NORMAL
 
 if TYPE_CHECKING:
@@ -33,18 +33,22 @@ class Item(Lease[K, V]):
 
     def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
         # All of Lease.__init__ again: this runs once for every put, and a call costs as much.
-        self.queue = queue
-        self.key = key
-        self.value = value
-        self.priority = NORMAL
-        self.tenant = None
-        self.token = 0
-        self.deadline = inf
-        self.since = None
-        self.deliveries = 0
-        self.cancellations = 0
-        self.ended = None
+        self._queue = queue
+        self._key = key
+        self._value = value
+        self._priority = NORMAL
+        self._tenant = None
+        self._token = 0
+        self._deadline = inf
+        self._since = None
+        self._deliveries = 0
+        self._cancellations = 0
+        self._ended = None
         self._scope = None
         self._pledge = None
         self._after: Successor[V] | None = None
         self._timers: ItemTimers | None = None
+
+
+Item.__name__ = Item.__qualname__ = "Lease"  # users know nothing of its other life
+Item.__module__ = "leaseq"

@@ -219,7 +219,7 @@ class Ledger(Generic[K, V]):
         item = self.item(key)
         if item is None:
             return "absent", None
-        return self._state(item), item.value if item._after is None else item._after.value
+        return self._state(item), item._value if item._after is None else item._after.value
 
     @property
     def waiting(self) -> int:
@@ -247,7 +247,7 @@ class Ledger(Generic[K, V]):
         item = self.ready.get(key)
         if item is None:
             return False
-        return self.schedule is None or self.schedule.claimable(item.tenant)
+        return self.schedule is None or self.schedule.claimable(item._tenant)
 
     def oldest_ready_since(self) -> float | None:
         """Return the time at which the oldest ready item became ready, or None.
@@ -256,9 +256,9 @@ class Ledger(Generic[K, V]):
         """
         times: list[float] = []
         for item in self.ready.values():
-            if item.since is not None:
-                times.append(item.since)
-            if item.token >= 0:  # from here on they are in the order in which they became ready
+            if item._since is not None:
+                times.append(item._since)
+            if item._token >= 0:  # from here on they are in the order in which they became ready
                 break
         return min(times, default=None)
 
@@ -273,7 +273,7 @@ class Ledger(Generic[K, V]):
         check_hashable(key)
         item = self.item(key)
         if item is not None:
-            moves.check_put_on(key, item.tenant, terms, leased=key in self.leased)
+            moves.check_put_on(key, item._tenant, terms, leased=key in self.leased)
 
     @property
     def dedupes(self) -> bool:
@@ -317,12 +317,12 @@ class Ledger(Generic[K, V]):
             raise
         item = self._make(self._queue, key, value)
         if now is not None:
-            item.since = now
+            item._since = now
         schedule = self.schedule
         if tenant is not None or priority is not None:
-            item.tenant = tenant
+            item._tenant = tenant
             if priority is not None:
-                item.priority = priority
+                item._priority = priority
             if schedule is None and (tenant is not None or priority != NORMAL):
                 schedule = self._make_schedule()
         if schedule is not None:
@@ -343,8 +343,8 @@ class Ledger(Generic[K, V]):
             return PutOutcome.DUPLICATE
         item = self._make(self._queue, key, value)
         if terms.priority is not None:
-            item.priority = terms.priority
-        item.tenant = terms.tenant
+            item._priority = terms.priority
+        item._tenant = terms.tenant
         self._place(item, now, due=now + terms.delay, expires=now + terms.ttl)
         return PutOutcome.ADDED
 
@@ -356,15 +356,15 @@ class Ledger(Generic[K, V]):
         record = moved.item
         assert record is not None
         assert moved.outcome is not None
-        item.value = value
+        item._value = value
         if record.state == "ready" and moved.place is None:  # where it was
             if record.expires != was.expires:
                 self._timers_of(item).expires = record.expires
                 self._set_deadline(item, record.expires)
             return moved.outcome
         self._take_out(item)
-        item.priority = record.priority
-        item.token = 0
+        item._priority = record.priority
+        item._token = 0
         self._place(item, now, due=record.due, expires=record.expires)
         return moved.outcome
 
@@ -394,23 +394,23 @@ class Ledger(Generic[K, V]):
             if turn is None:
                 return None
             item = turn
-            key = item.key
+            key = item._key
         else:
             if line.special or not line.items:
                 return None
             ready = line.items
             key, item = ready.popitem(False)
-            if item.deadline != inf:  # it has a time to live
+            if item._deadline != inf:  # it has a time to live
                 ready[key] = item
                 ready.move_to_end(key, last=False)
                 return None
         self.leased[key] = item
-        self._token = item.token = self._token + 1
-        item.deliveries += 1
-        item.since = now
+        self._token = item._token = self._token + 1
+        item._deliveries += 1
+        item._since = now
         if deadline != inf:
-            item.deadline = deadline
-            self._deadlines.add_in_order(deadline, item.token, item)
+            item._deadline = deadline
+            self._deadlines.add_in_order(deadline, item._token, item)
         return item
 
     def _take_turn(self) -> Item[K, V] | None:
@@ -418,9 +418,9 @@ class Ledger(Generic[K, V]):
         schedule = self.schedule
         assert schedule is not None
         item = schedule.next()
-        if item is None or item.deadline != inf:
+        if item is None or item._deadline != inf:
             return None
-        del self.ready[item.key]
+        del self.ready[item._key]
         schedule.hand_out(item, restricted=False)
         return item
 
@@ -433,7 +433,7 @@ class Ledger(Generic[K, V]):
             item = self._first(request)
             if item is None:
                 return None
-            if item.deadline > now:
+            if item._deadline > now:
                 return self._hand_out(item, request, now)
             self._outlive(item, now)
 
@@ -449,7 +449,7 @@ class Ledger(Generic[K, V]):
         return own or self.schedule.next_of(request.steal_from)
 
     def _hand_out(self, item: Item[K, V], request: ClaimRequest[K], now: float) -> Item[K, V]:
-        key = item.key
+        key = item._key
         if self.line is not None:
             self.line.leave(item)
         else:
@@ -457,15 +457,15 @@ class Ledger(Generic[K, V]):
             del self.ready[key]
             self.schedule.hand_out(item, restricted=request.restricted)
         self.leased[key] = item
-        self._token = item.token = self._token + 1
-        item.deliveries += 1
-        item.since = now
-        if item.deadline != inf:
+        self._token = item._token = self._token + 1
+        item._deliveries += 1
+        item._since = now
+        if item._deadline != inf:
             self._deadlines.drop(item)
-            item.deadline = inf
+            item._deadline = inf
         if request.lease_timeout != inf:
-            item.deadline = now + request.lease_timeout
-            self._deadlines.add_in_order(item.deadline, item.token, item)
+            item._deadline = now + request.lease_timeout
+            self._deadlines.add_in_order(item._deadline, item._token, item)
         if request.consumer is not None:
             self._timers_of(item).consumer = request.consumer
         return item
@@ -478,16 +478,16 @@ class Ledger(Generic[K, V]):
 
     def ack(self, item: Item[K, V], now: float = 0.0) -> bool:
         """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
-        if item.ended is not None or item.deadline <= now:
+        if item._ended is not None or item._deadline <= now:
             check_held(item, now)
-        item.ended = "acked"
-        del self.leased[item.key]
-        if item.deadline != inf:
+        item._ended = "acked"
+        del self.leased[item._key]
+        if item._deadline != inf:
             self._deadlines.drop(item)
         if self.schedule is not None:
             self.schedule.end(item)
         self.acked += 1
-        self._remember(item.key, now)
+        self._remember(item._key, now)
         after = item._after
         if after is None:
             return False
@@ -519,11 +519,11 @@ class Ledger(Generic[K, V]):
 
     def rest(self, item: Item[K, V], *, front: bool = False, counted: bool = True) -> float:
         """Draw the rest of an item that is released without a delay, in seconds. May raise."""
-        return self._retry.delay(item.deliveries) if counted and not front else 0.0
+        return self._retry.delay(item._deliveries) if counted and not front else 0.0
 
     def is_last_delivery(self, item: Item[K, V]) -> bool:
         """Return True if a lease is its item's last, if it counts."""
-        return self._retry.exhausted(item.deliveries)
+        return self._retry.exhausted(item._deliveries)
 
     def give_back(self, item: Item[K, V], now: float) -> None:
         """Take back, uncounted, an item whose consumer was cancelled."""
@@ -550,7 +550,7 @@ class Ledger(Generic[K, V]):
         deadlines = self._deadlines
         while (first := deadlines.first()) is not None and first[0] <= now:
             item = first[1]
-            if self.leased.get(item.key) is item:
+            if self.leased.get(item._key) is item:
                 self._lose(item, now, MOVES["expire"])()
             elif self._timers_of(item).expires <= now:
                 self._outlive(item, now)
@@ -580,7 +580,7 @@ class Ledger(Generic[K, V]):
             moved, burial = self._death(item, cause, now, "max_deliveries", None)
             return lambda: self._move(item, moved, now, burial)
         record = self._record(item)
-        rest = self._retry.delay(item.deliveries) if record.expiries else 0.0
+        rest = self._retry.delay(item._deliveries) if record.expiries else 0.0
         lose = moves.after_expiry if cause is MOVES["expire"] else moves.after_revocation
         again = lose(record, now, rest)
         return lambda: self._move(item, again, now)
@@ -632,7 +632,7 @@ class Ledger(Generic[K, V]):
             schedule.adopt(item)
         assert self.line is not None
         for item in list(self.line):
-            schedule.push(item, "old" if item.token < 0 else "back")
+            schedule.push(item, "old" if item._token < 0 else "back")
         self.line = None
         self.schedule = schedule
         return schedule
@@ -640,9 +640,9 @@ class Ledger(Generic[K, V]):
     # Moves: everything that can raise has been computed
 
     def _state(self, item: Item[K, V]) -> KeyState:
-        if self.leased.get(item.key) is item:
+        if self.leased.get(item._key) is item:
             return "leased"
-        return "delayed" if self.delayed.get(item.key) is item else "ready"
+        return "delayed" if self.delayed.get(item._key) is item else "ready"
 
     def _record(self, item: Item[K, V]) -> ItemRecord[V]:
         """Return an item as the rules see it."""
@@ -650,12 +650,13 @@ class Ledger(Generic[K, V]):
         extra = item._timers
         if extra is None:
             return ItemRecord(
-                state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
-                after=item._after,
+                state, item._value, item._priority, item._tenant,
+                item._deliveries, item._cancellations, after=item._after,
             )  # fmt: skip
         return ItemRecord(
-            state, item.value, item.priority, item.tenant, item.deliveries, item.cancellations,
-            extra.expiries, extra.due, extra.not_before, extra.expires, item._after,
+            state, item._value, item._priority, item._tenant,
+            item._deliveries, item._cancellations, extra.expiries, extra.due, extra.not_before,
+            extra.expires, item._after,
         )  # fmt: skip
 
     def _move(
@@ -675,9 +676,9 @@ class Ledger(Generic[K, V]):
             burial.finish()
 
     def _end(self, item: Item[K, V], how: Ended) -> None:
-        item.ended = how
-        del self.leased[item.key]
-        if item.deadline != inf:
+        item._ended = how
+        del self.leased[item._key]
+        if item._deadline != inf:
             self._deadlines.drop(item)
         if self.schedule is not None:
             self.schedule.end(item)
@@ -688,17 +689,17 @@ class Ledger(Generic[K, V]):
 
     def _join(self, old: Item[K, V], record: ItemRecord[V], place: Place, now: float) -> None:
         """Add the item that follows another of its key: its successor, or the same one again."""
-        item = self._make(self._queue, old.key, record.value)
-        item.tenant = record.tenant
-        item.priority = record.priority
-        item.deliveries = record.deliveries
-        item.cancellations = record.cancellations
+        item = self._make(self._queue, old._key, record.value)
+        item._tenant = record.tenant
+        item._priority = record.priority
+        item._deliveries = record.deliveries
+        item._cancellations = record.cancellations
         if record.expiries:
             self._timers_of(item).expiries = record.expiries
         if record.not_before > now:
             self._timers_of(item).not_before = record.not_before
         if place == "old":
-            item.token = old.token
+            item._token = old._token
         self._place(item, now, due=record.due, expires=record.expires, place=place)
 
     def _death(
@@ -706,7 +707,7 @@ class Ledger(Generic[K, V]):
     ) -> tuple[Moved[V], Burial]:
         """Prepare an item's burial, and compute the move of its key."""
         record = self._record(item)
-        token = item.token if record.state == "leased" else last_token(item)
+        token = item._token if record.state == "leased" else last_token(item)
         burial = self._bury(Death(item, moves.newest_value(record), token, reason, error))
         rest = moves.unburied_rest(self._retry)
         return moves.after_death(cause, record, now, burial.fate, rest), burial
@@ -731,16 +732,16 @@ class Ledger(Generic[K, V]):
             if due <= now and expires == inf:
                 extra.number = 0
         if due > now:
-            self.delayed[item.key] = item
+            self.delayed[item._key] = item
             self._set_deadline(item, min(due, expires))
             return
-        item.since = now
+        item._since = now
         schedule = self.schedule
-        if schedule is None and (item.tenant is not None or item.priority != NORMAL):
+        if schedule is None and (item._tenant is not None or item._priority != NORMAL):
             schedule = self._make_schedule()
         if schedule is not None:
             schedule.push(item, place)
-            self.ready[item.key] = item
+            self.ready[item._key] = item
         else:
             assert self.line is not None
             self.line.join(item, place)
@@ -748,13 +749,13 @@ class Ledger(Generic[K, V]):
 
     def _take_out(self, item: Item[K, V]) -> None:
         """Remove a waiting item."""
-        if self.delayed.get(item.key) is item:
-            del self.delayed[item.key]
+        if self.delayed.get(item._key) is item:
+            del self.delayed[item._key]
         elif self.line is not None:
             self.line.leave(item)
         else:
             assert self.schedule is not None
-            del self.ready[item.key]
+            del self.ready[item._key]
             self.schedule.remove(item)
         self._set_deadline(item, inf)
 
@@ -764,16 +765,16 @@ class Ledger(Generic[K, V]):
         return item._timers
 
     def _set_deadline(self, item: Item[K, V], deadline: float) -> None:
-        if item.deadline != inf:
+        if item._deadline != inf:
             self._deadlines.drop(item)
-        item.deadline = deadline
+        item._deadline = deadline
         if deadline != inf:
             self._deadlines.add_in_order(deadline, self._order(item), item)
 
     def _order(self, item: Item[K, V]) -> int:
         """Return an item's place among those that fall due at the same time."""
-        if self.leased.get(item.key) is item:
-            return item.token
+        if self.leased.get(item._key) is item:
+            return item._token
         timers = self._timers_of(item)
         if not timers.number:
             self._timers = timers.number = self._timers + 1

@@ -28,7 +28,7 @@ class _Key:
         self.there = item is not None
         self.leased = leased
         self.succeeded = item is not None and item._after is not None and item._after.buffered
-        self.tenant = None if item is None else item.tenant
+        self.tenant = None if item is None else item._tenant
         self.done = done  # so lately that a put is a duplicate
 
 
@@ -88,7 +88,7 @@ class Plan:
         self._settle(item, stays=not buried)
 
     def _settle(self, item: Item[Any, Any], *, stays: bool) -> _Key:
-        known = self._look_at(item.key)
+        known = self._look_at(item._key)
         if not known.leased:
             raise settled_twice(item)
         known.leased = False

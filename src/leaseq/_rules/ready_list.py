@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 def last_token(item: Item[K, V]) -> int | None:
     """Return the token of the last lease on an item that waits, if it is at its old place."""
-    return item.token + OLD if -OLD < item.token < 0 else None
+    return item._token + OLD if -OLD < item._token < 0 else None
 
 
 class Ranks:
@@ -55,7 +55,7 @@ class ReadyList(Generic[K, V]):
         self._ranked: Heap[Item[K, V]] | None = None  # most lines never need one
 
     def __iter__(self) -> Iterator[Item[K, V]]:
-        return iter(sorted(self.items.values(), key=lambda item: min(item.token, 0)))
+        return iter(sorted(self.items.values(), key=lambda item: min(item._token, 0)))
 
     def first(self) -> Item[K, V]:
         """Return the first item; there must be one. O(1), amortised."""
@@ -67,26 +67,26 @@ class ReadyList(Generic[K, V]):
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""
-        self.items[item.key] = item
+        self.items[item._key] = item
         ranks = self._ranks
         if place == "back":
-            ranks.back = item.token = ranks.back + 1
+            ranks.back = item._token = ranks.back + 1
             return
         if place == "front":
-            ranks.front = item.token = ranks.front - 1
-        elif item.token > 0:  # one that comes from another line has its rank
-            item.token -= OLD
-        self.items.move_to_end(item.key, last=False)
+            ranks.front = item._token = ranks.front - 1
+        elif item._token > 0:  # one that comes from another line has its rank
+            item._token -= OLD
+        self.items.move_to_end(item._key, last=False)
         if self._ranked is None:
             self._ranked = Heap(
-                lambda rank, item: item.token == rank and self.items.get(item.key) is item
+                lambda rank, item: item._token == rank and self.items.get(item._key) is item
             )
-        self._ranked.add(item.token, item)
+        self._ranked.add(item._token, item)
         self.special = True
 
     def leave(self, item: Item[K, V]) -> None:
         """Take an item out. O(1), amortised."""
-        if item.token < 0 and self._ranked is not None:
+        if item._token < 0 and self._ranked is not None:
             self._ranked.drop(item)
             self.special = len(self._ranked) > 0
-        del self.items[item.key]
+        del self.items[item._key]

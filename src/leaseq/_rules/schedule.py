@@ -99,20 +99,20 @@ class _Account(Generic[K, V]):
         return self.lines[self.priorities[-1]].first()
 
     def push(self, item: Item[K, V], place: Place) -> None:
-        line = self.lines.get(item.priority)
+        line = self.lines.get(item._priority)
         if line is None:
-            line = self.lines[item.priority] = ReadyList(self.ranks)
-            insort(self.priorities, item.priority)
+            line = self.lines[item._priority] = ReadyList(self.ranks)
+            insort(self.priorities, item._priority)
         line.join(item, place)
         self.ready += 1
 
     def remove(self, item: Item[K, V]) -> None:
-        line = self.lines[item.priority]
+        line = self.lines[item._priority]
         line.leave(item)
         self.ready -= 1
         if not line.items:
-            del self.lines[item.priority]
-            del self.priorities[bisect_left(self.priorities, item.priority)]
+            del self.lines[item._priority]
+            del self.priorities[bisect_left(self.priorities, item._priority)]
 
 
 class Schedule(Generic[K, V]):
@@ -160,18 +160,18 @@ class Schedule(Generic[K, V]):
 
     def push(self, item: Item[K, V], place: Place) -> None:
         """Add an item that is ready. O(log tenants)."""
-        if not self._fair and item.tenant is not None:
+        if not self._fair and item._tenant is not None:
             self._begin()
-        account = self._account(item.tenant)
+        account = self._account(item._tenant)
         account.push(item, place)
         if not account.eligible:
             self._compete(account)
-        elif place != "back" or len(account.lines[item.priority].items) == 1:
+        elif place != "back" or len(account.lines[item._priority].items) == 1:
             self._follow(account)  # it may be the next one
 
     def remove(self, item: Item[K, V]) -> None:
         """Remove an item that is no longer ready, without a hand-out. O(log tenants)."""
-        account = self._accounts[item.tenant]
+        account = self._accounts[item._tenant]
         account.remove(item)
         if not account.ready:
             self._withdraw(account)
@@ -186,7 +186,7 @@ class Schedule(Generic[K, V]):
             item: The item from `next` or `next_of`, or that of a key.
             restricted: True: it was asked for by its tenant or its key.
         """
-        account = self._accounts[item.tenant]
+        account = self._accounts[item._tenant]
         if not restricted:
             self._now += -(-ITEM // self._shares)
         account.remove(item)
@@ -201,11 +201,11 @@ class Schedule(Generic[K, V]):
 
     def adopt(self, item: Item[K, V]) -> None:
         """Count a lease that was handed out before there was a schedule. O(1)."""
-        self._account(item.tenant).in_flight += 1
+        self._account(item._tenant).in_flight += 1
 
     def end(self, item: Item[K, V]) -> None:
         """Count the end of the lease on an item. O(log tenants)."""
-        account = self._accounts[item.tenant]
+        account = self._accounts[item._tenant]
         account.in_flight -= 1
         self._compete(account)
         self._rest(account)

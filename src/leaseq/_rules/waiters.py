@@ -141,7 +141,7 @@ class Waiters(Generic[K, V]):
             elif self._give(taker, now):
                 yield taker
         ready = self._ledger.ready
-        tenants = {item.tenant: None for key in keys if (item := ready.get(key)) is not None}
+        tenants = {item._tenant: None for key in keys if (item := ready.get(key)) is not None}
         yield from self._serve_tenants(tenants, now)
 
     def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
@@ -199,7 +199,7 @@ class Waiters(Generic[K, V]):
         item = self._ledger.ready.get(key)
         if item is None or self._ledger.claimable(key):
             return
-        name: _Name = ("capped", item.tenant)
+        name: _Name = ("capped", item._tenant)
         for waiter in self._lines.get(("key", key), ()):
             if name not in waiter.lines:
                 self._leave_lines(waiter, waiter.lines[1:])  # another tenant had the key before

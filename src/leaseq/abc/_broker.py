@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
+from .._core.exports import not_copied
 from .._core.options import BrokerQueueOptions
 from .._core.reports import DeadLetter, QueueInfo
 from ._queue import LeasedQueue
@@ -24,6 +25,8 @@ class Broker(ABC):
     ``async with broker`` closes all its queues when it is left. Names have 1 to 128 characters:
     letters, digits, and ``.``, ``_``, ``-``, ``:`` after the first one.
     """
+
+    __reduce__ = not_copied
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
-from .._core.lease import Lease, LeaseBatch
+from .._core.exports import not_copied
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Tenant
 from .._core.reports import (
@@ -25,6 +25,8 @@ from .._core.reports import (
     RedriveResult,
     Statistics,
 )
+from .._core.validation import check_known, check_text
+from ._lease import Lease, LeaseBatch
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -47,6 +49,8 @@ class LeasedQueue(ABC, Generic[K, V]):
     @abstractmethod
     def closed(self) -> bool:
         """True once `close` was called."""
+
+    __reduce__ = not_copied
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,8 +114,12 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         If cancelled, nothing was put. O(1).
         """
-        key = uuid.uuid4().hex if message_id is None else message_id
-        return MessageId(key, await self.put(key, value, **options))
+        check_known("add", options, PutOptions.__annotations__)
+        if message_id is None:
+            message_id = uuid.uuid4().hex
+        else:
+            check_text("message_id", message_id, " or None")
+        return MessageId(message_id, await self.put(message_id, value, **options))
 
     @abstractmethod
     async def put_many(
@@ -233,6 +241,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         It is `get_batch`, and then a `LeaseBatch` around the body, which settles the leases at its
         end. Arguments and errors are those of `get_batch`.
         """
+        check_known("lease_batch", options, GetOptions.__annotations__)
         return LeaseBatchContext(self, max_items, max_wait, timeout, options)
 
     def lease(
@@ -247,6 +256,10 @@ class LeasedQueue(ABC, Generic[K, V]):
         It is `get`, or with ``key=`` `take`, and then ``async with lease``, which settles the lease
         at the end of the body (see `Lease`). Arguments and errors are those of `get` and `take`.
         """
+        if key is ANY_KEY:
+            check_known("lease", options, GetOptions.__annotations__)
+        else:
+            check_known("lease", options, TakeOptions.__annotations__, " with a key")
         return LeaseContext(self, key, timeout, options)
 
     def __aiter__(self) -> AsyncIterator[Lease[K, V]]:
@@ -595,10 +608,14 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
 
+def _entered_before(call: str) -> RuntimeError:
+    return RuntimeError(f"{call}() is for one block, which was entered before: call it again")
+
+
 class LeaseContext(Generic[K, V]):
     """The context manager of `LeasedQueue.lease`: leases an item, and settles the lease."""
 
-    __slots__ = ("_key", "_lease", "_options", "_queue", "_timeout")
+    __slots__ = ("_key", "_lease", "_options", "_queue", "_timeout", "_used")
 
     _lease: Lease[K, V]
 
@@ -613,14 +630,24 @@ class LeaseContext(Generic[K, V]):
         self._key = key
         self._timeout = timeout
         self._options = options
+        self._used = False
+
+    __reduce__ = not_copied
 
     async def __aenter__(self) -> Lease[K, V]:
-        if self._key is ANY_KEY:
-            _, _, lease = await self._queue.get(self._timeout, **self._options)
-        else:
-            options: TakeOptions = self._options  # `take` has fewer options, and refuses others
-            _, _, lease = await self._queue.take(self._key, self._timeout, **options)
-        self._lease = await lease.__aenter__()
+        if self._used:
+            raise _entered_before("lease")
+        self._used = True
+        try:
+            if self._key is ANY_KEY:
+                _, _, lease = await self._queue.get(self._timeout, **self._options)
+            else:
+                options: TakeOptions = self._options  # which has fewer options, as was checked
+                _, _, lease = await self._queue.take(self._key, self._timeout, **options)
+            self._lease = await lease.__aenter__()
+        except BaseException:
+            self._used = False
+            raise
         return lease
 
     async def __aexit__(
@@ -635,7 +662,7 @@ class LeaseContext(Generic[K, V]):
 class LeaseBatchContext(Generic[K, V]):
     """The context manager of `LeasedQueue.lease_batch`: leases items and settles them."""
 
-    __slots__ = ("_batch", "_max_items", "_max_wait", "_options", "_queue", "_timeout")
+    __slots__ = ("_batch", "_max_items", "_max_wait", "_options", "_queue", "_timeout", "_used")
 
     _batch: LeaseBatch[K, V]
 
@@ -652,12 +679,22 @@ class LeaseBatchContext(Generic[K, V]):
         self._max_wait = max_wait
         self._timeout = timeout
         self._options = options
+        self._used = False
+
+    __reduce__ = not_copied
 
     async def __aenter__(self) -> LeaseBatch[K, V]:
-        leases = await self._queue.get_batch(
-            self._max_items, max_wait=self._max_wait, timeout=self._timeout, **self._options
-        )
-        self._batch = await LeaseBatch(leases).__aenter__()
+        if self._used:
+            raise _entered_before("lease_batch")
+        self._used = True
+        try:
+            leases = await self._queue.get_batch(
+                self._max_items, max_wait=self._max_wait, timeout=self._timeout, **self._options
+            )
+            self._batch = await LeaseBatch(leases).__aenter__()
+        except BaseException:
+            self._used = False
+            raise
         return self._batch
 
     async def __aexit__(

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 from .._core.errors import InvalidLeaseError
-from .._core.lease import Lease
+from .._core.exports import not_copied
 from .._core.options import PutOptions
+from ._lease import Lease
 from ._queue import LeasedQueue
 
 K = TypeVar("K")
@@ -37,6 +38,8 @@ class Transaction(ABC):
         self._state: Literal["new", "open", "over"] = "new"
         self._pledged: list[Lease[Any, Any]] = []
         self._bodiless: list[Lease[Any, Any]] = []  # their bodies have ended, and left them to us
+
+    __reduce__ = not_copied
 
     async def __aenter__(self) -> Self:
         if self._state != "new":
@@ -79,7 +82,8 @@ class Transaction(ABC):
 
         Raises:
             RuntimeError: the transaction is not open.
-            ValueError: the lease belongs to another broker.
+            InvalidLeaseError: it is not a lease of a queue of this broker; a `ValueError` too, if
+                it is one of another broker.
         """
 
     @abstractmethod
@@ -94,7 +98,7 @@ class Transaction(ABC):
         """Release a lease at the commit, as `LeasedQueue.release`.
 
         Raises:
-            RuntimeError, ValueError: as `ack` does.
+            RuntimeError, InvalidLeaseError: as `ack` does.
             TimekeeperNotRunningError, ValueError: as `LeasedQueue.release` does.
         """
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from anyio.to_thread import run_sync
 
-from .._core.lease import Lease
+from ..abc._lease import Lease
 from ._backend import Backend
 from ._context import Run, current_run, enter_run, leave_run
 from ._task import Task

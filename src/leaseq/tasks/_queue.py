@@ -8,12 +8,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from .._core.lease import Lease
 from .._core.options import PutOptions
 from .._core.policies import Priority
 from .._core.queue_options import check_name
 from .._core.reports import Statistics
 from ..abc import Broker, LeasedQueue
+from ..abc._lease import Lease
 from ._backend import Backend, TaskQueueOptions
 from ._config import QueueSettings
 from ._context import current_run

@@ -13,9 +13,9 @@ from typing import Any, Final, Never
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CapacityLimiter, Event
 from anyio.abc import TaskStatus
 
-from .._core.lease import Lease
 from .._core.loop import Home
 from .._pool import Reject, ServeOptions, is_mere_failure, serve
+from ..abc._lease import Lease
 from ._config import WorkerConfig
 from ._context import Run, enter_run, leave_run
 from ._errors import TaskDataError

@@ -1,7 +1,7 @@
 """What ``async with lease`` makes of the end of its body, where it takes a closer look."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import anyio
@@ -327,3 +327,21 @@ async def test_a_group_of_cancellations_of_a_lost_lease_is_its_loss(queue: Queue
                 for _ in range(3):
                     tg.start_soon(sleep_forever)
         timekeepers.cancel_scope.cancel()
+
+
+def test_a_generator_over_leases_that_the_event_loop_closes_has_not_failed() -> None:
+    async def leases(queue: Queue) -> AsyncIterator[Lease[str, int]]:
+        async with queue.lease() as lease:
+            yield lease
+
+    async def leave_it() -> tuple[str, int, int]:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+        queue = Queue()
+        queue.put_nowait("a", 1)
+        async for _ in leases(queue):
+            break
+        _, _, lease = await queue.get()  # a task of the loop's closes the generator meanwhile
+        return lease.key, lease.deliveries, lease.cancellations
+
+    assert asyncio.run(leave_it()) == ("a", 1, 1)

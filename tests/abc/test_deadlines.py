@@ -18,37 +18,37 @@ from leaseq._core.heap import Deadlines
 
 
 class Thing:
-    __slots__ = ("deadline", "ended")
+    __slots__ = ("_deadline", "_ended")
 
     def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.ended: str | None = None
+        self._deadline = deadline
+        self._ended: str | None = None
 
 
 def remember(deadlines: Deadlines[Thing], *times: float) -> list[Thing]:
     things = [Thing(time) for time in times]
     for thing in things:
-        deadlines.add(thing.deadline, thing)
+        deadlines.add(thing._deadline, thing)
     return things
 
 
 def end(deadlines: Deadlines[Thing], things: Iterable[Thing]) -> None:
     for thing in things:
-        thing.ended = "over"
+        thing._ended = "over"
         deadlines.drop(thing)
 
 
 def move(deadlines: Deadlines[Thing], thing: Thing, deadline: float) -> None:
     deadlines.drop(thing)
-    thing.deadline = deadline
-    deadlines.add(thing.deadline, thing)
+    thing._deadline = deadline
+    deadlines.add(thing._deadline, thing)
 
 
 def due(deadlines: Deadlines[Thing], now: float) -> list[Thing]:
     """What is due, each ended as it is given."""
     given = []
     for thing in deadlines.pop_due(now):
-        thing.ended = "over"
+        thing._ended = "over"
         given.append(thing)
     return given
 
@@ -111,7 +111,7 @@ def test_what_was_given_is_forgotten(deadlines: Deadlines[Thing]) -> None:
 def test_what_is_due_can_be_taken_a_slice_at_a_time(deadlines: Deadlines[Thing]) -> None:
     things = remember(deadlines, *range(5))
     for thing in islice(deadlines.pop_due(9), 2):
-        thing.ended = "over"
+        thing._ended = "over"
     assert len(deadlines) == 3
     assert due(deadlines, 9) == things[2:]
 
@@ -124,7 +124,7 @@ def test_what_was_dropped_is_never_given(deadlines: Deadlines[Thing], index: int
     things = remember(deadlines, 1, 2, 3)
     end(deadlines, [things.pop(index)])
     assert len(deadlines) == 2
-    assert deadlines.next() == things[0].deadline
+    assert deadlines.next() == things[0]._deadline
     assert due(deadlines, 9) == things
 
 
@@ -194,11 +194,11 @@ def test_a_million_deadlines_that_were_dropped_leave_nothing_behind(
     waiting: deque[Thing] = deque()
     for time in range(1_000_000):
         thing = Thing(time + 3600.0)
-        deadlines.add(thing.deadline, thing)
+        deadlines.add(thing._deadline, thing)
         waiting.append(thing)
         if len(waiting) == 100:
             first = waiting.popleft()
-            first.ended = "over"
+            first._ended = "over"
             deadlines.drop(first)
             most = max(most, len(deadlines._entries))
     end(deadlines, waiting)
@@ -278,12 +278,12 @@ class DeadlinesAgainstAList(RuleBasedStateMachine):
 
     @rule(now=times, most=st.integers(0, 50))
     def give(self, now: int, most: int) -> None:
-        expected = sorted(thing.deadline for thing in self.things if thing.deadline <= now)[:most]
+        expected = sorted(thing._deadline for thing in self.things if thing._deadline <= now)[:most]
         given = []
         for thing in islice(self.deadlines.pop_due(now), most):
             self.things.remove(thing)  # which raises if it is given twice
-            thing.ended = "over"
-            given.append(thing.deadline)
+            thing._ended = "over"
+            given.append(thing._deadline)
         assert given == expected
 
     @invariant()
@@ -292,7 +292,7 @@ class DeadlinesAgainstAList(RuleBasedStateMachine):
 
     @invariant()
     def the_next_is_the_earliest(self) -> None:
-        assert self.deadlines.next() == min((thing.deadline for thing in self.things), default=inf)
+        assert self.deadlines.next() == min((thing._deadline for thing in self.things), default=inf)
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(100, marks=pytest.mark.slow)])
