@@ -19,11 +19,14 @@ def connect(url: str) -> Broker:
             processes; `leaseq.valkey.ValkeyUrl` documents its parts.
 
     Raises:
+        TypeError: the URL is not a string.
         ValueError: the URL is not that of a broker.
         LeaseqError: the engine for it is not installed.
 
     Connects to nothing yet. O(1).
     """
+    if not isinstance(url, str):  # nor is its type's repr quoted, for it may show a password
+        raise TypeError(f"the URL of a broker must be a string, not {type(url).__name__}")
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme == "memory":

@@ -15,8 +15,6 @@ from leaseq import Backoff, Retry, Tenant, TimekeeperNotRunningError
 
 pytestmark = pytest.mark.anyio
 
-timeouts = pytest.mark.parametrize("timeout", [-1, -0.001, math.nan])
-
 lease_timeouts = pytest.mark.parametrize("timeout", [0, -1, math.nan])
 
 
@@ -95,14 +93,23 @@ async def test_a_missing_timekeeper_is_a_runtime_error(engine: Engine) -> None:
         await queue.get()
 
 
-@timeouts
-async def test_a_wait_of_no_length_is_refused(queue: Queue, timeout: float) -> None:
-    await queue.put("a", 1)
-    with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
+@pytest.mark.parametrize("timeout", [0, -0.001, -1, -math.inf])
+async def test_a_negative_timeout_does_not_wait(queue: Queue, timeout: float) -> None:
+    with pytest.raises(TimeoutError, match="no item was ready within 0 s"):
         await queue.get(timeout)
-    with pytest.raises(ValueError, match=f"timeout must be 0 seconds or more, not {timeout}"):
+    with pytest.raises(TimeoutError, match="key 'a' was not ready within 0 s"):
         await queue.take("a", timeout)
-    assert await queue.available_keys() == {"a"}
+    with pytest.raises(TimeoutError, match="no item was ready within 0 s"):
+        await queue.get_batch(2, timeout=timeout)
+    await queue.put("a", 1)
+    assert (await queue.get(timeout))[0] == "a"
+
+
+async def test_a_wait_that_was_too_long_says_so(queue: Queue) -> None:
+    with pytest.raises(TimeoutError, match=r"no item was ready within 0\.01 s"):
+        await queue.get(0.01)
+    with pytest.raises(TimeoutError, match=r"key 'a' was not ready within 0\.01 s"):
+        await queue.take("a", 0.01)
 
 
 @lease_timeouts

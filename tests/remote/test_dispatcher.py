@@ -26,7 +26,7 @@ from tests.remote.mishaps import (
     slow,
 )
 
-from leaseq import LeaseLostError, PutOutcome, Tenant
+from leaseq import CodecError, LeaseLostError, PutOutcome, Tenant
 from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
 from leaseq._core.loop import Home
 from leaseq._remote.broker import RemoteBroker
@@ -304,7 +304,7 @@ async def test_a_codec_that_gives_no_bytes_spoils_nothing_else(engine: Ledgers, 
         async with create_task_group() as tg:
             if runs:
                 await tg.start(broker.run)
-            with pytest.raises(TypeError):
+            with pytest.raises(CodecError, match="could not encode a value: TypeError"):
                 await bad.put("a", 1)
             await good.put("a", 1)
             assert await in_line(good) == ["a"]

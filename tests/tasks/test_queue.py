@@ -264,8 +264,20 @@ async def test_a_result_that_is_not_kept_cannot_be_asked_for(tasks: TaskQueue) -
 
 
 async def test_a_wait_that_cannot_be_is_refused_at_once(tasks: TaskQueue) -> None:
-    with pytest.raises(ValueError, match="timeout must be 0 seconds or more, not -1"):
+    with pytest.raises(ValueError, match="timeout must be 0 seconds or more, not nan"):
+        await tasks.result("nobody", timeout=math.nan)
+
+
+async def test_a_negative_timeout_asks_once(tasks: TaskQueue) -> None:
+    with pytest.raises(TimeoutError, match="no result of task 'nobody'"):
         await tasks.result("nobody", timeout=-1)
+    assert await tasks.pop(-1) is None
+
+
+@pytest.mark.parametrize("call", ["result", "delete", "get"])
+async def test_what_is_no_task_is_refused(tasks: TaskQueue, call: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{call}\(\) takes a task or its id, not 5"):
+        await getattr(tasks, call)(5)
 
 
 @time_passes

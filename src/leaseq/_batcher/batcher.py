@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Never, Self, TypeVar
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -25,7 +25,7 @@ from .._core.loop import Home
 from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.texts import shown
-from .._core.validation import check_text, number, wait_seconds
+from .._core.validation import check_known, check_text, number, wait_seconds
 from .buffer import Buffer
 from .flusher import Call, Flusher
 
@@ -122,19 +122,24 @@ class Batcher(Generic[T]):
         on_give_up: Callable[[list[T], Exception], Awaitable[object] | None] | None = None,
         shutdown_timeout: float = 5.0,
         fast_acquire: bool = False,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            check_known("Batcher", unknown, Batcher.__init__.__kwdefaults__ or ())
         if not callable(on_flush):
-            raise TypeError(f"on_flush must be an async function of a list, not {on_flush!r}")
+            raise TypeError(f"on_flush must be an async function of a list, not {shown(on_flush)}")
         whole = isinstance(max_batch_size, int)
         if not whole or max_batch_size is True or max_batch_size < 1:
             raise ValueError(
-                f"max_batch_size must be a whole number of 1 or more, not {max_batch_size!r}"
+                f"max_batch_size must be a whole number of 1 or more, not {shown(max_batch_size)}"
             )
         if not isinstance(retry, Retry):
             raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
         check_text("name", name)
         if not number("max_pending", max_pending, "a whole number, or math.inf") >= 1:
-            raise ValueError(f"max_pending must be 1 or more, or math.inf, not {max_pending!r}")
+            raise ValueError(
+                f"max_pending must be 1 or more, or math.inf, not {shown(max_pending)}"
+            )
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "

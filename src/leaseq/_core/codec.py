@@ -15,8 +15,8 @@ class Codec(Protocol[V]):
     """An encoder and decoder of the values of a queue that processes share.
 
     It is the ``codec=`` of `Broker.queue`. Producers and consumers need codecs that understand each
-    other. An error of `encode` is raised by the put, and nothing was put. An item that `decode`
-    raises for becomes a dead letter with that error, and its bytes are kept.
+    other. Whatever `encode` raises, the put raises a `CodecError`, and nothing was put. An item
+    that `decode` raises for becomes a dead letter with that error, and its bytes are kept.
     """
 
     def encode(self, value: V, /) -> bytes:

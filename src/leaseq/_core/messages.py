@@ -15,6 +15,7 @@ from .errors import (
     TimekeeperNotRunningError,
 )
 from .heap import Due
+from .options import ANY_KEY, AnyKey
 from .texts import shown
 from .validation import delay_seconds
 
@@ -164,6 +165,12 @@ def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
 def drained(queue: object) -> QueueClosedError:
     """Return the error for waiting at a queue that is drained and takes nothing more."""
     return QueueClosedError(f"{queue!r} is drained: no more items will come", drained=True)
+
+
+def timed_out(queue: object, key: object | AnyKey, seconds: float) -> TimeoutError:
+    """Return the error for a wait for an item that has taken too long."""
+    what = "no item was ready" if key is ANY_KEY else f"key {shown(key)} was not ready"
+    return TimeoutError(f"{queue!r}: {what} within {seconds:g} s")
 
 
 def closed_with_work_left(queue: object) -> QueueClosedError:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from math import inf
 
 from .texts import shown
-from .validation import number, wait_seconds, whole_number
+from .validation import number, options_of, wait_seconds, whole_number
 
 
 class Priority(IntEnum):
@@ -22,6 +22,7 @@ class Priority(IntEnum):
     CRITICAL = 6
 
 
+@options_of
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """A tenant's share of a queue, and its cap.
@@ -49,6 +50,7 @@ class Tenant:
             object.__setattr__(self, "max_in_flight", most)
 
 
+@options_of
 @dataclass(frozen=True)
 class Backoff:
     """The rest of an item before it is tried again: exponential, with full jitter.
@@ -65,7 +67,7 @@ class Backoff:
 
     Raises:
         TypeError: a value is not a number.
-        ValueError: a time is negative or NaN, or the factor less than 1.
+        ValueError: a time is negative or NaN, the factor less than 1, or the seed too large.
     """
 
     base: float
@@ -80,8 +82,11 @@ class Backoff:
         if not 1 <= number("factor", self.factor, "a number of 1 or more") < inf:
             raise ValueError(f"factor must be a number of 1 or more, not {shown(self.factor)}")
         object.__setattr__(self, "factor", float(self.factor))
-        if self.seed is not None and type(self.seed) is not int:
-            raise TypeError(f"seed must be a whole number or None, not {shown(self.seed)}")
+        if self.seed is not None:
+            if type(self.seed) is not int:
+                raise TypeError(f"seed must be a whole number or None, not {shown(self.seed)}")
+            if not -(1 << 63) <= self.seed < 1 << 63:
+                raise ValueError(f"seed must have 64 bits at most, not {shown(self.seed)}")
         object.__setattr__(self, "_random", random.Random(self.seed))
 
     def delay(self, deliveries: int) -> float:
@@ -97,6 +102,7 @@ def longest_rest(backoff: Backoff, deliveries: int) -> float:
         return backoff.ceiling if backoff.base else 0.0
 
 
+@options_of
 @dataclass(frozen=True, slots=True)
 class Retry:
     """The policy for items whose delivery failed or expired.

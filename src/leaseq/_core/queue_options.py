@@ -29,6 +29,7 @@ _OF_QUEUE: dict[str, object] = {
     "dedupe_for": None,
 }
 _OF_HANDLE: dict[str, object] = {"type": Any, "codec": None}
+_LONGEST_HISTORY = 10**9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -62,7 +63,8 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     """
     checked = options.copy()
     if (timeout := options.get("default_lease_timeout")) is not None:
-        checked["default_lease_timeout"] = lease_seconds("default_lease_timeout", timeout)
+        length = lease_seconds("default_lease_timeout", timeout)
+        checked["default_lease_timeout"] = None if length == inf else length
     if "max_size" in options and options["max_size"] != inf:
         size = whole_number("max_size", options["max_size"], 1, "1 or more, or math.inf")
         checked["max_size"] = size
@@ -72,7 +74,9 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     if (tenants := options.get("tenants")) is not None:
         check_tenants(tenants)
     if "history" in options:
-        checked["history"] = whole_number("history", options["history"], 0, "0 or more items")
+        checked["history"] = whole_number(
+            "history", options["history"], 0, "0 or more items", _LONGEST_HISTORY
+        )
     if (seconds := options.get("dedupe_for")) is not None:
         checked["dedupe_for"] = wait_seconds("dedupe_for", seconds)
     return checked
@@ -92,15 +96,24 @@ def check_tenants(tenants: object) -> None:
             )
 
 
-def check_broker_options(options: BrokerQueueOptions) -> BrokerQueueOptions:
+def check_broker_options(options: BrokerQueueOptions, call: str = "queue") -> BrokerQueueOptions:
     """Return options of a broker's queue with their times as floats.
+
+    Args:
+        options: The options.
+        call: The public call, for errors.
 
     Raises:
         TypeError: an option is unknown, or its value of another type.
         ValueError: an option has an invalid value, or two contradict.
     """
-    check_known("queue", options, {**_OF_QUEUE, **_OF_HANDLE})
-    if options.get("codec") is not None and options.get("type", Any) is not Any:
+    check_known(call, options, {**_OF_QUEUE, **_OF_HANDLE})
+    codec: object = options.get("codec")
+    if codec is not None and not all(
+        callable(getattr(codec, name, None)) for name in ("encode", "decode")
+    ):
+        raise TypeError(f"codec must have encode() and decode(), or be None, not {shown(codec)}")
+    if codec is not None and options.get("type", Any) is not Any:
         raise ValueError("a codec of your own knows the type of its values: leave type= out")
     if (letters := options.get("dead_letters")) is not None:
         check_text("dead_letters", letters, ", the name of a queue of this broker, or None")

@@ -24,6 +24,7 @@ from .validation import (
     delay_seconds,
     lease_seconds,
     number,
+    timeout_seconds,
     wait_seconds,
     whole_number,
 )
@@ -122,7 +123,7 @@ def check_batch(
             f"max_wait={wait!r} s must be less than the lease_timeout of "
             f"{request.lease_timeout:g} s, or the first lease expires before the last item comes"
         )
-    return wait, None if timeout is None else wait_seconds("timeout", timeout)
+    return wait, timeout_seconds(timeout)
 
 
 def check_limit(limit: int | None) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import wraps
 from operator import index
-from typing import SupportsFloat, SupportsIndex, cast
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar, cast
 
 from .texts import shown
+
+T = TypeVar("T")
+
+_MOST_EXACT = 1 << 53  # beyond that, not every engine can tell whole numbers apart
 
 
 def check_known(call: str, given: Iterable[str], known: Iterable[str], how: str = "") -> None:
@@ -26,6 +32,49 @@ def check_known(call: str, given: Iterable[str], known: Iterable[str], how: str 
             f"{call}(){how} has no option{'s' if unknown[1:] else ''} {names}: "
             f"it has {', '.join(known) or 'none'}"
         )
+
+
+def options_of(cls: type[T]) -> type[T]:
+    """Make a dataclass say which options it has when it is given another."""
+    make = cls.__init__
+    known = [each.name for each in fields(cls) if each.init]  # type: ignore[arg-type]
+
+    @wraps(make)
+    def checked(self: T, *args: object, **options: object) -> None:
+        check_known(cls.__name__, options, known)
+        make(self, *args, **options)
+
+    cls.__init__ = checked  # type: ignore[method-assign, assignment]
+    return cls
+
+
+def pairs_of(call: str, items: object) -> list[tuple[Any, Any]]:
+    """Return the pairs of a public call that puts several items.
+
+    Raises:
+        TypeError: these are not pairs of a key and a value.
+    """
+    if isinstance(items, Mapping):
+        return list(items.items())
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(
+            f"{call}() takes a mapping, or pairs of a key and a value, not {shown(items)}"
+        )
+    pairs = list(items)
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{call}() takes pairs of a key and a value, not {shown(pair)}")
+    return pairs
+
+
+def keys_of(call: str, keys: object) -> list[Any]:
+    """Return the keys of a public call that takes several; raise `TypeError` if they are not."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise TypeError(f"{call}() takes a collection of keys, or None, not {shown(keys)}")
+    found = list(keys)
+    for key in found:
+        check_hashable(key)
+    return found
 
 
 def check_hashable(key: object) -> None:
@@ -67,7 +116,7 @@ def number(name: str, value: object, wanted: str = "a number") -> float:
         raise ValueError(f"{name} must be {wanted}, and {shown(value)} is too large") from None
 
 
-def whole_number(name: str, value: object, least: int, wanted: str) -> int:
+def whole_number(name: str, value: object, least: int, wanted: str, most: int = _MOST_EXACT) -> int:
     """Return a whole number as a plain int.
 
     Args:
@@ -75,10 +124,11 @@ def whole_number(name: str, value: object, least: int, wanted: str) -> int:
         value: An int, or an object that can index a list.
         least: The smallest valid number.
         wanted: The valid numbers, for errors: "0 or more items".
+        most: The largest valid number.
 
     Raises:
         TypeError: it is a bool, a float or a string.
-        ValueError: it is less than the least.
+        ValueError: it is less than the least, or more than the most.
     """
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{name} must be {wanted}, not nan")
@@ -87,6 +137,8 @@ def whole_number(name: str, value: object, least: int, wanted: str) -> int:
     found = index(cast("SupportsIndex", value))
     if found < least:
         raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
+    if found > most:
+        raise ValueError(f"{name} must be {most} at most, not {shown(value)}")
     return found
 
 
@@ -103,6 +155,16 @@ def wait_seconds(name: str, seconds: float) -> float:
     if not found >= 0:
         raise ValueError(f"{name} must be 0 seconds or more, not {shown(seconds)}")
     return found
+
+
+def timeout_seconds(timeout: float | None) -> float | None:
+    """Return the timeout of a wait in seconds: 0 for a negative one, and None for None."""
+    if timeout is None:
+        return None
+    found = number("timeout", timeout, "a number of seconds")
+    if math.isnan(found):
+        raise ValueError(f"timeout must be 0 seconds or more, not {shown(timeout)}")
+    return max(0.0, found)
 
 
 def delay_seconds(seconds: float) -> float:

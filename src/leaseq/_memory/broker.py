@@ -27,7 +27,7 @@ from .._core.queue_options import (
     options_of_queue,
 )
 from .._core.reports import DeadLetter, QueueInfo
-from .._core.validation import check_text
+from .._core.validation import check_flag, check_text
 from ..abc import Broker
 from .engine import Engine
 from .queue import LeasedKeyQueue, engine_of
@@ -51,14 +51,15 @@ class MemoryBroker(Broker):
     async def queue(
         self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> LeasedKeyQueue[Any, Any]:
+        check_flag("make", make)
+        check_name(name)
+        options = check_broker_options(options)
         if not make:
             self._existing(name)
         return self._queue(name, options)
 
     def _queue(self, name: str, options: BrokerQueueOptions) -> LeasedKeyQueue[Any, Any]:
         self._check_open()
-        check_name(name)
-        options = check_broker_options(options)
         if name in self._queues:
             check_same(name, self._options[name], options)
             check_handle(name, self._options[name], options)
@@ -87,6 +88,8 @@ class MemoryBroker(Broker):
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]
     ) -> tuple[LeasedKeyQueue[Any, Any], LeasedKeyQueue[str, DeadLetter[Any, Any]]]:
+        check_name(name)
+        options = check_broker_options(options, "create_queue_pair")
         if "dead_letters" in options and options["dead_letters"] is None:
             raise pair_without_dead_letters()
         there = self._queues.get(name)
@@ -108,6 +111,7 @@ class MemoryBroker(Broker):
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
         check_text("a queue's name", name)
+        check_flag("dead_letters", dead_letters)
         queue = self._existing(name)
         users = [other.name for other in self._queues.values() if other.dead_letters is queue]
         if users:

@@ -12,7 +12,7 @@ from logging import DEBUG, ERROR, WARNING
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, fail_after
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, move_on_after
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
@@ -33,6 +33,7 @@ from .._core.messages import (
     not_of_queue,
     other_receipt,
     takes_nothing_more,
+    timed_out,
 )
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
 from .._core.policies import Retry, Tenant
@@ -49,7 +50,7 @@ from .._core.reports import (
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, lease_seconds
+from .._core.validation import check_flag, check_text, keys_of, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -324,8 +325,9 @@ class Engine(Generic[K, V]):
             raise no_timekeeper(self.queue, "an item that falls due later", "come")
         if timeout is None:
             return await self._stand_in_line(EventWaiter(request))
-        with fail_after(timeout):
+        with move_on_after(timeout):
             return await self._stand_in_line(EventWaiter(request))
+        raise timed_out(self.queue, request.key, timeout)
 
     async def _stand_in_line(self, waiter: EventWaiter[K, V]) -> Item[K, V]:
         self.waiters.add(waiter)
@@ -653,7 +655,7 @@ class Engine(Generic[K, V]):
         check_limit(limit)
         if self.shut_down:
             raise self._takes_nothing_more()
-        wanted = None if keys is None else set(keys)
+        wanted = None if keys is None else set(keys_of("redrive", keys))
         back: list[K] = []
         conflicts: list[K] = []
         for letter_key, item in list(letters.ledger.ready.items()):
@@ -711,6 +713,8 @@ class Engine(Generic[K, V]):
 
     def inflight(self, consumer: str | None) -> list[LeaseInfo[K]]:
         """List the leases, or those of a consumer, in the order of the hand-outs."""
+        if consumer is not None:
+            check_text("consumer", consumer, " or None")
         held = [
             LeaseInfo(
                 key=item._key,

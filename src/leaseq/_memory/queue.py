@@ -29,7 +29,8 @@ from .._core.validation import (
     check_hashable,
     check_known,
     check_text,
-    wait_seconds,
+    pairs_of,
+    timeout_seconds,
 )
 from .._rules.item import Item
 from ..abc import LeasedQueue
@@ -188,7 +189,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 ValueError: as `put_many` does.
         """
         engine = self._engine
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
+        pairs = pairs_of("put_many_nowait", items)
         request = PutRequest("put_many_nowait", **options)
         if not engine.has_room(engine.places([key for key, _ in pairs], request)):
             raise WouldBlock
@@ -198,7 +199,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
         engine = self._engine
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
+        pairs = pairs_of("put_many", items)
         request = PutRequest("put_many", **options)
         if not engine.fast_acquire:
             await engine.home.checkpoint()
@@ -243,8 +244,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
         request = engine.request("get", ANY_KEY, options) if options else engine.any_request
-        if timeout is not None:
-            timeout = wait_seconds("timeout", timeout)
+        timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
             await engine.home.checkpoint()
         item = engine.claim(request)
@@ -257,8 +257,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
         request = engine.request("take", key, options)
-        if timeout is not None:
-            timeout = wait_seconds("timeout", timeout)
+        timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
             await engine.home.checkpoint()
         item = engine.claim(request)

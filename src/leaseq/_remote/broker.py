@@ -23,6 +23,7 @@ from .._core.messages import (
     pair_without_dead_letters,
 )
 from .._core.options import BrokerQueueOptions
+from .._core.policies import Backoff, Retry
 from .._core.queue_options import (
     check_broker_options,
     check_handle,
@@ -32,7 +33,8 @@ from .._core.queue_options import (
     options_of_queue,
 )
 from .._core.reports import DeadLetter, QueueInfo
-from .._core.validation import check_text
+from .._core.texts import shown
+from .._core.validation import check_flag, check_text
 from ..abc import Broker
 from . import protocol
 from .dispatcher import Call, Dispatcher
@@ -65,6 +67,17 @@ _NOWHERE = QueueRef("")  # for what is about no queue
 
 def _ref(name: str, letters: str) -> QueueRef:
     return QueueRef(name, QueueRef(letters) if letters else None)
+
+
+def _check_kept(options: BrokerQueueOptions) -> None:
+    """Raise `TypeError` for a policy with code of its own: a store has its numbers alone."""
+    retry = options.get("retry")
+    for policy, kind in ((retry, Retry), (retry and retry.backoff, Backoff)):
+        if policy is not None and type(policy) is not kind:
+            raise TypeError(
+                f"a queue that processes share takes a plain {kind.__name__}, and not "
+                f"{shown(policy)}, whose methods would not be called"
+            )
 
 
 class _Handles:
@@ -239,9 +252,11 @@ class RemoteBroker(Broker):
     async def queue(
         self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> RemoteQueue[Any, Any]:
-        dispatcher = await self._open()
+        check_flag("make", make)
         check_name(name)
         options = check_broker_options(options)
+        _check_kept(options)
+        dispatcher = await self._open()
         there = self._handles.engine(name)
         if there is not None and not there.closed:
             check_same(name, there.made_with, options)
@@ -294,10 +309,10 @@ class RemoteBroker(Broker):
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]
     ) -> tuple[RemoteQueue[Any, Any], RemoteQueue[str, DeadLetter[Any, Any]]]:
+        check_name(name)
+        options = check_broker_options(options, "create_queue_pair")
         if "dead_letters" in options and options["dead_letters"] is None:
             raise pair_without_dead_letters()
-        await self._open()
-        check_name(name)
         found = await self._find(name)
         if found is None or not found.letters:
             options = {"dead_letters": f"{name}.dead", **options}
@@ -351,6 +366,7 @@ class RemoteBroker(Broker):
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
         check_text("a queue's name", name)
+        check_flag("dead_letters", dead_letters)
         letters = (await self._existing(name)).letters
         stored = await self._stored()
         users = [other for other, letters in stored.items() if letters == name]

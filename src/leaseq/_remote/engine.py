@@ -22,16 +22,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, fail_after
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, move_on_after
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec
-from .._core.errors import QueueClosedError
+from .._core.errors import CodecError, QueueClosedError
 from .._core.heap import Deadlines
 from .._core.messages import (
     RUN_TWICE,
@@ -48,6 +49,7 @@ from .._core.messages import (
     other_receipt,
     takes_nothing_more,
     tenant_mismatch,
+    timed_out,
 )
 from .._core.options import ANY_KEY, AnyKey, BrokerQueueOptions, GetOptions, TakeOptions
 from .._core.policies import Retry
@@ -58,7 +60,7 @@ from .._core.reports import (
     PutOutcome,
 )
 from .._core.requests import ClaimRequest, PutRequest
-from .._core.texts import failure_text
+from .._core.texts import failure_text, shown
 from .._core.validation import check_flag, lease_seconds
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
@@ -324,12 +326,14 @@ class Engine(Generic[K, V]):
 
     # Claims
 
-    def request(self, key: K | AnyKey, options: GetOptions | TakeOptions) -> ClaimRequest[K]:
+    def request(
+        self, call: str, key: K | AnyKey, options: GetOptions | TakeOptions
+    ) -> ClaimRequest[K]:
         """Make a claim's request of a caller's options."""
         if key is ANY_KEY and not options:
             return self._any
         options = {"lease_timeout": self._lease_timeout, **options}
-        request = ClaimRequest(key, **options)
+        request = ClaimRequest(key, call, **options)
         # What cannot be sent is refused before it waits with others.
         self.dispatcher.check(self._claim_for(request, 1))
         return request
@@ -359,11 +363,12 @@ class Engine(Generic[K, V]):
                 return leases
             self._check_open()
             if timeout == 0:
-                raise TimeoutError
+                raise timed_out(self.queue, request.key, timeout)
         if timeout is None:
             return await self._stand_in_line(request, count, patient=patient)
-        with fail_after(timeout):
+        with move_on_after(timeout):
             return await self._stand_in_line(request, count, patient=patient)
+        raise timed_out(self.queue, request.key, timeout)
 
     async def lease_many(
         self, request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
@@ -546,11 +551,20 @@ class Engine(Generic[K, V]):
         lease._cancellations = cancellations
         return lease
 
+    def encode(self, value: V) -> bytes:
+        """Encode a value. Raises `CodecError`, whatever the codec raises."""
+        with _codec_errors(self.name, "encode a value"):
+            body = self.codec.encode(value)
+            if not isinstance(body, bytes):
+                raise TypeError(f"encode() returned {shown(body)}, which is not bytes")
+        return body
+
     def decode(self, body: Body) -> V:
-        """Decode a body, which may be a dead letter."""
+        """Decode a body, which may be a dead letter. Raises `CodecError`, as `encode` does."""
         if isinstance(body, StoredLetter):
             return cast("V", self._hub.read_letter(body))
-        return self.codec.decode(body)
+        with _codec_errors(self.name, "decode a value"):
+            return self.codec.decode(body)
 
     def _undo(self, leases: Sequence[RemoteLease[K, V]]) -> None:
         """Take back hand-outs that their consumers never saw, before anything else is asked."""
@@ -945,6 +959,17 @@ class Engine(Generic[K, V]):
 
 def _is_behind(call: Call) -> bool:
     return isinstance(call.operation, Put) and call.operation.behind
+
+
+@contextmanager
+def _codec_errors(queue: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except CodecError:
+        raise
+    except Exception as error:
+        why = failure_text(error)
+        raise CodecError(f"the codec of queue {queue!r} could not {what}: {why}") from error
 
 
 def check_readable(key: Key | RawKey) -> None:

@@ -26,7 +26,7 @@ from .._core.reports import (
 )
 from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, wait_seconds
+from .._core.validation import check_flag, check_text, keys_of, pairs_of, timeout_seconds
 from ..abc import LeasedQueue
 from ..abc._lease import Lease
 from . import protocol
@@ -79,9 +79,9 @@ class RemoteQueue(LeasedQueue[K, V]):
         self, call: str, items: Mapping[K, V] | Iterable[tuple[K, V]], options: PutOptions
     ) -> list[PutOutcome]:
         engine = self._engine
-        pairs = items.items() if isinstance(items, Mapping) else items
+        pairs = pairs_of(call, items)
         request = PutRequest(call, **options)
-        encode = engine.codec.encode
+        encode = engine.encode
         encoded = tuple([(cast("Key", key), encode(value)) for key, value in pairs])
         await engine.home.checkpoint()
         engine.check_takes(request)
@@ -93,9 +93,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         self, timeout: float | None = None, **options: Unpack[GetOptions]
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
-        request = engine.request(ANY_KEY, options)
-        if timeout is not None:
-            timeout = wait_seconds("timeout", timeout)
+        request = engine.request("get", ANY_KEY, options)
+        timeout = timeout_seconds(timeout)
         await engine.home.checkpoint()
         [lease] = await engine.lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -104,9 +103,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
-        request = engine.request(key, options)
-        if timeout is not None:
-            timeout = wait_seconds("timeout", timeout)
+        request = engine.request("take", key, options)
+        timeout = timeout_seconds(timeout)
         await engine.home.checkpoint()
         [lease] = await engine.lease(request, 1, timeout)
         return lease.key, lease.value, lease
@@ -120,7 +118,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         **options: Unpack[GetOptions],
     ) -> list[Lease[K, V]]:
         engine = self._engine
-        request = engine.request(ANY_KEY, options)
+        request = engine.request("get_batch", ANY_KEY, options)
         max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
         await engine.home.checkpoint()
         return [*await engine.lease_many(request, max_items, max_wait, timeout)]
@@ -248,6 +246,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         )
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
+        if consumer is not None:
+            check_text("consumer", consumer, " or None")
         operation = protocol.InFlight(self._engine.ref)
         leases = (await self._engine.perform(operation, protocol.InFlightLeases)).leases
         now = self._engine.home.time()
@@ -294,7 +294,7 @@ class RemoteQueue(LeasedQueue[K, V]):
             raise no_dead_letters_of(self)
         check_limit(limit)
         engine.check_takes_letters()
-        wanted = None if keys is None else cast("tuple[Key, ...]", tuple(keys))
+        wanted = None if keys is None else cast("tuple[Key, ...]", tuple(keys_of("redrive", keys)))
         back: list[Any] = []
         conflicts: list[Any] = []
         left = inf  # of the letters that were there at first, those that were not looked at

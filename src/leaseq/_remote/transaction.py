@@ -119,7 +119,7 @@ class RemoteTransaction(Transaction):
     ) -> None:
         engine = self._engine(queue)
         request = PutRequest("put", **options)
-        body = engine.codec.encode(value)
+        body = engine.encode(value)
         operation = Put(engine.ref, ((cast("Key", key), body),), request)
         engine.dispatcher.check(operation)
         self._check_open()

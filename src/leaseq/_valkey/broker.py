@@ -17,6 +17,11 @@ class ValkeyBroker(RemoteBroker):
     """
 
     def __init__(self, url: ValkeyUrl, *, patience: float = 10.0) -> None:
+        if not isinstance(url, ValkeyUrl):
+            raise TypeError(
+                f"url must be a ValkeyUrl, not {type(url).__name__}: ValkeyUrl.parse reads a URL"
+            )
+
         async def open_on_server(process: str, on_event: OnEvent) -> Store:
             return await open_store(url, process, on_event)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
+from .._core.texts import shown
 from .._core.validation import check_hashable
 from .._remote.protocol import Key, RawKey, Want, WantKind
 
@@ -31,7 +32,7 @@ def encode_key(key: object) -> bytes:
         return key if isinstance(key, RawKey) else b"b" + key
     check_hashable(key)
     kind = type(key).__name__
-    raise TypeError(f"a key must be str, bytes or int on this engine, not {kind}: {key!r}")
+    raise TypeError(f"a key must be str, bytes or int on this engine, not {kind}: {shown(key)}")
 
 
 def decode_key(encoded: bytes) -> Key:
@@ -68,7 +69,7 @@ def encode_name(name: str | None) -> bytes:
         return b""
     if not isinstance(name, str):
         raise TypeError(
-            f"a tenant or a consumer must be a str or None on this engine, not {name!r}"
+            f"a tenant or a consumer must be a str or None on this engine, not {shown(name)}"
         )
     return b"=" + name.encode("utf-8", _SURROGATES)
 

@@ -23,7 +23,7 @@ class _Stored:
     dead_letters: str | msgspec.UnsetType | None = msgspec.UNSET
     tenants: dict[str, tuple[float, int | None]] | msgspec.UnsetType | None = msgspec.UNSET
     history: int | msgspec.UnsetType = msgspec.UNSET
-    dedupe_for: float | msgspec.UnsetType | None = msgspec.UNSET
+    dedupe_for: float | str | msgspec.UnsetType | None = msgspec.UNSET  # "inf": for ever
 
 
 def write_options(options: BrokerQueueOptions) -> bytes:
@@ -31,6 +31,8 @@ def write_options(options: BrokerQueueOptions) -> bytes:
     stored: dict[str, Any] = dict(options)
     if options.get("max_size") == inf:
         stored["max_size"] = None
+    if options.get("dedupe_for") == inf:
+        stored["dedupe_for"] = "inf"
     if "retry" in options:
         retry = stored.pop("retry")
         stored["max_deliveries"] = retry.max_deliveries
@@ -55,6 +57,8 @@ def read_options(stored: bytes) -> BrokerQueueOptions:
     }
     if "max_size" in options and options["max_size"] is None:
         options["max_size"] = inf
+    if isinstance(read.dedupe_for, str):
+        options["dedupe_for"] = float(read.dedupe_for)
     if read.max_deliveries is not msgspec.UNSET:
         backoff = None
         if read.backoff is not None:

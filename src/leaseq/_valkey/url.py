@@ -69,6 +69,15 @@ class ValkeyUrl:
     cert: str | None = None
     key: str | None = None
 
+    def __post_init__(self) -> None:
+        hosts: object = self.hosts
+        if not isinstance(hosts, tuple) or not all(map(_is_place, hosts)):
+            raise TypeError(
+                f"hosts must be a tuple of pairs of a host and a port, not "
+                f"{type(self.hosts).__name__}: "
+                "ValkeyUrl.parse reads a URL"
+            )
+
     @classmethod
     def parse(cls, url: str) -> ValkeyUrl:
         """Read a URL.
@@ -81,6 +90,8 @@ class ValkeyUrl:
             ValueError: it is not such a URL. The message never repeats what may be part of a
                 password.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"the URL of a server must be a string, not {type(url).__name__}")
         scheme, separator, rest = url.partition("://")
         if not separator or scheme.lower() not in SCHEMES:
             choices = ", ".join(f"{each}://" for each in SCHEMES)
@@ -127,6 +138,10 @@ class ValkeyUrl:
             user += ":***"
         scheme = "valkeys" if self.tls else "valkey"
         return f"{scheme}://{user}{'@' if user else ''}{self.address}/{self.database}"
+
+
+def _is_place(pair: object) -> bool:
+    return isinstance(pair, tuple) and [*map(type, pair)] == [str, int]
 
 
 def _hosts(text: str) -> Iterator[tuple[str, int]]:

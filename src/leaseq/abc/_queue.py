@@ -151,8 +151,8 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Lease the next item, and wait for one if need be.
 
         Args:
-            timeout: Seconds to wait for an item; None: no limit; 0: do not wait. For more than one
-                call, prefer ``with anyio.fail_after(...)``.
+            timeout: Seconds to wait for an item; None: no limit; 0 or less: do not wait. For more
+                than one call, prefer ``with anyio.fail_after(...)``.
             **options: As `GetOptions` has them.
 
         Returns:
@@ -180,7 +180,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Args:
             key: The key.
-            timeout: Seconds to wait for it; None: no limit; 0: do not wait.
+            timeout: Seconds to wait for it; None: no limit; 0 or less: do not wait.
             **options: As `TakeOptions` has them.
 
         Returns:

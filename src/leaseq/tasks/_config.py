@@ -2,7 +2,7 @@
 
 import logging
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -221,8 +221,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         worker = {
             "id": worker_id,
-            "assigned_users": list(assigned_users),
-            "steal_targets": list(steal_targets),
+            "assigned_users": _as_list(assigned_users),
+            "steal_targets": _as_list(steal_targets),
         }
         return cls.from_dict({"workers": [worker], "url": url})
 
@@ -290,6 +290,11 @@ def _without_meaningless(data: Any) -> Any:
             if part is None:
                 del kept[section]
     return kept
+
+
+def _as_list(names: Any) -> Any:
+    """Return names as a list; what cannot be some is left to be refused with its place."""
+    return list(names) if isinstance(names, Collection) and not isinstance(names, str) else names
 
 
 def _drop(part: Any, place: str, reasons: Mapping[str, str]) -> Any:

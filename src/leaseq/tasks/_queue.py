@@ -12,6 +12,7 @@ from .._core.options import PutOptions
 from .._core.policies import Priority
 from .._core.queue_options import check_name
 from .._core.reports import Statistics
+from .._core.texts import shown
 from ..abc import Broker, LeasedQueue
 from ..abc._lease import Lease
 from ._backend import Backend, TaskQueueOptions
@@ -441,6 +442,7 @@ class TaskQueue:
 
         If cancelled, nothing has changed. O(1).
         """
+        task_id = _id_of("get", task_id)
         queue = await self._backend.open()
         _, wire = await queue._look(task_id)
         return None if wire is None else decode_task(task_id, wire, self._registry.functions)
@@ -461,7 +463,7 @@ class TaskQueue:
 
         If cancelled, the task was not removed. O(1).
         """
-        task_id = task if isinstance(task, str) else task.id
+        task_id = _id_of("delete", task)
         queue = await self._backend.open()
         lease = self._popped.pop(task_id, None)
         if lease is None or lease.ended is not None:
@@ -523,8 +525,8 @@ class TaskQueue:
 
         Args:
             task: The task; or its id, and the result is as JSON has it.
-            timeout: Seconds to wait. None: without end; 0: do not wait. A task that is never
-                started, because its time to live is over, has no result.
+            timeout: Seconds to wait. None: without end; 0 or less: do not wait. A task that is
+                never started, because its time to live is over, has no result.
 
         Raises:
             TimeoutError: There was no result in time.
@@ -536,7 +538,7 @@ class TaskQueue:
 
         If cancelled, nothing has changed. O(size of the result).
         """
-        task_id = task if isinstance(task, str) else task.id
+        task_id = _id_of("result", task)
         function = None if isinstance(task, str) else task.function
         definition = None if function is None else function._definition
         if not isinstance(task, str) and (
@@ -555,6 +557,14 @@ class TaskQueue:
             raise TaskFailedError(task_id, outcome["failed"])
         result = outcome["result"]
         return result if definition is None else definition.signature.typed_result(result)
+
+
+def _id_of(call: str, task: Task[Any] | str) -> str:
+    if isinstance(task, str):
+        return task
+    if not isinstance(task, Task):
+        raise TypeError(f"{call}() takes a task or its id, not {shown(task)}")
+    return task.id
 
 
 def source_of(tasks: TaskQueue) -> Broker | LeasedQueue[str, Any]:

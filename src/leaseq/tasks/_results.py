@@ -13,7 +13,7 @@ from typing import Any, Final
 from anyio import fail_after
 
 from .._core.errors import LeaseLostError
-from .._core.validation import wait_seconds
+from .._core.validation import timeout_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 
 _LEASE: Final = 10.0
@@ -55,16 +55,15 @@ class Results:
 
         Args:
             key: The key of the value.
-            timeout: Seconds to wait. None: without end; 0: do not wait.
+            timeout: Seconds to wait. None: without end; 0 or less: do not wait.
 
         Raises:
             TimeoutError: There was no value in time.
-            ValueError: The timeout is negative or not a number.
+            ValueError: The timeout is not a number.
 
         If cancelled, nothing has changed: value and bell are there for other waiters.
         """
-        if timeout is not None:
-            wait_seconds("timeout", timeout)
+        timeout = timeout_seconds(timeout)
         found = await self.read(key)
         if not found and timeout == 0:
             raise TimeoutError

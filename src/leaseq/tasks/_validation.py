@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from .._core.texts import shown
 from .._core.validation import lease_seconds, wait_seconds
 
 
@@ -28,9 +29,9 @@ def check_count(name: str, number: int, least: int, unit: str = "") -> int:
         ValueError: It is too small.
     """
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} must be an int, not {number!r}")
+        raise TypeError(f"{name} must be an int, not {shown(number)}")
     if number < least:
-        raise ValueError(f"{name} must be {least}{unit} or more, not {number!r}")
+        raise ValueError(f"{name} must be {least}{unit} or more, not {shown(number)}")
     return number
 
 
@@ -41,7 +42,7 @@ def check_priority(priority: int) -> int:
         TypeError: It is not an int.
     """
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise TypeError(f"priority must be a Priority or another int, not {priority!r}")
+        raise TypeError(f"priority must be a Priority or another int, not {shown(priority)}")
     return int(priority)
 
 
@@ -52,7 +53,7 @@ def check_text(name: str, text: str | None) -> str | None:
         TypeError: It is neither.
     """
     if not isinstance(text, str | None):
-        raise TypeError(f"{name} must be a string or None, not {text!r}")
+        raise TypeError(f"{name} must be a string or None, not {shown(text)}")
     return text
 
 
@@ -86,17 +87,17 @@ def read_tenants(name: str, tenants: Collection[str | None]) -> tuple[str | None
         TypeError: It is a single string, or has something other than strings and None.
     """
     if isinstance(tenants, str):
-        raise TypeError(f"{name} must be a list of names, not one name: {tenants!r}")
+        raise TypeError(f"{name} must be a list of names, not one name: {shown(tenants)}")
     try:
         names = tuple(tenants)
     except TypeError:
-        raise TypeError(f"{name} must be a list of names, not {tenants!r}") from None
+        raise TypeError(f"{name} must be a list of names, not {shown(tenants)}") from None
     for tenant in names:
         if not isinstance(tenant, str | None):
-            raise TypeError(f"{name} must have strings or None, not {tenant!r}")
+            raise TypeError(f"{name} must have strings or None, not {shown(tenant)}")
     return names
 
 
 def _check_number(name: str, seconds: float) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
+        raise TypeError(f"{name} must be a number of seconds, not {shown(seconds)}")
