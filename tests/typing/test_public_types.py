@@ -69,7 +69,9 @@ async def test_options_can_be_kept_in_a_dictionary() -> None:
     take: TakeOptions = {"lease_timeout": None}
     assert_type(await queue.put("a", 1, **put), PutOutcome)
     assert_type(await queue.get(**get), tuple[str, int, Lease[str, int]])
-    assert_type(await queue.take("b", **take), tuple[str, int, Lease[str, int]])
+    _, _, lease = await queue.take("b", **take)
+    assert_type(lease, Lease[str, int])
+    assert_type(lease.queue, LeasedQueue[str, int])
 
 
 async def test_an_unknown_policy_is_a_type_error() -> None:

@@ -20,6 +20,7 @@ from .._core.errors import (
 )
 from .._core.options import InFlightPolicy, PutOptions
 from .._core.reports import PutOutcome, QueueInfo
+from .._core.requests import PutRequest
 from ..abc import Broker, LeasedQueue
 from .common import (
     CommandError,
@@ -89,6 +90,10 @@ def put(
     parsed, document = parse_key(key), _read_value(value)
     options: PutOptions = {"delay": delay, "ttl": ttl, "priority": priority, "tenant": tenant}
     options["if_in_flight"] = if_in_flight
+    try:
+        PutRequest("put", **options)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
     async def command(broker: Broker) -> PutOutcome:
         async with anyio.create_task_group() as tg:
