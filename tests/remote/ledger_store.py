@@ -27,6 +27,14 @@ from leaseq._core.errors import (
 )
 from leaseq._core.options import ANY_KEY, BrokerQueueOptions
 from leaseq._core.policies import Retry
+from leaseq._core.reports import (
+    DeadLetter,
+    HistoryEntry,
+    LeaseInfo,
+    QueueInfo,
+    Statistics,
+    TenantStatistics,
+)
 from leaseq._core.requests import PutRequest
 from leaseq._core.validation import check_hashable
 from leaseq._remote import protocol as p
@@ -39,6 +47,7 @@ from leaseq._rules.plan import Plan
 __all__ = ["LedgerBackend", "LedgerStore"]
 
 Held: TypeAlias = "Item[Key, p.Body]"
+Letter: TypeAlias = "DeadLetter[Key | p.RawKey, p.Body]"
 
 _SWEPT = 64  # of what is due a claim does first
 _LOOKED_AT = 3  # letters, in one step of a redrive: so few, that most take several
@@ -62,7 +71,7 @@ class LedgerBackend:
         clock: Callable[[], float] = anyio.current_time,
         wall: Callable[[], float] = time.time,
         remembers: bool = True,
-        refuse: Callable[[p.Operation], Exception | None] = lambda _: None,
+        refuse: Callable[[p.Operation[Any]], Exception | None] = lambda _: None,
     ) -> None:
         self.clock = clock
         self.wall = wall
@@ -104,13 +113,13 @@ class LedgerBackend:
                 self._last[process] = last
         return p.Reply(answers, self._due(batch), last.events)
 
-    def _again(self, operation: p.Operation, answer: p.Answer) -> p.Answer:
+    def _again(self, operation: p.Operation[Any], answer: object) -> object:
         """An answer, once more; leases that are held no more are left out."""
         if not isinstance(answer, p.Claimed):
             return answer
         queue = self.queues.get(operation.queue.name)
         if queue is None:
-            return p.Gone()
+            return p.GoneError()
         now = self.clock()
         batches = tuple(
             tuple(each for each in batch if queue.held(each.key, each.token, now))
@@ -118,10 +127,10 @@ class LedgerBackend:
         )
         return replace(answer, batches=batches, left=queue.total)
 
-    def _do_one(self, process: str, operation: p.Operation) -> p.Answer:
+    def _do_one(self, process: str, operation: p.Operation[Any]) -> object:
         error = self._refuse(operation)
         if error is not None:
-            return p.Failed(error)
+            return error
         awaited = [(queue, _Before(queue)) for queue in self.queues.values() if queue.parks]
         answer = self._answer(process, operation)
         for queue, before in awaited:
@@ -130,27 +139,29 @@ class LedgerBackend:
             self.queues[operation.queue.name].wake_next()  # this one may have been woken in vain
         return answer
 
-    def _answer(self, process: str, operation: p.Operation) -> p.Answer:
+    def _answer(self, process: str, operation: p.Operation[Any]) -> object:
         name = operation.queue.name
         match operation:
             case p.Transact():
                 return self._transact(operation)
             case p.ListQueues():
-                pairs = [(each.name, each.letters_name) for each in self.queues.values()]
-                return p.Listed(tuple(pairs))
+                return tuple((each.name, each.letters_name) for each in self.queues.values())
             case p.Declare():
+                letters = operation.options.get("dead_letters")
                 if name not in self.queues:
                     self.queues[name] = _Queue(self, name, operation.options)
+                if letters and letters not in self.queues:
+                    self.queues[letters] = _Queue(self, letters, {})
                 return self.queues[name].declared()
         queue = self.queues.get(name)
         if queue is None:
-            return p.Gone()
+            return p.GoneError()
         match operation:
             case p.Delete():
                 del self.queues[name]
                 for each in dict.fromkeys(queue.parks.processes()):
                     self.tell(each, p.QueueDeleted(name))
-                return p.Done()
+                return None
             case p.Find():
                 return queue.declared()
             case _:
@@ -169,7 +180,7 @@ class LedgerBackend:
 
     # Transactions
 
-    def _transact(self, transaction: p.Transact) -> p.Answer:
+    def _transact(self, transaction: p.Transact) -> object:
         now = self.clock()
         failures: list[p.StepRefused] = []
         plans: dict[_Queue, Plan] = {}
@@ -197,11 +208,11 @@ class LedgerBackend:
             if plan.places and queue.ledger.waiting + plan.places > queue.max_size:
                 failures.append(p.StepRefused(last[queue], "full", places=plan.places))
         if failures:
-            return p.TransactionRefused(tuple(failures))
+            return tuple(failures)
         for step in transaction.steps:
             assert step is not None
             self.queues[step.queue.name].take_step(step)
-        return p.TransactionDone()
+        return ()
 
 
 @dataclass
@@ -209,7 +220,7 @@ class _Call:
     """A batch that was done."""
 
     number: int
-    answers: list[p.Answer]
+    answers: list[object]
     events: list[p.ItemDied | p.LeaseEnded]
 
 
@@ -241,7 +252,7 @@ class LedgerStore:
             raise ServerUnavailableError("the store was closed", in_doubt=True)
         return reply
 
-    def check(self, operation: p.Operation) -> None:
+    def check(self, operation: p.Operation[Any]) -> None:
         match operation:
             case p.Transact():
                 for step in operation.steps:
@@ -352,7 +363,7 @@ class _Queue:
         self._options = options
         self._made_at = backend.wall()
         self._letter = 0  # the number of the last one that came here
-        self.history: deque[p.HistoryRecord] = deque(maxlen=options.get("history", 0))
+        self.history: deque[HistoryEntry[Key, p.Body]] = deque(maxlen=options.get("history", 0))
         self._holders: dict[Key, str] = {}  # the process of each key's last lease
         self.ledger: Ledger[Key, p.Body] = Ledger(
             Item,
@@ -391,7 +402,7 @@ class _Queue:
         item = self.leased(key, token)
         return item if item is not None and item.deadline > now else None
 
-    def do(self, process: str, operation: p.Operation) -> p.Answer:
+    def do(self, process: str, operation: p.Operation[Any]) -> object:
         """Do an operation that is about this queue alone."""
         match operation:
             case p.Put():
@@ -401,7 +412,7 @@ class _Queue:
             case p.Settlement():
                 return self._settle(operation)
             case p.Discard():
-                return p.Removed(int(self.ledger.discard(operation.key) is not None))
+                return self.ledger.discard(operation.key) is not None
             case p.Close():
                 return self._close(operation)
             case p.Sweep():
@@ -411,12 +422,12 @@ class _Queue:
             case p.Wake() | p.Unpark() | p.Parked() | p.Join():
                 return self._wait(process, operation)
             case p.Purge():
-                return p.Removed(len(self.ledger.drain()))
+                return len(self.ledger.drain())
             case p.Redrive():
                 return self._redrive(operation)
             case p.SetTenant():
                 self.ledger.set_tenant(operation.name, operation.tenant)
-                return p.Done()
+                return None
             case p.ReleaseAll():
                 return self._release_all(process, operation)
             case _:
@@ -424,7 +435,7 @@ class _Queue:
 
     # Producers
 
-    def _put(self, process: str, put: p.Put) -> p.Answer:
+    def _put(self, process: str, put: p.Put) -> object:
         now, ledger = self.now, self.ledger
         terms = put.request
         fresh: set[Key] = set()
@@ -443,7 +454,7 @@ class _Queue:
             return p.Full(places, stamp)
         if places and put.behind and self.max_size != inf:
             return p.Full(places)
-        return p.PutDone(tuple(ledger.put(key, body, now, terms) for key, body in put.items))
+        return tuple(ledger.put(key, body, now, terms) for key, body in put.items)
 
     def _refusal(self, key: Key, terms: PutRequest) -> Any:
         """Why a key cannot be put like that; None: it can."""
@@ -495,20 +506,20 @@ class _Queue:
             *(Want("steal more" if part.patient else "steal", name) for name in request.steal_from),
         ]
 
-    def _settle(self, settlement: p.Settlement) -> p.Answer:
+    def _settle(self, settlement: p.Settlement) -> p.Settled:
         now, ledger = self.now, self.ledger
         if isinstance(settlement, p.Undo):
             item = self.leased(settlement.key, settlement.token)
             if item is None:
-                return p.NotHeld()
+                return p.Settled.NOT_HELD
             ledger.undo(item, now)
-            return p.Done()
+            return p.Settled.DONE
         item = self.held(settlement.key, settlement.token, now)
         if item is None:
-            return p.NotHeld()
+            return p.Settled.NOT_HELD
         match settlement:
             case p.Ack():
-                return p.Acked(self._ack(item))
+                return p.Settled.UPDATE_DROPPED if self._ack(item) else p.Settled.DONE
             case p.Release():
                 ledger.release(
                     item,
@@ -526,13 +537,13 @@ class _Queue:
                 ledger.extend(item, now, now + settlement.timeout)
             case _:
                 raise AssertionError(settlement)
-        return p.Done()
+        return p.Settled.DONE
 
     def _ack(self, item: Held) -> bool:
         now = self.now
         update_dropped = self.ledger.ack(item, now)
         self.history.append(
-            p.HistoryRecord(item.key, item.value, item.token, item.deliveries, self._backend.wall())
+            HistoryEntry(item.key, item.value, item.token, item.deliveries, self._backend.wall())
         )
         return update_dropped
 
@@ -606,10 +617,10 @@ class _Queue:
             fate = "dead"
         elif not self.letters_name and reason != p.UNDECODABLE:
             fate = "dropped"
-        letter = p.StoredLetter(
+        letter: Letter = DeadLetter(
             queue=self.name,
             key=item.key,
-            body=death.value,
+            value=death.value,
             token=token,
             reason=reason,
             error=death.error,
@@ -626,17 +637,17 @@ class _Queue:
 
         return Burial(fate, finish)
 
-    def receive(self, letter: p.StoredLetter) -> None:
+    def receive(self, letter: Letter) -> None:
         """Take a dead letter in."""
         self._letter = max(self._letter + 1, round(self._backend.wall() * 1e6))
         self.ledger.put(f"{self._letter:032x}", letter, self.now, PutRequest())
 
     # Administration
 
-    def _redrive(self, redrive: p.Redrive) -> p.Answer:
+    def _redrive(self, redrive: p.Redrive) -> object:
         letters = self._backend.queues.get(self.letters_name)
         if letters is None:
-            return p.Gone()
+            return p.GoneError()
         line = letters.ledger.line
         order = [*(letters.ledger.ready.values() if line is None else line)]
         skipped = int(redrive.after or b"0")
@@ -647,7 +658,7 @@ class _Queue:
             if redrive.limit is not None and len(back) >= redrive.limit:
                 break
             letter = item.value
-            if not isinstance(letter, p.StoredLetter) or letter.queue != self.name:
+            if not isinstance(letter, DeadLetter) or letter.queue != self.name:
                 continue
             if redrive.keys is None or letter.key in redrive.keys:
                 if letter.key in self.ledger:
@@ -656,91 +667,93 @@ class _Queue:
                 letters.ledger.take_out(item.key)
                 self.ledger.forget_done(letter.key)
                 terms = PutRequest(priority=letter.priority, tenant=letter.tenant)
-                self.ledger.put(letter.key, letter.body, self.now, terms)
+                self.ledger.put(letter.key, letter.value, self.now, terms)
                 back.append(letter.key)
         after = b"%d" % (skipped + len(lot) - len(back)) if len(lot) == _LOOKED_AT else None
         return p.Redriven(tuple(back), tuple(conflicts), len(order), len(lot), after)
 
-    def _release_all(self, process: str, release: p.ReleaseAll) -> p.Removed:
+    def _release_all(self, process: str, release: p.ReleaseAll) -> int:
         ended = self.ledger.revoke(release.consumer, self.now)
         for item in ended:
             event = p.LeaseEnded(self.name, item.token)
             self._backend.events.append(event)
             if self._holders[item.key] != process:
                 self._backend.tell(self._holders[item.key], event)
-        return p.Removed(len(ended))
+        return len(ended)
 
     # Questions
 
-    def _look(self, query: p.Operation) -> p.Answer:
+    def _look(self, query: p.Operation[Any]) -> object:
         now, ledger = self.now, self.ledger
         match query:
             case p.Look():
                 state, body = ledger.look(query.key)
                 return p.Looked(state, body if query.value else None)
             case p.AvailableKeys():
-                return p.Keys(tuple(ledger.ready))
+                return tuple(ledger.ready)
             case p.LeasedKeys():
-                return p.Keys(tuple(ledger.leased))
+                return tuple(ledger.leased)
             case p.Counts():
-                return self._summary(tenants=query.tenants)
+                return self._statistics()
             case p.InFlight():
-                return p.InFlightLeases(tuple(map(self._held_lease, ledger.leased.values())))
+                return tuple(map(self._lease_info, ledger.leased.values()))
             case p.Info():
                 return self._info()
             case p.ReadHistory():
-                return p.HistoryFound(tuple(self.history))
+                return tuple(self.history)
             case p.Resume():
                 item = self.held(query.key, query.token, now)
                 if item is None:
-                    return p.NotHeld()
+                    return None
                 return p.Resumed(_delivery(item), item.deadline - now)
             case _:
                 raise AssertionError(query)
 
-    def _held_lease(self, item: Held) -> p.HeldLease:
+    def _lease_info(self, item: Held) -> LeaseInfo[Key]:
         assert item.since is not None
-        return p.HeldLease(
+        return LeaseInfo(
             key=item.key,
             token=item.token,
             consumer=None if item._timers is None else item._timers.consumer,
-            age=self.now - item.since,
-            left=max(0.0, item.deadline - self.now),
+            since=item.since - self.now,
+            deadline=max(0.0, item.deadline - self.now),
             deliveries=item.deliveries,
             tenant=item.tenant,
             priority=item.priority,
         )
 
-    def _info(self) -> p.Recorded:
+    def _info(self) -> QueueInfo:
         letters = self._backend.queues.get(self.letters_name)
         there = [] if letters is None else list(letters.letters())
         queues = self._backend.queues.values()
-        return p.Recorded(
+        return QueueInfo(
+            name=self.name,
             ready=len(self.ledger.ready),
             delayed=len(self.ledger.delayed),
             leased=len(self.ledger.leased),
             dead=sum(letter.queue == self.name for letter in there),
             created_at=self._made_at,
-            senders=tuple(queue.name for queue in queues if queue.letters_name == self.name),
+            dead_letters_of=tuple(
+                queue.name for queue in queues if queue.letters_name == self.name
+            ),
         )
 
-    def letters(self) -> Iterator[p.StoredLetter]:
+    def letters(self) -> Iterator[Letter]:
         """The letters that are here, in whatever state."""
         ledger = self.ledger
         for items in (ledger.ready, ledger.delayed, ledger.leased):
             for item in items.values():
-                if isinstance(item.value, p.StoredLetter):
+                if isinstance(item.value, DeadLetter):
                     yield item.value
 
-    def _summary(self, *, tenants: bool) -> p.Summary:
+    def _statistics(self) -> Statistics:
         ledger = self.ledger
         since = ledger.oldest_ready_since()
-        counts: tuple[p.TenantCounts, ...] | None = None
-        if tenants and ledger.schedule is None:
-            counts = (p.TenantCounts(None, len(ledger.ready), len(ledger.leased)),)
-        elif tenants and ledger.schedule is not None:
-            counts = tuple(p.TenantCounts(*each) for each in ledger.schedule)
-        return p.Summary(
+        counts = ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]
+        return Statistics(
+            getters=0,
+            takers=0,
+            putters=0,
             ready=len(ledger.ready),
             delayed=len(ledger.delayed),
             leased=len(ledger.leased),
@@ -755,21 +768,21 @@ class _Queue:
             dropped=ledger.dropped,
             superseded=ledger.superseded,
             oldest_ready_age=None if since is None else self.now - since,
-            tenants=counts,
+            tenants={tenant: TenantStatistics(*each) for tenant, *each in counts},
         )
 
     # Waiting
 
-    def _wait(self, process: str, operation: p.Operation) -> p.Answer:
+    def _wait(self, process: str, operation: p.Operation[Any]) -> object:
         match operation:
             case p.Wake():
                 self._pass_on(operation.want)
-                return p.Done()
+                return None
             case p.Unpark():
                 for park in operation.parks:
                     if self.parks.has(park, process):
                         self.parks.pop(park)
-                return p.Done()
+                return None
             case p.Parked():
                 gone: list[Want] = []
                 for park in operation.parks:
@@ -779,7 +792,7 @@ class _Queue:
                         stands = False
                     if not stands:
                         gone.append(park.want)
-                return p.Found(tuple(gone))
+                return tuple(gone)
             case p.Join():
                 park = Park(Want("drained"), operation.stamp)
                 if self.total and not self.parks.has(park, process):

@@ -13,8 +13,7 @@ from tests.valkey.engine import store_of
 import leaseq
 from leaseq import Lease, Retry, Tenant
 from leaseq._remote import protocol
-from leaseq._remote.dispatcher import Call as Asked
-from leaseq._remote.protocol import Failed, Operation, Park, QueueRef, Want
+from leaseq._remote.protocol import Operation, Park, QueueRef, Want
 from leaseq._valkey.store import _shake_hands
 from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
@@ -54,13 +53,10 @@ class Scene:
         """A lease."""
         return self.held[0]
 
-    async def ask(self, make: Callable[[QueueRef], Operation]) -> Any:
+    async def ask(self, make: Callable[[QueueRef], Operation[Any]]) -> Any:
         """Ask what no call asks by itself alone."""
         engine = self.queue._engine
-        answer = await engine.dispatcher.perform(Asked(make(engine.ref)))
-        if isinstance(answer, Failed):
-            raise answer.error
-        return answer
+        return await engine.perform(make(engine.ref))
 
     async def shake_hands(self) -> str:
         """Do the handshake of another process, on the same way to the server."""

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from tests.contract.helpers import QueueOptions
 
 from leaseq._remote.dispatcher import Call, Dispatcher
-from leaseq._remote.protocol import Sweep, Swept
+from leaseq._remote.protocol import Sweep
 from leaseq._valkey.store import ValkeyStore
 from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
@@ -79,9 +79,7 @@ class Valkey:
         for broker in self._brokers:
             for engine in broker._handles.engines():
                 while not engine.closed and engine.kept:
-                    call = Call(Sweep(engine.ref, 64))
-                    answer = await engine.dispatcher.perform(call)
-                    if not (isinstance(answer, Swept) and answer.more):
+                    if not (await engine.dispatcher.perform(Call(Sweep(engine.ref, 64)))).more:
                         break
 
     async def close(self) -> None:

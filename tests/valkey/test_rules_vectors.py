@@ -53,7 +53,7 @@ class ScriptDriver:
 
     def one(self, *operation: Any, script: str = "turn") -> Any:
         result = self.caller.one(*operation, script=script, letters=self.letters_index)
-        assert result[0] in (b"ok", b"error"), result
+        assert result[0] in (b"ok", b"dropped", b"error"), result
         return result
 
     def put(self, key: str, value: int, **terms: Any) -> str:
@@ -72,7 +72,7 @@ class ScriptDriver:
             lease=-1 if lease is None else lease * SECOND,
             consumer="c",
         )
-        (leases,) = self.one(*claim(1, asked))[4:]
+        (leases,) = self.one(*claim(1, asked))[3:]
         if not leases:
             return None
         found: str = leases[0][0][1:].decode()
@@ -90,8 +90,8 @@ class ScriptDriver:
         reason: str = "",
     ) -> None:
         rest = -1 if delay is None else delay * SECOND
-        release = [int(front), rest, int(counted), 0, ""]
-        words = {"release": release, "fail": release, "reject": [reason, 0, ""]}.get(how, [])
+        release = [int(front), rest, int(counted), ""]
+        words = {"release": release, "fail": release, "reject": [reason, ""]}.get(how, [])
         verb = "release" if how == "fail" else how
         self.one(verb, 1, f"s{key}", self.tokens[key], *words)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any, Self, Unpack
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Self, TypeVar, Unpack
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Lock
 from anyio.abc import TaskStatus
@@ -12,6 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec, JsonCodec
 from .._core.errors import LeaseqError, ServerError
+from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import (
     RUN_TWICE,
@@ -42,25 +45,20 @@ from .engine import SWEPT, Engine, check_readable
 from .housekeeping import Housekeeping
 from .protocol import (
     UNDECODABLE,
-    Answer,
     Body,
     Declared,
     Event,
-    Failed,
-    Gone,
-    Listed,
+    GoneError,
+    Key,
     OpenStore,
     Operation,
     QueueRef,
-    Recorded,
-    Removed,
-    StoredLetter,
-    Swept,
+    RawKey,
 )
-from .queue import RemoteQueue, queue_info
+from .queue import RemoteQueue
 from .transaction import RemoteTransaction
 
-logger = logging.getLogger("leaseq")
+A = TypeVar("A")
 
 _NOWHERE = QueueRef("")  # for what is about no queue
 
@@ -122,37 +120,33 @@ class _Handles:
         """Return True if a `run` keeps time for a queue: its own, or another that covers it."""
         if self.kept or engine.runs:
             return True
-        return any(
-            other.ref.letters is not None
-            and other.ref.letters.name == engine.name
-            and self.keeps(other)
-            for other in self.engines()
-        )
+        covering = [engine]  # it, and those whose dead letters come to it
+        for each in covering:
+            if each.runs:
+                return True
+            covering += [
+                other
+                for other in self.engines()
+                if other.ref.letters is not None
+                and other.ref.letters.name == each.name
+                and other not in covering
+            ]
+        return False
 
     def forget(self, engine: Engine[Any, Any]) -> None:
         """Note that a queue was deleted: its name is free for another one."""
         if self.engine(engine.name) is engine:
             del self.by_name[engine.name]
 
-    def read_letter(self, letter: StoredLetter) -> DeadLetter[Any, Any]:
+    def read_letter(self, letter: DeadLetter[Key | RawKey, Body]) -> DeadLetter[Any, Any]:
         """Decode a dead letter, by the codec of the queue that it comes from."""
         check_readable(letter.key)
-        return DeadLetter(
-            queue=letter.queue,
-            key=letter.key,
-            value=self._read_body(letter.queue, letter.body, letter.reason),
-            token=letter.token,
-            reason=letter.reason,
-            error=letter.error,
-            deliveries=letter.deliveries,
-            tenant=letter.tenant,
-            priority=letter.priority,
-            died_at=letter.died_at,
-        )
+        value: Any = self._read_body(letter.queue, letter.value, letter.reason)
+        return replace(letter, value=value)
 
     def _read_body(self, queue: str, body: Body, reason: str) -> Any:
         """Decode what died; its bytes as they are, if they cannot be read."""
-        if isinstance(body, StoredLetter):
+        if isinstance(body, DeadLetter):
             return self.read_letter(body)
         there = self.engine(queue)
         codec: Codec[Any] = JsonCodec() if there is None else there.codec
@@ -160,7 +154,7 @@ class _Handles:
             return codec.decode(body)
         except Exception:
             if reason != UNDECODABLE:
-                logger.warning("a dead letter of queue %r cannot be read here", queue)
+                log(logging.WARNING, "a dead letter of queue %r cannot be read here", queue)
             return body
 
 
@@ -236,16 +230,13 @@ class RemoteBroker(Broker):
         if self._closed:
             raise broker_closed(self)
 
-    async def _perform(self, operation: Operation) -> Answer:
+    async def _perform(self, operation: Operation[A]) -> A:
         return await self._answer(Call(operation))
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: Call[A]) -> A:
         await checkpoint_if_cancelled()  # or a loop of these could not be cancelled
         dispatcher = await self._open()
-        answer = await dispatcher.perform(call)
-        if isinstance(answer, Failed):
-            raise answer.error
-        return answer
+        return await dispatcher.perform(call)
 
     # Queues
 
@@ -290,14 +281,14 @@ class RemoteBroker(Broker):
             if letters == name:
                 raise own_dead_letters(name)
             check_name(letters)
-        answer = await self._perform(protocol.Declare(QueueRef(name), options))
-        assert isinstance(answer, Declared)
-        return answer
+        return await self._perform(protocol.Declare(_ref(name, letters or ""), options))
 
     async def _find(self, name: str) -> Declared | None:
         """Return how a queue was made; None: it is not there."""
-        answer = await self._perform(protocol.Find(QueueRef(name)))
-        return answer if isinstance(answer, Declared) else None
+        try:
+            return await self._perform(protocol.Find(QueueRef(name)))
+        except GoneError:
+            return None
 
     async def _existing(self, name: str) -> Declared:
         """Return how a queue was made that must be there."""
@@ -323,10 +314,8 @@ class RemoteBroker(Broker):
         """Return the names of all queues, and of their queues of dead letters or ""."""
         stored: dict[str, str] = {}
 
-        def receive(answer: Answer) -> None:
-            if not isinstance(answer, Listed):
-                return
-            stored.update(answer.queues)
+        def receive(queues: tuple[tuple[str, str], ...]) -> None:
+            stored.update(queues)
             for name in self._handles.by_name.keys() - stored.keys():
                 self._note_deleted(name)  # by another process
 
@@ -348,21 +337,19 @@ class RemoteBroker(Broker):
         ]
         for call in calls:
             dispatcher.post(call)
-        answers = [await dispatcher.answer(call) for call in calls]
-        for name, answer in zip(stored, answers, strict=True):
-            if isinstance(answer, Failed):
-                error = answer.error
-                if isinstance(error, ServerError):
-                    raise ServerError(f"{error}, for queue {name!r}", code=error.code)
-                raise error
         senders: dict[str, list[str]] = {}
         for name, letters in stored.items():
             senders.setdefault(letters, []).append(name)
-        return [
-            queue_info(name, answer, senders.get(name, ()))
-            for name, answer in zip(stored, answers, strict=True)
-            if isinstance(answer, Recorded)  # or it was deleted meanwhile
-        ]
+        infos: list[QueueInfo] = []
+        for name, call in zip(stored, calls, strict=True):
+            try:
+                info = await dispatcher.answer(call)
+            except GoneError:  # it was deleted meanwhile
+                continue
+            except ServerError as error:
+                raise ServerError(f"{error}, for queue {name!r}", code=error.code) from error
+            infos.append(replace(info, dead_letters_of=tuple(senders.get(name, ()))))
+        return infos
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
         check_text("a queue's name", name)
@@ -378,7 +365,8 @@ class RemoteBroker(Broker):
             await self._delete(letters)
 
     async def _delete(self, name: str) -> None:
-        await self._perform(protocol.Delete(self._handles.ref(name)))
+        with suppress(GoneError):
+            await self._perform(protocol.Delete(self._handles.ref(name)))
         self._note_deleted(name)
 
     def _note_deleted(self, name: str) -> None:
@@ -389,21 +377,22 @@ class RemoteBroker(Broker):
     async def purge(self, name: str) -> int:
         check_text("a queue's name", name)
         letters = (await self._existing(name)).letters
-        answer = await self._perform(protocol.Purge(self._handles.ref(name, letters)))
-        if isinstance(answer, Gone):
-            raise LookupError(f"there is no queue {name!r}: it was deleted just now")
-        assert isinstance(answer, Removed)
-        return answer.number
+        try:
+            return await self._perform(protocol.Purge(self._handles.ref(name, letters)))
+        except GoneError:
+            raise no_queue(name) from None
 
     async def process_expired(self) -> int:
         stored = await self._stored()
         outlived = 0
         for name, letters in stored.items():
             sweep = protocol.Sweep(self._handles.ref(name, letters), SWEPT)
-            while isinstance(answer := await self._perform(sweep), Swept):
-                outlived += answer.outlived
-                if not answer.more:
-                    break
+            more = True
+            with suppress(GoneError):
+                while more:
+                    swept = await self._perform(sweep)
+                    outlived += swept.outlived
+                    more = swept.more
         return outlived
 
     def transaction(self) -> RemoteTransaction:

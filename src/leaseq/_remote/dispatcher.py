@@ -28,10 +28,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from math import inf
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -44,12 +45,14 @@ from anyio import (
 )
 from anyio.abc import TaskStatus
 
-from .._core.errors import LeaseqError, QueueClosedError, ServerUnavailableError
+from .._core.errors import LeaseqError, QueueClosedError, ServerError, ServerUnavailableError
+from .._core.log import log
 from .._core.loop import Home, comes_again
+from .._core.texts import failure_text
 from . import protocol
-from .protocol import Answer, Batch, ItemDied, LeaseEnded, Operation, Reply, Store
+from .protocol import Batch, GoneError, ItemDied, LeaseEnded, Operation, QueueDeleted, Reply, Store
 
-logger = logging.getLogger("leaseq")
+A = TypeVar("A")
 
 _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
 _MOST_OPERATIONS = 256  # in one batch
@@ -59,7 +62,7 @@ _CLOSING = 2.0  # seconds for which a handle that closes tries to give its lease
 _MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
 
-class Call:
+class Call(Generic[A]):
     """An operation in line, and what came of it.
 
     Args:
@@ -72,10 +75,12 @@ class Call:
         posted: Whether it is in line.
         sent: Whether it is under way.
         awaited: Whether a task waits for the answer.
+        answered: Whether there is an answer, or an error because there will be none.
     """
 
     __slots__ = (
         "answer",
+        "answered",
         "awaited",
         "error",
         "event",
@@ -87,11 +92,13 @@ class Call:
         "weight",
     )
 
+    answer: A
+
     def __init__(
         self,
-        operation: Operation,
+        operation: Operation[A],
         *,
-        receive: Callable[[Answer], bool | None] | None = None,
+        receive: Callable[[A], bool | None] | None = None,
         refuse: Callable[[Exception], None] | None = None,
     ) -> None:
         self.operation = operation
@@ -99,30 +106,35 @@ class Call:
         self.receive = receive
         self.refuse = refuse
         self.event = Event()
-        self.answer: Answer | None = None
         self.error: Exception | None = None
+        self.answered = False
         self.posted = False
         self.sent = False
         self.awaited = False
 
-    @property
-    def answered(self) -> bool:
-        """True once there is an answer, or there will be none."""
-        return self.answer is not None or self.error is not None
+    def accept(self, answer: A) -> None:
+        """Take the answer; or what came of it after all, after the caller has given up.
 
-    def accept(self, answer: Answer) -> None:
-        """Take the answer; or what came of it after all, after the caller has given up."""
-        self.sent = False
-        is_answer = self.receive is None or self.receive(answer) is not False
-        if is_answer and self.error is None:
-            self.answer = answer
+        What a callback raises is for the caller alone.
+        """
+        try:
+            is_answer = self.receive is None or self.receive(answer) is not False
+        except Exception as error:
+            self.fail(error)
+            return
+        if is_answer and not self.answered:
+            self.answered, self.answer = True, answer
         self.wake()
 
     def fail(self, error: Exception) -> None:
         """Take the error: there is no answer, and there will be none."""
-        self.error = error
-        if self.refuse is not None:
-            self.refuse(error)
+        if not self.answered:
+            self.answered, self.error = True, error
+        try:
+            if self.refuse is not None:
+                self.refuse(error)
+        except Exception as bug:
+            log(logging.ERROR, "nothing was done about the error %s", error, error=bug)
         self.wake()
 
     def wake(self) -> None:
@@ -142,7 +154,7 @@ class Exchange:
 
     __slots__ = ("batch", "calls", "in_doubt", "sent_at")
 
-    def __init__(self, number: int, calls: Sequence[Call]) -> None:
+    def __init__(self, number: int, calls: Sequence[Call[Any]]) -> None:
         self.calls = calls
         self.batch = Batch(number, tuple([call.operation for call in calls]))
         self.sent_at = 0.0
@@ -175,7 +187,7 @@ class DispatcherCallbacks(Protocol):
     def do_due(self, now: float) -> float:
         """Do what else is due, and return when there is more."""
 
-    def claims(self) -> list[Call]:
+    def claims(self) -> list[Call[Any]]:
         """Return what to ask for on behalf of waiters."""
 
     def heard(
@@ -215,10 +227,10 @@ class Dispatcher:
         self._store = store
         self._callbacks = callbacks
         self._patience = patience
-        self._line: deque[Call] = deque()
+        self._line: deque[Call[Any]] = deque()
         self._unfinished: Exchange | None = None  # may have been done: goes before all others
         self._messages: list[protocol.Event] = []
-        self._awaited: dict[object, Call] = {}  # by the tasks that wait while another one leads
+        self._awaited: dict[object, Call[Any]] = {}  # by tasks that do not lead
         self._waiting: dict[Waiting, None] = {}
         self._runs = 0  # that are ready to lead
         self._grace = _GRACE
@@ -235,7 +247,7 @@ class Dispatcher:
 
     # Calls
 
-    def post(self, call: Call, *, first: bool = False) -> None:
+    def post(self, call: Call[Any], *, first: bool = False) -> None:
         """Put a call in line, at its end or first, and do not wait for the answer. O(1)."""
         if self._closed:
             call.fail(QueueClosedError("the broker is closed"))
@@ -247,15 +259,15 @@ class Dispatcher:
             self._line.append(call)
         self._alarm.set()
 
-    def withdraw(self, call: Call) -> None:
+    def withdraw(self, call: Call[Any]) -> None:
         """Take a call out of the line, unless it is under way. O(calls in line)."""
         if call.posted:
             call.posted = False
             self._line.remove(call)
 
     async def perform(
-        self, call: Call, *, withdraw: bool = False, patience: float | None = None
-    ) -> Answer:
+        self, call: Call[A], *, withdraw: bool = False, patience: float | None = None
+    ) -> A:
         """Have an operation done, and wait for the answer.
 
         Args:
@@ -265,6 +277,7 @@ class Dispatcher:
             patience: Seconds for which to try, if not the usual ones.
 
         Raises:
+            GoneError: there is no such queue.
             ServerUnavailableError: the store could not be reached, or not for long enough.
             ServerError: the store refused, or the user may not do that.
             TypeError, ValueError: a value that the store cannot keep.
@@ -274,8 +287,8 @@ class Dispatcher:
         return await self.answer(call, withdraw=withdraw, patience=patience)
 
     async def answer(
-        self, call: Call, *, withdraw: bool = False, patience: float | None = None
-    ) -> Answer:
+        self, call: Call[A], *, withdraw: bool = False, patience: float | None = None
+    ) -> A:
         """Wait for the answer to a call that was posted.
 
         Arguments and errors are those of `perform`.
@@ -298,10 +311,10 @@ class Dispatcher:
             if not call.answered:
                 raise
         if call.error is not None:
-            raise call.error
+            raise _own(call.error)
         return call.answer
 
-    async def _wait(self, call: Call, over: Callable[[], bool], patience: float) -> None:
+    async def _wait(self, call: Call[Any], over: Callable[[], bool], patience: float) -> None:
         while not over():
             if self._led or self._runs:
                 task = object()  # several may wait for one call
@@ -353,15 +366,22 @@ class Dispatcher:
     def _listen(self) -> None:
         messages, self._messages = self._messages, []
         for message in messages:
+            self._tell(message)
+
+    def _tell(self, message: protocol.Event) -> None:
+        try:
             self._callbacks.told(message)
+        except Exception as error:
+            log(logging.ERROR, "nothing was done about the event %r", message, error=error)
 
     # The end
 
-    async def finish(self, calls: Iterable[Call]) -> None:
+    async def finish(self, calls: Iterable[Call[Any]]) -> None:
         """Give calls of handles that close a moment to be done."""
-        with move_on_after(_CLOSING), suppress(LeaseqError):
+        with move_on_after(_CLOSING):
             for call in calls:
-                await self.answer(call, patience=_CLOSING)
+                with suppress(LeaseqError):
+                    await self.answer(call, patience=_CLOSING)
 
     def hurry(self) -> None:
         """Have cancelled tasks wait no more for what was sent: the end is near."""
@@ -473,7 +493,7 @@ class Dispatcher:
         family = line[0].operation.family if line else "commands"
         if family != "commands" and not self._claimed and (claims := self._callbacks.claims()):
             return self._start("commands", claims)
-        calls: list[Call] = []
+        calls: list[Call[Any]] = []
         weight = 0
         while line and len(calls) < _MOST_OPERATIONS:
             call = line[0]
@@ -485,7 +505,7 @@ class Dispatcher:
             calls += self._callbacks.claims()
         return self._start(family, calls)
 
-    def _start(self, family: protocol.Family, calls: list[Call]) -> Exchange | None:
+    def _start(self, family: protocol.Family, calls: list[Call[Any]]) -> Exchange | None:
         if not calls:
             return None
         self._claimed = family == "commands"
@@ -509,11 +529,10 @@ class Dispatcher:
                 if self._closed or self.home.time() - started >= patience:
                     self._give_up(exchange, str(error))
                     return
-            except Exception as error:  # what cannot be sent must not be in the way for ever
+            except Exception as error:  # it must not be in the way for ever
                 self._refuse(exchange, error)
                 return
             else:
-                self._unfinished = None
                 self._hand_out(exchange, reply)
                 return
             if over():
@@ -540,6 +559,7 @@ class Dispatcher:
         if not exchange.in_doubt:
             self._unfinished = None
         for call in exchange.calls:
+            call.sent = exchange.in_doubt
             if not call.answered:
                 call.fail(ServerUnavailableError(why, in_doubt=exchange.in_doubt))
         for call in [*self._line]:
@@ -550,23 +570,42 @@ class Dispatcher:
         self._listen()
 
     def _refuse(self, exchange: Exchange, error: Exception) -> None:
-        if exchange.in_doubt:
-            error = ServerUnavailableError(str(error), in_doubt=True)
-        self._unfinished = None
-        for call in exchange.calls:
-            call.sent = False
-            if not call.answered:
-                call.fail(error)
-        self._listen()
+        """Fail all calls; they are in doubt unless the store has said that it did nothing."""
+        if exchange.in_doubt or not isinstance(error, ServerError):
+            doubt = ServerUnavailableError(failure_text(error), in_doubt=True)
+            doubt.__cause__ = error
+            error = doubt
+        self._finish(exchange, [error] * len(exchange.calls))
 
     def _hand_out(self, exchange: Exchange, reply: Reply) -> None:
         now = self.home.time()
         self._reached(now)
         self.sent_at = exchange.sent_at
-        self._callbacks.heard(reply.due, reply.events, now)
-        for call, answer in zip(exchange.calls, reply.answers, strict=True):
-            call.accept(answer)
+        try:
+            self._callbacks.heard(reply.due, reply.events, now)
+        except Exception as error:
+            log(logging.ERROR, "nothing was done about the events of a reply", error=error)
+        self._finish(exchange, reply.answers)
+
+    def _finish(self, exchange: Exchange, answers: Sequence[object]) -> None:
+        self._unfinished = None
+        self._answer_each(zip(exchange.calls, answers, strict=True))
         self._listen()
+
+    def _answer_each(self, answers: Iterator[tuple[Call[Any], object]]) -> None:
+        """Tell each call its answer, or the exception for which there is none."""
+        for call, answer in answers:
+            try:
+                if isinstance(answer, GoneError):
+                    self._tell(QueueDeleted(call.operation.queue.name))
+                call.sent = False
+                if isinstance(answer, Exception):
+                    call.fail(answer)
+                else:
+                    call.accept(answer)
+            except BaseException:  # a signal: the others have their answers all the same
+                self._answer_each(answers)
+                raise
 
     # What the log says of it
 
@@ -577,11 +616,21 @@ class Dispatcher:
             self._lost_at = now
         elif not self._complained and now - self._lost_at >= _MOMENT:
             self._complained = True
-            logger.warning("%s: it is tried again and again", why)
+            log(logging.WARNING, "%s: it is tried again and again", why)
 
     def _reached(self, now: float) -> None:
         """Say once that it does again."""
         if self._complained and self._lost_at is not None:
-            logger.warning("the store answers again, after %.1f s", now - self._lost_at)
+            log(logging.WARNING, "the store answers again, after %.1f s", now - self._lost_at)
         self._lost_at = None
         self._complained = False
+
+
+def _own(error: Exception) -> Exception:
+    """Return a copy of an error for one of the tasks that raise it, as its traceback will grow."""
+    try:
+        own = copy(error)
+    except Exception:  # it was not made to be copied
+        return error
+    own.__cause__ = error if error.__traceback__ is not None else error.__cause__
+    return own

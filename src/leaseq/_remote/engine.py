@@ -21,7 +21,7 @@ a wake-up was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
@@ -32,8 +32,9 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec
-from .._core.errors import CodecError, QueueClosedError
+from .._core.errors import CodecError, QueueClosedError, ServerUnavailableError
 from .._core.heap import Deadlines
+from .._core.log import log
 from .._core.messages import (
     RUN_TWICE,
     check_held,
@@ -67,29 +68,23 @@ from ..abc._lease import Lease, check_lease
 from .dispatcher import Call, Dispatcher
 from .protocol import (
     UNDECODABLE,
-    Acked,
-    Answer,
     Body,
     Claim,
     Claimed,
     ClaimFor,
     Close,
     Delivery,
-    Done,
     Extend,
-    Failed,
-    Found,
     Full,
-    Gone,
+    GoneError,
     Join,
     Key,
     NeverFits,
-    NotHeld,
     Operation,
     Park,
     Parked,
     Put,
-    PutDone,
+    PutAnswer,
     PutRefused,
     QueueRef,
     RawKey,
@@ -97,9 +92,8 @@ from .protocol import (
     Release,
     Remaining,
     Resume,
-    Resumed,
+    Settled,
     Settlement,
-    StoredLetter,
     Sweep,
     Undo,
     Unpark,
@@ -111,8 +105,6 @@ from .waiters import DRAINED, ROOM, Group, Waiter, Waiters
 K = TypeVar("K")
 V = TypeVar("V")
 A = TypeVar("A")
-
-logger = logging.getLogger("leaseq")
 
 SWEPT = 64  # items that one sweep does at most
 _CLAIMED = 100  # items that one claim takes at most, all in all
@@ -128,7 +120,7 @@ class RemoteLease(Lease[K, V]):
     def __init__(self, engine: Engine[K, V], key: K, value: V) -> None:
         super().__init__(engine.queue, key, value)
         self._engine = engine
-        self._settling: Call | None = None  # under way, and will end it
+        self._settling: Call[Settled] | None = None  # under way, and will end it
 
 
 RemoteLease.__name__ = RemoteLease.__qualname__ = "Lease"
@@ -153,7 +145,7 @@ class Hub(Protocol):
     def forget(self, engine: Engine[Any, Any]) -> None:
         """Note that a queue was deleted: its name is free for another one."""
 
-    def read_letter(self, letter: StoredLetter) -> DeadLetter[Any, Any]:
+    def read_letter(self, letter: DeadLetter[Key | RawKey, Body]) -> DeadLetter[Any, Any]:
         """Decode a dead letter, by the codec of the queue that it comes from."""
 
 
@@ -207,8 +199,8 @@ class Engine(Generic[K, V]):
         self._may_claim = False  # as the store has said
         self._needs_time = made_with.get("retry", Retry()).backoff is not None
         self._waiters: Waiters[K, RemoteLease[K, V]] = Waiters()
-        self._putters: dict[Call, int] = {}  # puts that wait for so many places, in their order
-        self._joiners: dict[Call, None] = {}
+        self._putters: dict[Call[PutAnswer], int] = {}  # and the places that they wait for
+        self._joiners: dict[Call[Remaining], None] = {}
         self._held: dict[int, RemoteLease[K, V]] = {}  # by token
         self._shut_down = False
         self._deleted = False
@@ -228,24 +220,19 @@ class Engine(Generic[K, V]):
 
     # Calls
 
-    async def perform(self, operation: Operation, expected: type[A]) -> A:
+    async def perform(self, operation: Operation[A]) -> A:
         """Have an operation done on the queue, which must be there."""
-        answer = await self._perform(operation)
-        assert isinstance(answer, expected)
-        return answer
-
-    async def _perform(self, operation: Operation) -> Answer:
         await checkpoint_if_cancelled()  # or a loop of these could not be cancelled
         self.home.check()
-        return self._present(await self.dispatcher.perform(Call(operation)))
+        self.dispatcher.check(operation)
+        return await self._answer(Call(operation))
 
-    def _present(self, answer: Answer) -> Answer:
-        if type(answer) is Gone:
-            self.note_deleted()
-            raise self.closed_error()
-        if type(answer) is Failed:
-            raise answer.error
-        return answer
+    async def _answer(self, call: Call[A], *, withdraw: bool = False) -> A:
+        self.dispatcher.post(call)
+        try:
+            return await self.dispatcher.answer(call, withdraw=withdraw)
+        except GoneError:
+            raise self.closed_error() from None
 
     # Puts
 
@@ -267,7 +254,7 @@ class Engine(Generic[K, V]):
         """Put items, and wait for room if need be: those that come later wait behind."""
         given_up = False
 
-        def receive(answer: Answer) -> bool | None:
+        def receive(answer: PutAnswer) -> bool | None:
             if type(answer) is Full and given_up:
                 if answer.stamp is not None:  # the task is gone, and its park with it
                     self._waiters.parked[ROOM] = answer.stamp
@@ -289,9 +276,11 @@ class Engine(Generic[K, V]):
                 self._let_putter_in()
             return None
 
-        call = Call(Put(self.ref, items, request, bool(self._putters)), receive=receive)
+        operation = Put(self.ref, items, request, bool(self._putters))
+        self.dispatcher.check(operation)
+        call = Call(operation, receive=receive)
         try:
-            answer = self._present(await self.dispatcher.perform(call, withdraw=True))
+            answer = await self._answer(call, withdraw=True)
             call.receive = None  # it refers to the call: without it there is no circle to collect
         except BaseException:
             given_up = True
@@ -302,11 +291,11 @@ class Engine(Generic[K, V]):
                 self._let_putter_in()
             if not self._putters:
                 self._unpark(ROOM)
-        if type(answer) is PutDone:
-            return answer.outcomes
-        if type(answer) is PutRefused:
+        if isinstance(answer, tuple):
+            return answer
+        if isinstance(answer, PutRefused):
             raise put_refused(items[answer.index][0], request, answer.why, answer.tenant)
-        assert type(answer) is NeverFits
+        assert isinstance(answer, NeverFits)
         raise never_fits(answer.new, self.made_with.get("max_size", inf))
 
     def _let_putter_in(self) -> None:
@@ -431,28 +420,28 @@ class Engine(Generic[K, V]):
         handed_out = True
         given_up = False
 
-        def receive(answer: Answer) -> None:
+        def receive(answer: Claimed) -> None:
             nonlocal handed_out
-            if type(answer) is Claimed:
-                [batch] = answer.batches
-                self._drained = self._shut_down and not answer.left
-                handed_out = bool(batch)
-                leases.extend(self._received(batch, request))
+            [batch] = answer.batches
+            self._drained = self._shut_down and not answer.left
+            handed_out = bool(batch)
+            leases.extend(self._received(batch, request))
             if given_up:
                 self._undo(leases)
 
         operation = self._claim_for(request, count)
+        self.dispatcher.check(operation)
         while not leases and handed_out:  # again, if what came could not be read
             call = Call(operation, receive=receive)
             try:
-                self._present(await self.dispatcher.perform(call, withdraw=True))
+                await self._answer(call, withdraw=True)
             except BaseException:
                 given_up = True
                 self._undo(leases)
                 raise
         return [lease for lease in leases if self._holds(lease)]
 
-    def claims(self) -> Iterator[Call]:
+    def claims(self) -> Iterator[Call[Any]]:
         """Make the calls that are to be sent on behalf of those who wait here."""
         stale = self._waiters.stale()
         if stale:
@@ -468,20 +457,13 @@ class Engine(Generic[K, V]):
             for group, count in runs
         ]
 
-        def receive(answer: Answer) -> None:
+        def receive(answer: Claimed) -> None:
             self._serve([group for group, _ in runs], answer)
 
         operation = Claim(self.ref, tuple(claims), True, held)
         yield Call(operation, receive=receive, refuse=self._not_served)
 
-    def _serve(self, groups: list[Group[K, RemoteLease[K, V]]], answer: Answer) -> None:
-        if type(answer) is Gone:
-            self.note_deleted()
-            return
-        if type(answer) is not Claimed:
-            assert type(answer) is Failed
-            self._not_served(answer.error)
-            return
+    def _serve(self, groups: list[Group[K, RemoteLease[K, V]]], answer: Claimed) -> None:
         self._complaint = ""
         for want, stamp in answer.parks:
             self._waiters.park(want, stamp)
@@ -495,9 +477,10 @@ class Engine(Generic[K, V]):
     def _not_served(self, error: Exception) -> None:
         """Let waiters rest until the next beat, and say why, but not again and again."""
         self._waiters.rest()
-        if str(error) != self._complaint and not self.closed:
-            self._complaint = str(error)
-            logger.error("queue %r: nothing can be claimed: %s", self.name, error)
+        why = failure_text(error)
+        if why != self._complaint and not self.closed:
+            self._complaint = why
+            log(logging.ERROR, "queue %r: nothing can be claimed: %s", self.name, why)
 
     def _received(
         self, batch: Sequence[Delivery], request: ClaimRequest[K]
@@ -533,15 +516,10 @@ class Engine(Generic[K, V]):
             check_readable(key)
             value = self.decode(body)
         except Exception as error:  # whatever a codec raises: the item is not to be lost
-            logger.error(
-                "queue %r: %r, token %d, cannot be read: %s",
-                self.name,
-                key,
-                token,
-                type(error).__name__,
-            )
             reject = Reject(self.ref, key, token, UNDECODABLE, failure_text(error))
             self.dispatcher.post(Call(reject))
+            what = (self.name, key, token, type(error).__name__)
+            log(logging.ERROR, "queue %r: %r, token %d, cannot be read: %s", *what)
             return None
         lease = RemoteLease(self, cast("K", key), value)
         lease._token = token
@@ -561,7 +539,7 @@ class Engine(Generic[K, V]):
 
     def decode(self, body: Body) -> V:
         """Decode a body, which may be a dead letter. Raises `CodecError`, as `encode` does."""
-        if isinstance(body, StoredLetter):
+        if isinstance(body, DeadLetter):
             return cast("V", self._hub.read_letter(body))
         with _codec_errors(self.name, "decode a value"):
             return self.codec.decode(body)
@@ -605,7 +583,7 @@ class Engine(Generic[K, V]):
         lease._ended = "lost"
         lease._cancel_body()
         what = (self.name, lease.key, lease.token)
-        logger.warning("queue %r: the lease on %r, token %d, expired", *what)
+        log(logging.WARNING, "queue %r: the lease on %r, token %d, expired", *what)
 
     def lose_token(self, token: int) -> None:
         """Lose the lease of a token, which the store has ended."""
@@ -623,19 +601,20 @@ class Engine(Generic[K, V]):
         self.home.check()
         return lease
 
-    async def settle(self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement) -> Answer:
+    async def settle(
+        self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement
+    ) -> Settled:
         """End a lease; it takes effect even if cancelled."""
         while lease._settling is not None:
             await self.dispatcher.answer(lease._settling)
         check_held(lease, self.home.time())
 
-        def receive(answer: Answer) -> None:
+        def receive(answer: Settled) -> None:
             lease._settling = None
-            kind = type(answer)
-            if kind is Acked or kind is Done:
+            if answer is not Settled.NOT_HELD:
                 self.let_go(lease)
                 lease._ended = ended
-            elif kind is NotHeld and lease.ended is None:
+            elif lease.ended is None:
                 self.lose(lease)
 
         def refuse(error: Exception) -> None:
@@ -643,9 +622,8 @@ class Engine(Generic[K, V]):
 
         self.dispatcher.check(operation)
         lease._settling = call = Call(operation, receive=receive, refuse=refuse)
-        self.dispatcher.post(call)
-        answer = self._present(await self.dispatcher.answer(call))
-        if type(answer) is NotHeld:
+        answer = await self._answer(call)
+        if answer is Settled.NOT_HELD:
             check_held(lease, self.home.time())
         return answer
 
@@ -670,35 +648,27 @@ class Engine(Generic[K, V]):
         before = lease.deadline
         asked = min(before, self._deadline(now, seconds))
 
-        def receive(answer: Answer) -> None:
-            kind = type(answer)
-            if lease.ended == "lost" and kind is Done:  # too late: others may have the item
+        def receive(answer: Settled) -> None:
+            is_held = answer is not Settled.NOT_HELD
+            if lease.ended == "lost" and is_held:  # too late: others may have the item
                 self.dispatcher.post(Call(Release(self.ref, key, lease.token)), first=True)
             elif lease.ended is not None:
                 pass
-            elif kind is Done:
-                if lease.deadline >= asked:  # no later call has asked for an earlier one
-                    self._set_deadline(lease, self._deadline(self.dispatcher.sent_at, seconds))
-            elif kind is NotHeld:
+            elif not is_held:
                 self.lose(lease)
-            elif kind is Failed:
-                stay()
+            elif lease.deadline >= asked:  # no later call has asked for an earlier one
+                self._set_deadline(lease, self._deadline(self.dispatcher.sent_at, seconds))
 
         def refuse(error: Exception) -> None:
-            if not getattr(error, "in_doubt", False):
-                stay()
-
-        def stay() -> None:
-            """Go back to the deadline that it had."""
-            if lease.ended is None and lease.deadline == asked:
-                self._set_deadline(lease, before)
+            in_doubt = isinstance(error, ServerUnavailableError) and error.in_doubt
+            if not in_doubt and lease.ended is None and lease.deadline == asked:
+                self._set_deadline(lease, before)  # that which it had
 
         operation = Extend(self.ref, key, lease.token, seconds)
         self.dispatcher.check(operation)
         if asked < before:  # it may hold long before the answer comes
             self._set_deadline(lease, asked)
-        call = Call(operation, receive=receive, refuse=refuse)
-        self._present(await self.dispatcher.perform(call))
+        await self._answer(Call(operation, receive=receive, refuse=refuse))
         check_held(lease, self.home.time())
 
     async def resume(self, receipt: str) -> RemoteLease[K, V]:
@@ -708,8 +678,8 @@ class Engine(Generic[K, V]):
             raise other_receipt(self.name, name)
         self.check_not_closed()
         started = self.home.time()
-        answer = await self._perform(Resume(self.ref, cast("Key", key), token))
-        if type(answer) is not Resumed:
+        answer = await self.perform(Resume(self.ref, cast("Key", key), token))
+        if answer is None:
             raise lease_ended(key, token)
         held = self._held.get(token)
         if held is not None:
@@ -750,12 +720,9 @@ class Engine(Generic[K, V]):
         self._waiters.look_again()
         parks = tuple([Park(*pair) for pair in self._waiters.parked.items()])
 
-        def receive(answer: Answer) -> None:
-            if type(answer) is Gone:
-                self.note_deleted()
-            elif type(answer) is Found:
-                for want in answer.wants:
-                    self._seek(want)
+        def receive(gone: tuple[Want, ...]) -> None:
+            for want in gone:
+                self._seek(want)
 
         places = next(iter(self._putters.values()), 0)
         self.dispatcher.post(Call(Parked(self.ref, parks, places), receive=receive))
@@ -772,19 +739,10 @@ class Engine(Generic[K, V]):
         return bool(self._waiters.total or self._putters or self._joiners)
 
     @property
-    def takers(self) -> int:
-        """The number of consumers that wait for one key."""
-        return self._waiters.takers
-
-    @property
-    def getters(self) -> int:
-        """The number of consumers that wait for any."""
-        return self._waiters.total - self._waiters.takers
-
-    @property
-    def putters(self) -> int:
-        """The number of producers that wait for room."""
-        return len(self._putters)
+    def waiting(self) -> tuple[int, int, int]:
+        """The numbers of tasks that wait: for any item, for one key, and for room."""
+        waiters = self._waiters
+        return waiters.total - waiters.takers, waiters.takers, len(self._putters)
 
     # Time
 
@@ -820,7 +778,7 @@ class Engine(Generic[K, V]):
         self._turn_away(self._waiters.drop_patient())
         self._turn_putters_away()
         self._park_until_drained()
-        await self._perform(Sweep(self.ref, SWEPT))  # after what was posted just now
+        await self.perform(Sweep(self.ref, SWEPT))  # after what was posted just now
 
     async def join(self) -> None:
         """Wait until the queue is drained."""
@@ -831,8 +789,8 @@ class Engine(Generic[K, V]):
 
         given_up = False
 
-        def receive(answer: Answer) -> bool | None:
-            is_left = type(answer) is Remaining and self._is_left(answer)
+        def receive(answer: Remaining) -> bool | None:
+            is_left = self._is_left(answer)
             if is_left and call.error is None and not given_up:
                 self._joiners[call] = None
                 self._timers.waits(self)
@@ -840,9 +798,9 @@ class Engine(Generic[K, V]):
             self._joiners.pop(call, None)
             return None
 
-        call = self._join_call(receive)
+        call = Call(self._join_operation(), receive=receive)
         try:
-            self._present(await self.dispatcher.perform(call, withdraw=True))
+            await self._answer(call, withdraw=True)
         except BaseException:
             given_up = True
             raise
@@ -851,9 +809,9 @@ class Engine(Generic[K, V]):
             if not self._joiners and not self._shut_down:
                 self._unpark(DRAINED)
 
-    def _join_call(self, receive: Callable[[Answer], bool | None]) -> Call:
+    def _join_operation(self) -> Join:
         """Ask whether the queue is drained, and park to be told when it is."""
-        return Call(Join(self.ref, self._waiters.parked.get(DRAINED, 0)), receive=receive)
+        return Join(self.ref, self._waiters.parked.get(DRAINED, 0))
 
     def _is_left(self, answer: Remaining) -> bool:
         """Read the answer to a join. True: something is left, and this process will be told."""
@@ -871,13 +829,10 @@ class Engine(Generic[K, V]):
             self._park_until_drained()
 
     def _park_until_drained(self) -> None:
-        def receive(answer: Answer) -> None:
-            if type(answer) is Gone:
-                self.note_deleted()
-            elif type(answer) is Remaining:
-                self._is_left(answer)
+        def receive(answer: Remaining) -> None:
+            self._is_left(answer)
 
-        self.dispatcher.post(self._join_call(receive))
+        self.dispatcher.post(Call(self._join_operation(), receive=receive))
 
     def note_drained(self) -> None:
         """Note that the queue was drained just now: tasks that join have waited for that."""
@@ -915,7 +870,7 @@ class Engine(Generic[K, V]):
         if not self.closed:
             await self.dispatcher.finish([self.start_to_close()])
 
-    def start_to_close(self) -> Call:
+    def start_to_close(self) -> Call[Remaining]:
         """Close the handle, and return the call that gives its leases back."""
         self.closed = self._shut_down = True
         leases: list[tuple[Key, int]] = []
@@ -923,11 +878,12 @@ class Engine(Generic[K, V]):
             leases.append((cast("Key", lease.key), lease.token))
             self.lose(lease)
 
-        def receive(answer: Answer) -> None:
-            self._drained = type(answer) is not Remaining or not answer.left
+        def receive(answer: Remaining) -> None:
+            self._drained = not answer.left
             self._abandon_all()
 
         def refuse(error: Exception) -> None:
+            self._drained = isinstance(error, GoneError)
             self._abandon_all()
 
         call = Call(Close(self.ref, tuple(leases)), receive=receive, refuse=refuse)
@@ -957,7 +913,7 @@ class Engine(Generic[K, V]):
         return drained(self.queue) if self._drained else closed_with_work_left(self.queue)
 
 
-def _is_behind(call: Call) -> bool:
+def _is_behind(call: Call[PutAnswer]) -> bool:
     return isinstance(call.operation, Put) and call.operation.behind
 
 
@@ -975,7 +931,7 @@ def _codec_errors(queue: str, what: str) -> Iterator[None]:
 def check_readable(key: Key | RawKey) -> None:
     """Raise `ValueError` if a key is not one of this library's."""
     if type(key) is RawKey:
-        raise ValueError(f"not a key: {bytes(key)!r}")
+        raise ValueError(f"not a key: {shown(bytes(key))}")
 
 
 def put_refused(key: object, request: PutRequest, why: str, tenant: str | None) -> Exception:

@@ -9,11 +9,10 @@ from math import inf
 from typing import Any, TypeAlias
 
 from .._core.heap import Deadlines, Heap
+from .._core.log import log
 from .dispatcher import Call, Dispatcher
 from .engine import Engine, RemoteLease
 from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake, Want
-
-logger = logging.getLogger("leaseq")
 
 AnyEngine: TypeAlias = Engine[Any, Any]
 
@@ -71,7 +70,7 @@ class Housekeeping:
         first = self._due.first()
         return min(self._beat_at, inf if first is None else first[0])
 
-    def claims(self) -> list[Call]:
+    def claims(self) -> list[Call[Any]]:
         """Return what to ask for on behalf of waiters."""
         return [claim for engine in self._awaited if not engine.closed for claim in engine.claims()]
 
@@ -126,7 +125,7 @@ class Housekeeping:
         held = f"token {event.token}" if event.token else "not leased"
         # A time to live without a queue of dead letters is for what is not missed.
         is_missed = event.fate != "dropped" or event.reason != "expired"
-        logger.log(
+        log(
             _LEVELS[event.fate] if is_missed else logging.DEBUG,
             "queue %r: %r, %s, is " + _FATES[event.fate],
             *(event.queue, event.key, held, event.reason),

@@ -21,8 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import (
+    Any,
     ClassVar,
+    Generic,
     Literal,
     NamedTuple,
     Protocol,
@@ -31,11 +34,21 @@ from typing import (
     dataclass_transform,
 )
 
+from .._core.errors import LeaseqError
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
-from .._core.reports import KeyState, PutOutcome
+from .._core.reports import (
+    DeadLetter,
+    HistoryEntry,
+    KeyState,
+    LeaseInfo,
+    PutOutcome,
+    QueueInfo,
+    Statistics,
+)
 from .._core.requests import ClaimRequest, PutRequest
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -49,7 +62,7 @@ def _value(cls: type[T]) -> type[T]:
     return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
-Key: TypeAlias = "str | int | bytes"
+Key: TypeAlias = str | int | bytes
 
 Family = Literal["commands", "queries", "admin"]
 """The families of operations that can share a batch: those of producers and consumers, those that
@@ -74,24 +87,8 @@ class QueueRef:
     letters: QueueRef | None = None
 
 
-@_value
-class StoredLetter:
-    """A dead letter, as a store has it. Its body may be a letter again."""
-
-    queue: str
-    key: Key | RawKey
-    body: Body
-    token: int | None
-    reason: str
-    error: str | None
-    deliveries: int
-    tenant: str | None
-    priority: int
-    died_at: float
-    """Seconds since the epoch."""
-
-
-Body: TypeAlias = "bytes | StoredLetter"
+Body: TypeAlias = "bytes | DeadLetter[Key | RawKey, Body]"
+"""The value of an item as a codec has encoded it; or a dead letter, with a body of its own."""
 
 
 # Waiting
@@ -122,12 +119,12 @@ class Park(NamedTuple):
     stamp: int
 
 
-# Operations
+# Operations, and their answers
 
 
 @_value
-class Operation:
-    """An operation of a store, on one queue where it has one."""
+class Operation(Generic[A]):
+    """An operation of a store, on one queue where it has one, and the type of its answer."""
 
     family: ClassVar[Family] = "commands"
 
@@ -139,9 +136,48 @@ class Operation:
         return 0
 
 
+class GoneError(LeaseqError):
+    """The answer of any operation: no such queue; it was never made, or was deleted."""
+
+
+# Puts
+
+
 @_value
-class Put(Operation):
-    """Put items, all or none. Answered by `PutDone`, `PutRefused`, `Full` or `NeverFits`."""
+class PutRefused:
+    """Nothing was put: one item can not be put on what is there."""
+
+    index: int
+    """Of the item, from 0."""
+    why: Literal["in flight", "tenant"]
+    tenant: str | None = None
+    """The tenant of the item that is there."""
+
+
+@_value
+class Full:
+    """Nothing was put: there is no room as yet."""
+
+    places: int
+    """Places that the put needs."""
+    stamp: int | None = None
+    """Of the process's park for room; None: it was not parked."""
+
+
+@_value
+class NeverFits:
+    """Nothing was put: it is more than the queue may ever hold."""
+
+    new: int
+    """Keys of the put that were not there."""
+
+
+PutAnswer: TypeAlias = tuple[PutOutcome, ...] | PutRefused | Full | NeverFits
+
+
+@_value
+class Put(Operation[PutAnswer]):
+    """Put items, all or none, and return the outcome of each."""
 
     items: tuple[tuple[Key, bytes], ...]
     request: PutRequest
@@ -151,6 +187,9 @@ class Put(Operation):
     @property
     def weight(self) -> int:
         return sum([len(body) for _, body in self.items])
+
+
+# Claims
 
 
 @_value
@@ -163,9 +202,32 @@ class ClaimFor:
     """The consumer has something already, and waits for more."""
 
 
+class Delivery(NamedTuple):
+    """An item that was handed out."""
+
+    key: Key | RawKey
+    body: Body
+    token: int
+    priority: int
+    tenant: str | None
+    deliveries: int
+    cancellations: int
+
+
 @_value
-class Claim(Operation):
-    """Lease items for several requests, in their order. Answered by `Claimed`."""
+class Claimed:
+    """The deliveries of a claim, for each of its parts."""
+
+    batches: tuple[tuple[Delivery, ...], ...]
+    left: int
+    """Items in the queue, in whatever state."""
+    parks: tuple[Park, ...] = ()
+    """The parks that are new."""
+
+
+@_value
+class Claim(Operation[Claimed]):
+    """Lease items for several requests, in their order."""
 
     claims: tuple[ClaimFor, ...]
     parks: bool = False
@@ -175,8 +237,30 @@ class Claim(Operation):
 
 
 @_value
-class Settlement(Operation):
-    """An end of a lease, or a change of it. Answered by `Done`, or by `NotHeld`."""
+class Resumed:
+    """A lease that holds its item."""
+
+    delivery: Delivery
+    left: float
+    """Seconds until it expires; `math.inf`: never."""
+
+
+# Settlements
+
+
+class Settled(Enum):
+    """The outcome of a settlement."""
+
+    DONE = "done"
+    UPDATE_DROPPED = "update dropped"
+    """An ack was done, and has dropped an update of the value."""
+    NOT_HELD = "not held"
+    """Nothing was done: the token does not hold the item any more."""
+
+
+@_value
+class Settlement(Operation[Settled]):
+    """An end of a lease, or a change of it."""
 
     key: Key | RawKey
     token: int
@@ -184,7 +268,7 @@ class Settlement(Operation):
 
 @_value
 class Ack(Settlement):
-    """The item is done. Answered by `Acked` or `NotHeld`."""
+    """The item is done."""
 
 
 @_value
@@ -225,283 +309,28 @@ class Extend(Settlement):
 
 
 @_value
-class Discard(Operation):
-    """Drop the item of a key that waits. Answered by `Removed`."""
+class Discard(Operation[bool]):
+    """Drop the item of a key that waits; False: there is none."""
 
     key: Key
 
 
 @_value
-class Close(Operation):
-    """Give leases back to their old places, for a handle that closes. Answered by `Remaining`."""
+class Remaining:
+    """The number of items left, and the stamp of the park for the end of them; 0: none."""
+
+    left: int
+    stamp: int = 0
+
+
+@_value
+class Close(Operation[Remaining]):
+    """Give leases back to their old places, for a handle that closes."""
 
     leases: tuple[tuple[Key, int], ...]
 
 
-@_value
-class Sweep(Operation):
-    """Do what has fallen due, so many items at most. Answered by `Swept`."""
-
-    limit: int
-
-
-@_value
-class Wake(Operation):
-    """Pass a wake-up on that no task here wants any more. Answered by `Done`."""
-
-    want: Want
-
-
-@_value
-class Unpark(Operation):
-    """Take parks of this process away. Answered by `Done`."""
-
-    parks: tuple[Park, ...]
-
-
-@_value
-class Parked(Operation):
-    """Ask which parks of this process are gone, or overlooked. Answered by `Found` of wants."""
-
-    parks: tuple[Park, ...]
-    places: int = 0
-    """Places that the first producer here waits for."""
-
-
-@_value
-class Join(Operation):
-    """Ask whether anything is left, and park for the end. Answered by `Remaining`."""
-
-    stamp: int = 0
-    """Of the park for it that the process has; 0: none."""
-
-
-@_value
-class Transact(Operation):
-    """Take steps, all or none; ``queue`` is the first one's.
-
-    Answered by `TransactionDone` or `TransactionRefused`. A step is a `Put`, `Ack`, `Release` or
-    `Reject`; None is one that is known to be impossible, so that all must be refused.
-    """
-
-    steps: tuple[Put | Ack | Release | Reject | None, ...]
-
-    @property
-    def weight(self) -> int:
-        return sum([step.weight for step in self.steps if step is not None])
-
-
-@_value
-class _Query(Operation):
-    """A question, which changes nothing."""
-
-    family: ClassVar[Family] = "queries"
-
-
-@_value
-class Look(_Query):
-    """Look at a key, in whatever state. Answered by `Looked`."""
-
-    key: Key
-    value: bool = True
-    """False: without its value."""
-
-
-@_value
-class AvailableKeys(_Query):
-    """The ready keys. Answered by `Keys`."""
-
-
-@_value
-class LeasedKeys(_Query):
-    """The leased keys. Answered by `Keys`."""
-
-
-@_value
-class Counts(_Query):
-    """Count what is in a queue, and what has happened. Answered by `Summary`."""
-
-    tenants: bool = False
-
-
-@_value
-class InFlight(_Query):
-    """The leases, in the order of the hand-outs. Answered by `InFlightLeases`."""
-
-
-@_value
-class Info(_Query):
-    """Describe the queue, and how full it is. Answered by `Recorded`."""
-
-    senders: bool = True
-    """Say also which queues have their dead letters here. O(queues)."""
-
-
-@_value
-class ReadHistory(_Query):
-    """The items that were acknowledged last. Answered by `HistoryFound`."""
-
-
-@_value
-class Resume(_Query):
-    """The lease of a key and a token, for another holder. Answered by `Resumed` or `NotHeld`."""
-
-    key: Key
-    token: int
-
-
-@_value
-class Find(_Query):
-    """Look for a queue of this name. Answered by `Declared` or `Gone`."""
-
-
-@_value
-class ListQueues(_Query):
-    """All queues, in the order in which they were made. Answered by `Listed`.
-
-    It is about no queue: ``queue`` may have any name.
-    """
-
-
-@_value
-class _Administration(Operation):
-    """A change of a whole queue."""
-
-    family: ClassVar[Family] = "admin"
-
-
-@_value
-class Declare(_Administration):
-    """Make a queue, unless it is there. Answered by `Declared`."""
-
-    options: BrokerQueueOptions
-
-
-@_value
-class Delete(_Administration):
-    """Do away with a queue. Answered by `Done`."""
-
-
-@_value
-class Purge(_Administration):
-    """Drop all that waits. Answered by `Removed`."""
-
-
-@_value
-class Redrive(_Administration):
-    """Bring some dead letters back. Answered by `Redriven`."""
-
-    keys: tuple[Key, ...] | None
-    """Of the items to bring back; None: of all."""
-    limit: int | None
-    after: bytes | None = None
-    """The place where the last step ended; None: the beginning."""
-
-
-@_value
-class SetTenant(_Administration):
-    """Give a tenant another weight and cap. Answered by `Done`."""
-
-    name: str
-    tenant: Tenant
-
-
-@_value
-class ReleaseAll(_Administration):
-    """End all leases of a consumer as if they had expired. Answered by `Removed`."""
-
-    consumer: str
-
-
-# Answers
-
-
-@_value
-class Done:
-    """The operation was done."""
-
-
-@_value
-class Gone:
-    """No such queue: it was never made, or was deleted."""
-
-
-@_value
-class Failed:
-    """The store could not do this operation, and did nothing of it; the others were done."""
-
-    error: Exception
-
-
-@_value
-class NotHeld:
-    """The token does not hold the item any more; nothing was done."""
-
-
-@_value
-class PutDone:
-    """The outcome of each item that was put, in their order."""
-
-    outcomes: tuple[PutOutcome, ...]
-
-
-@_value
-class PutRefused:
-    """Nothing was put: one item can not be put on what is there."""
-
-    index: int
-    """Of the item, from 0."""
-    why: Literal["in flight", "tenant"]
-    tenant: str | None = None
-    """The tenant of the item that is there."""
-
-
-@_value
-class Full:
-    """Nothing was put: there is no room as yet."""
-
-    places: int
-    """Places that the put needs."""
-    stamp: int | None = None
-    """Of the process's park for room; None: it was not parked."""
-
-
-@_value
-class NeverFits:
-    """Nothing was put: it is more than the queue may ever hold."""
-
-    new: int
-    """Keys of the put that were not there."""
-
-
-class Delivery(NamedTuple):
-    """An item that was handed out."""
-
-    key: Key | RawKey
-    body: Body
-    token: int
-    priority: int
-    tenant: str | None
-    deliveries: int
-    cancellations: int
-
-
-@_value
-class Claimed:
-    """The deliveries of a claim, for each of its parts."""
-
-    batches: tuple[tuple[Delivery, ...], ...]
-    left: int
-    """Items in the queue, in whatever state."""
-    parks: tuple[Park, ...] = ()
-    """The parks that are new."""
-
-
-@_value
-class Acked:
-    """The item is done."""
-
-    update_dropped: bool
+# Waiting, and what falls due
 
 
 @_value
@@ -514,23 +343,44 @@ class Swept:
 
 
 @_value
-class Found:
-    """The wants that were asked for, of which the parks are gone."""
+class Sweep(Operation[Swept]):
+    """Do what has fallen due, so many items at most."""
 
-    wants: tuple[Want, ...]
+    limit: int
 
 
 @_value
-class Remaining:
-    """The number of items left, and the stamp of the park for the end of them; 0: none."""
+class Wake(Operation[None]):
+    """Pass a wake-up on that no task here wants any more."""
 
-    left: int
+    want: Want
+
+
+@_value
+class Unpark(Operation[None]):
+    """Take parks of this process away."""
+
+    parks: tuple[Park, ...]
+
+
+@_value
+class Parked(Operation[tuple[Want, ...]]):
+    """Return the wants of which the parks of this process are gone, or overlooked."""
+
+    parks: tuple[Park, ...]
+    places: int = 0
+    """Places that the first producer here waits for."""
+
+
+@_value
+class Join(Operation[Remaining]):
+    """Ask whether anything is left, and park for the end."""
+
     stamp: int = 0
+    """Of the park for it that the process has; 0: none."""
 
 
-@_value
-class TransactionDone:
-    """All steps were taken."""
+# Transactions
 
 
 @_value
@@ -545,10 +395,27 @@ class StepRefused:
 
 
 @_value
-class TransactionRefused:
-    """No step was taken."""
+class Transact(Operation[tuple[StepRefused, ...]]):
+    """Take steps, all or none; ``queue`` is the first one's. Return those that were refused.
 
-    failures: tuple[StepRefused, ...]
+    A step that is None is known to be impossible, so that all must be refused.
+    """
+
+    steps: tuple[Put | Ack | Release | Reject | None, ...]
+
+    @property
+    def weight(self) -> int:
+        return sum([step.weight for step in self.steps if step is not None])
+
+
+# Queries
+
+
+@_value
+class _Query(Operation[A]):
+    """A question, which changes nothing."""
+
+    family: ClassVar[Family] = "queries"
 
 
 @_value
@@ -560,104 +427,55 @@ class Looked:
 
 
 @_value
-class Keys:
-    """Keys that were asked for."""
+class Look(_Query[Looked]):
+    """Look at a key, in whatever state."""
 
-    keys: tuple[Key, ...]
-
-
-@_value
-class TenantCounts:
-    """The items of one tenant in a queue."""
-
-    tenant: str | None
-    ready: int
-    leased: int
+    key: Key
+    value: bool = True
+    """False: without its value."""
 
 
 @_value
-class Summary:
-    """Counts of a queue. The fields are those of `Statistics`."""
-
-    ready: int
-    delayed: int
-    leased: int
-    buffered: int
-    put: int
-    delivered: int
-    acked: int
-    released: int
-    expired: int
-    cancelled: int
-    dead: int
-    dropped: int
-    superseded: int
-    oldest_ready_age: float | None
-    tenants: tuple[TenantCounts, ...] | None = None
+class AvailableKeys(_Query[tuple[Key, ...]]):
+    """Return the ready keys."""
 
 
 @_value
-class HeldLease:
-    """A lease, as others may see it."""
+class LeasedKeys(_Query[tuple[Key, ...]]):
+    """Return the leased keys."""
+
+
+@_value
+class Counts(_Query[Statistics]):
+    """Count what is in a queue, and what has happened; those who wait are for the client."""
+
+    tenants: bool = False
+
+
+@_value
+class InFlight(_Query[tuple[LeaseInfo[Key], ...]]):
+    """Return the leases, in the order of the hand-outs, with times in seconds from now."""
+
+
+@_value
+class Info(_Query[QueueInfo]):
+    """Describe the queue, and how full it is."""
+
+    senders: bool = True
+    """Say also which queues have their dead letters here. O(queues)."""
+
+
+@_value
+class ReadHistory(_Query[tuple[HistoryEntry[Key, "Body"], ...]]):
+    """Return the items that were acknowledged last, the latest last."""
+
+
+@_value
+class Resume(_Query[Resumed | None]):
+    """Return the lease of a key and a token, for another holder; None: it holds nothing."""
 
     key: Key
     token: int
-    consumer: str | None
-    age: float
-    """Seconds since the hand-out."""
-    left: float
-    """Seconds until it expires; `math.inf`: never."""
-    deliveries: int
-    tenant: str | None
-    priority: int
-
-
-@_value
-class InFlightLeases:
-    """The leases of a queue."""
-
-    leases: tuple[HeldLease, ...]
-
-
-@_value
-class Recorded:
-    """The record of a queue, and how full it is."""
-
-    ready: int
-    delayed: int
-    leased: int
-    dead: int
-    created_at: float
-    """Seconds since the epoch."""
-    senders: tuple[str, ...] = ()
-
-
-@_value
-class HistoryRecord:
-    """An item that was acknowledged."""
-
-    key: Key
-    body: Body
-    token: int
-    deliveries: int
-    acked_at: float
-    """Seconds since the epoch."""
-
-
-@_value
-class HistoryFound:
-    """The items that were acknowledged last, the latest last."""
-
-    records: tuple[HistoryRecord, ...]
-
-
-@_value
-class Resumed:
-    """A lease that holds its item."""
-
-    delivery: Delivery
-    left: float
-    """Seconds until it expires; `math.inf`: never."""
 
 
 @_value
@@ -670,17 +488,44 @@ class Declared:
 
 
 @_value
-class Listed:
-    """The names of all queues, and of their queues of dead letters or ""."""
-
-    queues: tuple[tuple[str, str], ...]
+class Find(_Query[Declared]):
+    """Look for a queue of this name."""
 
 
 @_value
-class Removed:
-    """The number of items or leases that were done away with."""
+class ListQueues(_Query[tuple[tuple[str, str], ...]]):
+    """Return the names of all queues, and of their queues of dead letters or "".
 
-    number: int
+    They come in the order in which they were made. It is about no queue: ``queue`` may have any
+    name.
+    """
+
+
+# Changes of whole queues
+
+
+@_value
+class _Administration(Operation[A]):
+    """A change of a whole queue."""
+
+    family: ClassVar[Family] = "admin"
+
+
+@_value
+class Declare(_Administration[Declared]):
+    """Make a queue, and its queue of dead letters, unless they are there."""
+
+    options: BrokerQueueOptions
+
+
+@_value
+class Delete(_Administration[None]):
+    """Do away with a queue."""
+
+
+@_value
+class Purge(_Administration[int]):
+    """Drop all that waits, and return the number of items."""
 
 
 @_value
@@ -695,6 +540,32 @@ class Redriven:
     """Letters that this step has looked at, at most."""
     after: bytes | None
     """For the next step; None: that was all."""
+
+
+@_value
+class Redrive(_Administration[Redriven]):
+    """Bring some dead letters back."""
+
+    keys: tuple[Key, ...] | None
+    """Of the items to bring back; None: of all."""
+    limit: int | None
+    after: bytes | None = None
+    """The place where the last step ended; None: the beginning."""
+
+
+@_value
+class SetTenant(_Administration[None]):
+    """Give a tenant another weight and cap."""
+
+    name: str
+    tenant: Tenant
+
+
+@_value
+class ReleaseAll(_Administration[int]):
+    """End all leases of a consumer as if they had expired, and return their number."""
+
+    consumer: str
 
 
 # Events
@@ -736,9 +607,6 @@ class QueueDeleted:
 
 
 Event: TypeAlias = "ItemDied | LeaseEnded | Woken | QueueDeleted"
-Answer: TypeAlias = object
-"""Any of the answers above: those of an operation are in its docstring, besides `Gone` and
-`Failed`, which each can have."""
 
 
 # The exchange
@@ -749,14 +617,17 @@ class Batch:
     """Operations of one family that go together, and the number of their exchange."""
 
     number: int
-    operations: tuple[Operation, ...]
+    operations: tuple[Operation[Any], ...]
 
 
 @_value
 class Reply:
     """The answers to a batch, in the order of its operations, and what else there is to know."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[object]
+    """Each is of the type that its operation says, or the exception for which there is none:
+    `GoneError`; `ServerError`, refused by the store; `ServerUnavailableError`, in doubt, the answer
+    being unreadable; or any other, for what cannot be written down and was not asked for."""
     due: Mapping[str, float]
     """Seconds until the store has something to do in a queue, by name; `math.inf`: nothing."""
     events: Sequence[ItemDied | LeaseEnded] = ()
@@ -779,12 +650,13 @@ class Store(Protocol):
             ServerUnavailableError: there is no answer; ``in_doubt`` says whether the batch may have
                 been done, or may still be.
             ServerError: the store refused all of it.
+            Exception: anything else is a bug in the store, and leaves the batch in doubt.
 
         If cancelled, it may have been done, or may still be.
         """
         ...
 
-    def check(self, operation: Operation) -> None:
+    def check(self, operation: Operation[Any]) -> None:
         """Raise if the store would refuse an operation, before anything is sent.
 
         O(1), for keys or items O(their number).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any, TypeVar, Unpack, cast
 
@@ -22,7 +23,6 @@ from .._core.reports import (
     QueueInfo,
     RedriveResult,
     Statistics,
-    TenantStatistics,
 )
 from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
@@ -31,7 +31,7 @@ from ..abc import LeasedQueue
 from ..abc._lease import Lease
 from . import protocol
 from .engine import Engine
-from .protocol import Ack, GiveBack, Key, Recorded, Reject, Release
+from .protocol import Ack, GiveBack, Key, Reject, Release, Settled
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -126,8 +126,7 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def discard(self, key: K) -> bool:
         engine = self._engine
         engine.check_not_closed()
-        operation = protocol.Discard(engine.ref, cast("Key", key))
-        return bool((await engine.perform(operation, protocol.Removed)).number)
+        return await engine.perform(protocol.Discard(engine.ref, cast("Key", key)))
 
     # Settling
 
@@ -135,8 +134,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         engine = self._engine
         held = engine.mine(lease)
         operation = Ack(engine.ref, cast("Key", lease.key), lease.token)
-        answer = await engine.settle(held, "acked", operation)
-        return cast("protocol.Acked", answer).update_dropped
+        return await engine.settle(held, "acked", operation) is Settled.UPDATE_DROPPED
 
     async def release(
         self,
@@ -183,32 +181,26 @@ class RemoteQueue(LeasedQueue[K, V]):
         check_text("consumer", consumer)
         engine = self._engine
         engine.check_not_closed()
-        operation = protocol.ReleaseAll(engine.ref, consumer)
-        return (await engine.perform(operation, protocol.Removed)).number
+        return await engine.perform(protocol.ReleaseAll(engine.ref, consumer))
 
     # What is in there
 
     async def _look(self, key: K, *, value: bool = True) -> tuple[KeyState, V | None]:
         engine = self._engine
-        operation = protocol.Look(engine.ref, cast("Key", key), value)
-        found = await engine.perform(operation, protocol.Looked)
+        found = await engine.perform(protocol.Look(engine.ref, cast("Key", key), value))
         return found.state, None if found.body is None else engine.decode(found.body)
 
     async def available_keys(self) -> set[K]:
-        operation = protocol.AvailableKeys(self._engine.ref)
-        return set(
-            cast("tuple[K, ...]", (await self._engine.perform(operation, protocol.Keys)).keys)
-        )
+        engine = self._engine
+        return cast("set[K]", {*await engine.perform(protocol.AvailableKeys(engine.ref))})
 
     async def inflight_keys(self) -> set[K]:
-        operation = protocol.LeasedKeys(self._engine.ref)
-        return set(
-            cast("tuple[K, ...]", (await self._engine.perform(operation, protocol.Keys)).keys)
-        )
+        engine = self._engine
+        return cast("set[K]", {*await engine.perform(protocol.LeasedKeys(engine.ref))})
 
-    async def _counts(self, *, tenants: bool = False) -> protocol.Summary:
-        operation = protocol.Counts(self._engine.ref, tenants)
-        return await self._engine.perform(operation, protocol.Summary)
+    async def _counts(self, *, tenants: bool = False) -> Statistics:
+        engine = self._engine
+        return await engine.perform(protocol.Counts(engine.ref, tenants))
 
     async def qsize(self) -> int:
         counts = await self._counts()
@@ -220,69 +212,38 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def statistics(self, *, tenants: bool = False) -> Statistics:
         check_flag("tenants", tenants)
         counts = await self._counts(tenants=tenants)
-        shares = {
-            share.tenant: TenantStatistics(share.ready, share.leased)
-            for share in counts.tenants or ()
-        }
-        return Statistics(
-            ready=counts.ready,
-            delayed=counts.delayed,
-            leased=counts.leased,
-            buffered=counts.buffered,
-            getters=self._engine.getters,
-            takers=self._engine.takers,
-            putters=self._engine.putters,
-            put=counts.put,
-            delivered=counts.delivered,
-            acked=counts.acked,
-            released=counts.released,
-            expired=counts.expired,
-            cancelled=counts.cancelled,
-            dead=counts.dead,
-            dropped=counts.dropped,
-            superseded=counts.superseded,
-            oldest_ready_age=counts.oldest_ready_age,
-            tenants=shares if tenants else None,
+        getters, takers, putters = self._engine.waiting
+        return replace(
+            counts,
+            getters=getters,
+            takers=takers,
+            putters=putters,
+            tenants=counts.tenants if tenants else None,
         )
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         if consumer is not None:
             check_text("consumer", consumer, " or None")
-        operation = protocol.InFlight(self._engine.ref)
-        leases = (await self._engine.perform(operation, protocol.InFlightLeases)).leases
-        now = self._engine.home.time()
+        engine = self._engine
+        leases = await engine.perform(protocol.InFlight(engine.ref))
+        now = engine.home.time()
         return [
-            LeaseInfo(
-                key=cast("K", lease.key),
-                token=lease.token,
-                consumer=lease.consumer,
-                since=now - lease.age,
-                deadline=now + lease.left,
-                deliveries=lease.deliveries,
-                tenant=lease.tenant,
-                priority=lease.priority,
+            replace(
+                cast("LeaseInfo[K]", lease),
+                since=now + (lease.since or 0.0),
+                deadline=now + lease.deadline,
             )
             for lease in leases
             if consumer is None or lease.consumer == consumer
         ]
 
     async def info(self) -> QueueInfo:
-        recorded = await self._engine.perform(protocol.Info(self._engine.ref), Recorded)
-        return queue_info(self.name, recorded, recorded.senders)
+        return await self._engine.perform(protocol.Info(self._engine.ref))
 
     async def history(self) -> list[HistoryEntry[K, V]]:
         engine = self._engine
-        found = await engine.perform(protocol.ReadHistory(engine.ref), protocol.HistoryFound)
-        return [
-            HistoryEntry(
-                key=cast("K", record.key),
-                value=engine.decode(record.body),
-                token=record.token,
-                deliveries=record.deliveries,
-                acked_at=record.acked_at,
-            )
-            for record in found.records
-        ]
+        entries: Any = await engine.perform(protocol.ReadHistory(engine.ref))
+        return [replace(entry, value=engine.decode(entry.value)) for entry in entries]
 
     # Dead letters and tenants
 
@@ -303,7 +264,7 @@ class RemoteQueue(LeasedQueue[K, V]):
             most = None if limit is None else limit - len(back)
             operation = protocol.Redrive(engine.ref, wanted, most, after)
             try:
-                step = await engine.perform(operation, protocol.Redriven)
+                step = await engine.perform(operation)
             except (ServerError, ServerUnavailableError) as error:
                 if not back:
                     raise
@@ -321,7 +282,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         check_tenants({name: tenant})
         engine = self._engine
         engine.check_not_closed()
-        await engine.perform(protocol.SetTenant(engine.ref, name, tenant), protocol.Done)
+        await engine.perform(protocol.SetTenant(engine.ref, name, tenant))
 
     # The end
 
@@ -337,16 +298,3 @@ class RemoteQueue(LeasedQueue[K, V]):
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         await self._engine.run(task_status)
-
-
-def queue_info(name: str, recorded: Recorded, letters_of: Iterable[str]) -> QueueInfo:
-    """Make the report on a queue that has the dead letters of these."""
-    return QueueInfo(
-        name=name,
-        ready=recorded.ready,
-        delayed=recorded.delayed,
-        leased=recorded.leased,
-        dead=recorded.dead,
-        created_at=recorded.created_at,
-        dead_letters_of=tuple(letters_of),
-    )

@@ -23,16 +23,12 @@ from .dispatcher import Call
 from .engine import Engine, RemoteLease, put_refused
 from .protocol import (
     Ack,
-    Answer,
-    Failed,
     Key,
     Put,
     Reject,
     Release,
     StepRefused,
     Transact,
-    TransactionDone,
-    TransactionRefused,
 )
 from .queue import RemoteQueue
 
@@ -180,8 +176,8 @@ class RemoteTransaction(Transaction):
         if len(known) == len(self._steps):
             raise TransactionError([*known.values()])
 
-        def receive(answer: Answer) -> None:
-            if type(answer) is TransactionDone:
+        def receive(refused: tuple[StepRefused, ...]) -> None:
+            if not refused:
                 for step in self._steps:
                     step.done()
 
@@ -190,10 +186,8 @@ class RemoteTransaction(Transaction):
         ]
         engine = self._steps[0].engine
         call = Call(Transact(engine.ref, tuple(operations)), receive=receive)
-        answer = await engine.dispatcher.perform(call, withdraw=True)
-        if type(answer) is Failed:
-            raise answer.error
-        if type(answer) is TransactionRefused:
+        refused = await engine.dispatcher.perform(call, withdraw=True)
+        if refused:
             # A step that is known to be impossible was asked for as one that the store refuses.
             # The want of room is told under the last step of its queue, whatever came of that.
             raise TransactionError(
@@ -201,6 +195,6 @@ class RemoteTransaction(Transaction):
                     self._steps[why.step].refused(why)
                     if why.step not in known or why.why == "full"
                     else known[why.step]
-                    for why in answer.failures
+                    for why in refused
                 ]
             )

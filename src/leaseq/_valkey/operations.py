@@ -13,11 +13,21 @@ from math import inf
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
+from .._core.errors import ServerUnavailableError
 from .._core.options import ANY_KEY
 from .._core.policies import Backoff, Retry, Tenant
-from .._core.reports import PutOutcome
+from .._core.reports import (
+    DeadLetter,
+    HistoryEntry,
+    LeaseInfo,
+    PutOutcome,
+    QueueInfo,
+    Statistics,
+    TenantStatistics,
+)
+from .._core.texts import failure_text
 from .._remote import protocol
-from .._remote.protocol import Answer, Operation
+from .._remote.protocol import Operation, Settled
 from .encoding import (
     NEVER,
     decode_key,
@@ -217,20 +227,15 @@ def writer(parts: Sequence[Part]) -> Write:
 # Answers
 
 
-Decode: TypeAlias = Callable[[Raw], Answer]
-
-_GONE: Final = protocol.Gone()
-_DONE: Final = protocol.Done()
-_NOT_HELD: Final = protocol.NotHeld()
-_ACKED: Final = (protocol.Acked(update_dropped=False), protocol.Acked(update_dropped=True))
+Decode: TypeAlias = Callable[[Raw], object]
 
 
-def _raised(raw: Raw) -> Answer:
+def _raised(raw: Raw) -> Exception:
     """Return the failure of one operation; the others of its call were done."""
-    return protocol.Failed(server_error(raw[1].decode(errors="replace")))
+    return server_error(raw[1].decode(errors="replace"))
 
 
-_ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: _GONE, b"raised": _raised}
+_ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: protocol.GoneError(), b"raised": _raised}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,17 +254,25 @@ class Layout:
     write_fields: Write = field(repr=False)
     answers: Mapping[bytes, Decode] = field(repr=False)
 
-    def write(self, operation: Operation, words: list[Word], queues: Queues) -> None:
+    def write(self, operation: Operation[Any], words: list[Word], queues: Queues) -> None:
         """Add the words of an operation, its name the first."""
         words.append(self.name)
         self.write_fields(operation, words, queues)
 
-    def read(self, raw: Raw) -> Answer:
-        """Return the answer that the script gave in these words."""
+    def read(self, raw: Raw) -> object:
+        """Return the answer that the script gave in these words, or the exception that it is."""
         try:
             return self.answers[raw[0]](raw)
-        except (LookupError, TypeError, ValueError) as error:  # it was done, and so were others
-            return protocol.Failed(error)
+        except Exception as error:  # it was done, and so were others
+            return unreadable(self.name, error)
+
+
+def unreadable(what: str, error: Exception) -> ServerUnavailableError:
+    """Return the error for an answer that cannot be read."""
+    doubt = f"the server's answer to {what!r} cannot be read: {failure_text(error)}"
+    unread = ServerUnavailableError(doubt, in_doubt=True)
+    unread.__cause__ = error
+    return unread
 
 
 def _layout(
@@ -268,27 +281,27 @@ def _layout(
     return Layout(name, fields, writer(fields), {b"ok": ok, **_ALWAYS, **(answers or {})})
 
 
-def _done(_: Raw) -> Answer:
-    return _DONE
+def _none(_: Raw) -> None:
+    return None
 
 
-_IF_HELD: Final[dict[bytes, Decode]] = {b"no": lambda _: _NOT_HELD}
+def _number(raw: Raw) -> int:
+    number: int = raw[1]
+    return number
 
 
 # Bodies
 
 
-def read_body(body: Any, letter: int) -> protocol.Body:
+def _body(body: Any, letter: int) -> protocol.Body:
     """Return the body of an item: bytes, or the letter that it is."""
-    return _read_letter(body) if letter else body
-
-
-def _read_letter(record: Raw) -> protocol.StoredLetter:
-    queue, key, body, letter, token, reason, error, deliveries, tenant, priority, died_at = record
-    return protocol.StoredLetter(
+    if not letter:
+        return cast("bytes", body)
+    queue, key, inner, is_letter, token, reason, error, deliveries, tenant, priority, died_at = body
+    return DeadLetter(
         queue=read_text(queue),
         key=read_key(key),
-        body=read_body(body, letter),
+        value=_body(inner, is_letter),
         token=int(token) if token else None,
         reason=read_text(reason),
         error=read_text(error) or None,
@@ -311,14 +324,14 @@ _OUTCOMES: Final = {
 }
 
 
-def _put_done(raw: Raw) -> Answer:
-    return protocol.PutDone(tuple([_OUTCOMES[outcome] for outcome in raw[1:]]))
+def _outcomes(raw: Raw) -> tuple[PutOutcome, ...]:
+    return tuple([_OUTCOMES[outcome] for outcome in raw[1:]])
 
 
 _WHY: Final = {b"in_flight": "in flight", b"tenant": "tenant"}
 
 
-def _put_refused(raw: Raw) -> Answer:
+def _put_refused(raw: Raw) -> protocol.PutRefused:
     _, why, index, *tenant = raw
     return protocol.PutRefused(
         index - 1,
@@ -327,7 +340,7 @@ def _put_refused(raw: Raw) -> Answer:
     )
 
 
-def _full(raw: Raw) -> Answer:
+def _full(raw: Raw) -> protocol.Full:
     return protocol.Full(raw[1], raw[2] if len(raw) > 2 else None)
 
 
@@ -342,7 +355,7 @@ _PUT: Final = _layout(
     Field("reschedule", WORD, "request.reschedule"),
     Field("behind", FLAG),
     Many((Field("key", KEY, itemgetter(0)), Field("body", WORD, itemgetter(1))), "items"),
-    ok=_put_done,
+    ok=_outcomes,
     answers={
         b"error": _put_refused,
         b"full": _full,
@@ -368,7 +381,7 @@ def _delivery(fields: Raw) -> protocol.Delivery:
     key, body, token, priority, tenant, deliveries, cancellations, letter = fields
     return protocol.Delivery(
         read_key(key),
-        _read_letter(body) if letter else body,
+        _body(body, letter) if letter else body,
         int(token),
         priority,
         read_name(tenant) if tenant else None,
@@ -381,8 +394,8 @@ def _pairs(flat: Raw) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _claimed(raw: Raw) -> Answer:
-    _, _, left, parks, *batches = raw
+def _claimed(raw: Raw) -> protocol.Claimed:
+    _, left, parks, *batches = raw
     return protocol.Claimed(
         tuple([tuple([_delivery(fields) for fields in batch]) for batch in batches]),
         left,
@@ -424,37 +437,33 @@ _CLAIM: Final = _layout(
 
 
 _LEASE_FIELDS: Final = (QueueField(), Field("key", KEY), Field("token", TOKEN))
+_ERROR: Final = Field("err", TEXT, lambda operation: operation.error or "")
 
 
-def _has_error(operation: protocol.Release | protocol.Reject) -> bool:
-    return operation.error is not None
+def _settlement(name: str, *fields: Part) -> Layout:
+    return _layout(
+        name,
+        *_LEASE_FIELDS,
+        *fields,
+        ok=lambda _: Settled.DONE,
+        answers={
+            b"no": lambda _: Settled.NOT_HELD,
+            b"dropped": lambda _: Settled.UPDATE_DROPPED,
+        },
+    )
 
 
-_ERROR: Final = (
-    Field("has_error", FLAG, _has_error),
-    Field("err", TEXT, lambda operation: operation.error or ""),
+_ACK: Final = _settlement("ack")
+_RELEASE: Final = _settlement(
+    "release", Field("front", FLAG), Field("delay", OPTIONAL_DELAY), Field("counted", FLAG), _ERROR
 )
-
-_ACK: Final = _layout("ack", *_LEASE_FIELDS, ok=lambda raw: _ACKED[raw[1]], answers=_IF_HELD)
-_RELEASE: Final = _layout(
-    "release",
-    *_LEASE_FIELDS,
-    Field("front", FLAG),
-    Field("delay", OPTIONAL_DELAY),
-    Field("counted", FLAG),
-    *_ERROR,
-    ok=_done,
-    answers=_IF_HELD,
-)
-_REJECT: Final = _layout(
-    "reject", *_LEASE_FIELDS, Field("reason", TEXT), *_ERROR, ok=_done, answers=_IF_HELD
-)
+_REJECT: Final = _settlement("reject", Field("reason", TEXT), _ERROR)
 
 
 # Transactions
 
 
-_STEPS: Final[dict[type[Operation], Layout]] = {
+_STEPS: Final[dict[type[Operation[Any]], Layout]] = {
     protocol.Put: _PUT,
     protocol.Ack: _ACK,
     protocol.Release: _RELEASE,
@@ -484,79 +493,97 @@ def _step_refused(number: int, why: bytes, what: Any) -> protocol.StepRefused:
     )
 
 
-def _transaction_refused(raw: Raw) -> Answer:
-    failures = [_step_refused(*raw[at : at + 3]) for at in range(1, len(raw), 3)]
-    return protocol.TransactionRefused(tuple(failures))
+def _steps_refused(raw: Raw) -> tuple[protocol.StepRefused, ...]:
+    return tuple([_step_refused(*raw[at : at + 3]) for at in range(1, len(raw), 3)])
 
 
 # Queries
 
 
-def _looked(raw: Raw) -> Answer:
+def _looked(raw: Raw) -> protocol.Looked:
     _, state, *body = raw
-    return protocol.Looked(state.decode(), read_body(*body) if body else None)
+    return protocol.Looked(state.decode(), _body(*body) if body else None)
 
 
-def _keys(raw: Raw) -> Answer:
-    return protocol.Keys(tuple([decode_key(key) for key in raw[1:]]))
+def _keys(raw: Raw) -> tuple[protocol.Key, ...]:
+    return tuple([decode_key(key) for key in raw[1:]])
 
 
-def _summary(raw: Raw) -> Answer:
-    age = int(raw[14])
-    shares = raw[15:]
-    tenants = [
-        protocol.TenantCounts(read_name(shares[at]), shares[at + 1], shares[at + 2])
+def _statistics(raw: Raw) -> Statistics:
+    _, ready, delayed, leased, buffered, put, delivered, acked, released, expired, *rest = raw
+    cancelled, dead, dropped, superseded, age, *shares = rest
+    tenants = {
+        read_name(shares[at]): TenantStatistics(shares[at + 1], shares[at + 2])
         for at in range(0, len(shares), 3)
-    ]
-    values: Raw = [*raw[1:14], None if age < 0 else age / 1e6, tuple(tenants)]
-    return protocol.Summary(*values)
+    }
+    return Statistics(
+        ready=ready,
+        delayed=delayed,
+        leased=leased,
+        buffered=buffered,
+        getters=0,
+        takers=0,
+        putters=0,
+        put=put,
+        delivered=delivered,
+        acked=acked,
+        released=released,
+        expired=expired,
+        cancelled=cancelled,
+        dead=dead,
+        dropped=dropped,
+        superseded=superseded,
+        oldest_ready_age=None if int(age) < 0 else int(age) / 1e6,
+        tenants=tenants,
+    )
 
 
-def _held_lease(fields: Raw) -> protocol.HeldLease:
+def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key]:
     key, token, consumer, age, left, deliveries, tenant, priority = fields
-    return protocol.HeldLease(
+    return LeaseInfo(
         key=decode_key(key),
         token=int(token),
         consumer=read_name(consumer),
-        age=age / 1e6,
-        left=read_seconds(left),
+        since=-age / 1e6,
+        deadline=read_seconds(left),
         deliveries=deliveries,
         tenant=read_name(tenant),
         priority=priority,
     )
 
 
-def _recorded(raw: Raw) -> Answer:
-    _, ready, delayed, leased, dead, created_at, *senders = raw
-    return protocol.Recorded(
-        ready, delayed, leased, dead, int(created_at) / 1e6, tuple(map(read_text, senders))
+def _queue_info(raw: Raw) -> QueueInfo:
+    _, name, ready, delayed, leased, dead, created_at, *senders = raw
+    return QueueInfo(
+        read_text(name),
+        ready,
+        delayed,
+        leased,
+        dead,
+        int(created_at) / 1e6,
+        tuple(map(read_text, senders)),
     )
 
 
-def _history_record(fields: Raw) -> protocol.HistoryRecord:
+def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key, protocol.Body]:
     key, body, token, deliveries, acked_at, letter = fields
-    return protocol.HistoryRecord(
-        decode_key(key), read_body(body, letter), int(token), deliveries, int(acked_at) / 1e6
+    return HistoryEntry(
+        decode_key(key), _body(body, letter), int(token), deliveries, int(acked_at) / 1e6
     )
 
 
-def _resumed(raw: Raw) -> Answer:
+def _resumed(raw: Raw) -> protocol.Resumed:
     return protocol.Resumed(_delivery(raw[1:9]), read_seconds(raw[9]))
 
 
-def _listed(raw: Raw) -> Answer:
-    names = list(map(read_text, raw[1:]))
-    return protocol.Listed(tuple(_pairs(names)))
+def _listed(raw: Raw) -> tuple[tuple[str, str], ...]:
+    return tuple(_pairs([*map(read_text, raw[1:])]))
 
 
 # Whole queues
 
 
-def _declared(raw: Raw) -> Answer:
-    return protocol.Declared(read_text(raw[3]), read_options(raw[2]))
-
-
-def _found(raw: Raw) -> Answer:
+def _declared(raw: Raw) -> protocol.Declared:
     return protocol.Declared(read_text(raw[1]), read_options(raw[2]))
 
 
@@ -584,7 +611,7 @@ def _tenants(operation: protocol.Declare) -> Sequence[tuple[str, Tenant]]:
     return [*(operation.options.get("tenants") or {}).items()]
 
 
-def _redriven(raw: Raw) -> Answer:
+def _redriven(raw: Raw) -> protocol.Redriven:
     _, keys, conflicts, letters, after, looked_at = raw
     return protocol.Redriven(
         tuple(map(decode_key, keys)),
@@ -602,25 +629,21 @@ def _tenant_fields(get: Callable[[Any], Tenant]) -> tuple[Field, ...]:
     )
 
 
-def _removed(raw: Raw) -> Answer:
-    return protocol.Removed(raw[1])
-
-
 # The table
 
 
-OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
+OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.Put: _PUT,
     protocol.Claim: _CLAIM,
     protocol.Ack: _ACK,
     protocol.Release: _RELEASE,
     protocol.Reject: _REJECT,
-    protocol.GiveBack: _layout("give_back", *_LEASE_FIELDS, ok=_done, answers=_IF_HELD),
-    protocol.Undo: _layout("undo", *_LEASE_FIELDS, ok=_done, answers=_IF_HELD),
-    protocol.Extend: _layout(
-        "extend", *_LEASE_FIELDS, Field("timeout", LEASE), ok=_done, answers=_IF_HELD
+    protocol.GiveBack: _settlement("give_back"),
+    protocol.Undo: _settlement("undo"),
+    protocol.Extend: _settlement("extend", Field("timeout", LEASE)),
+    protocol.Discard: _layout(
+        "discard", QueueField(), Field("key", KEY), ok=lambda raw: bool(raw[1])
     ),
-    protocol.Discard: _layout("discard", QueueField(), Field("key", KEY), ok=_removed),
     protocol.Close: _layout(
         "close",
         QueueField(),
@@ -631,16 +654,16 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         "sweep",
         QueueField(),
         Field("limit", COUNT),
-        ok=lambda raw: protocol.Swept(bool(raw[2]), raw[3]),
+        ok=lambda raw: protocol.Swept(bool(raw[1]), raw[2]),
     ),
-    protocol.Wake: _layout("wake", QueueField(), Field("want", WANT), ok=_done),
-    protocol.Unpark: _layout("unpark", QueueField(), Many(_EACH_PARK, "parks"), ok=_done),
+    protocol.Wake: _layout("wake", QueueField(), Field("want", WANT), ok=_none),
+    protocol.Unpark: _layout("unpark", QueueField(), Many(_EACH_PARK, "parks"), ok=_none),
     protocol.Parked: _layout(
         "parked",
         QueueField(),
         Field("places", COUNT),
         Many(_EACH_PARK, "parks"),
-        ok=lambda raw: protocol.Found(tuple(map(decode_want, raw[1:]))),
+        ok=lambda raw: tuple(map(decode_want, raw[1:])),
     ),
     protocol.Join: _layout(
         "join",
@@ -651,28 +674,24 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
     protocol.Transact: _layout(
         "transact",
         Many((Step(),), _steps_of),
-        ok=lambda _: protocol.TransactionDone(),
-        answers={b"failed": _transaction_refused},
+        ok=lambda _: (),
+        answers={b"failed": _steps_refused},
     ),
     protocol.Look: _layout(
         "look", QueueField(), Field("key", KEY), Field("wants_body", FLAG, "value"), ok=_looked
     ),
     protocol.AvailableKeys: _layout("ready", QueueField(), ok=_keys),
     protocol.LeasedKeys: _layout("leased", QueueField(), ok=_keys),
-    protocol.Counts: _layout("counts", QueueField(), Field("tenants", FLAG), ok=_summary),
+    protocol.Counts: _layout("counts", QueueField(), Field("tenants", FLAG), ok=_statistics),
     protocol.InFlight: _layout(
-        "inflight",
-        QueueField(),
-        ok=lambda raw: protocol.InFlightLeases(tuple(map(_held_lease, raw[1:]))),
+        "inflight", QueueField(), ok=lambda raw: tuple(map(_lease_info, raw[1:]))
     ),
-    protocol.Info: _layout("info", QueueField(), Field("senders", FLAG), ok=_recorded),
+    protocol.Info: _layout("info", QueueField(), Field("senders", FLAG), ok=_queue_info),
     protocol.ReadHistory: _layout(
-        "history",
-        QueueField(),
-        ok=lambda raw: protocol.HistoryFound(tuple(map(_history_record, raw[1:]))),
+        "history", QueueField(), ok=lambda raw: tuple(map(_history_entry, raw[1:]))
     ),
-    protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers=_IF_HELD),
-    protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_found),
+    protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers={b"no": _none}),
+    protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_declared),
     protocol.ListQueues: _layout("queues", ok=_listed),
     protocol.Declare: _layout(
         "declare",
@@ -693,8 +712,8 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         ),
         ok=_declared,
     ),
-    protocol.Delete: _layout("delete", QueueField(), ok=_done),
-    protocol.Purge: _layout("purge", QueueField(), ok=_removed),
+    protocol.Delete: _layout("delete", QueueField(), ok=_none),
+    protocol.Purge: _layout("purge", QueueField(), ok=_number),
     protocol.Redrive: _layout(
         "redrive",
         QueueField(),
@@ -709,8 +728,8 @@ OPERATIONS: Final[Mapping[type[Operation], Layout]] = {
         QueueField(),
         Field("tenant", NAME, "name"),
         *_tenant_fields(attrgetter("tenant")),
-        ok=_done,
+        ok=_none,
     ),
-    protocol.ReleaseAll: _layout("release_all", QueueField(), Field("consumer", NAME), ok=_removed),
+    protocol.ReleaseAll: _layout("release_all", QueueField(), Field("consumer", NAME), ok=_number),
 }
 """Every operation of the protocol."""

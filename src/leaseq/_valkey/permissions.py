@@ -8,6 +8,7 @@ needs one of them is refused here, before it is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .._core.errors import ServerError
 from .._remote.protocol import (
@@ -38,7 +39,7 @@ CONSUMER = (*PRODUCER, "del", "hkeys", "ltrim", "rpush", "zpopmin")
 OPERATOR = (*CONSUMER, "hgetall", "lrange", "unlink")
 """Commands for users that look after queues."""
 
-_NEEDED: Mapping[type[Operation], tuple[str, frozenset[str]]] = {
+_NEEDED: Mapping[type[Operation[Any]], tuple[str, frozenset[str]]] = {
     Claim: ("lease items", frozenset(CONSUMER)),
     Resume: ("take leases over", frozenset(CONSUMER)),
     Purge: ("purge queues", frozenset(OPERATOR)),
@@ -83,7 +84,7 @@ class Permissions:
         """The commands that are lacking and that every user needs, as the server's ACL has them."""
         return _as_acl(self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"})
 
-    def check(self, operation: type[Operation]) -> None:
+    def check(self, operation: type[Operation[Any]]) -> None:
         """Raise if the user may not ask for such an operation. O(1).
 
         Raises:

@@ -17,7 +17,7 @@ from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
 from .connection import Client, Script, open_client
 from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
-from .operations import OPERATIONS, Word
+from .operations import OPERATIONS, Word, unreadable
 from .permissions import Permissions, commands_to_check
 from .replication import ReplicatedClient
 from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
@@ -46,9 +46,12 @@ class ScriptCall:
     twice would be loaded and stored twice by the script, and lose what was done first.
     """
 
-    __slots__ = ("_letters", "_numbers")
+    __slots__ = ("_asked", "_batch", "_letters", "_numbers", "_unwritten")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._asked: list[Operation[Any]] = []
+        self._unwritten: dict[int, Exception] = {}  # for operations that cannot be written down
         self._numbers: dict[str, int] = {}
         self._letters: list[int] = []  # the number of each queue's dead letters; 0: not known
 
@@ -67,45 +70,56 @@ class ScriptCall:
         """The names of the queues, in the order of their numbers."""
         return list(self._numbers)
 
-    def encode(self, batch: Batch, offset: int, process: str) -> list[Word]:
+    def encode(self, offset: int, process: str) -> list[Word]:
         """Return the arguments of the script.
 
         Args:
-            batch: What is to be done.
             offset: Microseconds by which the server's clock is put forward.
             process: The name under which the server knows this process.
         """
         words: list[Word] = []
-        for operation in batch.operations:
-            OPERATIONS[type(operation)].write(operation, words, self)
+        for index, operation in enumerate(self._batch.operations):
+            end = len(words)
+            try:
+                OPERATIONS[type(operation)].write(operation, words, self)
+            except Exception as error:  # the others are asked for all the same
+                del words[end:]
+                self._unwritten[index] = error
+            else:
+                self._asked.append(operation)
         return [
             b"%d" % offset,
             b"%d" % random.getrandbits(31),  # a seed for the draws of backoffs
             process,
-            b"%d" % batch.number,
+            b"%d" % self._batch.number,
             b"%d" % len(self._letters),
             *[b"%d" % number for number in self._letters],
-            b"%d" % len(batch.operations),
+            b"%d" % len(self._asked),
             *words,
         ]
 
-    def decode(self, batch: Batch, raw: Any) -> Reply:
+    def decode(self, raw: Any) -> Reply:
         """Return the reply that the script gave.
+
+        What cannot be read of it is in doubt, and lost: the same reply would come again.
 
         Raises:
             ServerError: the script did nothing, because a later batch was done before.
         """
         if raw[0] == b"old":
             raise ServerError("OLD a later call of this process was done before", code="OLD")
-        _, due, events, *answers = raw
-        return Reply(
-            [
-                OPERATIONS[type(operation)].read(answer)
-                for operation, answer in zip(batch.operations, answers, strict=True)
-            ],
-            {name: read_seconds(left) for name, left in zip(self._numbers, due, strict=True)},
-            self._decode_events(events) if events else (),
-        )
+        try:
+            _, due, events, *raws = raw
+            pairs = zip(self._asked, raws, strict=True)
+            answers: list[object] = [OPERATIONS[type(each)].read(raw) for each, raw in pairs]
+            left = dict(zip(self._numbers, map(read_seconds, due), strict=True))
+            happened = self._decode_events(events)
+        except Exception as error:
+            answers = [unreadable("a batch", error) for _ in self._asked]
+            left, happened = {}, []
+        for index, unwritten in self._unwritten.items():
+            answers.insert(index, unwritten)
+        return Reply(answers, left, happened)
 
     def _decode_events(self, events: Any) -> list[protocol.ItemDied | protocol.LeaseEnded]:
         names = self.names
@@ -201,7 +215,7 @@ def _check_key(operation: protocol.Look | protocol.Discard | protocol.Resume) ->
     _check_keys((operation.key,))
 
 
-_CHECKS: Final[Mapping[type[Operation], Callable[[Any], object]]] = {
+_CHECKS: Final[Mapping[type[Operation[Any]], Callable[[Any], object]]] = {
     protocol.Put: _check_put,
     protocol.Claim: _check_claim,
     protocol.Transact: _check_transact,
@@ -240,15 +254,15 @@ class ValkeyStore:
 
     async def exchange(self, batch: Batch) -> Reply:
         """Do a batch by one call of a script. See `Store.exchange`."""
-        call = ScriptCall()
-        words = call.encode(batch, self.offset, self._process)
+        call = ScriptCall(batch)
+        words = call.encode(self.offset, self._process)
         keys = [*self._broker_keys]
         for name in call.names:
             keys += self._keys_of(name)
         script = _SCRIPTS[batch.operations[0].family]
-        return call.decode(batch, await self._client.script(script, keys, words))
+        return call.decode(await self._client.script(script, keys, words))
 
-    def check(self, operation: Operation) -> None:
+    def check(self, operation: Operation[Any]) -> None:
         """Raise if the server would refuse an operation. O(1), for a put O(items).
 
         Raises:

@@ -14,14 +14,14 @@ local function remember_claim(index, result)
   if not number then
     return
   end
-  local record = { "claim", index, result[4] }
-  for at = 5, #result do
+  local record = { "claim", index, result[3] }
+  for at = 4, #result do
     local leases = {}
     for _, lease in ipairs(result[at]) do
       leases[#leases + 1] = lease[1]
       leases[#leases + 1] = lease[3]
     end
-    record[at - 1] = leases
+    record[at] = leases
   end
   kept[operation] = record
 end
@@ -42,7 +42,7 @@ local function claim_again(record)
   if not q then
     return GONE
   end
-  local result = { "ok", q.n_ready > 0 and 1 or 0, total(q), record[3] }
+  local result = { "ok", total(q), record[3] }
   for at = 4, #record do
     local leases = {}
     for n = 1, #record[at], 2 do
@@ -52,7 +52,7 @@ local function claim_again(record)
         leases[#leases + 1] = lease_of(key, item)
       end
     end
-    result[at + 1] = leases
+    result[at] = leases
   end
   return result
 end

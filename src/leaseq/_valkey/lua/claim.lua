@@ -214,16 +214,15 @@ local claims = lazily(function()
       moves.sweep(q, SWEPT)
     end
     local parks, waits = {}, {}
-    local result = { "ok", 0, 0, parks }
+    local result = { "ok", 0, parks }
     for n, request in ipairs(requests) do
       local leases = serve(q, request)
-      result[n + 4] = leases
+      result[n + 3] = leases
       if #leases < request.count and parks_too then
         wait_for(q, request, held, parks, waits)
       end
     end
-    result[2] = q.n_ready > 0 and 1 or 0
-    result[3] = total(q)
+    result[2] = total(q)
     q.wakes_next = q.n_ready > 0 -- the process that was woken for it may have been this one, in vain
     remember_claim(index, result)
     return result

@@ -17,7 +17,26 @@ local declarations = lazily(function()
     queues[index] = q
   end
 
-  -- Make a queue, unless it is there.
+  local function make(index, name, options, letters, settings)
+    if not queue_at(index) then
+      make_state(index, name, settings)
+    end
+    local raw = call("HGET", KEYS[2], name)
+    if raw then
+      return entry_of(raw)
+    end
+    local made = call("HINCRBY", KEYS[2], "", 1)
+    call("HSET", KEYS[2], name, pack(wall, made, options, letters))
+    return { options = options, letters = letters }
+  end
+
+  local PLAIN = {
+    max_size = NEVER, max_deliveries = NEVER, base = -1, factor = 1, ceiling = 0, history_size = 0,
+    dedupe_for = 0, tenants = {},
+  }
+
+  -- Make a queue, unless it is there, and with it its queue of dead letters: else two queues, made
+  -- at the same time, could each become the other's.
   local function declare()
     local index, name, options, letters = take_number(), take(), take(), take()
     local settings = {
@@ -28,17 +47,12 @@ local declarations = lazily(function()
     for n = 1, take_number() do
       settings.tenants[n] = { name = take(), weight = take_number(), cap = take_number() }
     end
-    local raw = call("HGET", KEYS[2], name)
-    if not queue_at(index) then
-      make_state(index, name, settings)
+    local entry = make(index, name, options, letters, settings)
+    local letters_index = tonumber(ARGV[5 + index])
+    if letters_index > 0 and entry.letters == letters then
+      make(letters_index, letters, "{}", "", PLAIN)
     end
-    if raw then
-      local entry = entry_of(raw)
-      return { "ok", 0, entry.options, entry.letters }
-    end
-    local made = call("HINCRBY", KEYS[2], "", 1)
-    call("HSET", KEYS[2], name, pack(wall, made, options, letters))
-    return { "ok", 1, options, letters }
+    return { "ok", entry.letters, entry.options }
   end
 
   -- Delete a queue, and tell all processes that are parked at it.

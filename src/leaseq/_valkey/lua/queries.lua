@@ -128,7 +128,7 @@ local queries = lazily(function()
     local dead = letters and call("HGET", letters.items, "-" .. q.name)
     local raw = call("HGET", KEYS[2], q.name)
     local created = raw and digits(entry_of(raw).created) or "0"
-    local result = { "ok", q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
+    local result = { "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
     for _, entry in ipairs(asks == "1" and all_entries() or {}) do
       if entry.letters == q.name then
         result[#result + 1] = entry.name
@@ -159,7 +159,6 @@ local queries = lazily(function()
     table.insert(result, 1, "ok")
     local deadline = tonumber(call("ZSCORE", q.leased, lease_member(key, item)))
     result[10] = deadline == NEVER and -1 or deadline - now
-    result[11] = item.consumer
     return result
   end
 

@@ -2,7 +2,7 @@
 -- that does not hold its item any more is refused, and changes nothing.
 
 local settlements = lazily(function()
-  local NO = { "no" }
+  local NO, DROPPED = { "no" }, { "dropped" }
 
   -- A key is done: for a while it is not taken again.
   local function remember_done(q, key)
@@ -41,8 +41,7 @@ local settlements = lazily(function()
 
   local function take_release()
     return {
-      front = take() == "1", delay = take_number(), counted = take() == "1",
-      has_error = take() == "1", err = take(),
+      front = take() == "1", delay = take_number(), counted = take() == "1", err = take(),
     }
   end
 
@@ -54,7 +53,7 @@ local settlements = lazily(function()
       q.undone = q.undone + 1
       item.deliveries = item.deliveries - 1
     elseif moves.is_last_delivery(q, item) then
-      moves.die(q, key, item, "max_deliveries", how.has_error and how.err or "")
+      moves.die(q, key, item, "max_deliveries", how.err)
       return
     end
     local delay = how.delay
@@ -65,12 +64,12 @@ local settlements = lazily(function()
   end
 
   local function take_reject()
-    return { reason = take(), has_error = take() == "1", err = take() }
+    return { reason = take(), err = take() }
   end
 
   local function reject_item(q, key, item, how)
     end_lease(q, key, item)
-    moves.die(q, key, item, how.reason, how.has_error and how.err or "")
+    moves.die(q, key, item, how.reason, how.err)
   end
 
   -- Return the item of a consumer that was cancelled.
@@ -93,7 +92,7 @@ local settlements = lazily(function()
     moves.return_item(q, key, item, "old", 0)
   end
 
-  -- Do something with an item, if the token holds it.
+  -- Do something with an item, if the token holds it. Only an ack drops an update.
   local function settle(find, take_how, act)
     return function()
       local q, key, token = take_queue(), take(), take()
@@ -105,23 +104,11 @@ local settlements = lazily(function()
       if not item then
         return NO
       end
-      act(q, key, item, how)
-      return OK
+      return act(q, key, item, how) and DROPPED or OK
     end
   end
 
-  local function ack()
-    local q, key, token = take_queue(), take(), take()
-    if not q then
-      return GONE
-    end
-    local item = find_held(q, key, token)
-    if not item then
-      return NO
-    end
-    return { "ok", ack_item(q, key, item) and 1 or 0 }
-  end
-
+  local ack = settle(find_held, nil, ack_item)
   local release = settle(find_held, take_release, release_item)
   local reject = settle(find_held, take_reject, reject_item)
   local give_back = settle(find_held, nil, give_back_item)

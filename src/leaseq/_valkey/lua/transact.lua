@@ -48,18 +48,12 @@ local transactions = lazily(function()
     end
 
     function step.act(q)
-      local result = { "ok" }
       for n, key in ipairs(step.keys) do
-        result[n + 1] = puts.put_item(q, key, step.bodies[n], step.terms)
+        puts.put_item(q, key, step.bodies[n], step.terms)
       end
-      return result
     end
 
     return step
-  end
-
-  local function finish(q, key, item)
-    return { "ok", settlements.ack_item(q, key, item) and 1 or 0 }
   end
 
   -- A step that ends a lease; `stays` says whether the item will still be there.
@@ -81,12 +75,12 @@ local transactions = lazily(function()
         local buried = q.letters_index == 0 or queue_at(q.letters_index)
         known.leased = false
         known.there = known.succeeded or stays(q, item, how, buried)
-        known.done = act == finish and q.dedupe_for > 0
+        known.done = act == settlements.ack_item and q.dedupe_for > 0
         plan.waiting = plan.waiting + (known.there and 1 or 0)
       end
 
       function step.act(q)
-        return act(q, key, find_leased(q, key, token), how)
+        act(q, key, find_leased(q, key, token), how)
       end
 
       return step
@@ -95,21 +89,15 @@ local transactions = lazily(function()
 
   kinds.ack = settlement(nil, function()
     return false
-  end, finish)
+  end, settlements.ack_item)
 
   kinds.release = settlement(settlements.take_release, function(q, item, how, buried)
     return not (how.counted and buried and moves.is_last_delivery(q, item))
-  end, function(q, key, item, how)
-    settlements.release_item(q, key, item, how)
-    return OK
-  end)
+  end, settlements.release_item)
 
   kinds.reject = settlement(settlements.take_reject, function(q, _, how, buried)
     return not buried or (how.reason == "undecodable" and q.letters_index == 0)
-  end, function(q, key, item, how)
-    settlements.reject_item(q, key, item, how)
-    return OK
-  end)
+  end, settlements.reject_item)
 
   local function transact()
     local steps, plans, failed = {}, {}, { "failed" }
@@ -149,11 +137,10 @@ local transactions = lazily(function()
     if failed[2] then
       return failed
     end
-    local result = { "ok" }
-    for n, step in ipairs(steps) do
-      result[n + 1] = step.act(step.queue)
+    for _, step in ipairs(steps) do
+      step.act(step.queue)
     end
-    return result
+    return OK
   end
 
   return {

@@ -9,7 +9,7 @@ local waits = lazily(function()
     end
     local outlived = q.outlived
     local done = moves.sweep(q, limit)
-    return { "ok", done, done == limit and 1 or 0, q.outlived - outlived }
+    return { "ok", done == limit and 1 or 0, q.outlived - outlived }
   end
 
   -- Pass a wake-up on that its process does not want any more.
