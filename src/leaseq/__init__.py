@@ -11,6 +11,7 @@ from ._core.errors import (
     LeaseLostError,
     LeaseqError,
     QueueClosedError,
+    Reject,
     ServerError,
     ServerUnavailableError,
     TenantMismatchError,
@@ -33,7 +34,7 @@ from ._core.reports import (
     Statistics,
     TenantStatistics,
 )
-from ._pool import PoolOptions, Reject, ServeOptions, serve, serve_batches, stop_on_signals
+from ._pool import PoolOptions, ServeOptions, serve, serve_batches, stop_on_signals
 from .abc import Broker, LeasedQueue, Transaction
 from .abc._lease import Lease, LeaseBatch
 from .memory import LeasedKeyQueue, MemoryBroker

@@ -8,9 +8,9 @@ import anyio
 import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
-from tests.contract.helpers import TIMEOUT, Engine, Queue, in_line
+from tests.contract.helpers import TIMEOUT, Engine, Queue, in_line, letters_in
 
-from leaseq import InvalidLeaseError, LeaseLostError
+from leaseq import InvalidLeaseError, LeaseLostError, Reject, Retry
 
 pytestmark = pytest.mark.anyio
 
@@ -176,16 +176,70 @@ async def test_a_failing_clean_up_of_a_cancelled_body_is_a_failure(queue: Queue)
     assert lease.deliveries == 2
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_the_end_of_the_program_is_no_failure_of_the_item(
-    queue: Queue, error: type[BaseException]
-) -> None:
+async def test_an_interruption_is_no_failure_of_the_item(queue: Queue) -> None:
     await queue.put_many([("a", 1), ("b", 1)])
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         async with queue.lease():
-            raise error
+            raise KeyboardInterrupt
     _, _, lease = await queue.get()
     assert (lease.key, lease.deliveries) == ("a", 1)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(2), BaseExceptionGroup("of a task group", [SystemExit(2)])]
+)
+async def test_a_body_that_exits_has_failed_and_the_exit_goes_on(
+    queue: Queue, error: BaseException
+) -> None:
+    await queue.put_many([("a", 1), ("b", 1)])
+    with pytest.raises(type(error)) as caught:
+        async with queue.lease():
+            raise error
+    assert caught.value is error
+    assert await in_line(queue) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Reject("no such page"), "no such page"),
+        (ExceptionGroup("", [Reject("no such page")]), "no such page"),
+        (ExceptionGroup("", [Reject("one"), ExceptionGroup("", [Reject("two")])]), "one; two"),
+        (ExceptionGroup("", [Reject("twice"), Reject("twice")]), "twice"),
+    ],
+)
+async def test_a_body_that_rejects_makes_its_item_a_dead_letter_at_once(
+    engine: Engine, error: Exception, reason: str
+) -> None:
+    letters = await engine.queue()
+    queue = await engine.queue(name="work", dead_letters=letters)
+    await queue.put_many([("a", 1), ("b", 2)])
+    with pytest.raises(type(error)) as caught:
+        async with queue.lease():
+            raise error
+    assert caught.value is error
+    with pytest.raises(type(error)):
+        async with queue.lease_batch(10):
+            raise error
+    assert [(each.key, each.reason) for each in await letters_in(letters)] == [
+        ("a", reason),
+        ("b", reason),
+    ]
+
+
+async def test_a_body_that_rejects_and_fails_has_failed(engine: Engine) -> None:
+    letters = await engine.queue()
+    retry = Retry(max_deliveries=2)
+    queue = await engine.queue(name="work", retry=retry, dead_letters=letters)
+    await queue.put("a", 1)
+    for _ in range(2):
+        with pytest.raises(ExceptionGroup):
+            async with queue.lease():
+                raise ExceptionGroup("both", [Reject("no such page"), KeyError("b")])
+    (letter,) = await letters_in(letters)
+    assert letter.reason == "max_deliveries"
+    assert letter.error is not None
+    assert "Reject: no such page; KeyError: 'b'" in letter.error
 
 
 async def test_a_group_without_an_error_is_no_failure(queue: Queue) -> None:

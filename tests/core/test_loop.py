@@ -93,8 +93,10 @@ async def test_a_group_without_an_error_in_it_is_no_failure() -> None:
     assert not is_failure(BaseExceptionGroup("stopped", [KeyboardInterrupt()]))
 
 
-async def test_the_end_of_the_program_is_no_failure() -> None:
-    assert not is_failure(SystemExit())
+async def test_a_body_that_exits_has_failed_and_one_that_is_interrupted_has_not() -> None:
+    assert is_failure(SystemExit())
+    assert is_failure(BaseExceptionGroup("of a task group", [SystemExit()]))
+    assert not is_failure(KeyboardInterrupt())
 
 
 async def test_a_cancellation_by_scope_is_no_failure() -> None:

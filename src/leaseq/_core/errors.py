@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .texts import failure_text
+from .validation import check_text
+
 
 def _made_again(
     kind: type[LeaseqError], args: tuple[object, ...], fields: dict[str, object]
@@ -77,6 +80,27 @@ class TransactionError(LeaseqError):
         self.failures = tuple(failures)
         reasons = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
         super().__init__(f"nothing was done, because of {len(failures)}: {reasons}")
+
+
+class Reject(Exception):  # noqa: N818 - the decision of a body, not an error
+    """Raised by a body or a handler to give its item up: it is a dead letter with this reason."""
+
+    def __init__(self, reason: str) -> None:
+        check_text("reason", reason)
+        super().__init__(reason)
+        self.reason = reason
+
+
+def rejection(error: BaseException) -> str | None:
+    """Return the reason of a `Reject`, or of a group of nothing else; None for other errors."""
+    if isinstance(error, Reject):
+        reason: object = getattr(error, "reason", None)  # a subclass may have another one, or none
+        return reason if isinstance(reason, str) else failure_text(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    reasons = [rejection(each) for each in error.exceptions]
+    known = [reason for reason in reasons if reason is not None]
+    return "; ".join(dict.fromkeys(known)) if len(known) == len(reasons) else None
 
 
 class CodecError(LeaseqError, ValueError):

@@ -80,13 +80,13 @@ class Home:
 def is_failure(error: BaseException) -> bool:
     """Return True if an error is a failure, and not only a cancellation of this task.
 
-    An `Exception` is one, and a group with one in it. On asyncio, a task that awaits another task
-    gets the other's `asyncio.CancelledError` when that is cancelled: unless *this* task was
-    cancelled, natively or through a scope, that is a failure of what it awaited.
+    An `Exception` is one, a `SystemExit`, and a group with one in it. On asyncio, a task that
+    awaits another task gets the other's `asyncio.CancelledError` when that is cancelled: unless
+    *this* task was cancelled, natively or through a scope, that is a failure of what it awaited.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
-    if isinstance(error, Exception):
+    if isinstance(error, Exception | SystemExit):
         return True
     if not isinstance(error, asyncio.CancelledError):
         return False

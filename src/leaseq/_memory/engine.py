@@ -36,7 +36,7 @@ from .._core.messages import (
     timed_out,
 )
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
-from .._core.policies import Retry, Tenant
+from .._core.policies import Backoff, Retry, Tenant
 from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
@@ -523,10 +523,15 @@ class Engine(Generic[K, V]):
         self.ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
         self.after_return(item)
 
-    def fail(self, lease: Lease[K, V], error: BaseException) -> None:
-        """Release an item whose consumer raised."""
+    def fail(
+        self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
+    ) -> None:
+        """Release an item whose consumer raised, with a backoff if the retry policy has none."""
         item = self.mine(lease)
-        self.ledger.release(item, self.home.time(), error=failure_text(error))
+        delay = None
+        if backoff is not None and self.timekeeper is not None and not self.needs_time:
+            delay = backoff.delay(item.deliveries)
+        self.ledger.release(item, self.home.time(), delay=delay, error=failure_text(error))
         self.after_return(item)
 
     def give_back(self, lease: Lease[K, V]) -> None:

@@ -10,7 +10,7 @@ from anyio import TASK_STATUS_IGNORED, WouldBlock
 from anyio.abc import TaskStatus
 
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
-from .._core.policies import Priority, Retry, Tenant
+from .._core.policies import Backoff, Priority, Retry, Tenant
 from .._core.queue_options import check_queue_options, check_tenants
 from .._core.reports import (
     DeadLetter,
@@ -355,8 +355,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         check_text("consumer", consumer)
         return self._engine.release_all(consumer)
 
-    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
-        self._engine.fail(lease, error)
+    async def _fail(
+        self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
+    ) -> None:
+        self._engine.fail(lease, error, backoff)
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)

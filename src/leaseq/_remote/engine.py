@@ -166,6 +166,7 @@ class Engine(Generic[K, V]):
         next_due: When something is to be done in the store, in seconds on the loop's clock.
         runs: Whether its own `run` runs.
         closed: Whether the handle is closed.
+        has_backoff: Whether the retry policy has one.
     """
 
     queue: LeasedQueue[K, V]
@@ -197,7 +198,7 @@ class Engine(Generic[K, V]):
         self._lease_timeout = made_with.get("default_lease_timeout")
         self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)
         self._may_claim = False  # as the store has said
-        self._needs_time = made_with.get("retry", Retry()).backoff is not None
+        self.has_backoff = made_with.get("retry", Retry()).backoff is not None
         self._waiters: Waiters[K, RemoteLease[K, V]] = Waiters()
         self._putters: dict[Call[PutAnswer], int] = {}  # and the places that they wait for
         self._joiners: dict[Call[Remaining], None] = {}
@@ -342,7 +343,7 @@ class Engine(Generic[K, V]):
     ) -> list[RemoteLease[K, V]]:
         """Lease some items, one at least, and wait for the first if need be."""
         self._check_open()
-        if not self.kept and (request.timed or self._needs_time):
+        if not self.kept and (request.timed or self.has_backoff):
             await checkpoint_if_cancelled()  # which may be what has ended the `run`
             what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
             raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")

@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 from .._core.errors import ServerError, ServerUnavailableError
 from .._core.messages import no_dead_letters_of
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
-from .._core.policies import Tenant
+from .._core.policies import Backoff, Tenant
 from .._core.queue_options import check_tenants
 from .._core.reports import (
     HistoryEntry,
@@ -151,11 +151,15 @@ class RemoteQueue(LeasedQueue[K, V]):
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
         await engine.settle(held, "released", operation)
 
-    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
+    async def _fail(
+        self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
+    ) -> None:
         engine = self._engine
         held = engine.mine(lease)
-        key, text = cast("Key", lease.key), failure_text(error)
-        operation = Release(engine.ref, key, lease.token, error=text)
+        key, text, delay = cast("Key", lease.key), failure_text(error), None
+        if backoff is not None and engine.kept and not engine.has_backoff:
+            delay = backoff.delay(lease.deliveries)
+        operation = Release(engine.ref, key, lease.token, delay=delay, error=text)
         await engine.settle(held, "released", operation)
 
     async def _give_back(self, lease: Lease[K, V]) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
-from .._core.errors import InvalidLeaseError, LeaseLostError
+from .._core.errors import InvalidLeaseError, LeaseLostError, rejection
 from .._core.exports import not_copied
 from .._core.loop import is_failure
 from .._core.messages import not_of_queue
-from .._core.policies import Priority
+from .._core.policies import Backoff, Priority
 from .._core.receipt import write_receipt
 from .._core.texts import shown
 
@@ -68,8 +68,10 @@ class Lease(Generic[K, V]):
     Queues make leases. ``async with lease`` runs its body in a cancel scope:
 
     - the body ends: the item is acknowledged, unless the body has settled the lease itself;
-    - the body raises an `Exception`: the item is released under the retry policy, and the error
-      propagates;
+    - the body raises an `Exception` or `SystemExit`: the item is released under the retry policy,
+      and the error propagates;
+    - the body raises `Reject`, alone or as every leaf of a group: the item becomes a dead letter
+      with that reason, and the error propagates;
     - the body is cancelled from outside: the item is released and this hand-out not counted; it
       returns to its old place the first time, and to the back of the line from the second time in
       a row on, so that no consumer can delay others by giving up again and again. An async
@@ -238,10 +240,18 @@ class Lease(Generic[K, V]):
         else:
             self._pledge(self)
 
-    async def _abandon(self, error: BaseException) -> None:
-        """Release after a failure of the body, or give back after its cancellation."""
-        if is_failure(error):
-            await self._queue._fail(self, error)
+    async def _abandon(self, error: BaseException, backoff: Backoff | None = None) -> None:
+        """Reject or release after a failure of the body, or give back after its cancellation.
+
+        Args:
+            error: The error that ended the body.
+            backoff: The rest after a failure, if the retry policy has none.
+        """
+        reason = rejection(error)
+        if reason is not None:
+            await self._queue.reject(self, reason)
+        elif is_failure(error):
+            await self._queue._fail(self, error, *(() if backoff is None else (backoff,)))
         else:
             await self._queue._give_back(self)
 

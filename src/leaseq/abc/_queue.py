@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 from .._core.errors import QueueClosedError
 from .._core.exports import not_copied
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
-from .._core.policies import Tenant
+from .._core.policies import Backoff, Tenant
 from .._core.reports import (
     HistoryEntry,
     KeyState,
@@ -580,11 +580,13 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     @abstractmethod
-    async def _fail(self, lease: Lease[K, V], error: BaseException) -> None:
+    async def _fail(
+        self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
+    ) -> None:
         """Release an item whose consumer raised, as ``async with lease`` does.
 
-        A counted release under the retry policy; if the item becomes a dead letter, that has the
-        error's text.
+        A counted release under the retry policy, or with a backoff if that has none and a
+        timekeeper runs; if the item becomes a dead letter, that has the error's text.
 
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
