@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
-from inspect import isawaitable, iscoroutinefunction
+from logging import ERROR, INFO, WARNING
 from math import inf
 from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -17,27 +17,28 @@ from anyio import (
     CapacityLimiter,
     Event,
     create_task_group,
-    current_time,
     get_cancelled_exc_class,
     open_signal_receiver,
     sleep,
 )
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
-from anyio.to_thread import run_sync
 
-from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError
-from ._core.loop import is_failure
-from ._core.options import GetOptions
-from ._core.texts import shown
-from ._core.validation import (
-    check_flag,
-    check_known,
-    check_text,
-    lease_seconds,
-    wait_seconds,
-    whole_number,
+from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError, rejection
+from ._core.functions import (
+    check_function,
+    check_has_run,
+    is_async,
+    result_of,
+    run_in,
+    run_in_thread,
 )
+from ._core.log import log
+from ._core.loop import Home, is_failure
+from ._core.options import GetOptions
+from ._core.policies import Backoff
+from ._core.texts import failure_text
+from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 from .abc._lease import Lease, LeaseBatch
 
@@ -48,18 +49,13 @@ T = TypeVar("T")
 
 _Leases: TypeAlias = Sequence[Lease[Any, Any]]
 
-logger = logging.getLogger("leaseq")
-
 _GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
 
+_BACKOFF = Backoff(base=1.0, ceiling=60.0)
+"""The rest of an item whose handler failed, in queues whose retry policy has none."""
 
-class Reject(Exception):  # noqa: N818 - the decision of a handler, not an error
-    """Raised by a handler to give its item up: it becomes a dead letter with this reason."""
-
-    def __init__(self, reason: str) -> None:
-        check_text("reason", reason)
-        super().__init__(reason)
-        self.reason = reason
+_UNBROKEN = 32  # deliveries of a worker, at most, until others have a turn
+_KNOWN_FAILURES = 1000
 
 
 class PoolOptions(TypedDict, total=False):
@@ -128,42 +124,53 @@ async def serve(
     one item at a time, and prefetches nothing. When the handler
 
     - returns, the item is acknowledged;
-    - raises `Reject`, the item becomes a dead letter;
+    - raises `Reject`, alone or as every leaf of a group, the item becomes a dead letter;
     - raises another `Exception`, the error is logged, and the item released under the retry policy;
     - loses its lease, it is cancelled, and the loss is logged.
 
-    In all of these cases the pool goes on. An error of the queue itself or of a callback ends it,
-    and so does an exception outside `Exception`; the other handlers are cancelled.
+    In all of these cases the pool goes on. An error of the queue itself ends it, and so does an
+    exception outside `Exception`, such as `SystemExit`; the other handlers are cancelled.
+
+    Each delivery, from ``on_start`` to ``on_success``, runs in its own copy of the pool's context.
+
+    If the retry policy of the queue has no backoff, the pool has one: after the n-th delivery an
+    item that failed rests for up to ``2 ** (n - 1)`` seconds, a minute at most. Without a
+    timekeeper it cannot rest, and joins the back of the line. Of errors that an item repeats, the
+    log has the traceback of the first only.
 
     Args:
         queue: The queue, on any engine.
         handler: A function that takes a lease and does the work. An ordinary function runs in a
             worker thread. A thread cannot be stopped: if its lease is lost, or the pool is
-            cancelled, it still runs to its end, and the pool waits for it.
+            cancelled, it still runs to its end, and the pool waits for it. A result that is code
+            which was not run, such as a generator, counts as an error.
         concurrency: The number of workers, and so of items at a time.
         on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
             then keeps it at that length. An error in it counts as an error of the handler.
-        on_success: Called with the lease and the handler's result, after the acknowledgement.
+        on_success: Called with the lease and the handler's result, after the acknowledgement. An
+            error in it is logged, and has no other effect.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
-            itself; if it does not, the retry policy decides.
+            itself; if it does not, or raises an error, which is logged, the retry policy decides.
         task_status: For ``tg.start``: the workers have started.
         **options: As `ServeOptions` has them.
 
     Raises:
         QueueClosedError: the queue was closed with work left.
         TimekeeperNotRunningError: as `LeasedQueue.get` does.
-        TypeError: an option is unknown.
+        TypeError: an option is unknown; or the handler or a callback is a generator function, or
+            cannot be called with these arguments.
         ValueError: an option has an invalid value.
-        Exception: any other error of the queue or of a callback.
+        Exception: any other error of the queue.
 
     If cancelled, so are the handlers, and their items go back uncounted. With the heartbeat, each
     extension costs O(workers).
     """
     callbacks = {"on_start": on_start, "on_success": on_success, "on_failure": on_failure}
-    _check_call("serve", handler, options, ("concurrency", *callbacks))
+    _check_call("serve", handler, "a lease", options, ("concurrency", *callbacks))
     for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
-            raise TypeError(f"{name} must be an async function or None, not {shown(callback)}")
+        if callback is not None:
+            others = {"on_start": (), "on_success": ("a result",), "on_failure": ("an error",)}
+            check_function(name, callback, "a lease", *others[name])
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -178,36 +185,38 @@ async def serve(
             async with lease:
                 try:
                     if on_start is not None:
-                        await on_start(lease)
+                        await result_of(on_start(lease))
                         pool.replan(leases)
                     result = await handle(lease)
+                    if result is not None:
+                        await check_has_run(result)
                 except BaseException as error:
                     if not is_mere_failure(error):
                         raise
                     await fail(lease, error)
                     return
         except LeaseLostError as lost:
-            logger.warning("queue %r: %s", queue.name, lost)
+            log(WARNING, "queue %r: %s", queue.name, lost)
             return
         if on_success is not None and lease.ended == "acked":
-            await on_success(lease, result)
+            await tell(on_success, lease, result)
+
+    async def tell(callback: Callable[..., object], lease: Lease[K, V], outcome: object) -> None:
+        try:
+            await result_of(callback(lease, outcome))
+        except BaseException as error:
+            if not is_mere_failure(error):
+                raise
+            name = "on_success" if callback is on_success else "on_failure"
+            pool.log_failure(lease, error, f"{name} of %r failed at delivery %d")
 
     async def fail(lease: Lease[K, V], error: BaseException) -> None:
-        if isinstance(error, Reject):
-            if lease.ended is None:
-                await lease.reject(error.reason)
-            return
-        logger.error(
-            "queue %r: the handler of %r failed at delivery %d",
-            queue.name,
-            lease.key,
-            lease.deliveries,
-            exc_info=error,
-        )
-        if on_failure is not None and lease.ended is None:
-            await on_failure(lease, error)
+        if rejection(error) is None:
+            pool.log_failure(lease, error, "the handler of %r failed at delivery %d")
+            if on_failure is not None and lease.ended is None:
+                await tell(on_failure, lease, error)
         if lease.ended is None:
-            await lease._abandon(error)
+            await lease._abandon(error, _BACKOFF)
         await checkpoint()  # a handler that fails whenever it is cancelled must not go on for ever
 
     await pool.run(claim, work, task_status)
@@ -227,7 +236,8 @@ async def serve_batches(
 
     Like `serve`, with a handler that takes a `LeaseBatch`. When it returns, the leases that it has
     not settled are acknowledged; when it raises, they are released under the retry policy, in the
-    old order. `Reject` gives up all items that are left in the batch.
+    old order, or with the backoff of `serve`. `Reject` gives up all items that are left in the
+    batch.
 
     Args:
         queue: The queue, on any engine.
@@ -242,13 +252,15 @@ async def serve_batches(
     Raises:
         QueueClosedError: the queue was closed with work left.
         TimekeeperNotRunningError: as `LeasedQueue.get_batch` does.
-        TypeError: an option is unknown.
+        TypeError: an option is unknown; or the handler is a generator function, or cannot be called
+            with a batch.
         ValueError: an option has an invalid value, as in `LeasedQueue.get_batch`.
         Exception: any other error of the queue.
 
     If cancelled, so are the handlers, and their items go back uncounted.
     """
-    _check_call("serve_batches", handler, options, ("max_items", "max_wait", "concurrency"))
+    own = ("max_items", "max_wait", "concurrency")
+    _check_call("serve_batches", handler, "a batch", options, own)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -260,25 +272,20 @@ async def serve_batches(
         try:
             async with LeaseBatch(leases) as batch:
                 try:
-                    await handle(batch)
+                    result = await handle(batch)
+                    if result is not None:
+                        await check_has_run(result)
                 except BaseException as error:
                     if not is_mere_failure(error):
                         raise
                     await fail(batch, error)
         except LeaseLostError as lost:
-            logger.warning("queue %r: %s", queue.name, lost)
+            log(WARNING, "queue %r: %s", queue.name, lost)
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
-        if isinstance(error, Reject):
-            await batch._settle_rest(partial(queue.reject, reason=error.reason))
-            return
-        logger.error(
-            "queue %r: the handler of a batch failed, with %d items left",
-            queue.name,
-            len(batch),
-            exc_info=error,
-        )
-        await batch._settle_rest(lambda lease: lease._abandon(error))
+        if rejection(error) is None:
+            pool.log_failure(batch, error, "the handler of a batch failed, with %d items left")
+        await batch._settle_rest(lambda lease: lease._abandon(error, _BACKOFF))
         await checkpoint()  # as in `serve`
 
     await pool.run(claim, work, task_status)
@@ -301,7 +308,7 @@ async def stop_on_signals(
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
         task_status.started()
         number = await anext(aiter(received))
-        logger.info("stopping, at %s", signal.Signals(number).name)
+        log(INFO, "stopping, at %s", signal.Signals(number).name)
         stop.set()
 
 
@@ -335,15 +342,17 @@ class Pool:
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
         self._stop = stop
         self._workers = [Worker() for _ in range(concurrency)]
+        self._home = Home()
         self._beat_at = inf
         self._alarm = Event()
         self._everything = CancelScope()
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
+        self._known: dict[int, int] = {}  # failures whose traceback the log has, at which delivery
 
     async def run(
         self,
         claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
-        work: Callable[[Sequence[Lease[K, V]]], Awaitable[None]],
+        work: Callable[[Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
         task_status: TaskStatus[None],
     ) -> None:
         """Run the workers until there is nothing more to do."""
@@ -365,43 +374,77 @@ class Pool:
             if self._stop is not None:
                 tg.start_soon(self._end_when, self._stop)
             task_status.started()
-        if isinstance(self._error, Exception):
+        if self._error is not None:
             raise self._error
-        if self._error is not None:  # as it is it would cancel this task
-            raise RuntimeError("something that a callback awaited was cancelled") from self._error
 
     def replan(self, leases: _Leases) -> None:
         """Plan the heartbeat of leases anew, by their present length. O(workers)."""
         if self._heartbeat:
             for worker in self._workers:
                 if worker.leases is leases:
-                    worker.plan(leases, self._max_runtime)
-                    self._wake_at(worker.beat_at)
+                    self._plan(worker, leases)
 
     async def _work(
         self,
         worker: Worker,
         claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
-        work: Callable[[Sequence[Lease[K, V]]], Awaitable[None]],
+        work: Callable[[Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
     ) -> None:
+        turns = 0
         try:
             with worker.scope:
                 while self._stop is None or not self._stop.is_set():
-                    leases = worker.leases = await claim()
+                    worker.leases = await claim()
                     if self._heartbeat:
-                        worker.plan(leases, self._max_runtime)
-                        self._wake_at(worker.beat_at)
-                    await work(leases)
-                    worker.leases = None
+                        self._plan(worker, worker.leases)
+                    rest = run_in(copy_context(), work(worker.leases))
+                    if rest is not None:
+                        await rest
+                        rest = None
+                    worker.leases = None  # nor has this frame it: an idle worker keeps nothing
                     worker.beat_at = inf
-        except BaseException as error:
-            if not is_mere_failure(error):
-                raise
+                    turns += 1
+                    if not turns % _UNBROKEN:  # maybe nothing has ever had to wait
+                        await self._home.checkpoint()
+        except Exception as error:
             claiming = worker.leases is None
             if not (claiming and isinstance(error, QueueClosedError) and error.drained):
                 self._fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def log_failure(
+        self, work: Lease[Any, Any] | LeaseBatch[Any, Any], error: BaseException, message: str
+    ) -> None:
+        """Log an error of a delivery, with its traceback if the log has none of the same item.
+
+        An item that always fails would fill the log otherwise. Of a batch, the first item counts.
+        """
+        lease: Lease[Any, Any] | None
+        what: tuple[object, ...]
+        if isinstance(work, LeaseBatch):
+            lease, what = next(iter(work), None), (len(work),)
+        else:
+            lease, what = work, (work.key, work.deliveries)
+        message = f"queue %r: {message}"
+        if lease is not None and self._is_known((message, lease.key), lease.deliveries):
+            log(ERROR, f"{message}: %s", self._name, *what, failure_text(error))
+        else:
+            log(ERROR, message, self._name, *what, error=error)
+
+    def _is_known(self, failure: tuple[str, object], delivery: int) -> bool:
+        """Return True if a failure was logged at an earlier delivery; note it if not."""
+        try:
+            known = hash(failure)  # the pool keeps no key alive
+        except Exception:  # the key has changed since it was put
+            return False
+        if self._known.pop(known, delivery) < delivery:
+            self._known[known] = 0
+            return True
+        self._known[known] = delivery
+        if len(self._known) > _KNOWN_FAILURES:
+            del self._known[next(iter(self._known))]
+        return False
+
+    def _fail(self, error: Exception) -> None:
         """End the pool with an error, which it raises without a group around it."""
         if self._error is None:
             self._error = error
@@ -410,7 +453,7 @@ class Pool:
             isinstance(error, QueueClosedError) and isinstance(self._error, QueueClosedError)
         ):
             # Each idle worker hears that the queue was closed: once is enough.
-            logger.error("queue %r: one more error ends the pool", self._name, exc_info=error)
+            log(ERROR, "queue %r: one more error ends the pool", self._name, error=error)
 
     async def _end_when(self, stop: Event) -> None:
         await stop.wait()
@@ -421,17 +464,18 @@ class Pool:
             await sleep(self._grace)
             self._everything.cancel()
 
-    def _wake_at(self, beat_at: float) -> None:
-        """Plan a heartbeat at a time, unless an earlier one is planned."""
-        if beat_at < self._beat_at:
-            self._beat_at = beat_at
+    def _plan(self, worker: Worker, leases: _Leases) -> None:
+        """Plan the heartbeat of the leases of a worker, unless an earlier one is planned."""
+        worker.plan(leases, self._home.time(), self._max_runtime)
+        if worker.beat_at < self._beat_at:
+            self._beat_at = worker.beat_at
             self._alarm.set()
 
     async def _beat(self) -> None:
         """Extend leases when they are due, until cancelled."""
         try:
             while True:
-                now = current_time()
+                now = self._home.time()
                 for worker in self._workers:
                     if worker.beat_at <= now:
                         await worker.beat(now)
@@ -455,19 +499,22 @@ class Worker:
         self._length = inf
         self._until = inf
 
-    def plan(self, leases: _Leases, max_runtime: float) -> None:
+    def plan(self, leases: _Leases, now: float, max_runtime: float) -> None:
         """Plan the extension of timed leases: at a third of the length of the first to expire."""
         first = min(leases, key=lambda lease: lease.deadline)
         if first.deadline == inf:
             self.beat_at = inf
             return
-        now = current_time()
         self._length = first.deadline - (now if first.since is None else first.since)
         self._until = now + max_runtime
         self.beat_at = first.deadline - self._length * 2 / 3
 
     async def beat(self, now: float) -> None:
-        """Extend the leases that it holds."""
+        """Extend the leases that it holds.
+
+        Also a lease that is past its deadline: if the event loop was stalled, nobody else can have
+        had the item. If it was not, the queue refuses.
+        """
         deadline = min(now + self._length, self._until)
         self.beat_at = inf if deadline == self._until else now + self._length / 3
         for lease in self.leases or ():
@@ -480,21 +527,10 @@ def _as_async(
     handler: Callable[[T], Awaitable[R]] | Callable[[T], R], concurrency: int
 ) -> Callable[[T], Awaitable[R]]:
     """Return the handler as an async function: an ordinary one runs in a worker thread."""
-    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+    if is_async(handler):
         return cast("Callable[[T], Awaitable[R]]", handler)
     # The pool has its own threads: a worker that waited for one would hold a lease meanwhile.
-    threads = CapacityLimiter(concurrency)
-
-    def call(work: T) -> tuple[Awaitable[R] | R]:
-        return (handler(work),)  # trio refuses an awaitable as the result of a thread
-
-    async def in_a_thread(work: T) -> R:
-        (result,) = await run_sync(call, work, limiter=threads)
-        if isawaitable(result):  # the handler is a lambda around an async function, for instance
-            return await cast("Awaitable[R]", result)
-        return result
-
-    return in_a_thread
+    return partial(run_in_thread, handler, limiter=CapacityLimiter(concurrency))
 
 
 def _get_options(options: ServeOptions) -> GetOptions:
@@ -502,17 +538,19 @@ def _get_options(options: ServeOptions) -> GetOptions:
     return cast("GetOptions", chosen)
 
 
-def _check_call(call: str, handler: object, options: ServeOptions, own: Sequence[str]) -> None:
+def _check_call(
+    call: str, handler: object, work: str, options: ServeOptions, own: Sequence[str]
+) -> None:
     """Raise `TypeError` for a handler that cannot be called, and for unknown options.
 
     Args:
         call: The public call.
         handler: The handler.
+        work: The argument that it is called with, for errors.
         options: The options given.
         own: The names of the call's parameters besides the options.
     """
-    if not callable(handler):
-        raise TypeError(f"the handler must be a function, not {shown(handler)}")
+    check_function("the handler", handler, work)
     check_known(call, options, (*own, *ServeOptions.__annotations__))
     check_flag("heartbeat", options.get("heartbeat", False))
 
@@ -526,6 +564,5 @@ def is_mere_failure(error: BaseException) -> bool:
     """Return True if an error is a failure, without others beside it that end the pool."""
     if isinstance(error, BaseExceptionGroup):
         _, beside = error.split((Exception, get_cancelled_exc_class()))
-        if beside is not None:
-            return False
-    return is_failure(error)
+        return beside is None and is_failure(error)
+    return not isinstance(error, SystemExit) and is_failure(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from inspect import isawaitable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from anyio.to_thread import run_sync
 
+from .._core.functions import check_has_run, run_in_thread
 from ..abc._lease import Lease
 from ._backend import Backend
 from ._context import Run, current_run, enter_run, leave_run
@@ -39,14 +39,11 @@ async def execute(run: Run) -> Any:
     assert definition is not None
     function = definition.function
     args, kwargs = definition.signature.unbind(run.task.arguments)
-    if definition.is_async:
-        return await function(*args, **kwargs)
-
-    def call() -> tuple[Any]:
-        return (function(*args, **kwargs),)  # trio has no thread return an awaitable
-
-    (result,) = await run_sync(call, limiter=run.threads)
-    return await result if isawaitable(result) else result
+    if not definition.is_async:
+        return await run_in_thread(partial(function, **kwargs), *args, limiter=run.threads)
+    result = await function(*args, **kwargs)
+    await check_has_run(result)
+    return result
 
 
 async def finish(run: Run, result: object, lease: Lease[str, Any] | None) -> None:

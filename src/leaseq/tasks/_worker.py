@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutinefunction
+from inspect import iscoroutinefunction
+from logging import ERROR
 from math import inf
 from typing import Any, Final, Never
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CapacityLimiter, Event
 from anyio.abc import TaskStatus
 
+from .._core.errors import rejection
+from .._core.functions import check_has_run, result_of
+from .._core.log import log
 from .._core.loop import Home
-from .._pool import Reject, ServeOptions, is_mere_failure, serve
+from .._core.texts import failure_text
+from .._pool import ServeOptions, is_mere_failure, serve
 from ..abc._lease import Lease
 from ._config import WorkerConfig
 from ._context import Run, enter_run, leave_run
@@ -30,8 +34,6 @@ from ._validation import (
     seconds_or_forever,
     unknown_options,
 )
-
-logger = logging.getLogger("leaseq")
 
 _LONGEST_TRACEBACK: Final = 10_000
 _OPTIONS: Final = ("id", "tenants", "steal_from", "concurrency", "max_runtime", "stop", "grace")
@@ -304,6 +306,7 @@ class TaskWorker:
                 await _call(self._handler.on_task_start, task)
             if self._has_process_task or task.function is None:
                 result = await self._handler.process_task(task)
+                await check_has_run(result)
             else:
                 result = await execute(run)  # as `process_task` does, but directly
             if run.leaves_values:
@@ -327,11 +330,11 @@ class TaskWorker:
         """Give a task up if it has no retry left; return True if a retry would not have helped."""
         if lease.ended is not None:
             return False
-        if isinstance(error, Reject):
-            await give_up(run, lease, error.reason)
-            return True
+        reason = rejection(error)
         if isinstance(error, TaskDataError):
-            await give_up(run, lease, str(error))
+            reason = failure_text(error).removeprefix(f"{type(error).__name__}: ")
+        if reason is not None:
+            await give_up(run, lease, reason)
             return True
         if lease.deliveries > run.task.max_retries:
             await give_up(run, lease, _failure_reason(lease, error))
@@ -344,14 +347,15 @@ class TaskWorker:
             await _call(self._handler.on_task_success, *done)
 
 
-async def _call(hook: Any, *arguments: Any) -> None:
+async def _call(hook: Callable[..., object], task: Task[Any], *others: object) -> None:
     """Call a hook; log its error."""
     try:
-        result = hook(*arguments)
-        if isawaitable(result):
-            await result
-    except Exception:
-        logger.exception("the hook %s failed for %r", hook.__name__, arguments[0])
+        await result_of(hook(task, *others))
+    except BaseException as error:
+        if not is_mere_failure(error):
+            raise
+        name = getattr(hook, "__name__", hook)
+        log(ERROR, "the hook %s failed for %r", name, task, error=error)
 
 
 def _failure_reason(lease: Lease[str, Any], error: BaseException) -> str:
