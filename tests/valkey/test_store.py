@@ -401,3 +401,23 @@ def test_what_the_user_may_not_do_is_refused_by_the_operation() -> None:
         with pytest.raises(ServerError, match=r"its ACL lacks \+") as caught:
             check(operation)
         assert caught.value.code == "NOPERM"
+
+
+async def test_an_operation_that_cannot_be_written_down_fails_alone(process: Process) -> None:
+    too_long = 10**5000  # its digits are refused by Python itself
+    reply = await process.exchange(put_of("a"), put_of(too_long), put_of("b"))
+    first, failed, last = reply.answers
+    assert first == last == (PutOutcome.ADDED,)
+    assert isinstance(failed, ValueError)
+    assert reply.due.keys() == {"work", "dead"}
+    [alone] = (await process.exchange(put_of(too_long))).answers
+    assert isinstance(alone, ValueError)
+
+
+@pytest.mark.parametrize("raw", [[b"100"], [b"100", [], [], 7], [b"100", [-1], [], [b"ok"]]])
+def test_a_reply_that_cannot_be_read_leaves_all_of_it_in_doubt(raw: list[Any]) -> None:
+    call = ScriptCall(Batch(7, (protocol.Purge(QUEUE),)))
+    call.encode(0, "one")
+    [failed] = call.decode(raw).answers
+    assert isinstance(failed, ServerUnavailableError)
+    assert failed.in_doubt

@@ -603,7 +603,8 @@ class Dispatcher:
                     call.fail(answer)
                 else:
                     call.accept(answer)
-            except BaseException:  # a signal: the others have their answers all the same
+            except BaseException as error:  # a signal: the others have their answers all the same
+                call.fail(ServerUnavailableError(failure_text(error), in_doubt=True))
                 self._answer_each(answers)
                 raise
 

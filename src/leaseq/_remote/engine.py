@@ -492,8 +492,14 @@ class Engine(Generic[K, V]):
         leases: list[RemoteLease[K, V]] = []
         now = self.home.time()
         deadline = self._deadline(self.dispatcher.sent_at, request.lease_timeout)
-        for delivery in batch:
-            lease = self._read(delivery)
+        for number, delivery in enumerate(batch):
+            try:
+                lease = self._read(delivery)
+            except BaseException:  # a signal, while a codec ran
+                for key, _, token, *_ in reversed(batch[number:]):
+                    self.dispatcher.post(Call(Undo(self.ref, key, token)), first=True)
+                self._undo(leases)
+                raise
             if lease is not None:
                 lease._since = now
                 lease._deadline = deadline

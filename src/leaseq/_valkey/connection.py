@@ -37,6 +37,7 @@ from .._core.errors import (
     ServerUnavailableError,
     UnusableServerError,
 )
+from .._core.log import log
 from .diagnostics import (
     connected_replicas,
     make_context,
@@ -48,8 +49,6 @@ from .diagnostics import (
 from .scripts import slot_key
 from .server_errors import server_error
 from .url import ValkeyUrl
-
-logger = logging.getLogger("leaseq")
 
 Arg: TypeAlias = str | bytes
 
@@ -425,7 +424,8 @@ def _check(info: str, url: ValkeyUrl) -> None:
     if (reason := why_unusable(info)) is not None:
         raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
     if (replicas := connected_replicas(info)) < url.wait_replicas:
-        logger.warning(
+        log(
+            logging.WARNING,
             "%s has %d of the %d replicas that are to be waited for: calls wait until it has them",
             url.address,
             replicas,
@@ -538,8 +538,8 @@ def _delivery(on_message: OnMessage) -> _Deliver:
     def call(payload: bytes) -> None:
         try:
             on_message(payload)
-        except Exception:
-            logger.exception("a message from the server was not dealt with")
+        except Exception as error:
+            log(logging.ERROR, "a message from the server was not dealt with", error=error)
 
     def deliver(message: glide.PubSubMsg, _context: Any) -> None:
         text = message.message
@@ -550,6 +550,6 @@ def _delivery(on_message: OnMessage) -> _Deliver:
         try:
             call_soon(call, payload)
         except RuntimeError:  # that event loop has ended, and no task waits in it
-            logger.debug("a message came after its event loop had ended")
+            log(logging.DEBUG, "a message came after its event loop had ended")
 
     return deliver

@@ -12,6 +12,7 @@ import anyio
 from anyio import CancelScope
 
 from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
+from .._core.log import log
 from .._core.options import ANY_KEY
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
@@ -23,8 +24,6 @@ from .replication import ReplicatedClient
 from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
 from .server_errors import server_error
 from .url import ValkeyUrl
-
-logger = logging.getLogger("leaseq")
 
 _SCRIPTS: Final = {
     "commands": Script(COMMANDS),
@@ -301,7 +300,7 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
         try:
             event = decode_message(message)
         except ValueError as error:
-            logger.warning("a message from the server is ignored: %s", error)
+            log(logging.WARNING, "a message from the server is ignored: %s", error)
         else:
             on_event(event)
 
