@@ -347,7 +347,7 @@ class Pool:
         self._alarm = Event()
         self._everything = CancelScope()
         self._error: Exception | None = None
-        self._known: dict[int, int] = {}  # failures whose traceback the log has, at which delivery
+        self._known: dict[int, int] = {}  # hashes of failures, and the delivery of the last one
 
     async def run(
         self,
@@ -431,18 +431,16 @@ class Pool:
             log(ERROR, message, self._name, *what, error=error)
 
     def _is_known(self, failure: tuple[str, object], delivery: int) -> bool:
-        """Return True if a failure was logged at an earlier delivery; note it if not."""
+        """Note a failure, and return True if it was noted at an earlier delivery of the item."""
         try:
             known = hash(failure)  # the pool keeps no key alive
         except Exception:  # the key has changed since it was put
             return False
-        if self._known.pop(known, delivery) < delivery:
-            self._known[known] = 0
-            return True
+        before = self._known.pop(known, delivery)
         self._known[known] = delivery
         if len(self._known) > _KNOWN_FAILURES:
             del self._known[next(iter(self._known))]
-        return False
+        return before < delivery
 
     def _fail(self, error: Exception) -> None:
         """End the pool with an error, which it raises without a group around it."""

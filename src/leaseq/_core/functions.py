@@ -149,17 +149,26 @@ async def run_in_thread(
 
     If cancelled, it runs to its end all the same.
     """
+    # Neither goes through the thread's frames or future: an error, which has those in its
+    # traceback, would keep itself alive, and trio refuses an awaitable as the result of a thread.
+    results: list[Awaitable[R] | R] = []
+    errors: list[BaseException] = []
 
-    def call() -> tuple[Awaitable[R] | R]:
-        return (function(*arguments),)  # trio refuses an awaitable as the result of a thread
+    def call() -> None:
+        try:
+            results.append(function(*arguments))
+        except BaseException as error:
+            errors.append(error)
 
     loop = current_token().native_token
     _at_work[loop] = threads_at_work(loop) + 1
     try:
-        (returned,) = await run_sync(call, limiter=limiter)
+        await run_sync(call, limiter=limiter)
     finally:
         _at_work[loop] -= 1
-    return cast("R", await result_of(returned))
+    if errors:
+        raise errors.pop()
+    return cast("R", await result_of(results.pop()))
 
 
 def threads_at_work(loop: object) -> int:

@@ -370,6 +370,7 @@ class LeaseBatch(Generic[K, V]):
             return
         del self._leases[lease]
         self.lost.append(lease)
+        lease._scope = None
         if self._scope is not None and next(iter(self), None) is None:
             self._none_left = True
             self._scope.cancel("all leases of the batch were lost")
