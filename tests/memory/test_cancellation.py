@@ -33,9 +33,10 @@ Done = list[str]
 class LeakyRoom(Capacity[Event]):
     """Capacity that does not see that a producer which is cancelled has a place."""
 
-    def leave(self, putter: Event) -> bool:
-        super().leave(putter)
-        return True
+    def leave(self, putter: Event) -> int:
+        places = super().leave(putter)
+        self._reserved += places
+        return places
 
 
 def check(queue: Queue, done: Done, put: Done) -> None:

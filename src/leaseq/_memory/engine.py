@@ -188,8 +188,8 @@ class Engine(Generic[K, V]):
 
     # Producers
 
-    def places(self, keys: Collection[K], request: PutRequest) -> int:
-        """Count the places that these keys need; raise the error that putting them would raise."""
+    def new_keys(self, keys: Collection[K], request: PutRequest) -> set[K]:
+        """Return the keys that need a place; raise the error that putting them would raise."""
         self.check_takes(request)
         for key in keys:
             self.ledger.check_put(key, request)
@@ -198,7 +198,7 @@ class Engine(Generic[K, V]):
         new = {key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)}
         if self.capacity is not None and len(new) > self.capacity.size:
             raise never_fits(len(new), self.capacity.size)
-        return len(new)
+        return new
 
     def check_takes(self, request: PutRequest) -> None:
         """Raise if a put with these options is refused, whatever the key. O(1)."""
@@ -220,37 +220,33 @@ class Engine(Generic[K, V]):
     async def wait_for_room(self, keys: Collection[K], request: PutRequest) -> None:
         """Wait until these keys can be put; the caller must put them without suspending."""
         again = False
-        while not self.has_room(places := self.places(keys, request)):
+        while not self.has_room(len(new := self.new_keys(keys, request))):
             assert self.capacity is not None
             self.home.check()
             turn = Event()
-            self.capacity.wait(turn, places, first=again)
+            self.capacity.wait(turn, new, first=again)
             self._admit()  # there may be room by now for the first in line
+            places = 0
             try:
                 await turn.wait()
+                places = self.capacity.leave(turn)
+                again = len(self.new_keys(keys, request)) > places
             except BaseException:
-                if not self.capacity.leave(turn):
-                    self.capacity.give_back(places)
-                self._admit()  # it may have been in the way of those behind it
+                self.capacity.leave(turn)
+                self._admit()  # it may have been in the way, or have had places
                 raise
-            self.capacity.give_back(places)
-            try:
-                if self.places(keys, request) <= places:
-                    return
-            except BaseException:
-                self._admit()  # the places that it cannot use are for the next
-                raise
-            again = True
+            if not again:
+                return
 
     def put_all(self, pairs: Collection[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
-        """Put items that `places` has accepted."""
+        """Put items that `new_keys` has accepted."""
         now = self.home.time()
         outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
         if request.timed and self.timekeeper is not None:
             self.timekeeper.plan(self.ledger.next_deadline())
         if self.waiters.total:  # only now: a key that comes twice must not be leased in between
             self._wake(self.waiters.serve([key for key, _ in pairs], now))
-        self._admit()
+        self._admit(key for key, _ in pairs)
         if self.deaths:
             self._report_deaths()
         return outcomes
@@ -418,11 +414,15 @@ class Engine(Generic[K, V]):
             assert isinstance(waiter, EventWaiter)
             waiter.event.set()
 
-    def _admit(self) -> None:
-        """Wake the producers for which there is room by now."""
-        if self.capacity is not None:
-            for turn in self.capacity.admit(self.ledger.waiting):
+    def _admit(self, put: Iterable[K] = ()) -> None:
+        """Wake producers for which there is room by now, or whose keys were just put by others."""
+        if self.capacity is None or not self.capacity.putters:
+            return
+        for key in put:
+            for turn in self.capacity.came(key):
                 turn.set()
+        for turn in self.capacity.admit(self.ledger.waiting):
+            turn.set()
 
     def after_return(self, *items: Item[K, V]) -> None:
         """Serve waiters once items have left their leases: their keys may be ready, or gone."""
@@ -447,6 +447,7 @@ class Engine(Generic[K, V]):
         """Serve waiters after the steps of a transaction. O(log n) for each step."""
         if self.waiters.total:
             self._wake(self.waiters.serve(put, now))
+        self._admit(put)
         self.after_return(*settled)
 
     # Settling

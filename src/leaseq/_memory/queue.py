@@ -164,7 +164,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
                 if right and engine.ledger.add(key, value, now, tenant, priority):
                     return _ADDED
         request = PutRequest("put", **options) if options else _PLAIN
-        if not engine.has_room(engine.places([key], request)):
+        if not engine.has_room(len(engine.new_keys([key], request))):
             raise WouldBlock
         return engine.put_all([(key, value)], request)[0]
 
@@ -191,7 +191,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         engine = self._engine
         pairs = pairs_of("put_many_nowait", items)
         request = PutRequest("put_many_nowait", **options)
-        if not engine.has_room(engine.places([key for key, _ in pairs], request)):
+        if not engine.has_room(len(engine.new_keys([key for key, _ in pairs], request))):
             raise WouldBlock
         return engine.put_all(pairs, request)
 
