@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from anyio import create_task_group
 from tests.contract.helpers import BrokerEngine
-from tests.contract.wake_ups import World
+from tests.contract.wake_ups import sweep
 
-pytestmark = [pytest.mark.anyio, pytest.mark.needs("brokers", "advance")]
-
-
-async def sweep(engine: BrokerEngine, seeds: range) -> None:
-    for seed in seeds:
-        async with create_task_group() as tg:
-            world = World(engine, tg, seed)
-            await world.open()
-            await world.live(20)
-            tg.cancel_scope.cancel()
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("brokers", "advance", "owned")]
 
 
 async def test_nobody_waits_for_what_is_there(engine: BrokerEngine) -> None:
-    await sweep(engine, range(600))
+    await sweep(engine, range(100))
+
+
+@pytest.mark.slow
+async def test_nobody_waits_for_what_is_there_in_ten_thousand_plans(engine: BrokerEngine) -> None:
+    await sweep(engine, range(100, 10_100))

@@ -8,7 +8,8 @@ what is there, by public calls alone, and finds fault with each that waits for i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,14 @@ from math import inf
 from random import Random
 from typing import Any
 
-from anyio import BusyResourceError, CancelScope, current_time, get_cancelled_exc_class, sleep
+from anyio import (
+    BusyResourceError,
+    CancelScope,
+    create_task_group,
+    current_time,
+    get_cancelled_exc_class,
+    sleep,
+)
 from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 from tests.contract.helpers import BrokerEngine
@@ -26,6 +34,7 @@ from leaseq import (
     Broker,
     Lease,
     LeasedQueue,
+    LeaseInfo,
     LeaseqError,
     QueueClosedError,
     Retry,
@@ -41,6 +50,11 @@ LEASES = (None, None, 1.0, 3.0, 20.0)
 DELAYS = (0.0, 2.0, 7.0)
 LONGEST_REST = 7.0
 """Seconds: the longest delay or backoff in a plan."""
+
+_CHOICES: tuple[tuple[tuple[str | None, ...] | None, tuple[str | None, ...]], ...] = (
+    (None, ()), (None, ()), (("x",), ()), (("y", None), ()), (("x",), ("y", None)),
+)  # fmt: skip
+_BURSTS = 20
 
 
 def tenant_of(key: str) -> str | None:
@@ -60,6 +74,8 @@ class Waiting:
     scope: CancelScope = field(default_factory=CancelScope)
     task: asyncio.Task[Any] | None = None
     began: bool = False
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Its name as a consumer, if it keeps leases."""
 
     def cancel(self, *, natively: bool) -> None:
         """Cancel it."""
@@ -73,9 +89,8 @@ class Waiting:
 class Scene:
     """What there is in a queue, when all tasks wait."""
 
-    states: dict[str, str]
-    leased: list[str | None]
-    """The tenants of the leases."""
+    states: Mapping[str, str]
+    leases: list[LeaseInfo[str]]
     waiting: int
     drained: bool
     shut_down: bool
@@ -87,7 +102,12 @@ class Scene:
         """True if a consumer could have the key."""
         tenant = tenant_of(key)
         cap = self.caps.get(tenant) if tenant is not None else None
-        return self.states.get(key) == "ready" and (cap is None or self.leased.count(tenant) < cap)
+        capped = cap is not None and sum(lease.tenant == tenant for lease in self.leases) >= cap
+        return self.states.get(key) == "ready" and not capped
+
+    def collects(self, one: Waiting) -> bool:
+        """True if a task has leases by now."""
+        return any(lease.consumer == one.name for lease in self.leases)
 
     def new(self, keys: Collection[str]) -> int:
         """The places that keys need."""
@@ -148,7 +168,6 @@ class World:
 
         async def run() -> None:
             waiting.task = asyncio.current_task() if self.on_asyncio else None
-            self.tasks.append(waiting)
             try:
                 with waiting.scope:
                     await call()
@@ -161,6 +180,7 @@ class World:
             finally:
                 self.tasks.remove(waiting)
 
+        self.tasks.append(waiting)
         self.tg.start_soon(run)
         return waiting
 
@@ -210,16 +230,12 @@ class World:
     async def let_consume(self) -> None:
         random = self.random
         queue = random.choice((self.queue, self.queue, self.queue, self.letters))
-        tenants = steal = None
-        if queue is self.queue:
-            tenants, steal = random.choice(
-                ((None, ()), (None, ()), (("x",), ()), (("y", None), ()), (("x",), ("y", None)))
-            )
+        own, others = random.choice(_CHOICES) if queue is self.queue else (None, ())
         options: Any = {"lease_timeout": random.choice(LEASES), "consumer": random.choice("cd")}
-        if tenants is not None:
-            options |= {"tenants": tenants, "steal_from": steal}
+        if own is not None:
+            options |= {"tenants": own, "steal_from": others}
         timeout = random.choice((None, None, 4.0))
-        served = None if tenants is None else (*tenants, *(steal or ()))
+        served = None if own is None else (*own, *others)
 
         async def get() -> None:
             _, _, lease = await queue.get(timeout, **options)
@@ -246,19 +262,22 @@ class World:
         size, seconds, lease_timeout = random.choice((1, 2, 3)), random.choice((0, 6)), 8.0
 
         async def collect() -> None:
-            batch = await self.queue.get_batch(size, max_wait=seconds, lease_timeout=lease_timeout)
+            batch = await self.queue.get_batch(
+                size, max_wait=seconds, lease_timeout=lease_timeout, consumer=collector.name
+            )
             self.held.extend(batch)
 
         what = f"get_batch({size}, max_wait={seconds})"
         self.log.append(what)
-        self.start("collector", self.queue, collect, what)
+        collector = self.start("collector", self.queue, collect, what)
 
     async def let_hold_a_body(self) -> None:
         seconds, error = self.random.choice((0, 5, 30)), self.random.choice((None, KeyError))
+        lease_timeout = self.random.choice(LEASES)
 
         async def hold() -> None:
             try:
-                async with self.queue.lease(lease_timeout=self.random.choice(LEASES)):
+                async with self.queue.lease(lease_timeout=lease_timeout, consumer=body.name):
                     body.kind = "body"
                     await sleep(seconds)
                     if error is not None:
@@ -407,7 +426,8 @@ class World:
             if not self.of_kind("run", queue) and queue is self.queue:
                 over = scene.closed or (scene.shut_down and scene.drained)
                 faults += [] if over else ["run has returned"]
-            faults += await self.overdue(queue, scene)
+            faults += self.overdue(queue, scene)
+            faults += self.lost(scene)
             assert not faults, f"{queue!r}, {scene}: {faults}"
 
     async def scene(self, queue: Queue) -> Scene:
@@ -418,7 +438,7 @@ class World:
         states = {key: state for key in keys if (state := await queue.state(key)) != "absent"}
         return Scene(
             states=states,
-            leased=[lease.tenant for lease in await queue.inflight()],
+            leases=await queue.inflight(),
             waiting=statistics.ready + statistics.delayed,
             drained=not (statistics.ready or statistics.delayed or statistics.leased),
             shut_down=queue in self.shut_down,
@@ -448,18 +468,42 @@ class World:
             if one.tenants is None or tenant_of(key) in one.tenants
         )
         gone = one.kind == "taker" and one.keys[0] not in scene.states
-        return there or (scene.shut_down and (scene.drained or gone))
+        return there or (scene.shut_down and (scene.drained or gone or scene.collects(one)))
 
-    async def overdue(self, queue: Queue, scene: Scene) -> list[str]:
+    def lost(self, scene: Scene) -> list[str]:
+        """Name the leases that nobody has."""
+        tokens = {lease.token for lease in self.held}
+        names = {each.name for each in self.tasks}
+        leases = [] if scene.closed else scene.leases
+        return [f"nobody has {lease}" for lease in leases
+                if lease.token not in tokens and lease.consumer not in names]  # fmt: skip
+
+    def overdue(self, queue: Queue, scene: Scene) -> list[str]:
         """Name what should have fallen due by now."""
         runs = [each for each in self.tasks if each.kind == "run"]
         if scene.closed or not any(each.queue in (queue, self.queue) for each in runs):
             return []
         now = current_time()
-        late = [lease.key for lease in await queue.inflight() if lease.deadline < now]
+        late = [lease.key for lease in scene.leases if lease.deadline < now]
         rests = {key for key, state in scene.states.items() if state == "delayed"}
         if queue is self.queue:
             kept = {key: self.delayed_since.get(key, now) for key in rests}
             self.delayed_since = kept
             late += [key for key, since in kept.items() if now - since > 100 * LONGEST_REST]
         return [f"{key} is overdue" for key in late]
+
+
+async def sweep(engine: BrokerEngine, seeds: range) -> None:
+    """Live through the plans of some seeds. The first fault is raised, with its plan."""
+    for seed in seeds:
+        fault = None
+        async with create_task_group() as tg:
+            world = World(engine, tg, seed)
+            await world.open()
+            try:
+                await world.live(_BURSTS)
+            except AssertionError as error:  # out of the task group it would come as a group
+                fault = error
+            tg.cancel_scope.cancel()
+        if fault is not None:
+            raise fault

@@ -242,13 +242,8 @@ class Engine(Generic[K, V]):
         """Put items that `new_keys` has accepted."""
         now = self.home.time()
         outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
-        if request.timed and self.timekeeper is not None:
-            self.timekeeper.plan(self.ledger.next_deadline())
-        if self.waiters.total:  # only now: a key that comes twice must not be leased in between
-            self._wake(self.waiters.serve([key for key, _ in pairs], now))
-        self._admit(key for key, _ in pairs)
-        if self.deaths:
-            self._report_deaths()
+        # Only now: a key that comes twice must not be leased in between.
+        self.after_change([key for key, _ in pairs])
         return outcomes
 
     # Consumers
@@ -303,13 +298,10 @@ class Engine(Generic[K, V]):
             self.home.check()
         item = self.ledger.claim(request, self.home.time())
         self._admit()
-        if item is not None:
-            if keeper is not None:
-                keeper.plan(item._deadline)
-        else:  # the rest may have outlived its time just now
-            self._check_drained()
-        if self.deaths:
-            self._report_deaths()
+        if item is not None and keeper is not None:
+            keeper.plan(item._deadline)
+        if self.deaths:  # items that had outlived their time
+            self.after_change(())
         if item is None and self.shut_down:
             self._check_can_come(request.key)
         return item
@@ -398,6 +390,47 @@ class Engine(Generic[K, V]):
 
     # Waking waiters
 
+    def after_change(self, keys: Collection[K], tenants: Collection[str | None] = ()) -> None:
+        """Look after all that wait, once a move is complete. O(log n) for each key.
+
+        Every move that adds, returns or removes items ends here, but for those that hand items out.
+
+        Args:
+            keys: The keys that were put, have returned, or are gone.
+            tenants: The tenants that may be under their caps again.
+        """
+        while True:
+            if self.waiters.total:
+                now = self.home.time()
+                self._wake(self.waiters.serve(keys, now))
+                if self.ledger.schedule is not None:
+                    for tenant in tenants:
+                        self._wake(self.waiters.serve_tenant(tenant, now))
+            if self.timekeeper is not None:
+                self.timekeeper.plan(self.ledger.next_deadline())
+            if self.shut_down and self.waiters.takers:
+                for key in keys:
+                    if key not in self.ledger:
+                        self._turn_away(self.waiters.drop_takers(key))
+            self._admit(keys)
+            self._check_drained()
+            if not self.deaths:
+                return
+            keys = self._report_deaths()
+
+    def after_return(self, *items: Item[K, V]) -> None:
+        """Look after all that wait, once items have left their leases, or are gone."""
+        self.after_change(
+            [item._key for item in items], dict.fromkeys(item._tenant for item in items)
+        )
+
+    def after_transaction(self, put: list[K], settled: list[Item[K, V]]) -> None:
+        """Look after all that wait, once the steps of a transaction are done."""
+        self.after_change(
+            [*put, *(item._key for item in settled)],
+            dict.fromkeys(item._tenant for item in settled),
+        )
+
     def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that have been handed an item."""
         for waiter in served:
@@ -406,7 +439,6 @@ class Engine(Generic[K, V]):
             if item is not None and self.timekeeper is not None:
                 self.timekeeper.plan(item._deadline)
             waiter.event.set()
-        self._admit()
 
     def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that will not be given an item."""
@@ -414,41 +446,16 @@ class Engine(Generic[K, V]):
             assert isinstance(waiter, EventWaiter)
             waiter.event.set()
 
-    def _admit(self, put: Iterable[K] = ()) -> None:
-        """Wake producers for which there is room by now, or whose keys were just put by others."""
+    def _admit(self, came: Iterable[K] = ()) -> None:
+        """Wake producers for which there is room by now, or whose keys have come by others."""
         if self.capacity is None or not self.capacity.putters:
             return
-        for key in put:
-            for turn in self.capacity.came(key):
-                turn.set()
+        for key in came:
+            if key in self.ledger:
+                for turn in self.capacity.came(key):
+                    turn.set()
         for turn in self.capacity.admit(self.ledger.waiting):
             turn.set()
-
-    def after_return(self, *items: Item[K, V]) -> None:
-        """Serve waiters once items have left their leases: their keys may be ready, or gone."""
-        if self.waiters.total:
-            now = self.home.time()
-            self._wake(self.waiters.serve([item._key for item in items], now))
-            if self.ledger.schedule is not None:
-                for item in items:
-                    self._wake(self.waiters.serve_tenant(item._tenant, now))
-        if self.timekeeper is not None:
-            self.timekeeper.plan(self.ledger.next_deadline())
-        if self.shut_down:
-            for item in items:
-                if self.waiters.takers and item._key not in self.ledger:
-                    self._turn_away(self.waiters.drop_takers(item._key))
-        self._admit()
-        self._check_drained()
-        if self.deaths:
-            self._report_deaths()
-
-    def after_transaction(self, put: list[K], settled: list[Item[K, V]], now: float) -> None:
-        """Serve waiters after the steps of a transaction. O(log n) for each step."""
-        if self.waiters.total:
-            self._wake(self.waiters.serve(put, now))
-        self._admit(put)
-        self.after_return(*settled)
 
     # Settling
 
@@ -615,12 +622,12 @@ class Engine(Generic[K, V]):
 
         return Burial("dead", finish)
 
-    def _report_deaths(self) -> None:
-        """Wake consumers of letters, and log the deaths, of moves that are complete."""
+    def _report_deaths(self) -> list[K]:
+        """Wake consumers of letters, and log the deaths; return the keys of the dead items."""
         deaths, self.deaths = self.deaths, []
         keys = [key for _, fate, key in deaths if fate == "dead"]
         if keys and self.dead_letters is not None:
-            self.dead_letters._serve(keys)
+            self.dead_letters.after_change(keys)
         for death, fate, _ in deaths:
             held = "not leased" if death.token is None else f"token {death.token}"
             what = (self.name, death.item.key, held, death.reason)
@@ -637,13 +644,7 @@ class Engine(Generic[K, V]):
                 )
             else:
                 log(WARNING, "queue %r: %r, %s, is a dead letter (%s)", *what)
-
-    def _serve(self, keys: list[K]) -> None:
-        """Serve waiters once keys have become ready."""
-        if self.waiters.total:
-            self._wake(self.waiters.serve(keys, self.home.time()))
-        if self.deaths:
-            self._report_deaths()
+        return [death.item._key for death, _, _ in deaths]
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""
@@ -663,6 +664,7 @@ class Engine(Generic[K, V]):
             raise self._takes_nothing_more()
         wanted = None if keys is None else set(keys_of("redrive", keys))
         back: list[K] = []
+        taken: list[str] = []
         conflicts: list[K] = []
         for letter_key, item in list(letters.ledger.ready.items()):
             letter: object = item._value
@@ -676,12 +678,12 @@ class Engine(Generic[K, V]):
                 conflicts.append(letter.key)
                 continue
             letters.ledger.take_out(letter_key)
+            taken.append(letter_key)
             self.ledger.forget_done(letter.key)
             request = PutRequest(tenant=letter.tenant, priority=letter.priority)
             self.put_all([(letter.key, letter.value)], request)
             back.append(letter.key)
-        letters._admit()
-        letters._check_drained()
+        letters.after_change(taken)
         return RedriveResult(tuple(back), tuple(conflicts))
 
     # Inspection
@@ -754,9 +756,7 @@ class Engine(Generic[K, V]):
         if self.closed:
             raise self.closed_error()
         self.ledger.set_tenant(name, tenant)
-        self._wake(self.waiters.serve_tenant(name, self.home.time()))
-        if self.deaths:
-            self._report_deaths()
+        self.after_change((), (name,))
 
     # The end
 
@@ -807,8 +807,7 @@ class Engine(Generic[K, V]):
         """Drop all waiting items, and return them."""
         self.check_home()
         left = [(item._key, item._value) for item in self.ledger.drain()]
-        self._admit()
-        self._check_drained()
+        self.after_change([key for key, _ in left])
         return left
 
     def _check_drained(self) -> None:

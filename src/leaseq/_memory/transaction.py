@@ -189,4 +189,4 @@ class MemoryTransaction(Transaction):
             mine = [step for step in self._steps if step.engine is engine]
             put = [step.key for step in mine if isinstance(step, _Put)]
             settled = [step.item for step in mine if isinstance(step, _Settle)]
-            engine.after_transaction(put, settled, now)
+            engine.after_transaction(put, settled)
