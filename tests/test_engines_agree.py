@@ -1,0 +1,269 @@
+"""The engines against each other: any plan of calls has the same outcomes in the same order.
+
+A plan is what one user does with a broker: puts, claims, settlements and transactions, between
+which time stands still or moves by whole units, so that much falls due in one step. It is run
+through the public calls on the engine in memory and on another, and both must tell the same story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.contract.engines import Memory
+from tests.remote.engine import Ledgers
+from tests.servers import Servers
+from tests.valkey.engine import Valkey
+
+from leaseq import Broker, Lease, LeasedQueue, LeaseqError, Retry, Tenant
+from leaseq.testing import virtual_backend
+
+UNIT = 1_000.0  # seconds; a plan takes less
+TICK = 0.001  # seconds that a step takes: only what one step does falls due in one moment
+MAX_SIZE = 5
+KEYS = "abcdefgh"
+
+Step = tuple[str, Any]
+Plan = tuple[dict[str, Any], list[Step]]
+Story = list[object]
+
+
+class Brokers(Protocol):
+    """An engine whose time can be moved."""
+
+    async def broker(self) -> Broker: ...
+
+    async def advance(self, seconds: float) -> None: ...
+
+
+class Teller:
+    """Carries out a plan, and tells what came of each step."""
+
+    def __init__(self, engine: Brokers, queue: LeasedQueue[str, Any], broker: Broker) -> None:
+        self.engine = engine
+        self.queue = queue
+        self.broker = broker
+        self.leases: list[Lease[str, Any]] = []
+        self.story: Story = []
+
+    async def follow(self, plan: Iterable[Step]) -> None:
+        for name, arguments in plan:
+            await self.tell(name, getattr(self, name)(*arguments))
+            await anyio.sleep(TICK)
+            counts = await self.queue.statistics(tenants=True)
+            self.story.append((counts.ready, counts.delayed, counts.leased, counts.buffered))
+
+    async def tell(self, name: str, outcome: Awaitable[object]) -> None:
+        try:
+            self.story.append((name, await outcome))
+        except (LeaseqError, TimeoutError, TypeError, ValueError) as error:
+            self.story.append((name, reasons(error)))
+
+    def lease(self, number: int) -> Lease[str, Any]:
+        return self.leases[number % len(self.leases)]
+
+    async def would_wait(self, keys: Iterable[str]) -> bool:
+        """Return True if there is no room, for keys that the queue could hold."""
+        counts = await self.queue.statistics()
+        new = [key for key in {*keys} if await self.queue.peek(key) is None]
+        return 0 < len(new) <= MAX_SIZE < counts.ready + counts.delayed + len(new)
+
+    async def put(self, key: str, value: int, options: dict[str, Any]) -> object:
+        if await self.would_wait([key]):
+            return "full"
+        return await self.queue.put(key, value, **options)
+
+    async def put_many(self, keys: list[str], options: dict[str, Any]) -> object:
+        if await self.would_wait(keys):
+            return "full"
+        return await self.queue.put_many([(key, 0) for key in keys], **options)
+
+    async def get(self, options: dict[str, Any]) -> object:
+        _, _, lease = await self.queue.get(timeout=0, **options)
+        return self.hold(lease)
+
+    async def get_batch(self, size: int, options: dict[str, Any]) -> object:
+        leases = await self.queue.get_batch(size, timeout=0, **options)
+        return [self.hold(lease) for lease in leases]
+
+    async def take(self, key: str, options: dict[str, Any]) -> object:
+        _, _, lease = await self.queue.take(key, timeout=0, **options)
+        return self.hold(lease)
+
+    def hold(self, lease: Lease[str, Any]) -> object:
+        self.leases.append(lease)
+        return lease.key, lease.value, lease.deliveries, lease.tenant, lease.priority
+
+    async def settle(self, how: str, number: int, *arguments: Any) -> object:
+        if not self.leases:
+            return None
+        settle = getattr(self.queue, how)
+        return await settle(self.lease(number), *arguments)
+
+    async def release(self, number: int, options: dict[str, Any]) -> object:
+        return await self.queue.release(self.lease(number), **options) if self.leases else None
+
+    async def release_all(self, consumer: str) -> object:
+        return await self.queue.release_all(consumer=consumer)
+
+    async def transact(self, moves: list[Step]) -> object:
+        if await self.would_wait([arguments[0] for name, arguments in moves if name == "put"]):
+            return "full"
+        async with self.broker.transaction() as transaction:
+            for name, arguments in moves:
+                if name == "put":
+                    key, value, options = arguments
+                    transaction.put(self.queue, key, value, **options)
+                elif self.leases:
+                    number, *rest = arguments
+                    getattr(transaction, name)(self.lease(number), *rest)
+        return "done"
+
+    async def redrive(self, limit: int | None) -> object:
+        result = await self.queue.redrive(limit=limit)
+        return result.keys, result.conflicts
+
+    async def advance(self, halves: int) -> None:
+        """Let time pass, looking often enough that no item has two things due in one step."""
+        for _ in range(halves):
+            await self.engine.advance(UNIT / 2)
+
+    async def empty(self, queue: LeasedQueue[str, Any]) -> None:
+        """Tell the order of all that is left."""
+        while True:
+            try:
+                _, value, lease = await queue.get(timeout=0)
+            except TimeoutError:
+                return
+            if hasattr(value, "reason"):
+                value = (value.key, value.value, value.reason, value.deliveries, value.tenant)
+            self.story.append((lease.key if queue is self.queue else "", value))
+            await queue.ack(lease)
+
+
+def reasons(error: BaseException) -> object:
+    """The types of an error: of a group, of each that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return sorted(str(reasons(each)) for each in error.exceptions)
+    return type(error).__name__
+
+
+async def story_of(engine: Brokers, plan: Plan) -> Story:
+    options, steps = plan
+    broker = await engine.broker()
+    async with anyio.create_task_group() as tg:
+        await tg.start(broker.run)
+        letters = await broker.queue("dead")
+        queue = await broker.queue("work", dead_letters="dead", **options)
+        teller = Teller(engine, queue, broker)
+        await teller.follow(steps)
+        await teller.advance(20)  # all leases expire, and all delays are over
+        for lease in teller.leases:
+            await teller.tell("the end", queue.release(lease))
+        await teller.empty(queue)
+        await teller.empty(letters)
+        tg.cancel_scope.cancel()
+    return teller.story
+
+
+def maybe(**options: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=options)
+
+
+units = st.integers(1, 3).map(lambda number: number * UNIT)
+keys = st.sampled_from(KEYS)
+tenants = st.sampled_from(["x", "y", None])
+puts = maybe(
+    priority=st.sampled_from([-1, 0, 5]),
+    tenant=tenants,
+    delay=units,
+    ttl=units.map(lambda seconds: seconds + UNIT / 2),
+    if_in_flight=st.sampled_from(["update", "reject", "buffer"]),
+    reschedule=st.sampled_from(["earliest", "latest"]),
+)
+takes = maybe(lease_timeout=units, consumer=st.sampled_from(["one", "two"]))
+gets = maybe(
+    lease_timeout=units,
+    consumer=st.sampled_from(["one", "two"]),
+    tenants=st.lists(tenants, min_size=1, max_size=2),
+)
+numbers = st.integers(0, 7)
+releases = maybe(delay=units, requeue_front=st.booleans())
+
+
+def step(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+    return st.tuples(st.just(name), st.tuples(*arguments))
+
+
+moves = st.one_of(
+    *[step("put", keys, st.integers(0, 9), puts)] * 2,
+    step("ack", numbers),
+    step("release", numbers),
+    step("reject", numbers, st.just("bad")),
+)
+steps = st.one_of(
+    *[step("put", keys, st.integers(0, 9), puts)] * 4,
+    step("put_many", st.lists(keys, min_size=1, max_size=7), puts),
+    *[step("get", gets)] * 4,
+    step("get_batch", st.integers(1, 4), gets),
+    step("take", keys, takes),
+    step("settle", st.just("ack"), numbers),
+    step("settle", st.just("reject"), numbers, st.just("no")),
+    step("settle", st.just("extend"), numbers, units),
+    step("release", numbers, releases),
+    step("release_all", st.sampled_from(["one", "two"])),
+    step("transact", st.lists(moves, min_size=1, max_size=4)),
+    step("redrive", st.sampled_from([None, 1, 2])),
+    step("advance", st.integers(1, 4)),
+    step("advance", st.integers(1, 4)),
+)
+queues = st.fixed_dictionaries(
+    {"max_size": st.just(MAX_SIZE)},
+    optional={
+        "retry": st.sampled_from([Retry(max_deliveries=1), Retry(max_deliveries=2)]),
+        "tenants": st.sampled_from([{"x": Tenant(weight=2.0)}, {"x": Tenant(max_in_flight=1)}]),
+        "dedupe_for": units,
+        "default_lease_timeout": units,
+    },
+)
+plans = st.tuples(queues, st.lists(steps, min_size=5, max_size=30))
+
+
+def run(engine: Callable[[], Any], plan: Plan, backend: tuple[str, dict[str, object]]) -> Story:
+    async def main() -> Story:
+        opened = engine()
+        try:
+            return await story_of(opened, plan)
+        finally:
+            if hasattr(opened, "close"):
+                await opened.close()
+
+    name, options = backend
+    return anyio.run(main, backend=name, backend_options=options)
+
+
+def compare(other: Callable[[], Any], examples: int, *, virtual: bool) -> None:
+    @settings(max_examples=examples, deadline=None, database=None)
+    @given(plans)
+    def agree(plan: Plan) -> None:
+        here = run(Memory, plan, virtual_backend("asyncio"))
+        there = run(other, plan, virtual_backend("asyncio") if virtual else ("asyncio", {}))
+        assert there == here
+
+    agree()
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_plan_goes_as_in_memory_on_a_store_that_is_shared(examples: int) -> None:
+    compare(Ledgers, examples, virtual=True)
+
+
+@pytest.mark.parametrize("examples", [25, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["valkey", pytest.param("redis", marks=pytest.mark.slow)])
+def test_a_plan_goes_as_in_memory_on_a_server(servers: Servers, kind: str, examples: int) -> None:
+    url = servers(kind).url
+    compare(lambda: Valkey(url), examples, virtual=False)
