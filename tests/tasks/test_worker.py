@@ -3,14 +3,16 @@
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
 from anyio import BusyResourceError, Event, create_task_group, sleep, sleep_forever
+from anyio.lowlevel import checkpoint
 
 from leaseq import Backoff, Broker, LeasedKeyQueue, Priority, Reject, connect
 from leaseq.tasks import (
@@ -643,3 +645,144 @@ async def test_a_worker_that_is_cancelled_gives_its_tasks_back(native: bool) -> 
         assert sorted(left) == sorted({0, 1, 2, 3} - set(done))
 
     assert await cancel_sweep(scenario, native=native) > 5
+
+
+# The code that it runs: see `tests/test_pool_isolation.py`, for what is the pool's to do
+
+
+bound: ContextVar[str] = ContextVar("bound")
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+async def test_what_a_task_binds_the_next_one_does_not_see(tasks: TaskQueue, do_all: Any_) -> None:
+    seen: list[str | None] = []
+
+    @tasks.task
+    async def bind(number: int) -> None:
+        seen.append(bound.get(None))
+        bound.set("by a task")
+        await checkpoint()
+        assert bound.get() == "by a task"
+
+    @tasks.task
+    def bind_in_a_thread(number: int) -> None:
+        seen.append(bound.get(None))
+        bound.set("by a thread")
+
+    await tasks.push_many([each.task(1) for each in (bind, bind_in_a_thread) for _ in range(3)])
+    await do_all(tasks, concurrency=1)
+    assert seen == [None] * 6
+
+
+@pytest.mark.parametrize("how", ["async", "def", "coroutine", "payload"])
+async def test_a_task_that_was_not_run_has_failed(
+    tasks: TaskQueue, do_all: Any_, letter: Any_, how: str
+) -> None:
+    class Handler(TaskHandler):
+        async def process_task(self, task: Task[Any]) -> object:
+            return numbers() if how == "payload" else await super().process_task(task)
+
+    @tasks.task(max_retries=0)
+    async def returns_a_generator() -> Any:
+        return sleep(1) if how == "coroutine" else numbers()
+
+    @tasks.task(max_retries=0)
+    def returns_it_in_a_thread() -> Any:
+        return numbers()
+
+    task = {
+        "def": returns_it_in_a_thread.task,
+        "payload": lambda: Task.create(None, payload="numbers", max_retries=0),
+    }.get(how, returns_a_generator.task)()
+    await tasks.push(task)
+    await do_all(tasks, Handler())
+    assert "which was not run" in (await letter()).reason
+
+
+async def test_a_rejection_out_of_a_task_group_makes_a_dead_letter_at_once(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    async def reject() -> None:
+        raise Reject("no such page")
+
+    @tasks.task
+    async def fetch() -> None:
+        async with create_task_group() as tg:
+            tg.start_soon(reject)
+
+    await tasks.push(fetch.task())
+    await do_all(tasks)
+    found = await letter()
+    assert (found.reason, found.deliveries) == ("no such page", 1)
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise KeyError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("error", [UnprintableError, KeyError])
+async def test_whatever_hooks_raise_the_tasks_are_done(
+    tasks: TaskQueue, do_all: Any_, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+
+    class Hook:
+        """A function without a name."""
+
+        def __call__(self, *_: object) -> None:
+            raise error
+
+    class Handler(TaskHandler):
+        async def on_task_start(self, task: Task[Any]) -> None:
+            if error is UnprintableError:  # trio itself cannot have that out of a task
+                raise error
+            async with create_task_group() as tg:
+                tg.start_soon(self.on_task_failure)
+
+        on_task_success = Hook()
+
+        async def on_task_failure(self, *_: object) -> None:
+            raise error
+
+    @tasks.task(max_retries=1)
+    async def work(number: int) -> None:
+        if number not in done:
+            done.append(number)
+            raise error
+
+    await tasks.push_many([work.task(number) for number in range(3)])
+    await do_all(tasks, Handler())
+    assert sorted(done) == [0, 1, 2]
+    told = [record.getMessage() for record in caplog.records]
+    for hook in ("on_task_start", "Hook", "on_task_failure"):
+        assert any(message.startswith("the hook ") and hook in message for message in told)
+    assert not any("is a dead letter" in message for message in told)
+
+
+async def test_a_task_whose_error_has_no_text_is_a_dead_letter(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    class NoTextError(TaskDataError, UnprintableError):
+        pass
+
+    @tasks.task(max_retries=0)
+    async def fail() -> None:
+        raise NoTextError
+
+    await tasks.push(fail.task())
+    await do_all(tasks)
+    assert "NoTextError" in (await letter()).reason
+
+
+@pytest.mark.parametrize("name", ["on_task_start", "on_task_success", "on_task_failure"])
+@pytest.mark.parametrize("hook", [lambda self: None, lambda self, *_: (yield)])
+async def test_a_hook_that_cannot_work_is_refused(tasks: TaskQueue, name: str, hook: Any) -> None:
+    handler = type("Handler", (TaskHandler,), {name: hook})
+    with pytest.raises(TypeError, match=rf"Handler\.{name} (has a yield|is called with a task)"):
+        TaskWorker(tasks, handler())

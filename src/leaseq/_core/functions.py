@@ -39,8 +39,7 @@ def check_function(name: str, function: object, *arguments: str) -> None:
     """
     if not callable(function):
         raise TypeError(f"{name} must be a function, not {shown(function)}")
-    called = _called(function)
-    if isgeneratorfunction(called) or isasyncgenfunction(called):
+    if is_generator(function):
         raise TypeError(
             f"{name} has a yield in it, so a call would run nothing of it: {shown(function)}"
         )
@@ -60,6 +59,12 @@ def check_function(name: str, function: object, *arguments: str) -> None:
 def is_async(function: Callable[..., object]) -> bool:
     """Return True if it is an ``async def``, also one that is behind a partial or an object."""
     return iscoroutinefunction(function) or iscoroutinefunction(_called(function))
+
+
+def is_generator(function: Callable[..., object]) -> bool:
+    """Return True if it has a yield in it, also one that is behind a partial or an object."""
+    called = _called(function)
+    return isgeneratorfunction(called) or isasyncgenfunction(called)
 
 
 def _called(function: object) -> object:

@@ -5,7 +5,6 @@ A task names its function, and a function makes its tasks, so both are here.
 
 from __future__ import annotations
 
-import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
+from .._core.functions import is_async, is_generator
 from .._core.policies import Priority
 from ._errors import TaskDataError
 from ._signature import Signature, as_plain
@@ -329,7 +329,7 @@ class Registry:
                 f"there is a task {name!r} already, {self.functions[name].__wrapped__!r}: "
                 "give one of the two another name with name="
             )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        if is_generator(function):
             raise TypeError(
                 f"task {name!r} cannot be a generator: a worker does not iterate over it; return "
                 "a list"
@@ -340,7 +340,7 @@ class Registry:
             self,
             terms,
             Signature(function, name),
-            inspect.iscoroutinefunction(function),
+            is_async(function),
         )
         return TaskFunction[..., Any, Any](function, definition)
 

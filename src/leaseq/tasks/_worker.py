@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from logging import ERROR
 from math import inf
 from typing import Any, Final, Never
@@ -14,7 +13,7 @@ from anyio import TASK_STATUS_IGNORED, BusyResourceError, CapacityLimiter, Event
 from anyio.abc import TaskStatus
 
 from .._core.errors import rejection
-from .._core.functions import check_has_run, result_of
+from .._core.functions import check_function, check_has_run, is_async, result_of
 from .._core.log import log
 from .._core.loop import Home
 from .._core.texts import failure_text
@@ -36,6 +35,14 @@ from ._validation import (
 )
 
 _LONGEST_TRACEBACK: Final = 10_000
+_CALLS: Final = {
+    "process_task": ("a task",),
+    "on_task_start": ("a task",),
+    "on_task_success": ("a task", "its duration"),
+    "on_task_failure": ("a task", "an error", "its duration"),
+}
+"""The methods of a handler, and what they are called with."""
+
 _OPTIONS: Final = ("id", "tenants", "steal_from", "concurrency", "max_runtime", "stop", "grace")
 
 
@@ -80,7 +87,7 @@ class TaskWorker:
 
     Raises:
         TypeError: An option is unknown or has the wrong type; the ``process_task`` of the handler
-            is not an ``async def``.
+            is not an ``async def``, or another method of it cannot be called as it has to be.
         ValueError: A number is out of range; ``tenants`` is empty; there is ``steal_from`` without
             ``tenants``.
     """
@@ -105,11 +112,15 @@ class TaskWorker:
             raise TypeError(f"tasks must be a TaskQueue, not {tasks!r}")
         if handler is not None and not isinstance(handler, TaskHandler):
             raise TypeError(f"handler must be a TaskHandler, not {handler!r}: subclass that")
-        if handler is not None and not iscoroutinefunction(handler.process_task):
-            raise TypeError(
-                f"{type(handler).__name__}.process_task must be an async def; code that blocks "
-                "goes into `await anyio.to_thread.run_sync(...)`"
-            )
+        if handler is not None:
+            for name, arguments in _CALLS.items():
+                method = getattr(handler, name)
+                check_function(f"{type(handler).__name__}.{name}", method, *arguments)
+            if not is_async(handler.process_task):
+                raise TypeError(
+                    f"{type(handler).__name__}.process_task must be an async def; code that "
+                    "blocks goes into `await anyio.to_thread.run_sync(...)`"
+                )
         if not isinstance(id, str):
             raise TypeError(f"id must be a string, not {id!r}")
         own = None if tenants is None else read_tenants("tenants", tenants)
