@@ -331,7 +331,7 @@ def test_dead_letters_are_shown_the_latest_first(use: Use) -> None:
     use(fill)
     output = invoke("dead", "orders").output
     assert "max_deliveries" in output
-    assert "OSError: reset\\nby \\x1b[31mpeer" in output
+    assert "OSError: reset by \\x1b[31mpeer" in output
     assert output.index("order-1") < output.index("order-0")
     cut = invoke("dead", "orders", "--limit", 1).output
     assert "order-0" not in cut
@@ -343,7 +343,7 @@ def test_dead_letters_are_shown_for_scripts(use: Use) -> None:
     found = said("dead", "orders", "--limit", 1)
     assert (found["queue"], found["total"]) == ("orders", 2)
     (letter,) = found["letters"]
-    assert letter["error"] == "OSError: reset\nby \x1b[31mpeer"
+    assert letter["error"] == "OSError: reset by \x1b[31mpeer"
     assert (letter["key"], letter["value"], letter["tenant"]) == ("order-1", {"total": 1}, "globex")
 
 
