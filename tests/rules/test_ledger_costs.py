@@ -3,6 +3,7 @@
 import gc
 import random
 import sys
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from math import inf
@@ -235,3 +236,48 @@ def test_an_ended_lease_keeps_nothing_alive(how: str) -> None:
     assert len(alive) <= 64
     assert ledger.next_deadline() == inf
     assert len(alive) == 0
+
+
+# Priorities that are all different: points in time, for instance
+
+
+def bytes_an_item(priorities: list[int | None]) -> float:
+    """What items take in memory, with their keys and priorities."""
+    queue: LeasedKeyQueue[str, None] = LeasedKeyQueue()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number, priority in enumerate(priorities):
+            own = None if priority is None else priority + 10**12  # an object of its own
+            queue.put_nowait(f"key-{number}", None, priority=own)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / len(priorities)
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_item_of_a_priority_of_its_own_takes_little_more_memory() -> None:
+    plain = bytes_an_item([None] * 20_000)
+    for priorities in (range(20_000), range(20_000, 0, -1)):
+        assert bytes_an_item([*priorities]) < 1.4 * plain
+
+
+def test_priorities_that_are_all_different_are_handed_out_from_the_highest_down() -> None:
+    ledger = make_ledger()
+    priorities = random.Random(1).sample(range(-500, 500), 1000)
+    for priority in priorities:
+        ledger.put(priority, None, 0, PutRequest(priority=priority))
+    ledger.put(priorities[0] + 1, None, 0, PutRequest(priority=2000))
+    items = [try_claim(ledger) for _ in priorities]
+    keys = [item.key for item in items if item is not None]
+    assert keys == [priorities[0] + 1, *(p for p in range(499, -501, -1) if p != priorities[0] + 1)]
+
+
+def test_priorities_that_come_and_go_behind_a_higher_one_leave_nothing_behind() -> None:
+    ledger = make_ledger()
+    ledger.put("first", None, 0, PutRequest(priority=10**6))
+    for priority in range(10_000):
+        ledger.put("later", None, 0, PutRequest(priority=priority))
+        ledger.discard("later")
+    assert ledger.schedule is not None
+    assert len(ledger.schedule._accounts[None].priorities) <= 64

@@ -182,11 +182,13 @@ class Ledger(Generic[K, V]):
         self._deadlines: Deadlines[Item[K, V]] = Deadlines()
         self._timers = 0  # items that were given a number among those that fall due
         self.schedule: Schedule[K, V] | None = None
+        self.line: ReadyList[K, V] | None = None
+        self.ready: dict[K, Item[K, V]] = {}
         if tenants is not None:
             self.schedule = Schedule(tenants, self._ranks)
-        line: ReadyList[K, V] = ReadyList(self._ranks)
-        self.ready = line.items
-        self.line = line if self.schedule is None else None
+        else:
+            self.line = ReadyList(self._ranks)
+            self.ready = self.line.items
         self.delayed: dict[K, Item[K, V]] = {}
         self.leased: dict[K, Item[K, V]] = {}
         self._dedupe_for = dedupe_for
@@ -252,7 +254,8 @@ class Ledger(Generic[K, V]):
     def oldest_ready_since(self) -> float | None:
         """Return the time at which the oldest ready item became ready, or None.
 
-        O(1), plus the number of items that are back at the head of the line.
+        O(1), plus the number of items that are back at the head of the line; with a schedule plus
+        that of items which have left since the last one came.
         """
         times: list[float] = []
         for item in self.ready.values():
@@ -633,6 +636,7 @@ class Ledger(Generic[K, V]):
         assert self.line is not None
         for item in list(self.line):
             schedule.push(item, "old" if item._token < 0 else "back")
+        self.ready = dict(self.ready)  # half the size of one that keeps an order of its own
         self.line = None
         self.schedule = schedule
         return schedule

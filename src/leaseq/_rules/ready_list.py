@@ -30,6 +30,15 @@ class Ranks:
         self.front = -OLD
         self.back = 0
 
+    def give(self, item: Item[K, V], place: Place) -> None:
+        """Give an item that joins a line the rank of its place. O(1)."""
+        if place == "back":
+            self.back = item._token = self.back + 1
+        elif place == "front":
+            self.front = item._token = self.front - 1
+        elif item._token > 0:  # one that comes from another line has its rank
+            item._token -= OLD
+
 
 class ReadyList(Generic[K, V]):
     """Items in the order in which they are handed out.
@@ -67,15 +76,14 @@ class ReadyList(Generic[K, V]):
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""
+        self._ranks.give(item, place)
+        self.insert(item)
+
+    def insert(self, item: Item[K, V]) -> None:
+        """Put an item in the place of its rank; at the back it is the last. O(1), or O(log n)."""
         self.items[item._key] = item
-        ranks = self._ranks
-        if place == "back":
-            ranks.back = item._token = ranks.back + 1
+        if item._token >= 0:
             return
-        if place == "front":
-            ranks.front = item._token = ranks.front - 1
-        elif item._token > 0:  # one that comes from another line has its rank
-            item._token -= OLD
         self.items.move_to_end(item._key, last=False)
         if self._ranked is None:
             self._ranked = Heap(

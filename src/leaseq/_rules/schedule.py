@@ -28,8 +28,8 @@ Virtual times are integers, so that they stay exact however long a queue lives.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.heap import Heap
@@ -44,6 +44,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _RANKS = 64  # bits of a rank, in a tag
+_LEAST = 32  # below this many priorities without a line it costs more to sweep them out
 _REMEMBERED = 1024  # idle tenants ahead of the virtual time that are kept
 
 
@@ -70,8 +71,8 @@ class _Account(Generic[K, V]):
     def __init__(self, name: str | None, tenant: Tenant, ranks: Ranks) -> None:
         self.name = name
         self.ranks = ranks
-        self.lines: dict[int, ReadyList[K, V]] = {}
-        self.priorities: list[int] = []  # those of `lines`, lowest first
+        self.lines: dict[int, Item[K, V] | ReadyList[K, V]] = {}  # a lone item is its own line
+        self.priorities: list[int] = []  # a heap of the negative ones, with some of no line
         self.ready = 0
         self.in_flight = 0
         self.start = 0
@@ -96,23 +97,40 @@ class _Account(Generic[K, V]):
         return self.ready > 0 and not capped
 
     def head(self) -> Item[K, V]:
-        return self.lines[self.priorities[-1]].first()
+        lines, priorities = self.lines, self.priorities
+        while (line := lines.get(-priorities[0])) is None:
+            heappop(priorities)
+        return line.first() if isinstance(line, ReadyList) else line
 
-    def push(self, item: Item[K, V], place: Place) -> None:
-        line = self.lines.get(item._priority)
-        if line is None:
-            line = self.lines[item._priority] = ReadyList(self.ranks)
-            insort(self.priorities, item._priority)
-        line.join(item, place)
+    def push(self, item: Item[K, V], place: Place) -> bool:
+        """Add an item; return True if it may be the next one."""
+        self.ranks.give(item, place)
         self.ready += 1
+        lines, priority = self.lines, item._priority
+        line = lines.get(priority)
+        if line is None:
+            lines[priority] = item
+            if len(self.priorities) > 2 * len(lines) + _LEAST:
+                self.priorities = [-each for each in lines]
+                heapify(self.priorities)
+            else:
+                heappush(self.priorities, -priority)
+            return True
+        if not isinstance(line, ReadyList):
+            alone, line = line, ReadyList(self.ranks)
+            lines[priority] = line
+            line.insert(alone)
+        line.insert(item)
+        return place != "back"
 
     def remove(self, item: Item[K, V]) -> None:
-        line = self.lines[item._priority]
-        line.leave(item)
         self.ready -= 1
-        if not line.items:
-            del self.lines[item._priority]
-            del self.priorities[bisect_left(self.priorities, item._priority)]
+        line = self.lines[item._priority]
+        if isinstance(line, ReadyList):
+            line.leave(item)
+            if line.items:
+                return
+        del self.lines[item._priority]
 
 
 class Schedule(Generic[K, V]):
@@ -163,11 +181,11 @@ class Schedule(Generic[K, V]):
         if not self._fair and item._tenant is not None:
             self._begin()
         account = self._account(item._tenant)
-        account.push(item, place)
+        may_be_next = account.push(item, place)
         if not account.eligible:
             self._compete(account)
-        elif place != "back" or len(account.lines[item._priority].items) == 1:
-            self._follow(account)  # it may be the next one
+        elif may_be_next:
+            self._follow(account)
 
     def remove(self, item: Item[K, V]) -> None:
         """Remove an item that is no longer ready, without a hand-out. O(log tenants)."""
