@@ -3,17 +3,23 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    suppress,
+)
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf, nan
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 from anyio import (
     BusyResourceError,
     CancelScope,
+    Event,
     WouldBlock,
     create_task_group,
     current_time,
@@ -23,6 +29,7 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 from beque import Beque
+from hypothesis import given, settings, strategies
 
 from leaseq import (
     Backoff,
@@ -35,7 +42,7 @@ from leaseq import (
 )
 from leaseq._batcher.buffer import Buffer
 from leaseq._batcher.flusher import Flusher
-from leaseq.testing import Operation, advance, cancel_sweep
+from leaseq.testing import Operation, advance, cancel_sweep, virtual_backend
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +147,30 @@ def test_a_wrong_option_is_named_with_its_value_and_the_way_out(
 def test_a_callback_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="on_flush must be an async function of a list, not 'no'"):
         Batcher("no")  # type: ignore[arg-type]
+
+
+async def generator(batch: list[int]) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_pending": 2.5}, "max_pending must be a whole number of 1 or more, or math.inf"),
+        ({"max_pending": "3"}, "max_pending must be a whole number of 1 or more, or math.inf"),
+        ({"on_give_up": 5}, "on_give_up must be a function, not 5"),
+        ({"on_give_up": noop}, "on_give_up is called with a list and an error, which"),
+        ({"on_give_up": generator}, "on_give_up has a yield in it"),
+        ({"on_flush": generator}, "on_flush has a yield in it"),
+        ({"on_flush": lambda: None}, "on_flush is called with a list, which"),
+        ({"logger": "rows"}, "logger must be a logging.Logger or None, not 'rows'"),
+        ({"fast_acquire": 1}, "fast_acquire must be True or False, not 1"),
+        ({"size": 3}, r"Batcher\(\) has no option 'size': it has .*max_batch_size"),
+    ],
+)
+def test_an_option_of_a_wrong_kind_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        Batcher(**{"on_flush": noop, **options})
 
 
 async def test_it_says_what_it_is() -> None:
@@ -900,6 +931,324 @@ async def test_it_returns_when_the_batcher_is_closed() -> None:
         async with create_task_group() as tg:
             await tg.start(batcher.run)
     assert not batcher.stats.running
+
+
+@pytest.mark.parametrize("body_fails", [False, True])
+@pytest.mark.parametrize("first", ["run", "enter"])
+async def test_after_its_end_it_can_be_run_and_entered_again(first: str, body_fails: bool) -> None:
+    sink = Recorder()
+    batcher = Batcher(sink, max_batch_size=2)
+    for number in range(3):
+        async with create_task_group() as tg:
+            if first == "run":
+                await tg.start(batcher.run)
+            with suppress(DownError):
+                async with batcher:
+                    if first == "enter":
+                        await tg.start(batcher.run)
+                    await batcher.add_many([number, number, number])
+                    if body_fails:
+                        raise DownError
+        with pytest.raises(QueueClosedError):
+            await batcher.add(9)
+    assert sink.items == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (batcher.stats.items, batcher.stats.flushes) == (9, 6)
+
+
+async def test_what_its_end_has_left_is_flushed_when_it_runs_again() -> None:
+    sink = Failing()
+    batcher = Batcher(sink, retry=Retry())
+    with pytest.RaisesGroup(DownError):
+        async with running(batcher), batcher:
+            await batcher.add(1)
+    assert batcher.pending() == [1]
+    sink.down = False
+    async with running(batcher), batcher:
+        await batcher.add(2)
+    assert sink.items == [1, 2]
+
+
+async def test_entered_again_at_once_it_has_a_run_of_its_own() -> None:
+    sink = Recorder()
+    batcher = Batcher(sink)
+    async with create_task_group() as tg:
+        for number in range(5):
+            async with batcher:
+                await tg.start(batcher.run)
+                await batcher.add(number)
+    assert sink.items == [0, 1, 2, 3, 4]
+
+
+# Callbacks that would wait for themselves
+
+
+async def in_the_callback(act: Callable[[], Awaitable[object]]) -> None:
+    await act()
+
+
+async def in_a_task_of_the_callback(act: Callable[[], Awaitable[object]]) -> None:
+    errors: list[Exception] = []
+
+    async def task() -> None:
+        try:
+            await act()
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with create_task_group() as tg:
+        tg.start_soon(task)
+    for error in errors:
+        raise error
+
+
+async def in_a_thread_of_the_callback(act: Callable[[], Awaitable[object]]) -> None:
+    await anyio.to_thread.run_sync(anyio.from_thread.run, act)
+
+
+each_place = pytest.mark.parametrize(
+    "place", [in_the_callback, in_a_task_of_the_callback, in_a_thread_of_the_callback]
+)
+Place = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
+
+
+@each_place
+@pytest.mark.parametrize("callback", ["on_flush", "on_give_up"])
+@pytest.mark.parametrize("call", ["add", "add_many", "flush", "flush(force=False)", "leave"])
+async def test_a_call_that_would_wait_for_its_own_callback_is_refused(
+    place: Place, callback: str, call: str
+) -> None:
+    refusals: list[str] = []
+    refused = Event()
+
+    async def leave() -> None:
+        async with batcher:
+            pass
+
+    async def act() -> None:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "add": lambda: batcher.add(3),
+            "add_many": lambda: batcher.add_many([3, 4]),
+            "flush": batcher.flush,
+            "flush(force=False)": lambda: batcher.flush(force=False),
+            "leave": leave,
+        }
+        try:
+            await place(calls[call])
+        except RuntimeError as error:
+            refusals.append(str(error))
+            refused.set()
+
+    async def on_flush(batch: list[int]) -> None:
+        if callback == "on_give_up":
+            raise DownError
+        await act()
+
+    async def on_give_up(batch: list[int], error: Exception) -> None:
+        await act()
+
+    batcher = Batcher(
+        on_flush, name="rows", max_batch_size=2, max_pending=2,
+        retry=Retry(max_deliveries=1), on_give_up=on_give_up,
+    )  # fmt: skip
+    with fail_after(20):
+        async with running(batcher):
+            await batcher.add_many([1, 2])
+            await refused.wait()
+    assert "in a callback of the batcher 'rows' would wait for ever" in refusals[0]
+
+
+async def test_a_callback_may_add_where_there_is_room() -> None:
+    sink: list[list[int]] = []
+
+    async def on_flush(batch: list[int]) -> None:
+        sink.append(batch)
+        if batch == [1, 2]:
+            await batcher.add(3)
+            await batcher.add_many([4])
+
+    batcher = Batcher(on_flush, max_batch_size=2, max_pending=4)
+    async with running(batcher), batcher:
+        await batcher.add_many([1, 2])
+        while len(sink) < 2:
+            await checkpoint()
+    assert sink == [[1, 2], [3, 4]]
+
+
+async def test_a_task_that_a_callback_has_left_behind_may_wait_later() -> None:
+    flushed: list[int] = []
+    outer = create_task_group()
+    returned = Event()
+
+    async def produce() -> None:
+        await returned.wait()
+        for number in range(10, 20):
+            await batcher.add(number)
+        await batcher.flush()
+
+    async def on_flush(batch: list[int]) -> None:
+        if not flushed:
+            outer.start_soon(produce)
+        flushed.extend(batch)
+
+    batcher = Batcher(on_flush, max_batch_size=2, max_pending=2)
+    async with running(batcher), outer:
+        await batcher.add_many([1, 2])
+        while not batcher.stats.flushes:
+            await checkpoint()
+        returned.set()
+    assert flushed == [1, 2, *range(10, 20)]
+
+
+async def test_a_callback_may_use_another_batcher_but_not_wait_for_its_own_through_it() -> None:
+    refused: list[str] = []
+
+    async def on_inner(batch: list[int]) -> None:
+        try:
+            await outer.flush()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    async def on_outer(batch: list[int]) -> None:
+        await inner.add_many(batch)
+        await inner.flush()
+
+    inner, outer = Batcher(on_inner), Batcher(on_outer, name="outer")
+    async with running(inner), running(outer):
+        await outer.add(1)
+        await outer.flush()
+    assert [each.split(" would")[0] for each in refused] == [
+        "flush() in a callback of the batcher 'outer'"
+    ]
+    assert inner.stats.items == outer.stats.items == 1
+
+
+# Whatever can raise, raises
+
+
+class Raises(Exception):  # noqa: N818 - it is raised everywhere
+    """An error whose text raises, on every second occasion."""
+
+    def __str__(self) -> str:
+        if self.args[0] % 2:
+            raise KeyError("no text")
+        return "of a hook"
+
+    __repr__ = __str__
+
+
+class Mischief:
+    """Decides at each call of a hook whether it raises."""
+
+    def __init__(self, draws: list[int]) -> None:
+        self._draws = iter(draws)
+
+    def __call__(self) -> None:
+        draw = next(self._draws, 0)
+        if draw:
+            raise Raises(draw)
+
+
+@dataclass(frozen=True)
+class MischievousBackoff(Backoff):
+    mischief: Mischief = field(default_factory=lambda: Mischief([]))
+
+    def delay(self, deliveries: int) -> float:
+        self.mischief()
+        return 1.0
+
+
+class MischievousItem:
+    """An item that can be held, and nothing else."""
+
+    def _no(self, *_: object) -> Any:
+        raise KeyError("of an item")
+
+    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __lt__ = _no
+
+
+draws = strategies.lists(strategies.integers(0, 2), max_size=12)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=150, deadline=None)
+@given(
+    flush=draws,
+    give_up=draws,
+    delay=draws,
+    logs=draws,
+    counts=strategies.lists(strategies.integers(1, 7), min_size=1, max_size=5),
+    size=strategies.integers(1, 4),
+    capacity=strategies.sampled_from([7, 9, inf]),
+    most=strategies.sampled_from([None, 1, 2]),
+)
+def test_whatever_raises_each_item_is_flushed_given_up_or_pending(
+    backend: Literal["asyncio", "trio"],
+    flush: list[int],
+    give_up: list[int],
+    delay: list[int],
+    logs: list[int],
+    counts: list[int],
+    size: int,
+    capacity: float,
+    most: int | None,
+) -> None:
+    flushing, giving_up = Mischief(flush), Mischief(give_up)
+    flushed: list[object] = []
+    given_up: list[object] = []
+
+    async def on_flush(batch: list[object]) -> None:
+        flushing()
+        await checkpoint()
+        flushing()
+        flushed.extend(batch)
+
+    async def on_give_up(batch: list[object], error: Exception) -> None:
+        giving_up()
+        await checkpoint()
+        given_up.extend(batch)
+
+    logger = logging.Logger("of the test")  # noqa: LOG001 - nobody else is to see its filter
+    logger.addHandler(logging.NullHandler())
+    mischief_of_logs = Mischief(logs)
+
+    def log_filter(record: logging.LogRecord) -> bool:
+        mischief_of_logs()
+        return True
+
+    logger.addFilter(log_filter)
+    policy = MischievousBackoff(1.0, mischief=Mischief(delay))
+    added: list[object] = []
+
+    async def main() -> None:
+        batcher: Batcher[object] = Batcher(
+            on_flush, max_batch_size=size, max_pending=capacity, flush_interval=5.0, logger=logger,
+            retry=Retry(most, policy), on_give_up=on_give_up,
+        )  # fmt: skip
+        with fail_after(1e6):
+            async with create_task_group() as tg:
+                await tg.start(batcher.run)
+                with suppress(Raises):
+                    async with batcher:
+                        for count in counts:
+                            many = [MischievousItem() for _ in range(count)]
+                            await batcher.add_many(many)
+                            added.extend(many)
+                            try:
+                                await batcher.flush()
+                            except Raises:
+                                await anyio.sleep(3)
+        left = [*flushed, *given_up, *batcher.pending()]
+        assert sorted(map(id, left)) == sorted(map(id, added))
+        stats = batcher.stats
+        assert (stats.items, stats.given_up) == (len(flushed), len(given_up))
+        assert stats.queued == len(batcher.pending())
+
+    raised, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        name, options = virtual_backend(backend)
+        anyio.run(main, backend=name, backend_options=options)
+    finally:
+        logging.raiseExceptions = raised
 
 
 def test_it_belongs_to_one_event_loop() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from types import TracebackType
-from typing import Generic, Never, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -21,17 +21,22 @@ from anyio import (
 from anyio.abc import TaskStatus
 
 from .._core.errors import TimekeeperNotRunningError
+from .._core.functions import check_function
+from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.texts import shown
-from .._core.validation import check_known, check_text, number, wait_seconds
+from .._core.validation import check_flag, check_known, check_text, wait_seconds, whole_number
 from .buffer import Buffer
 from .flusher import Call, Flusher
 
 T = TypeVar("T")
 
 _log = logging.getLogger("leaseq")
+
+_TURNS = 5
+"""Turns for which a `run` waits at a batcher that has ended: it may be entered again next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,11 @@ class Batcher(Generic[T]):
     scopes; a second `asyncio.Task.cancel` ends the flush immediately. Remaining items are in
     `pending`, in any case.
 
+    Then it can be entered and run again, with what is left in `pending`.
+
+    A callback must not wait for itself: in `on_flush` and ``on_give_up``, `flush` is refused, and
+    so is an `add` that would have to wait for room, also in tasks that they start.
+
     A batcher belongs to one event loop, and is not thread-safe:
     ``anyio.from_thread.run_sync(batcher.add_nowait, item)`` is the way in from a thread.
 
@@ -104,7 +114,8 @@ class Batcher(Generic[T]):
             wait, as in `anyio.Lock`.
 
     Raises:
-        TypeError: ``on_flush`` is not a function.
+        TypeError: an option is unknown, or its value of another type; ``on_flush`` or
+            ``on_give_up`` cannot be called as it has to be, or is a generator function.
         ValueError: a number is out of range; or the retry policy gives up, and there is no
             ``on_give_up``.
     """
@@ -116,7 +127,7 @@ class Batcher(Generic[T]):
         max_batch_size: int = 100,
         flush_interval: float = 10.0,
         name: str = "",
-        logger: logging.Logger | None = None,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         max_pending: float = inf,
         retry: Retry = Retry(backoff=Backoff(base=1.0, ceiling=60.0)),  # noqa: B008 - a constant
         on_give_up: Callable[[list[T], Exception], Awaitable[object] | None] | None = None,
@@ -128,6 +139,12 @@ class Batcher(Generic[T]):
             check_known("Batcher", unknown, Batcher.__init__.__kwdefaults__ or ())
         if not callable(on_flush):
             raise TypeError(f"on_flush must be an async function of a list, not {shown(on_flush)}")
+        check_function("on_flush", on_flush, "a list")
+        if on_give_up is not None:
+            check_function("on_give_up", on_give_up, "a list", "an error")
+        if not isinstance(logger, logging.Logger | logging.LoggerAdapter | None):
+            raise TypeError(f"logger must be a logging.Logger or None, not {shown(logger)}")
+        check_flag("fast_acquire", fast_acquire)
         whole = isinstance(max_batch_size, int)
         if not whole or max_batch_size is True or max_batch_size < 1:
             raise ValueError(
@@ -136,10 +153,8 @@ class Batcher(Generic[T]):
         if not isinstance(retry, Retry):
             raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
         check_text("name", name)
-        if not number("max_pending", max_pending, "a whole number, or math.inf") >= 1:
-            raise ValueError(
-                f"max_pending must be 1 or more, or math.inf, not {shown(max_pending)}"
-            )
+        if max_pending != inf:
+            whole_number("max_pending", max_pending, 1, "1 or more, or math.inf")
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "
@@ -159,6 +174,7 @@ class Batcher(Generic[T]):
         )
         self._running = False
         self._closed = False
+        self._times_opened = 0
         self._alarm = Event()
         self._wake_at = inf  # the time at which `run` wakes by itself
 
@@ -248,6 +264,7 @@ class Batcher(Generic[T]):
             self._check_open()
             if self._buffer.room(places):
                 return
+            self._flusher.check_outside("add() without room")
             turn = Event()
             self._buffer.wait(turn, places)
             try:
@@ -331,7 +348,12 @@ class Batcher(Generic[T]):
         self._set_open()
         try:
             task_status.started()
-            while not self._closed:
+            for _ in range(_TURNS):
+                if self._closed:
+                    await self._home.checkpoint()
+            opened = self._times_opened
+            # Opened anew before it has seen the end, it ends all the same.
+            while not self._closed and self._times_opened == opened:
                 now = self._home.time()
                 deadline = self._buffer.next_deadline()
                 if deadline <= now:
@@ -394,6 +416,10 @@ class Batcher(Generic[T]):
     # The end
 
     async def __aenter__(self) -> Self:
+        if self._closed:
+            self._closed = False
+            self._times_opened += 1
+            self._set_open()
         return self
 
     async def __aexit__(
@@ -411,14 +437,19 @@ class Batcher(Generic[T]):
         finally:
             left = len(self._buffer)
             if left:
-                self._logger.error("%r is left with items: see pending()", self)
+                log(
+                    logging.ERROR,
+                    "%s is left with items: see pending()",
+                    repr(self),
+                    logger=self._logger,
+                )
         if final.error is None:
             return
         note = f"the final flush of {self!r} failed, with {left} items left in pending()"
         if error is None or _is_cancellation(error):
             final.error.add_note(note)
             raise final.error
-        error.add_note(f"{note}: {final.error!r}")
+        error.add_note(f"{note}: {shown(final.error)}")
 
     async def _finish(self, final: Call, error: BaseException | None) -> None:
         """Try the remaining batches, within the shutdown timeout once this is cancelled."""

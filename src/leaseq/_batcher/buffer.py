@@ -19,6 +19,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 from .._core.policies import Retry
+from .._core.validation import delay_seconds
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -205,13 +206,22 @@ class Buffer(Generic[T, P]):
         self._taken_items += len(items)
         self.recount()
 
-    def failed(self, batch: Batch[T], error: Exception, now: float) -> None:
-        """Let a batch rest that failed, or record the error of its last delivery. O(1)."""
+    def failed(self, batch: Batch[T], error: Exception, now: float) -> Exception | None:
+        """Let a batch rest that failed, or record the error of its last delivery. O(1).
+
+        Returns:
+            An error of the retry policy, which may be the user's own: the batch rests for a minute.
+        """
         batch.deliveries += 1
-        if self._retry.exhausted(batch.deliveries):
-            batch.error = error
-        else:
-            batch.due = now + self._retry.delay(batch.deliveries)
+        try:
+            if self._retry.exhausted(batch.deliveries):
+                batch.error = error
+            else:
+                batch.due = now + delay_seconds(self._retry.delay(batch.deliveries))
+        except Exception as mishap:
+            batch.due = now + _UNTAKEN
+            return mishap
+        return None
 
     def not_given_up(self, batch: Batch[T], now: float) -> None:
         """Let a batch rest that could not be given up: it is offered again later. O(1)."""

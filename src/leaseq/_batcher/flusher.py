@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from inspect import isawaitable
+from logging import DEBUG, ERROR, Logger, LoggerAdapter
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import CancelScope, Event, Lock, current_effective_deadline
 
 from .._core.errors import LeaseqError
+from .._core.functions import check_has_run, result_of
+from .._core.log import log
 from .._core.loop import Home, is_failure
+from .._core.texts import shown
 from .buffer import Batch, Buffer
 
 T = TypeVar("T")
+
+
+class _Delivery:
+    """The delivery of a batch to the callbacks, and the one in which that was asked for."""
+
+    __slots__ = ("within",)
+
+    def __init__(self, within: _Delivery | None) -> None:
+        self.within = within
+
+
+_here: ContextVar[_Delivery | None] = ContextVar("leaseq.batcher.delivery", default=None)
+"""The delivery in whose callback this code runs, in its task or in one that was started in it."""
 
 
 class Call:
@@ -63,7 +80,7 @@ class Flusher(Generic[T]):
         on_flush: Callable[[list[T]], Awaitable[object]],
         on_give_up: Callable[[list[T], Exception], Awaitable[object] | None] | None,
         name: str,
-        logger: logging.Logger,
+        logger: Logger | LoggerAdapter[Any],
         after: Callable[[], None],
     ) -> None:
         self.flushes = self.items = self.failures = self.given_up = 0
@@ -76,8 +93,25 @@ class Flusher(Generic[T]):
         self._logger = logger
         self._after = after
         self._lock = Lock(fast_acquire=True)
+        self._delivery: _Delivery | None = None  # there is one while a callback runs
         self._calls: set[Call] = set()
         self._news: Event | None = None  # there is one while a call waits for a batch that rests
+
+    def check_outside(self, call: str) -> None:
+        """Raise `RuntimeError` in a callback whose end a call would wait for.
+
+        A task that the callback has started and does not wait for is refused as well, as long as
+        that delivery lasts: the two cannot be told apart.
+        """
+        here = _here.get()
+        while here is not None:
+            if here is self._delivery:
+                raise RuntimeError(
+                    f"{call} in a callback of the batcher {self._name!r} would wait for ever: for "
+                    "the callback itself to return. Have on_flush raise an error for what is to be "
+                    "tried again, and give anything else to a task that runs beside the batcher"
+                )
+            here = here.within
 
     async def flush_due(self) -> None:
         """Try the next batch that is due, if the batcher is still open."""
@@ -89,6 +123,7 @@ class Flusher(Generic[T]):
 
     async def flush(self, call: Call) -> None:
         """Try batches until all of the call's are gone, or one has failed."""
+        self.check_outside("flush()")
         self._calls.add(call)
         try:
             while call.error is None and self._buffer.start < call.end:
@@ -100,6 +135,7 @@ class Flusher(Generic[T]):
 
     async def try_all(self, final: Call) -> None:
         """Try each batch from ``final.end`` on once, due or not, and move ``final.end`` on."""
+        self.check_outside("leaving the batcher's own `async with`")
         async with self._lock:
             for batch in self._buffer.take_all():
                 if batch.start >= final.end:
@@ -123,6 +159,8 @@ class Flusher(Generic[T]):
     async def _deliver(self, batch: Batch[T]) -> Exception | None:
         """Try to flush a batch, and give it up after its last delivery; return its error."""
         await self._home.checkpoint()  # the callback may have none
+        self._delivery = _Delivery(_here.get())
+        token = _here.set(self._delivery)
         try:
             error = batch.error or await self._attempt(batch)
             if error is None:
@@ -133,6 +171,8 @@ class Flusher(Generic[T]):
                 await self._give_up(batch, batch.error)
             return error
         finally:
+            _here.reset(token)
+            self._delivery = None
             self._after()
             if self._news is not None:
                 self._news.set()
@@ -144,7 +184,7 @@ class Flusher(Generic[T]):
         try:
             flushing = self._on_flush(batch.items.copy())
             if isawaitable(flushing):
-                await flushing
+                await check_has_run(await flushing)
                 return None
         except Exception as error:
             if _times_cancelled() > cancelled and current_effective_deadline() != -inf:
@@ -157,9 +197,9 @@ class Flusher(Generic[T]):
             failure.__cause__ = error
             return failure
         raise TypeError(
-            f"on_flush must be an async function, but {self._on_flush!r} returned {flushing!r}: "
-            "make it one with async def, and if it blocks, await anyio.to_thread.run_sync(...) "
-            "in it"
+            f"on_flush must be an async function, but {shown(self._on_flush)} returned "
+            f"{shown(flushing)}: make it one with async def, and if it blocks, await "
+            "anyio.to_thread.run_sync(...) in it"
         )
 
     def _flushed(self, batch: Batch[T]) -> None:
@@ -167,39 +207,51 @@ class Flusher(Generic[T]):
         self.flushes += 1
         self.items += len(batch.items)
         self.last_flush_time = self._home.time()
-        self._logger.debug("batcher %r: flushed %d items", self._name, len(batch.items))
+        what = (self._name, len(batch.items))
+        log(DEBUG, "batcher %r: flushed %d items", *what, logger=self._logger)
 
     def _failed(self, batch: Batch[T], error: Exception) -> None:
-        self._buffer.failed(batch, error, self._home.time())
+        mishap = self._buffer.failed(batch, error, self._home.time())
         self.failures += 1
         for call in self._calls:
             if batch.start < call.end:
                 call.error = call.error or error
-        self._logger.error(
-            "batcher %r: flushing %d items failed at delivery %d, and they are %s",
-            self._name,
+        self._log_error(
+            "flushing %d items failed at delivery %d, and they are "
+            + ("kept and tried again" if batch.error is None else "given up"),
+            error,
             len(batch.items),
             batch.deliveries,
-            "kept and tried again" if batch.error is None else "given up",
-            exc_info=error,
         )
+        if mishap is not None:
+            self._log_error("the retry policy failed: the items rest for a minute", mishap)
 
     async def _give_up(self, batch: Batch[T], error: Exception) -> None:
         assert self._on_give_up is not None
         try:
-            taking = self._on_give_up(batch.items.copy(), error)
-            if taking is not None:
-                await taking
-        except Exception:
+            await result_of(self._on_give_up(batch.items.copy(), error))
+        except (Exception, asyncio.CancelledError) as own:
+            if not is_failure(own):
+                raise
             self._buffer.not_given_up(batch, self._home.time())
-            self._logger.exception(
-                "batcher %r: on_give_up failed: the %d items are kept, and offered again later",
-                self._name,
+            self._log_error(
+                "on_give_up failed: the %d items are kept, and offered again later",
+                own,
                 len(batch.items),
             )
         else:
             self._buffer.remove(batch)
             self.given_up += len(batch.items)
+
+    def _log_error(self, message: str, error: BaseException, *counts: int) -> None:
+        log(
+            ERROR,
+            f"batcher %r: {message}",
+            self._name,
+            *counts,
+            error=error,
+            logger=self._logger,
+        )
 
 
 def _times_cancelled() -> int:
