@@ -21,7 +21,6 @@ import anyio
 import pytest
 import trio
 from pages import BLOCK, PAGES, ROOT, blocks, execute, needs_server, relative
-from trio.testing import MockClock
 
 import leaseq
 import leaseq.testing
@@ -57,7 +56,8 @@ def runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     def run_on_trio(main: Main, *args: object, **options: Any) -> Any:  # anyio calls it too
         runs.append(main)
-        options.setdefault("clock", MockClock(autojump_threshold=0))
+        if "clock" not in options:
+            options |= virtual_backend("trio")[1]
         return trio_run(main, *args, **options)
 
     def run_on_asyncio(main: Coroutine[Any, Any, Any]) -> Any:
@@ -65,27 +65,10 @@ def runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         with asyncio.Runner(loop_factory=VirtualEventLoop) as runner:
             return runner.run(main)
 
-    if library == "trio":
-        monkeypatch.setattr(anyio.to_thread, "run_sync", unhurried(anyio.to_thread.run_sync))
     monkeypatch.setattr(anyio, "run", run)
     monkeypatch.setattr(trio, "run", run_on_trio)
     monkeypatch.setattr(asyncio, "run", run_on_asyncio)
     return runs
-
-
-def unhurried(run_sync: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Has trio's clock, which sees no threads, jump but rarely while one works."""
-
-    async def run_in_thread(*args: Any, **options: Any) -> Any:
-        clock = trio.lowlevel.current_clock()
-        assert isinstance(clock, MockClock)
-        clock.autojump_threshold = 0.01
-        try:
-            return await run_sync(*args, **options)
-        finally:
-            clock.autojump_threshold = 0
-
-    return run_in_thread
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -9,9 +9,13 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from anyio import current_time, to_thread
 from anyio.lowlevel import checkpoint
 
+from leaseq import LeasedKeyQueue, connect, serve, serve_batches
+from leaseq.tasks import TaskQueue, TaskWorker
 from leaseq.testing import VirtualEventLoop, advance, virtual_backend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -143,14 +147,13 @@ async def test_a_cancelled_advance_leaves_the_clock_in_order() -> None:
     assert current_time() == 1
 
 
-@pytest.mark.parametrize("seconds", [-1, -math.inf, math.nan])
+@pytest.mark.parametrize("seconds", [-1, -math.inf, math.inf, math.nan])
 async def test_time_that_is_no_time_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match=rf"cannot advance by {seconds!r} seconds: give zero or"):
         await advance(seconds)
 
 
-@pytest.mark.only("asyncio")
-async def test_the_loop_waits_for_a_worker_thread() -> None:
+async def test_the_clock_waits_for_a_worker_thread() -> None:
     release = threading.Event()
     ended: list[str] = []
 
@@ -170,22 +173,109 @@ async def test_the_loop_waits_for_a_worker_thread() -> None:
     assert ended == ["thread", "timer"]
 
 
-@pytest.mark.only("asyncio")
-@pytest.mark.parametrize(
-    "run_sync", [to_thread.run_sync, asyncio.to_thread], ids=["anyio", "asyncio"]
-)
+@pytest.mark.parametrize("how", ["anyio", "asyncio", "trio"])
 async def test_timers_wait_in_real_time_only_while_a_thread_works(
-    run_sync: Callable[[Callable[[], object]], Awaitable[object]],
+    how: str, anyio_backend_name: str
 ) -> None:
+    if how == "anyio":
+        run_sync: Callable[[Callable[[], object]], Awaitable[object]] = to_thread.run_sync
+    elif how == anyio_backend_name:
+        run_sync = asyncio.to_thread if how == "asyncio" else trio.to_thread.run_sync
+    else:
+        return
     release = threading.Event()
     started = time.monotonic()
     async with anyio.create_task_group() as tg:
         tg.start_soon(run_sync, release.wait)
+        await checkpoint()
         await anyio.sleep(0.01)
         passed = time.monotonic() - started
         release.set()
     assert passed >= 0.01
     await anyio.sleep(DAY)
+
+
+@pytest.mark.parametrize("kind", ["pool", "batches", "tasks"])
+async def test_the_clock_waits_for_the_threads_of_the_library(kind: str) -> None:
+    release = threading.Event()
+    ended: list[str] = []
+
+    def work(*_: object) -> None:
+        release.wait(60)
+        ended.append("thread")
+
+    async def time_out() -> None:
+        await advance(0)  # the thread works by now
+        threading.Timer(0.05, release.set).start()
+        await anyio.sleep(DAY)
+        ended.append("timer")
+
+    async with connect("memory://") as broker, anyio.create_task_group() as tg:
+        await tg.start(broker.run)
+        tasks = TaskQueue(broker)
+        function = tasks.task(name="work")(work)
+        queue = await tasks.open()
+        if kind == "pool":
+            tg.start_soon(serve, queue, work)
+        elif kind == "batches":
+            tg.start_soon(serve_batches, queue, work, 2)
+        else:
+            tg.start_soon(TaskWorker(tasks).run)
+        await tasks.push(function.task())
+        await time_out()
+        tg.cancel_scope.cancel()
+    assert ended == ["thread", "timer"]
+
+
+# trio's clock as it is
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 1000.0}, {"autojump_threshold": 0}])
+def test_any_mock_clock_can_be_advanced(options: dict[str, float]) -> None:
+    woken: list[float] = []
+
+    async def ticks() -> None:
+        while True:
+            await anyio.sleep(0.1)
+            woken.append(current_time())
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(ticks)
+            await advance(1.05)
+            count = len(woken)
+            tg.start_soon(advance, 1)
+            await advance(1)
+            assert current_time() >= 2.05
+            tg.cancel_scope.cancel()
+        if "rate" not in options:  # else it also moves by itself
+            assert count == 10
+            assert current_time() == pytest.approx(2.05)
+
+    clock = trio.testing.MockClock(**options)
+    anyio.run(main, backend="trio", backend_options={"clock": clock})
+
+
+def test_a_clock_that_stands_still_fires_timers_in_their_order_and_a_timeout_of_its_own() -> None:
+    async def main() -> None:
+        queue: LeasedKeyQueue[str, int] = LeasedKeyQueue(default_lease_timeout=30)
+        async with anyio.create_task_group() as tg:
+            await tg.start(queue.run)
+            await queue.put("a", 1)
+            await queue.get()
+            await advance(29)
+            assert await queue.available_keys() == set()
+            await advance(1)
+            assert await queue.available_keys() == {"a"}
+            with anyio.move_on_after(5) as scope:
+                await advance(DAY)
+            assert scope.cancelled_caught
+            assert current_time() == 35
+            await advance(YEAR / 3)
+            await advance(1 / 3)
+            tg.cancel_scope.cancel()
+
+    anyio.run(main, backend="trio", backend_options={"clock": trio.testing.MockClock()})
 
 
 def test_a_plain_asyncio_program_closes_its_executor_without_a_timeout() -> None:

@@ -9,11 +9,11 @@ A test of an hour's timeout then takes no time, and gives the same result each t
         return virtual_backend(request.param)
 
 Neither clock can see the world outside: a jump does not wait for a socket or another process.
-Worker threads differ. `VirtualEventLoop` sees those of `anyio.to_thread`'s default
-limiter and of `loop.run_in_executor`, and while one of them works, its timers wait in real time.
-It does not see threads under a limiter of their own, nor, where sniffio is installed, threads that
-anyio starts on a loop that anyio does not run. `MockClock` sees no thread at all: test threads on a
-clock without autojump.
+Worker threads differ: while one of them works, timers wait in real time. That holds for threads of
+this library, for ordinary functions as handlers and tasks, for those of `anyio.to_thread`'s default
+limiter, and on asyncio for those of `loop.run_in_executor`. It does not hold for threads under
+another limiter of your own, nor, where sniffio is installed, for threads that anyio starts on an
+asyncio loop that anyio does not run.
 """
 
 import asyncio
@@ -22,10 +22,16 @@ import selectors
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.lowlevel import current_token
+
+from .._core.functions import threads_at_work
+
+if TYPE_CHECKING:
+    import trio.abc
+    from trio.testing import MockClock
 
 RESOLUTION = time.get_clock_info("monotonic").resolution
 """The seconds before its time at which asyncio takes a timer to be due."""
@@ -52,7 +58,8 @@ def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, ob
     if name == "trio":
         from trio.testing import MockClock
 
-        return "trio", {"clock": MockClock(autojump_threshold=0)}
+        clock = MockClock(autojump_threshold=0)
+        return "trio", {"clock": clock, "instruments": [_watch_for_threads(clock)]}
     raise ValueError(f"no virtual time for the backend {name!r}: choose 'asyncio' or 'trio'")
 
 
@@ -60,18 +67,19 @@ async def advance(seconds: float) -> None:
     """Move virtual time on, and run everything that falls due in it.
 
     On return all other tasks wait, also those that the last timers have woken. ``advance(0)`` runs
-    the other tasks until they wait, without moving the clock.
+    the other tasks until they wait, without moving the clock. A `trio.testing.MockClock` that moves
+    neither by itself nor by jumps is moved from one timer to the next.
 
     Args:
         seconds: Seconds by which the clock moves.
 
     Raises:
-        ValueError: the time is negative or not a number.
+        ValueError: the time is negative, infinite or not a number.
         RuntimeError: the backend has no virtual time.
 
     If cancelled, a part of the time may have passed. O(timers and steps in it).
     """
-    if not seconds >= 0:
+    if not 0 <= seconds < math.inf:
         raise ValueError(f"time cannot advance by {seconds!r} seconds: give zero or more")
     loop = current_token().native_token
     if isinstance(loop, VirtualEventLoop):
@@ -82,13 +90,52 @@ async def advance(seconds: float) -> None:
         from trio.lowlevel import current_clock
         from trio.testing import MockClock, wait_all_tasks_blocked
 
-        if isinstance(current_clock(), MockClock):
-            await anyio.sleep(seconds)
-            await wait_all_tasks_blocked()
+        clock = current_clock()
+        if isinstance(clock, MockClock):
+            if clock.rate or clock.autojump_threshold < math.inf:
+                await anyio.sleep(seconds)
+                await wait_all_tasks_blocked()
+            else:
+                await _jump(clock, seconds)
             return
     raise RuntimeError(
         "time is real here: run the test on a backend from leaseq.testing.virtual_backend()"
     )
+
+
+async def _jump(clock: "MockClock", seconds: float) -> None:
+    """Move a clock that stands still, from one timer to the next."""
+    from trio.lowlevel import current_statistics
+    from trio.testing import wait_all_tasks_blocked
+
+    end = clock.current_time() + seconds
+    await wait_all_tasks_blocked()
+    while (left := end - clock.current_time()) > 0:  # others may jump meanwhile
+        clock.jump(min(left, max(current_statistics().seconds_to_next_deadline, 0)))
+        await wait_all_tasks_blocked()
+
+
+def _watch_for_threads(clock: "MockClock") -> "trio.abc.Instrument":
+    """Make an instrument that has trio's clock run in real time while worker threads work."""
+    from trio.abc import Instrument
+    from trio.lowlevel import current_trio_token
+    from trio.to_thread import current_default_thread_limiter
+
+    class ThreadWatch(Instrument):
+        waiting: tuple[float, float] | None = None
+        """The clock's settings while it runs in real time."""
+
+        def after_task_step(self, task: object) -> None:
+            busy = threads_at_work(current_trio_token())
+            busy = busy or current_default_thread_limiter().borrowed_tokens
+            if busy and self.waiting is None:
+                self.waiting = clock.autojump_threshold, clock.rate
+                clock.autojump_threshold, clock.rate = math.inf, 1.0
+            elif not busy and self.waiting is not None:
+                clock.autojump_threshold, clock.rate = self.waiting
+                self.waiting = None
+
+    return ThreadWatch()
 
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
@@ -133,7 +180,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         self._executor_calls -= 1
 
     def _threads_at_work(self) -> bool:
-        if self._executor_calls:
+        if self._executor_calls or threads_at_work(self):
             return True
         try:
             return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
