@@ -131,7 +131,7 @@ async def test_the_seed_decides_what_goes_wrong(files: list[Path]) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_worker_too_slow_for_its_lease_leaves_the_file_to_somebody_else(
+async def test_a_worker_keeps_its_file_though_the_event_loop_stalls_for_longer_than_its_lease(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stalled = False
@@ -140,14 +140,15 @@ async def test_a_worker_too_slow_for_its_lease_leaves_the_file_to_somebody_else(
         nonlocal stalled
         if not stalled:
             stalled = True
-            from_thread.run_sync(time.sleep, 0.1)
+            from_thread.run_sync(time.sleep, 0.5)
         return read_facts(path)
 
     monkeypatch.setattr(job_module, "read_facts", read_while_the_event_loop_stalls_once)
-    report = await index(files[:5], Options(workers=2, crash_rate=0.0, lease_timeout=0.05))
+    report = await index(files[:5], Options(workers=2, crash_rate=0.0, lease_timeout=0.25))
+    assert stalled
     assert report.failures == ()
     assert report.deaths == 0
-    assert report.expired > 0
+    assert report.expired == 0
 
 
 @pytest.mark.anyio
