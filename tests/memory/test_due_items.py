@@ -13,6 +13,7 @@ from tests.support.stalls import block
 
 from leaseq import Backoff, DeadLetter, LeasedKeyQueue, Retry, Tenant, TimekeeperNotRunningError
 from leaseq._memory.engine import Engine
+from leaseq._rules.moves import UNDECIDED
 from leaseq.testing import advance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -287,7 +288,9 @@ class Refusing(Retry):
         raise ArithmeticError("no rest today")
 
 
-async def test_waiters_get_what_has_fallen_due_before_a_policy_raised() -> None:
+async def test_a_policy_that_raises_when_a_lease_expires_ends_nothing_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     queue: Queue = LeasedKeyQueue(retry=Refusing(), default_lease_timeout=1)
     async with create_task_group() as tg, queue:
         await tg.start(queue.run)
@@ -299,8 +302,12 @@ async def test_waiters_get_what_has_fallen_due_before_a_policy_raised() -> None:
         queue.take_nowait("b")  # its second lease: once that expires, the policy is asked
         waiting = Waiting(tg, queue)
         await waiting.get("waiter")
-        with pytest.raises(ArithmeticError):
-            queue._engine.tick(current_time() + 1)
-        await advance(0)
+        await advance(1)
         assert waiting.got == {"waiter": "a"}
+        assert await queue.state("b") == "delayed"
+        (record,) = (each for each in caplog.records if each.exc_info)
+        assert record.getMessage().startswith("queue '': the retry policy raised for 'b', token ")
+        assert "no rest today" in caplog.text
+        await advance(UNDECIDED)
+        assert await queue.state("b") == "ready"
         tg.cancel_scope.cancel()

@@ -1,7 +1,9 @@
 """What raises within a move leaves everything as it was."""
 
 from collections.abc import Callable
-from math import inf
+from decimal import Decimal
+from fractions import Fraction
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -36,7 +38,7 @@ class BrokenBurial:
         return Burial("dead")
 
 
-def tick(ledger: AnyLedger, item: Item[str, int]) -> object:
+def tick(ledger: AnyLedger, item: Item[str, int]) -> list[Item[str, int]]:
     return list(ledger.tick(10))
 
 
@@ -67,15 +69,65 @@ def make(**options: Any) -> tuple[AnyLedger, Item[str, int]]:
     return ledger, ledger.leased["a"]
 
 
-@pytest.mark.parametrize("how", [how for how in MOVES if how != "reject"])
-def test_a_policy_that_raises_leaves_a_lease_as_it_was(how: str) -> None:
-    ledger, item = make(retry=BrokenRetry(), bury=BrokenBurial())
+class OddRetry(Retry):
+    """A policy that gives what is no rest."""
+
+    def delay(self, deliveries: int) -> Any:
+        return self.odd
+
+    def __init__(self, odd: object) -> None:
+        super().__init__()
+        object.__setattr__(self, "odd", odd)
+
+    __slots__ = ("odd",)
+    odd: object
+
+
+ODD = [None, nan, inf, -1.0, Decimal(-1), "1", True, 10**400, 1j, [1.0]]
+
+
+def broken_policies(test: Any) -> Any:
+    policies = [BrokenRetry(), *map(OddRetry, ODD)]
+    return pytest.mark.parametrize("retry", policies, ids=["raises", *map(repr, ODD)])(test)
+
+
+@broken_policies
+@pytest.mark.parametrize("how", ["release", "release_all"])
+def test_a_policy_that_raises_leaves_a_lease_as_it_was(how: str, retry: Retry) -> None:
+    ledger, item = make(retry=retry, bury=BrokenBurial())
     before = look(ledger)
-    with pytest.raises(BrokenError):
+    with pytest.raises((BrokenError, TypeError, ValueError)):
         MOVES[how](ledger, item)
     assert look(ledger) == before
     assert item.ended is None
+    assert ledger.mishaps == []
     assert ledger.ack(item) is False
+
+
+@broken_policies
+@pytest.mark.parametrize("how", ["fail", "tick"])
+def test_a_policy_that_raises_where_there_is_no_caller_leaves_an_item_to_rest(
+    how: str, retry: Retry
+) -> None:
+    ledger, item = make(retry=retry, bury=BrokenBurial())
+    leased = len(ledger.leased)
+    if how == "fail":
+        ledger.fail(item, 0, "ValueError: no")
+    else:
+        assert len(tick(ledger, item)) == leased
+    assert "a" in ledger.delayed
+    assert item.ended == ("lost" if how == "tick" else "released")
+    assert len(ledger.mishaps) == (leased if how == "tick" else 1)
+    assert all(isinstance(error, Exception) for _, error in ledger.mishaps)
+    assert [item.key for item in ledger.tick(1000)][-1:] == ["a" if how == "fail" else "b"]
+    assert "a" in ledger.ready
+
+
+@pytest.mark.parametrize("rest", [Decimal("2.5"), Fraction(5, 2), 2.5])
+def test_a_policy_may_give_its_rest_as_a_number_of_any_kind(rest: object) -> None:
+    ledger, item = make(retry=OddRetry(rest), bury=BrokenBurial())
+    ledger.release(item, 0)
+    assert ledger.delayed["a"].deadline == 2.5
 
 
 @pytest.mark.parametrize("how", MOVES)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from math import inf
 
 from .texts import shown
-from .validation import number, options_of, wait_seconds, whole_number
+from .validation import delay_seconds, number, options_of, wait_seconds, whole_number
 
 
 class Priority(IntEnum):
@@ -138,3 +138,14 @@ class Retry:
     def delay(self, deliveries: int) -> float:
         """Return the seconds until the next try."""
         return 0.0 if self.backoff is None else self.backoff.delay(deliveries)
+
+
+def rest_by(policy: Retry | Backoff, deliveries: int) -> float:
+    """Ask a policy, which may be the user's own, for the seconds until the next try.
+
+    Raises:
+        TypeError, ValueError: it gives no number of seconds, or a negative or endless one.
+        Exception: it raises one.
+    """
+    seconds = policy.delay(deliveries)
+    return delay_seconds(seconds, f"the delay that {type(policy).__name__} gives")

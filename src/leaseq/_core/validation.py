@@ -167,11 +167,11 @@ def timeout_seconds(timeout: float | None) -> float | None:
     return max(0.0, found)
 
 
-def delay_seconds(seconds: float) -> float:
+def delay_seconds(seconds: float, name: str = "delay") -> float:
     """Return a delay in seconds; raise if it is negative, NaN or infinite."""
-    found = number("delay", seconds, "a number of seconds")
+    found = number(name, seconds, "a number of seconds")
     if not 0 <= found < math.inf:
-        raise ValueError(f"delay must be 0 seconds or more, and finite, not {shown(seconds)}")
+        raise ValueError(f"{name} must be 0 seconds or more, and finite, not {shown(seconds)}")
     return found
 
 

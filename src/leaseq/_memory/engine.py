@@ -54,7 +54,7 @@ from .._core.validation import check_flag, check_text, keys_of, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
-from .._rules.moves import Fate
+from .._rules.moves import UNDECIDED, Fate
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
@@ -536,11 +536,13 @@ class Engine(Generic[K, V]):
     ) -> None:
         """Release an item whose consumer raised, with a backoff if the retry policy has none."""
         item = self.mine(lease)
-        delay = None
-        if backoff is not None and self.timekeeper is not None and not self.needs_time:
-            delay = backoff.delay(item.deliveries)
-        self.ledger.release(item, self.home.time(), delay=delay, error=failure_text(error))
+        fallback = 0.0 if self.timekeeper is None else UNDECIDED
+        if self.timekeeper is None or self.needs_time:
+            backoff = None
+        now = self.home.time()
+        self.ledger.fail(item, now, failure_text(error), backoff, fallback=fallback)
         self.after_return(item)
+        self._report_mishaps()
 
     def give_back(self, lease: Lease[K, V]) -> None:
         """Return an item whose consumer was cancelled."""
@@ -645,6 +647,19 @@ class Engine(Generic[K, V]):
             else:
                 log(WARNING, "queue %r: %r, %s, is a dead letter (%s)", *what)
         return [death.item._key for death, _, _ in deaths]
+
+    def _report_mishaps(self) -> None:
+        """Log the errors of a policy for which there is no caller."""
+        mishaps, self.ledger.mishaps = self.ledger.mishaps, []
+        for item, error in mishaps:
+            log(
+                ERROR,
+                "queue %r: the retry policy raised for %r, token %d, which is tried again",
+                self.name,
+                item._key,
+                item._token,
+                error=error,
+            )
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""
@@ -895,9 +910,10 @@ class Engine(Generic[K, V]):
                 if item._ended == "lost":
                     what = (self.name, item._key, item._token)
                     log(WARNING, "queue %r: the lease on %r, token %d, expired", *what)
-        finally:  # a policy or a log handler may raise: the items before that have moved
+        finally:
             if changed:
                 self.after_return(*changed)
+        self._report_mishaps()
 
     def process_expired(self) -> int:
         """Bury the items whose time to live is over, and count them. O(log n) each."""

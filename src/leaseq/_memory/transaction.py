@@ -81,6 +81,7 @@ class _Release(_Settle):
         counted: bool,
     ) -> None:
         super().__init__(engine, lease)
+        self._rest: float | None = 0.0
         self._front = front
         self._delay = delay
         self._counted = counted
@@ -88,14 +89,19 @@ class _Release(_Settle):
     def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
         self.engine.check_release(self._front, self._delay, self._counted)
-        outlook.release(self.item, counted=self._counted, buried=self.engine.buries)
-        if self._delay is None:  # may raise, and so runs before anything is done
-            ledger = self.engine.ledger
-            self._delay = ledger.rest(self.item, front=self._front, counted=self._counted)
+        if self._counted:
+            rests = self._delay is None and not self._front
+            self._rest = self.engine.ledger.verdict(self.item, rests=rests)
+        outlook.release(self.item, leaves=self._rest is None and self.engine.buries)
 
     def do(self, now: float) -> None:
-        self.engine.ledger.release(
-            self.item, now, front=self._front, delay=self._delay, counted=self._counted
+        self.engine.ledger.release_as(
+            self._rest,
+            self.item,
+            now,
+            front=self._front,
+            delay=self._delay,
+            counted=self._counted,
         )
 
 
@@ -106,7 +112,7 @@ class _Reject(_Settle):
 
     def plan(self, outlook: Plan, now: float) -> None:
         super().plan(outlook, now)
-        outlook.reject(self.item, buried=self.engine.buries)
+        outlook.release(self.item, leaves=self.engine.buries)
 
     def do(self, now: float) -> None:
         self.engine.ledger.reject(self.item, now, self._reason)

@@ -79,6 +79,10 @@ is prepared by `bury`, which makes the letter and returns the fate of the item; 
 changes; then the burial is finished. An item that can be neither a letter nor dropped is delayed
 instead, and dies again later: it is never lost.
 
+A policy that raises refuses a call: the lease holds its item as before. Where there is no caller to
+hear of it, when a lease expires or a body has raised, the item rests for a minute and is tried
+again, and the error is kept in `mishaps`, to be logged.
+
 As long as all items have one priority and no tenant, `ready` is the line, and the schedule costs
 nothing.
 """
@@ -94,7 +98,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from .._core.heap import Deadlines
 from .._core.messages import check_held
 from .._core.options import ANY_KEY
-from .._core.policies import Retry, Tenant
+from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
@@ -196,6 +200,7 @@ class Ledger(Generic[K, V]):
         self._first_token = self._token = first_token
         self._retry = retry
         self._bury = bury
+        self.mishaps: list[tuple[Item[K, V], BaseException]] = []
         self.buffered = 0
         self.acked = 0
         self.released = 0
@@ -511,22 +516,86 @@ class Ledger(Generic[K, V]):
     ) -> None:
         """Release an item to be tried again; or give it up, at a counted last delivery."""
         check_held(item, now)
-        if counted and self.is_last_delivery(item):
+        rest = self.verdict(item, rests=delay is None and not front) if counted else 0.0
+        self.release_as(rest, item, now, front=front, delay=delay, counted=counted, error=error)
+
+    def verdict(self, item: Item[K, V], *, rests: bool = True) -> float | None:
+        """Ask the retry policy for the rest of a leased item, in seconds; None: it dies.
+
+        The policy may be the user's own, and raise.
+
+        Args:
+            item: The item, whose delivery counts.
+            rests: False: only death is in question, since it rests otherwise or not at all.
+        """
+        if self._retry.exhausted(item._deliveries):
+            return None
+        return rest_by(self._retry, item._deliveries) if rests else 0.0
+
+    def release_as(
+        self,
+        rest: float | None,
+        item: Item[K, V],
+        now: float,
+        *,
+        front: bool = False,
+        delay: float | None = None,
+        counted: bool = True,
+        error: str | None = None,
+    ) -> None:
+        """Release a held item by the verdict of the policy. It does not raise."""
+        if rest is None:
             self._die(item, MOVES["fail"], now, "max_deliveries", error)
             return
-        rest = self.rest(item, front=front, counted=counted) if delay is None else 0.0
         moved = moves.after_release(
             self._record(item), now, front=front, delay=delay, counted=counted, rest=rest
         )
         self._move(item, moved, now)
 
-    def rest(self, item: Item[K, V], *, front: bool = False, counted: bool = True) -> float:
-        """Draw the rest of an item that is released without a delay, in seconds. May raise."""
-        return self._retry.delay(item._deliveries) if counted and not front else 0.0
+    def fail(
+        self,
+        item: Item[K, V],
+        now: float,
+        error: str,
+        backoff: Backoff | None = None,
+        *,
+        fallback: float = moves.UNDECIDED,
+    ) -> None:
+        """Release the item of a body that raised, even if the retry policy raises.
 
-    def is_last_delivery(self, item: Item[K, V]) -> bool:
-        """Return True if a lease is its item's last, if it counts."""
-        return self._retry.exhausted(item._deliveries)
+        Args:
+            item: The item.
+            now: The time.
+            error: The error of the body.
+            backoff: The policy for the rest, instead of the retry policy's.
+            fallback: The rest in seconds if a policy raises.
+        """
+        check_held(item, now)
+        rest = self._safe_verdict(item, backoff, fallback=fallback)
+        self.release_as(rest, item, now, error=error)
+
+    def _safe_verdict(
+        self,
+        item: Item[K, V],
+        backoff: Backoff | None = None,
+        *,
+        rests: bool = True,
+        fallback: float = moves.UNDECIDED,
+    ) -> float | None:
+        """Ask the policy about an item that no caller will settle again.
+
+        If the policy raises, that is kept in `mishaps`, and the item is tried again after a rest.
+        """
+        try:
+            rest = self.verdict(item, rests=rests and backoff is None)
+            if rest is not None and backoff is not None:
+                rest = rest_by(backoff, item._deliveries)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.mishaps.append((item, error))
+            return fallback
+        return rest
 
     def give_back(self, item: Item[K, V], now: float) -> None:
         """Take back, uncounted, an item whose consumer was cancelled."""
@@ -579,13 +648,14 @@ class Ledger(Generic[K, V]):
 
     def _lose(self, item: Item[K, V], now: float, cause: Move) -> Callable[[], None]:
         """Compute the move of an item whose lease is lost, and return a function that does it."""
-        if self.is_last_delivery(item):
+        record = self._record(item)
+        expired = cause is MOVES["expire"]
+        judge = self._safe_verdict if expired else self.verdict
+        rest = judge(item, rests=record.expiries > 0)
+        if rest is None:
             moved, burial = self._death(item, cause, now, "max_deliveries", None)
             return lambda: self._move(item, moved, now, burial)
-        record = self._record(item)
-        rest = self._retry.delay(item._deliveries) if record.expiries else 0.0
-        lose = moves.after_expiry if cause is MOVES["expire"] else moves.after_revocation
-        again = lose(record, now, rest)
+        again = (moves.after_expiry if expired else moves.after_revocation)(record, now, rest)
         return lambda: self._move(item, again, now)
 
     def _outlive(self, item: Item[K, V], now: float) -> None:

@@ -50,6 +50,7 @@ OLD = 1 << 62
 """The last token of an item at its old place, minus its rank."""
 
 UNBURIED = 60.0  # seconds until an item that could not be buried is tried again, without a backoff
+UNDECIDED = 60.0  # seconds of rest after an end of which the retry policy could not judge
 
 
 # The table

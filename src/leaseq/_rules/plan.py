@@ -72,20 +72,14 @@ class Plan:
         """
         self._settle(item, stays=False).done = self._ledger.dedupes
 
-    def release(self, item: Item[Any, Any], *, counted: bool, buried: bool) -> None:
-        """Plan a release. Raises what `ack` raises.
+    def release(self, item: Item[Any, Any], *, leaves: bool) -> None:
+        """Plan a release or a rejection. Raises what `ack` raises.
 
         Args:
             item: The lease.
-            counted: True: the hand-out counts.
-            buried: True: the item would leave the queue if it died.
+            leaves: True: the item dies, and is buried or dropped.
         """
-        dies = counted and buried and self._ledger.is_last_delivery(item)
-        self._settle(item, stays=not dies)
-
-    def reject(self, item: Item[Any, Any], *, buried: bool) -> None:
-        """Plan a rejection. Arguments and errors are those of `release`."""
-        self._settle(item, stays=not buried)
+        self._settle(item, stays=not leaves)
 
     def _settle(self, item: Item[Any, Any], *, stays: bool) -> _Key:
         known = self._look_at(item._key)
