@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import in_line
 
-from leaseq import Lease, LeasedKeyQueue, LeaseLostError
+from leaseq import Backoff, Lease, LeasedKeyQueue, LeaseLostError, Retry
 from leaseq._memory.engine import Engine
 from leaseq.testing import advance
 
@@ -178,6 +178,63 @@ async def test_a_lease_that_expires_over_and_over_again_is_found_each_time() -> 
             _, _, lease = await queue.get()
             assert lease.deliveries == deliveries
         assert current_time() == pytest.approx(40)
+        tg.cancel_scope.cancel()
+
+
+# Times that the clock cannot tell from none
+
+TINY = [5e-324, 1e-20, 1e-9]
+
+
+@pytest.mark.parametrize("seconds", TINY)
+async def test_a_lease_lasts_a_millisecond_at_least(seconds: float) -> None:
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=seconds)
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        await anyio.sleep(10**6)  # so that a float is coarse
+        await queue.put("a", 1)
+        [lease] = await queue.get_batch(2)
+        assert lease.deadline - current_time() == pytest.approx(0.001, rel=1e-3)
+        await lease.extend(seconds)
+        assert await lease.ack() is False
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seconds", TINY)
+async def test_leases_that_expire_in_a_moment_let_time_pass(seconds: float) -> None:
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=seconds)
+
+    async def consume() -> None:
+        while True:
+            await queue.get()
+            await anyio.sleep(1)
+
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        await queue.put_many({"a": 1, "b": 1})
+        tg.start_soon(consume)
+        tg.start_soon(consume)
+        await advance(10)
+        assert (await queue.statistics()).expired <= 22
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seconds", TINY)
+async def test_other_times_that_are_over_in_a_moment_let_time_pass(seconds: float) -> None:
+    queue = LeasedKeyQueue[str, int](
+        retry=Retry(backoff=Backoff(seconds)), default_lease_timeout=10
+    )
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        await queue.put("delayed", 1, delay=seconds)
+        await queue.put("mortal", 1, ttl=seconds)
+        await queue.put("failed", 1)
+        _, _, lease = await queue.take("failed")
+        await lease.release(delay=seconds)
+        _, _, lease = await queue.take("failed")
+        await lease.release()
+        await advance(1)
+        assert sorted(await in_line(queue)) == ["delayed", "failed"]
         tg.cancel_scope.cancel()
 
 

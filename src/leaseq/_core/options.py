@@ -83,8 +83,8 @@ class TakeOptions(TypedDict, total=False):
     """Options of a lease on one key."""
 
     lease_timeout: float | None
-    """Seconds until the lease expires, from the hand-out; None: never. Left out: the queue's
-    ``default_lease_timeout``."""
+    """Seconds until the lease expires, from the hand-out; less than a millisecond counts as one.
+    None: never. Left out: the queue's ``default_lease_timeout``."""
     consumer: str | None
     """The name of the consumer, for `inflight` and `release_all`."""
 

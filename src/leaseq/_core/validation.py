@@ -13,6 +13,7 @@ from .texts import shown
 
 T = TypeVar("T")
 
+_SHORTEST_LEASE = 0.001  # seconds
 _MOST_EXACT = 1 << 53  # beyond that, not every engine can tell whole numbers apart
 
 
@@ -176,7 +177,11 @@ def delay_seconds(seconds: float, name: str = "delay") -> float:
 
 
 def lease_seconds(name: str, seconds: float | None) -> float:
-    """Return the length of a lease; `math.inf` for None, which never expires."""
+    """Return the length of a lease; `math.inf` for None, which never expires.
+
+    Less than a millisecond counts as one: a lease that the clock cannot tell from none would expire
+    in the moment of its hand-out, again and again, while time stands still.
+    """
     if seconds is None:
         return math.inf
     found = number(name, seconds, "a number of seconds, or None for ever")
@@ -184,4 +189,4 @@ def lease_seconds(name: str, seconds: float | None) -> float:
         raise ValueError(
             f"{name} must be more than 0 seconds, or None for ever, not {shown(seconds)}"
         )
-    return found
+    return max(found, _SHORTEST_LEASE)
