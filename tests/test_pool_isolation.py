@@ -7,12 +7,13 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 from anyio import Event, create_task_group, current_time, sleep, sleep_forever
 from anyio.lowlevel import checkpoint, current_token
+from hypothesis import given, settings, strategies
 from tests.contract.helpers import in_line, until
 
 from leaseq import (
@@ -25,7 +26,7 @@ from leaseq import (
     serve,
     serve_batches,
 )
-from leaseq.testing import VirtualEventLoop, advance
+from leaseq.testing import VirtualEventLoop, advance, virtual_backend
 
 pytestmark = pytest.mark.anyio
 virtual_time = pytest.mark.virtual_time
@@ -703,3 +704,149 @@ async def test_whatever_the_log_raises_ends_no_pool(
     finally:
         logger.removeFilter(raising)
     assert (await queue.statistics()).acked == 3
+
+
+# Whatever can raise, raises
+
+
+class MischiefError(Exception):
+    """An error whose text raises, on every second occasion."""
+
+    def __str__(self) -> str:
+        if self.args[0] % 2:
+            raise KeyError("no text")
+        return "of a hook"
+
+    __repr__ = __str__
+
+
+class Key:
+    """A key that can be hashed and compared, and nothing else."""
+
+    def __repr__(self) -> str:
+        raise KeyError("of a key")
+
+    __str__ = __repr__
+
+
+class Value:
+    """A value that can be held, and nothing else."""
+
+    def _no(self, *_: object) -> Any:
+        raise KeyError("of a value")
+
+    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __len__ = _no
+
+
+Hook = Callable[[], Any]
+
+
+def hook_of(draws: list[int]) -> Hook:
+    """Makes a hook that does at each call what was drawn: nothing, or some harm."""
+    left = iter(draws)
+
+    def act() -> Any:
+        draw = next(left, 0)
+        if draw in {1, 2}:
+            raise MischiefError(draw)
+        if draw == 3:
+            raise Reject("no good")
+        if draw == 4:
+            raise ExceptionGroup("of a group", [Reject("no good"), MischiefError(2)])
+        if draw == 5:
+            return generator()
+        if draw == 6:
+            return nothing(None)
+        return None
+
+    return act
+
+
+draws = strategies.lists(strategies.integers(0, 6), max_size=15)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=100, deadline=None)
+@given(
+    handler=draws,
+    start=draws,
+    success=draws,
+    failure=draws,
+    logs=strategies.lists(strategies.integers(0, 4), max_size=15),
+    keys=strategies.integers(1, 6),
+    concurrency=strategies.integers(1, 3),
+    most=strategies.integers(1, 4),
+    options=strategies.fixed_dictionaries(
+        {"in_batches": strategies.booleans(), "ordinary": strategies.booleans()}
+    ),
+)
+def test_whatever_raises_each_item_is_acked_or_dead_and_the_pool_goes_on(
+    backend: Literal["asyncio", "trio"],
+    handler: list[int],
+    start: list[int],
+    success: list[int],
+    failure: list[int],
+    logs: list[int],
+    keys: int,
+    concurrency: int,
+    most: int,
+    options: dict[str, bool],
+) -> None:
+    handling, starting = hook_of(handler), hook_of(start)
+    succeeding, failing = hook_of(success), hook_of(failure)
+    logging_ = hook_of(logs)
+
+    def handle(work: object) -> Any:
+        return handling()
+
+    async def handle_here(work: object) -> Any:
+        await checkpoint()
+        return handling()
+
+    async def on_start(lease: object) -> Any:
+        return starting()
+
+    async def on_success(lease: object, result: object) -> Any:
+        return succeeding()
+
+    def on_failure(lease: object, error: object) -> Any:
+        return failing()
+
+    def log_filter(record: logging.LogRecord) -> bool:
+        logging_()
+        return True
+
+    async def main() -> None:
+        letters: LeasedKeyQueue[str, DeadLetter[Key, Value]] = LeasedKeyQueue()
+        queue: LeasedKeyQueue[Key, Value] = LeasedKeyQueue(
+            retry=Retry(max_deliveries=most), dead_letters=letters, default_lease_timeout=10
+        )
+        put = [Key() for _ in range(keys)]
+        chosen: Any = handle if options["ordinary"] else handle_here
+        with anyio.fail_after(1e6):
+            async with create_task_group() as tg:
+                await tg.start(queue.run)
+                queue.put_many_nowait((key, Value()) for key in put)
+                await queue.shutdown()
+                if options["in_batches"]:
+                    await serve_batches(queue, chosen, 2, 0.0, concurrency)
+                else:
+                    await serve(
+                        queue, chosen, concurrency, heartbeat=True,
+                        on_start=on_start, on_success=on_success, on_failure=on_failure,
+                    )  # fmt: skip
+        statistics = await queue.statistics()
+        dead = [letter.key for _, letter in letters.drain_nowait()]
+        assert statistics.acked + len(dead) == len(put)
+        assert set(dead) <= set(put)
+        assert len(set(dead)) == len(dead)
+
+    logger = logging.getLogger("leaseq")
+    raised, logging.raiseExceptions = logging.raiseExceptions, False
+    logger.addFilter(log_filter)
+    try:
+        name, backend_options = virtual_backend(backend)
+        anyio.run(main, backend=name, backend_options=backend_options)
+    finally:
+        logger.removeFilter(log_filter)
+        logging.raiseExceptions = raised

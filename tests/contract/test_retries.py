@@ -339,3 +339,35 @@ async def test_a_shut_down_queue_waits_for_what_rests(engine: Engine, queue: Que
                 await until(queue, delayed=1, released=released)
                 await engine.advance(11)
     assert deliveries == [1, 2, 3]
+
+
+# The backoff of a pool
+
+
+async def test_a_backoff_of_the_consumer_counts_where_the_policy_has_none(start: Start) -> None:
+    queue = await start(retry=Retry(max_deliveries=2))
+    await queue.put("a", 1)
+    _, _, lease = await queue.get(timeout=0)
+    await queue._fail(lease, KeyError(), LONG)
+    assert await queue.state("a") == "delayed"
+    await queue.put("b", 1)
+    for _ in range(2):
+        _, _, lease = await queue.take("b", timeout=0)
+        await queue._fail(lease, KeyError(), Backoff(0))
+    assert await queue.state("b") == "absent"
+
+
+async def test_the_backoff_of_the_policy_comes_before_that_of_a_consumer(start: Start) -> None:
+    queue = await start(retry=Retry(backoff=Backoff(0)))
+    await queue.put("a", 1)
+    _, _, lease = await queue.get(timeout=0)
+    await queue._fail(lease, KeyError(), LONG)
+    assert await queue.state("a") == "ready"
+
+
+async def test_without_a_timekeeper_no_backoff_of_a_consumer_counts(engine: Engine) -> None:
+    queue = await engine.queue()
+    await queue.put_many([("a", 1), ("b", 1)])
+    _, _, lease = await queue.get(timeout=0)
+    await queue._fail(lease, KeyError(), LONG)
+    assert await in_line(queue) == ["b", "a"]
