@@ -37,7 +37,7 @@ from ._core.log import log
 from ._core.loop import Home, is_failure
 from ._core.options import GetOptions
 from ._core.policies import Backoff
-from ._core.texts import failure_text
+from ._core.texts import failure_text, queue_text
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 from .abc._lease import Lease, LeaseBatch
@@ -196,7 +196,7 @@ async def serve(
                     await fail(lease, error)
                     return
         except LeaseLostError as lost:
-            log(WARNING, "queue %r: %s", queue.name, lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), lost)
             return
         if on_success is not None and lease.ended == "acked":
             await tell(on_success, lease, result)
@@ -280,7 +280,7 @@ async def serve_batches(
                         raise
                     await fail(batch, error)
         except LeaseLostError as lost:
-            log(WARNING, "queue %r: %s", queue.name, lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), lost)
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if rejection(error) is None:
@@ -337,7 +337,7 @@ class Pool:
                 f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
                 "None: give it an event"
             )
-        self._name = name
+        self._queue = queue_text(name)
         self._heartbeat = heartbeat
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
         self._stop = stop
@@ -424,11 +424,11 @@ class Pool:
             lease, what = next(iter(work), None), (len(work),)
         else:
             lease, what = work, (work.key, work.deliveries)
-        message = f"queue %r: {message}"
+        message = f"%s: {message}"
         if lease is not None and self._is_known((message, lease.key), lease.deliveries):
-            log(ERROR, f"{message}: %s", self._name, *what, failure_text(error))
+            log(ERROR, f"{message}: %s", self._queue, *what, failure_text(error))
         else:
-            log(ERROR, message, self._name, *what, error=error)
+            log(ERROR, message, self._queue, *what, error=error)
 
     def _is_known(self, failure: tuple[str, object], delivery: int) -> bool:
         """Note a failure, and return True if it was noted at an earlier delivery of the item."""
@@ -451,7 +451,7 @@ class Pool:
             isinstance(error, QueueClosedError) and isinstance(self._error, QueueClosedError)
         ):
             # Each idle worker hears that the queue was closed: once is enough.
-            log(ERROR, "queue %r: one more error ends the pool", self._name, error=error)
+            log(ERROR, "%s: one more error ends the pool", self._queue, error=error)
 
     async def _end_when(self, stop: Event) -> None:
         await stop.wait()

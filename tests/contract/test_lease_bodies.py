@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -397,3 +398,66 @@ async def outlive_the_lease(engine: Engine) -> None:
     with CancelScope(shield=True):
         await engine.advance(TIMEOUT + 1)
     await sleep_forever()
+
+
+# Errors that are not easily told
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+class Surrogates(Exception):
+    def __str__(self) -> str:
+        return "\ud800"
+
+
+class NoReason(Reject):
+    def __init__(self) -> None:
+        pass
+
+    @property  # type: ignore[override]  # as a user may write it
+    def reason(self) -> str:
+        raise LookupError("no reason")
+
+
+def deep(error: Exception) -> ExceptionGroup[Exception]:
+    """An error in more groups than calls can be nested."""
+    for _ in range(3000):
+        error = ExceptionGroup("deep", [error])
+    assert isinstance(error, ExceptionGroup)
+    return error
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Unreadable, Surrogates, lambda: deep(ValueError()), lambda: ValueError("x" * 1_000_000)],
+    ids=["unreadable", "surrogates", "deep", "long"],
+)
+async def test_the_lease_ends_whatever_a_body_fails_with(
+    queue: Queue, make: Callable[[], Exception]
+) -> None:
+    await queue.put("a", 1)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - anyio may have one of its own
+        async with queue.lease() as lease:
+            raise make()
+    assert not isinstance(caught.value, InvalidLeaseError)
+    assert lease.ended == "released"
+    assert await in_line(queue) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [NoReason, lambda: Reject("\ud800"), lambda: deep(Reject("no")), lambda: Reject("")],
+    ids=["no reason", "surrogates", "deep", "empty"],
+)
+async def test_the_lease_ends_whatever_a_body_rejects_with(
+    pages: Queue, letters: Queue, make: Callable[[], Exception]
+) -> None:
+    await pages.put("a", 1)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - anyio may have one of its own
+        async with pages.lease() as lease:
+            raise make()
+    assert lease.ended == "rejected"
+    assert await letters.qsize() == 1

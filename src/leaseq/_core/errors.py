@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .texts import failure_text
+from .texts import failure_text, leaves
 from .validation import check_text
 
 
@@ -93,14 +93,22 @@ class Reject(Exception):  # noqa: N818 - the decision of a body, not an error
 
 def rejection(error: BaseException) -> str | None:
     """Return the reason of a `Reject`, or of a group of nothing else; None for other errors."""
-    if isinstance(error, Reject):
-        reason: object = getattr(error, "reason", None)  # a subclass may have another one, or none
-        return reason if isinstance(reason, str) else failure_text(error)
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    reasons = [rejection(each) for each in error.exceptions]
-    known = [reason for reason in reasons if reason is not None]
-    return "; ".join(dict.fromkeys(known)) if len(known) == len(reasons) else None
+    reasons: dict[str, None] = {}
+    for leaf in leaves(error):
+        if not isinstance(leaf, Reject):
+            return None
+        reasons[_reason_of(leaf)] = None
+    return "; ".join(reasons)
+
+
+def _reason_of(rejected: Reject) -> str:
+    try:
+        reason: object = rejected.reason  # a subclass may have another one, or none, or raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        reason = None
+    return reason if isinstance(reason, str) else failure_text(rejected)
 
 
 class CodecError(LeaseqError, ValueError):

@@ -7,10 +7,11 @@ import sys
 import traceback
 from contextlib import suppress
 
-from .texts import shown
+from .texts import queue_text, shown
 
 _OURS = logging.getLogger("leaseq")
 _LONGEST = 200  # characters of a string
+_FEW = 10  # records of a kind that a burst writes one by one
 
 
 def log(
@@ -45,6 +46,70 @@ def log(
             with suppress(Exception):
                 sys.stderr.write("--- Logging error of leaseq ---\n")
                 traceback.print_exc()
+
+
+_FATES = {
+    "dead": (logging.WARNING, "a dead letter (%s)"),
+    "dropped": (logging.WARNING, "dead (%s) and dropped"),
+    "kept": (
+        logging.ERROR,
+        "dead (%s), but its queue of dead letters is not there: it is tried again later",
+    ),
+}
+
+
+class Burst:
+    """Records of events that may come by the thousand in one step.
+
+    Of each kind a few are written as they are. More than that are one record, the first, with the
+    number of the others: fifty thousand lines would take longer than what they tell of.
+    """
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, ...], tuple[int, str, list[tuple[object, ...]], int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def expiry(self, queue: str, key: object, token: int) -> None:
+        """Keep the record of a lease that expired. O(1)."""
+        message = "%s: the lease on %r, token %d, expired"
+        self._add((queue, "expired"), logging.WARNING, message, queue_text(queue), key, token)
+
+    def death(self, queue: str, key: object, token: int | None, reason: str, fate: str) -> None:
+        """Keep the record of an item that was given up. O(1).
+
+        Args:
+            queue: The name of its queue.
+            key: Its key.
+            token: Its last lease's; None: it was not leased.
+            reason: The reason, as its dead letter has it.
+            fate: ``"dead"``, ``"dropped"`` or ``"kept"``.
+        """
+        level, end = _FATES[fate]
+        if fate == "dropped" and reason == "expired":
+            level = logging.DEBUG  # a time to live without dead letters is for what is not missed
+        held = "not leased" if token is None else f"token {token}"
+        message = f"%s: %r, %s, is {end}"
+        self._add((queue, fate, reason), level, message, queue_text(queue), key, held, reason)
+
+    def _add(self, kind: tuple[str, ...], level: int, message: str, *args: object) -> None:
+        _, _, first, count = self._kinds.get(kind, (level, message, [], 0))
+        if count < _FEW:
+            first.append(args)
+        self._kinds[kind] = level, message, first, count + 1
+
+    def write(self) -> None:
+        """Write the records that were kept, and keep them no more."""
+        kinds, self._kinds = self._kinds, {}
+        for level, message, first, count in kinds.values():
+            if count > _FEW:
+                log(level, f"{message}, and %d more like it", *first[0], count - 1)
+                continue
+            for args in first:
+                log(level, message, *args)
 
 
 class _Shown(str):

@@ -11,6 +11,8 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
+from .texts import leaves
+
 
 class Home:
     """The event loop that a queue belongs to, from its first use on.
@@ -84,8 +86,10 @@ def is_failure(error: BaseException) -> bool:
     awaits another task gets the other's `asyncio.CancelledError` when that is cancelled: unless
     *this* task was cancelled, natively or through a scope, that is a failure of what it awaited.
     """
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(is_failure, error.exceptions))
+    return any(map(_is_failure, leaves(error)))
+
+
+def _is_failure(error: BaseException) -> bool:
     if isinstance(error, Exception | SystemExit):
         return True
     if not isinstance(error, asyncio.CancelledError):

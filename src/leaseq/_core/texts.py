@@ -8,6 +8,7 @@ signal may raise them anywhere, and they are not for the library to keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 _LONGEST = 100  # characters of a value that an error shows
 _LONGEST_ERROR = 1000  # characters of an error that a dead letter keeps
@@ -20,25 +21,30 @@ def shown(value: object) -> str:
     return _cut(_made(repr, value), _LONGEST)
 
 
+def queue_text(name: str) -> str:
+    """Return the words for a queue of this name, or of none."""
+    return f"queue {shown(name)}" if name else "an unnamed queue"
+
+
 def failure_text(error: BaseException) -> str:
     """Return the type and text of an error in one line; of a group, those of its leaves as well."""
     if not isinstance(error, BaseExceptionGroup):
         return _cut(_line(error), _LONGEST_ERROR)
-    leaves = [_cut(_line(leaf), _LONGEST_LEAF) for leaf in _leaves(error, _MOST_LEAVES + 1)]
-    if len(leaves) > _MOST_LEAVES:
-        leaves[_MOST_LEAVES:] = ["..."]
-    return _cut(f"{_cut(_line(error), _LONGEST_LEAF)}: {'; '.join(leaves)}", _LONGEST_ERROR)
+    first = islice(leaves(error), _MOST_LEAVES + 1)
+    texts = [_cut(_line(leaf), _LONGEST_LEAF) for leaf in first]
+    if len(texts) > _MOST_LEAVES:
+        texts[_MOST_LEAVES:] = ["..."]
+    return _cut(f"{_cut(_line(error), _LONGEST_LEAF)}: {'; '.join(texts)}", _LONGEST_ERROR)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException], most: int) -> Iterator[BaseException]:
-    """Iterate over the first errors in a group that are not groups, however deep it is."""
-    left: list[BaseException] = [group]
-    while left and most:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Iterate over the errors in a group that are not groups, however deep it is; or the error."""
+    left = [error]
+    while left:
         error = left.pop()
         if isinstance(error, BaseExceptionGroup):
             left.extend(reversed(error.exceptions))
         else:
-            most -= 1
             yield error
 
 

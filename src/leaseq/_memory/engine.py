@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from logging import DEBUG, ERROR, WARNING
+from logging import ERROR
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,7 +16,7 @@ from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, mo
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
-from .._core.log import log
+from .._core.log import Burst, log
 from .._core.loop import Home
 from .._core.messages import (
     RUN_TWICE,
@@ -49,7 +49,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
-from .._core.texts import failure_text
+from .._core.texts import failure_text, queue_text
 from .._core.validation import check_flag, check_text, keys_of, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
@@ -110,6 +110,7 @@ class Engine(Generic[K, V]):
     __slots__ = (
         "always_watched",
         "any_request",
+        "burst",
         "capacity",
         "closed",
         "created_at",
@@ -128,6 +129,7 @@ class Engine(Generic[K, V]):
         "requests",
         "running",
         "shut_down",
+        "ticking",
         "timekeeper",
         "timekeepers",
         "timeless",
@@ -166,6 +168,8 @@ class Engine(Generic[K, V]):
             dedupe_for=dedupe_for,
         )
         self.waiters: Waiters[K, V] = Waiters(self.ledger)
+        self.burst = Burst()  # records to write once the present move, or tick, is complete
+        self.ticking = False  # slices of what is due are left
         self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to report: item, fate, letter
         self.capacity: Capacity[Event] | None = None if max_size == inf else Capacity(max_size)
         self.history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
@@ -415,8 +419,12 @@ class Engine(Generic[K, V]):
             self._admit(keys)
             self._check_drained()
             if not self.deaths:
-                return
+                break
             keys = self._report_deaths()
+        if self.ledger.mishaps:
+            self._report_mishaps()
+        if self.burst and not self.ticking:
+            self.burst.write()
 
     def after_return(self, *items: Item[K, V]) -> None:
         """Look after all that wait, once items have left their leases, or are gone."""
@@ -542,7 +550,6 @@ class Engine(Generic[K, V]):
         now = self.home.time()
         self.ledger.fail(item, now, failure_text(error), backoff, fallback=fallback)
         self.after_return(item)
-        self._report_mishaps()
 
     def give_back(self, lease: Lease[K, V]) -> None:
         """Return an item whose consumer was cancelled."""
@@ -625,39 +632,27 @@ class Engine(Generic[K, V]):
         return Burial("dead", finish)
 
     def _report_deaths(self) -> list[K]:
-        """Wake consumers of letters, and log the deaths; return the keys of the dead items."""
+        """Wake consumers of letters, and have the deaths logged; return the keys that died."""
         deaths, self.deaths = self.deaths, []
         keys = [key for _, fate, key in deaths if fate == "dead"]
         if keys and self.dead_letters is not None:
             self.dead_letters.after_change(keys)
         for death, fate, _ in deaths:
-            held = "not leased" if death.token is None else f"token {death.token}"
-            what = (self.name, death.item.key, held, death.reason)
-            if fate == "dropped":
-                # A time to live without dead letters is for items that will not be missed.
-                level = DEBUG if death.reason == "expired" else WARNING
-                log(level, "queue %r: %r, %s, is dead (%s) and dropped", *what)
-            elif fate == "kept":
-                log(
-                    ERROR,
-                    "queue %r: %r, %s, is dead (%s), but the queue of dead letters is closed: "
-                    "it is tried again later",
-                    *what,
-                )
-            else:
-                log(WARNING, "queue %r: %r, %s, is a dead letter (%s)", *what)
+            self.burst.death(self.name, death.item._key, death.token, death.reason, fate)
         return [death.item._key for death, _, _ in deaths]
 
     def _report_mishaps(self) -> None:
-        """Log the errors of a policy for which there is no caller."""
+        """Log the first error of a policy for which there is no caller, and count the others."""
         mishaps, self.ledger.mishaps = self.ledger.mishaps, []
-        for item, error in mishaps:
+        for item, error in mishaps[:1]:
             log(
                 ERROR,
-                "queue %r: the retry policy raised for %r, token %d, which is tried again",
-                self.name,
+                "%s: the retry policy raised for %r, token %d, which is tried again, and for "
+                "%d more",
+                queue_text(self.name),
                 item._key,
                 item._token,
+                len(mishaps) - 1,
                 error=error,
             )
 
@@ -886,6 +881,8 @@ class Engine(Generic[K, V]):
         if keeper in self.timekeepers:
             self.timekeepers.remove(keeper)
             self._choose_timekeeper()
+            self.ticking = False  # what is left is for another one, or for nobody
+            self.burst.write()
         if self.timekeeper is not None:
             self.timekeeper.ring()
 
@@ -900,20 +897,20 @@ class Engine(Generic[K, V]):
 
     def tick(self, now: float) -> None:
         """Process a slice of what is due."""
+        self.ticking = True
         changed: list[Item[K, V]] = []
         try:
             for item in islice(self.ledger.tick(now), _SLICE):
                 changed.append(item)
                 if item._ended == "lost":
                     item._cancel_body()
+        finally:  # a policy may raise: the items before that have moved
             for item in changed:
                 if item._ended == "lost":
                     what = (self.name, item._key, item._token)
-                    log(WARNING, "queue %r: the lease on %r, token %d, expired", *what)
-        finally:
-            if changed:
-                self.after_return(*changed)
-        self._report_mishaps()
+                    self.burst.expiry(*what)
+            self.ticking = self.next_deadline() <= now
+            self.after_return(*changed)
 
     def process_expired(self) -> int:
         """Bury the items whose time to live is over, and count them. O(log n) each."""

@@ -589,8 +589,6 @@ class Engine(Generic[K, V]):
         del self._held[lease.token]
         lease._ended = "lost"
         lease._cancel_body()
-        what = (self.name, lease.key, lease.token)
-        log(logging.WARNING, "queue %r: the lease on %r, token %d, expired", *what)
 
     def lose_token(self, token: int) -> None:
         """Lose the lease of a token, which the store has ended."""

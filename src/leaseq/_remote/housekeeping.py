@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, TypeAlias
 
 from .._core.heap import Deadlines, Heap
-from .._core.log import log
+from .._core.log import Burst
 from .dispatcher import Call, Dispatcher
 from .engine import Engine, RemoteLease
 from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake, Want
@@ -17,12 +16,6 @@ from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake,
 AnyEngine: TypeAlias = Engine[Any, Any]
 
 _BEAT = (1.0, 2.0)  # seconds after which waiters look again, a wake-up may have been lost
-_LEVELS = {"dead": logging.WARNING, "dropped": logging.WARNING, "kept": logging.ERROR}
-_FATES = {
-    "dead": "a dead letter (%s)",
-    "dropped": "dead (%s) and dropped",
-    "kept": "dead (%s), but there is no queue of dead letters for it: it is tried again later",
-}
 _SLACK = 0.001  # seconds after which something is due in the store that one looks
 
 
@@ -41,6 +34,7 @@ class Housekeeping:
 
     def __init__(self, find: Callable[[str], AnyEngine | None]) -> None:
         self._find = find
+        self._burst = Burst()
         self._beat_at = inf
         self._awaited: dict[AnyEngine, None] = {}  # where tasks wait, or did lately
         self._due: Heap[AnyEngine] = Heap(lambda when, engine: engine.next_due == when)
@@ -52,6 +46,8 @@ class Housekeeping:
         """End the leases here that have run out, and return when the next one does."""
         for lease in self.deadlines.pop_due(now):
             lease._engine.expire(lease)
+            self._burst.expiry(lease._engine.name, lease.key, lease.token)
+        self._burst.write()
         return self.deadlines.next()
 
     def do_due(self, now: float) -> float:
@@ -89,14 +85,16 @@ class Housekeeping:
                 self._due.add(when, engine)
         for event in events:
             if isinstance(event, ItemDied):
-                self._log_death(event)
+                self._die(event)
             else:
                 self._lose(event)
+        self._burst.write()
 
     def told(self, event: Event) -> None:
         """Take what the store tells this process unasked."""
         if isinstance(event, ItemDied):
-            self._log_death(event)
+            self._die(event)
+            self._burst.write()
             return
         if isinstance(event, LeaseEnded):
             self._lose(event)
@@ -120,16 +118,8 @@ class Housekeeping:
         """Send a wake-up on that came for a handle that is closed: another process may want it."""
         self.dispatcher.post(Call(Wake(QueueRef(name), want)))
 
-    @staticmethod
-    def _log_death(event: ItemDied) -> None:
-        held = f"token {event.token}" if event.token else "not leased"
-        # A time to live without a queue of dead letters is for what is not missed.
-        is_missed = event.fate != "dropped" or event.reason != "expired"
-        log(
-            _LEVELS[event.fate] if is_missed else logging.DEBUG,
-            "queue %r: %r, %s, is " + _FATES[event.fate],
-            *(event.queue, event.key, held, event.reason),
-        )
+    def _die(self, event: ItemDied) -> None:
+        self._burst.death(event.queue, event.key, event.token, event.reason, event.fate)
 
     # For the engines
 
