@@ -21,7 +21,7 @@ a wake-up was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
@@ -607,9 +607,13 @@ class Engine(Generic[K, V]):
         return lease
 
     async def settle(
-        self, lease: RemoteLease[K, V], ended: Ended, operation: Settlement
+        self,
+        lease: RemoteLease[K, V],
+        ended: Ended,
+        make: Callable[..., Settlement],
+        *how: object,
     ) -> Settled:
-        """End a lease; it takes effect even if cancelled."""
+        """End a lease by an operation of this kind; it takes effect even if cancelled."""
         while lease._settling is not None:
             await self.dispatcher.answer(lease._settling)
         check_held(lease, self.home.time())
@@ -625,6 +629,7 @@ class Engine(Generic[K, V]):
         def refuse(error: Exception) -> None:
             lease._settling = None
 
+        operation = make(self.ref, lease.key, lease.token, *how)
         self.dispatcher.check(operation)
         lease._settling = call = Call(operation, receive=receive, refuse=refuse)
         answer = await self._answer(call)

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import ServerError, ServerUnavailableError
 from .._core.messages import no_dead_letters_of
-from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
+from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
 from .._core.queue_options import check_tenants
 from .._core.reports import (
@@ -92,18 +92,18 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def get(
         self, timeout: float | None = None, **options: Unpack[GetOptions]
     ) -> tuple[K, V, Lease[K, V]]:
-        engine = self._engine
-        request = engine.request("get", ANY_KEY, options)
-        timeout = timeout_seconds(timeout)
-        await engine.home.checkpoint()
-        [lease] = await engine.lease(request, 1, timeout)
-        return lease.key, lease.value, lease
+        return await self._lease_one("get", ANY_KEY, timeout, options)
 
     async def take(
         self, key: K, timeout: float | None = None, **options: Unpack[TakeOptions]
     ) -> tuple[K, V, Lease[K, V]]:
+        return await self._lease_one("take", key, timeout, options)
+
+    async def _lease_one(
+        self, call: str, key: K | AnyKey, timeout: float | None, options: GetOptions | TakeOptions
+    ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
-        request = engine.request("take", key, options)
+        request = engine.request(call, key, options)
         timeout = timeout_seconds(timeout)
         await engine.home.checkpoint()
         [lease] = await engine.lease(request, 1, timeout)
@@ -131,10 +131,8 @@ class RemoteQueue(LeasedQueue[K, V]):
     # Settling
 
     async def ack(self, lease: Lease[K, V]) -> bool:
-        engine = self._engine
-        held = engine.mine(lease)
-        operation = Ack(engine.ref, cast("Key", lease.key), lease.token)
-        return await engine.settle(held, "acked", operation) is Settled.UPDATE_DROPPED
+        held = self._engine.mine(lease)
+        return await self._engine.settle(held, "acked", Ack) is Settled.UPDATE_DROPPED
 
     async def release(
         self,
@@ -147,33 +145,25 @@ class RemoteQueue(LeasedQueue[K, V]):
         engine = self._engine
         held = engine.mine(lease)
         delay = engine.check_release(requeue_front, delay, counted)
-        key = cast("Key", lease.key)
-        operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
-        await engine.settle(held, "released", operation)
+        await engine.settle(held, "released", Release, requeue_front, delay, counted)
 
     async def _fail(
         self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
     ) -> None:
         engine = self._engine
         held = engine.mine(lease)
-        key, text, delay = cast("Key", lease.key), failure_text(error), None
+        text, delay = failure_text(error), None
         if backoff is not None and engine.kept and not engine.has_backoff:
             delay = backoff.delay(lease.deliveries)
-        operation = Release(engine.ref, key, lease.token, delay=delay, error=text)
-        await engine.settle(held, "released", operation)
+        await engine.settle(held, "released", Release, False, delay, True, text)
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
-        engine = self._engine
-        held = engine.mine(lease)
-        operation = GiveBack(engine.ref, cast("Key", lease.key), lease.token)
-        await engine.settle(held, "released", operation)
+        await self._engine.settle(self._engine.mine(lease), "released", GiveBack)
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
-        engine = self._engine
-        held = engine.mine(lease)
+        held = self._engine.mine(lease)
         check_text("reason", reason)
-        operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
-        await engine.settle(held, "rejected", operation)
+        await self._engine.settle(held, "rejected", Reject, reason)
 
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
         await self._engine.extend(self._engine.mine(lease), timeout)

@@ -45,7 +45,7 @@ local claims = lazily(function()
       return nil
     end
     if not request.own then
-      return (next_item(q))
+      return (next_item(q, schedule.next_turn))
     end
     if q.n_ready == 0 then
       return nil

@@ -37,30 +37,16 @@ local function claimable(q, tenant)
   return schedule.claimable(q, tenant)
 end
 
--- The key and the tenant of the item whose turn it is; nil: nothing can be claimed.
-local function next_item(q)
+-- The key and the tenant of an item that can be claimed; nil: nothing can be. `turn` finds the
+-- tenant: `schedule.next_turn`, or `schedule.peek_turn`, which moves no virtual time.
+local function next_item(q, turn)
   if q.n_ready == 0 then
     return nil
   end
   if not q.fair then
     return head(q), ""
   end
-  local tenant = schedule.next_turn(q)
-  if tenant then
-    return head(q, tenant), tenant
-  end
-end
-
--- The key and the tenant of an item that can be claimed, mostly of the next one; nil: none can be.
--- Unlike `next_item` it changes nothing: it moves no virtual time.
-local function some_item(q)
-  if q.n_ready == 0 then
-    return nil
-  end
-  if not q.fair then
-    return head(q), ""
-  end
-  local tenant = schedule.peek_turn(q)
+  local tenant = turn(q)
   if tenant then
     return head(q, tenant), tenant
   end

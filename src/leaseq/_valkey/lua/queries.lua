@@ -32,20 +32,20 @@ local queries = lazily(function()
     return { "ok", STATES[item.state], read_body(newest.body, newest.letter), newest.letter }
   end
 
-  local ready = query(nil, function(q)
+  local function keys_in(set, read_key)
     local result = { "ok" }
-    for n, member in ipairs(call("ZRANGE", q.ready, 0, -1)) do
-      result[n + 1] = key_of(member)
+    for n, member in ipairs(call("ZRANGE", set, 0, -1)) do
+      result[n + 1] = read_key(member)
     end
     return result
+  end
+
+  local ready = query(nil, function(q)
+    return keys_in(q.ready, key_of)
   end)
 
   local leased = query(nil, function(q)
-    local result = { "ok" }
-    for n, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
-      result[n + 1] = leased_key(member)
-    end
-    return result
+    return keys_in(q.leased, leased_key)
   end)
 
   local LOOKED_AT = 1000 -- items, to find the one that has been ready for longest

@@ -120,7 +120,7 @@ local waiters = lazily(function()
   -- tenant's: so if none waits for the next item, one may for another item.
   local function wake_next(q)
     if n_parked(q) > 0 then
-      local key, tenant = some_item(q)
+      local key, tenant = next_item(q, schedule.peek_turn)
       if key and not wake_for(q, key, tenant) and q.fair then
         wake_for_some(q)
       end
@@ -210,7 +210,7 @@ local waiters = lazily(function()
     if q.n_ready == 0 then
       return nil
     elseif kind == "a" or kind == "A" then
-      local key = some_item(q)
+      local key = next_item(q, schedule.peek_turn)
       return key and read_item(q, key)
     elseif kind == "k" then
       local item = read_item(q, name)
