@@ -240,6 +240,32 @@ async def test_a_put_that_is_given_up_says_whether_it_is_in_doubt(
             assert await in_line(queue) == ["a"]
 
 
+async def test_a_put_that_was_said_to_have_failed_is_not_sent_again(engine: Ledgers) -> None:
+    """There may be room for it between the error and the next step of its task."""
+    queue = await engine.queue(max_size=1)
+    await queue.put("a", 1)
+    dispatcher = dispatcher_of(queue)
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(queue.run)
+
+            async def put() -> None:
+                with pytest.raises(OSError, match="boom"):
+                    await queue.put("b", 2)
+
+            tg.start_soon(put)
+            await eventually(lambda: bool(queue._engine._putters))
+            [call] = queue._engine._putters
+            dispatcher.withdraw(call)
+            call.fail(OSError("boom"))
+            queue._engine._let_putter_in()
+            assert not call.posted
+            await eventually(lambda: not queue._engine._putters)
+            await queue.take("a")
+            assert await queue.qsize() == 0
+            tg.cancel_scope.cancel()
+
+
 async def test_a_lease_that_is_extended_too_late_is_free_for_others(engine: Ledgers) -> None:
     queue = await engine.queue()
     other = await (await engine.another_broker()).queue(queue.name)

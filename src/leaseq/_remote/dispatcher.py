@@ -51,6 +51,7 @@ from .._core.loop import Home, comes_again
 from .._core.texts import failure_text
 from . import protocol
 from .protocol import Batch, GoneError, ItemDied, LeaseEnded, Operation, QueueDeleted, Reply, Store
+from .waiters import Waiter
 
 A = TypeVar("A")
 
@@ -164,20 +165,6 @@ class Exchange:
             call.sent = True
 
 
-class Waiting(Protocol):
-    """A task's wait for what others bring about."""
-
-    event: Event
-    """Set when there is something to look at."""
-
-    @property
-    def done(self) -> bool:
-        """True once it has come about."""
-
-    def wake(self) -> None:
-        """Let the task look again."""
-
-
 class DispatcherCallbacks(Protocol):
     """The work of a leader besides exchanging batches."""
 
@@ -231,7 +218,7 @@ class Dispatcher:
         self._unfinished: Exchange | None = None  # may have been done: goes before all others
         self._messages: list[protocol.Event] = []
         self._awaited: dict[object, Call[Any]] = {}  # by tasks that do not lead
-        self._waiting: dict[Waiting, None] = {}
+        self._waiters: dict[Waiter[Any, Any], None] = {}
         self._runs = 0  # that are ready to lead
         self._grace = _GRACE
         self._number = 0
@@ -248,7 +235,13 @@ class Dispatcher:
     # Calls
 
     def post(self, call: Call[Any], *, first: bool = False) -> None:
-        """Put a call in line, at its end or first, and do not wait for the answer. O(1)."""
+        """Put a call in line, at its end or first, and do not wait for the answer. O(1).
+
+        A call that has its answer, or an error instead, stays out: its task may not have run since,
+        and was told that nothing more will be done.
+        """
+        if call.answered:
+            return
         if self._closed:
             call.fail(QueueClosedError("the broker is closed"))
             return
@@ -326,17 +319,17 @@ class Dispatcher:
             else:
                 await self._lead(over, patience=patience)
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def wait(self, waiter: Waiter[Any, Any]) -> None:
         """Wait for what others bring about; lead where no `run` runs, and no other task leads."""
-        self._waiting[waiting] = None
+        self._waiters[waiter] = None
         try:
-            while not waiting.done:
+            while not waiter.done:
                 if self._led or self._runs:
-                    await waiting.event.wait()
+                    await waiter.event.wait()
                 else:
-                    await self._lead(lambda: waiting.done, patience=inf)
+                    await self._lead(lambda: waiter.done, patience=inf)
         finally:
-            del self._waiting[waiting]
+            del self._waiters[waiter]
 
     def wake_leader(self) -> None:
         """Have the leader look again. O(1)."""
@@ -480,8 +473,8 @@ class Dispatcher:
         # Some of these are not in line: they wait for room, or for the end.
         for call in [*self._awaited.values()]:
             call.wake()
-        for waiting in [*self._waiting]:
-            waiting.wake()
+        for waiter in [*self._waiters]:
+            waiter.wake()
 
     def _pack(self) -> Exchange | None:
         """Take what goes with one batch out of the line; None: there is nothing.
