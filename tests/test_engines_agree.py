@@ -69,7 +69,7 @@ class Teller:
     async def would_wait(self, keys: Iterable[str]) -> bool:
         """Return True if there is no room, for keys that the queue could hold."""
         counts = await self.queue.statistics()
-        new = [key for key in {*keys} if await self.queue.peek(key) is None]
+        new = [key for key in {*keys} if await self.queue.state(key) == "absent"]
         return 0 < len(new) <= MAX_SIZE < counts.ready + counts.delayed + len(new)
 
     async def put(self, key: str, value: int, options: dict[str, Any]) -> object:

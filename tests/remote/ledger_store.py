@@ -584,10 +584,11 @@ class _Queue:
             case p.Ack():
                 plan.ack(item)
             case p.Release():
-                plan.release(item, counted=step.counted, buried=buried)
+                dies = step.counted and self.ledger.verdict(item, rests=False) is None
+                plan.release(item, leaves=dies and buried)
             case p.Reject():
                 kept = step.reason == p.UNDECODABLE and not self.letters_name
-                plan.reject(item, buried=buried and not kept)
+                plan.release(item, leaves=buried and not kept)
         return True
 
     def take_step(self, step: p.Put | p.Ack | p.Release | p.Reject) -> None:

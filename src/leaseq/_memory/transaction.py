@@ -26,7 +26,7 @@ class _Step(Protocol):
 
     engine: Engine[Any, Any]
 
-    def plan(self, outlook: Plan, now: float) -> None:
+    def plan(self, plan: Plan, now: float) -> None:
         """Raise if the step is impossible after the ones planned before."""
 
     def do(self, now: float) -> None:
@@ -42,9 +42,9 @@ class _Put:
         self._value = value
         self._terms = terms
 
-    def plan(self, outlook: Plan, now: float) -> None:
+    def plan(self, plan: Plan, now: float) -> None:
         self.engine.check_takes(self._terms)
-        outlook.put(self.key, self._terms)
+        plan.put(self.key, self._terms)
 
     def do(self, now: float) -> None:
         self.engine.ledger.put(self.key, self._value, now, self._terms)
@@ -57,14 +57,14 @@ class _Settle:
         self.engine = engine
         self._lease = lease
 
-    def plan(self, outlook: Plan, now: float) -> None:
+    def plan(self, plan: Plan, now: float) -> None:
         self.item = self.engine.held(self._lease, now)
 
 
 class _Ack(_Settle):
-    def plan(self, outlook: Plan, now: float) -> None:
-        super().plan(outlook, now)
-        outlook.ack(self.item)
+    def plan(self, plan: Plan, now: float) -> None:
+        super().plan(plan, now)
+        plan.ack(self.item)
 
     def do(self, now: float) -> None:
         self.engine.ack(self.item, now)
@@ -86,13 +86,13 @@ class _Release(_Settle):
         self._delay = delay
         self._counted = counted
 
-    def plan(self, outlook: Plan, now: float) -> None:
-        super().plan(outlook, now)
+    def plan(self, plan: Plan, now: float) -> None:
+        super().plan(plan, now)
         self.engine.check_release(self._front, self._delay, self._counted)
         if self._counted:
             rests = self._delay is None and not self._front
             self._rest = self.engine.ledger.verdict(self.item, rests=rests)
-        outlook.release(self.item, leaves=self._rest is None and self.engine.buries)
+        plan.release(self.item, leaves=self._rest is None and self.engine.buries)
 
     def do(self, now: float) -> None:
         self.engine.ledger.release_as(
@@ -110,9 +110,9 @@ class _Reject(_Settle):
         super().__init__(engine, lease)
         self._reason = reason
 
-    def plan(self, outlook: Plan, now: float) -> None:
-        super().plan(outlook, now)
-        outlook.release(self.item, leaves=self.engine.buries)
+    def plan(self, plan: Plan, now: float) -> None:
+        super().plan(plan, now)
+        plan.release(self.item, leaves=self.engine.buries)
 
     def do(self, now: float) -> None:
         self.engine.ledger.reject(self.item, now, self._reason)
@@ -174,24 +174,24 @@ class MemoryTransaction(Transaction):
 
     async def _commit(self) -> None:
         now = self._home.time()
-        outlooks: dict[Engine[Any, Any], Plan] = {}
+        plans: dict[Engine[Any, Any], Plan] = {}
         failures: list[Exception] = []
         for step in self._steps:
             engine = step.engine
-            if engine not in outlooks:
-                outlooks[engine] = Plan(engine.ledger, now)
+            if engine not in plans:
+                plans[engine] = Plan(engine.ledger, now)
             try:
-                step.plan(outlooks[engine], now)
+                step.plan(plans[engine], now)
             except (LeaseqError, ValueError) as failure:
                 failures.append(failure)
-        for engine, outlook in outlooks.items():
-            if not engine.has_room(outlook.places):
-                failures.append(no_room(engine.queue, outlook.places))
+        for engine, plan in plans.items():
+            if not engine.has_room(plan.places):
+                failures.append(no_room(engine.queue, plan.places))
         if failures:
             raise TransactionError(failures)
         for step in self._steps:
             step.do(now)
-        for engine in outlooks:
+        for engine in plans:
             mine = [step for step in self._steps if step.engine is engine]
             put = [step.key for step in mine if isinstance(step, _Put)]
             settled = [step.item for step in mine if isinstance(step, _Settle)]
