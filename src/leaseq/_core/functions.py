@@ -154,14 +154,16 @@ async def run_in_thread(
 
     If cancelled, it runs to its end all the same.
     """
-    # Neither goes through the thread's frames or future: an error, which has those in its
-    # traceback, would keep itself alive, and trio refuses an awaitable as the result of a thread.
+    # Nothing goes through the thread's frames or future. An error, which has those in its
+    # traceback, would keep itself alive; trio refuses an awaitable as the result of a thread; and
+    # for a moment after it has reported, the thread still has what it was given.
+    work = [partial(function, *arguments)]
     results: list[Awaitable[R] | R] = []
     errors: list[BaseException] = []
 
     def call() -> None:
         try:
-            results.append(function(*arguments))
+            results.append(work.pop()())
         except BaseException as error:
             errors.append(error)
 
