@@ -278,3 +278,18 @@ async def test_a_timekeeper_that_is_started_again_makes_up_for_what_it_missed(
         await engine.advance(1)
         assert await in_line(queue) == ["a"]
         tg.cancel_scope.cancel()
+
+
+async def test_many_leases_that_expire_in_one_step_are_one_record(
+    engine: Engine, timed: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = [f"k{number}" for number in range(300)]  # more than a timekeeper does in one go
+    await timed.put_many([(key, 1) for key in keys])
+    leases = []
+    while len(leases) < len(keys):
+        leases += await timed.get_batch(len(keys) - len(leases))
+    await engine.advance(TIMEOUT + 1)
+    assert all(lease.ended == "lost" for lease in leases)
+    told = [message for message in caplog.messages if " expired" in message]
+    assert len(told) == 1
+    assert told[0].endswith(", and 299 more like it")

@@ -8,7 +8,7 @@ from logging import DEBUG, WARNING
 
 import pytest
 
-from leaseq._core.log import log
+from leaseq._core.log import Burst, log
 
 ERRORS = [LookupError("no request"), GeneratorExit(), BaseException("odd")]
 
@@ -128,3 +128,42 @@ def test_a_logger_of_the_users_may_be_an_adapter(caplog: pytest.LogCaptureFixtur
     adapter = logging.LoggerAdapter(logging.getLogger("mine"), {"shop": 7})
     log(WARNING, "it happened", logger=adapter)
     assert caplog.records[0].name == "mine"
+
+
+def test_a_string_that_cannot_be_encoded_is_written_escaped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log(WARNING, "%s, and %r", "\ud800", "\udfff")
+    caplog.messages[0].encode()
+    assert caplog.messages == ["\\ud800, and '\\\\udfff'"]
+
+
+# Bursts
+
+
+def test_a_few_of_a_kind_are_written_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    burst = Burst()
+    burst.expiry("work", "a", 1)
+    burst.death("work", "b", None, "max_deliveries", "dead")
+    burst.expiry("", "c", 3)
+    assert caplog.messages == []
+    burst.write()
+    assert caplog.messages == [
+        "queue 'work': the lease on 'a', token 1, expired",
+        "queue 'work': 'b', not leased, is a dead letter (max_deliveries)",
+        "an unnamed queue: the lease on 'c', token 3, expired",
+    ]
+    burst.write()
+    assert len(caplog.messages) == 3
+
+
+def test_many_of_a_kind_are_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    burst = Burst()
+    for token in range(1, 50_001):
+        burst.expiry("work", f"k{token}", token)
+    burst.expiry("other", "x", 1)
+    burst.write()
+    assert caplog.messages == [
+        "queue 'work': the lease on 'k1', token 1, expired, and 49999 more like it",
+        "queue 'other': the lease on 'x', token 1, expired",
+    ]

@@ -124,6 +124,7 @@ class _Shown(str):
 def _safe(value: object) -> object:
     if type(value) is int or type(value) is float:
         return value
-    if type(value) is str:
-        return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+    if type(value) is str:  # which may have what no handler can write
+        text = value[: _LONGEST + 1].encode(errors="backslashreplace").decode()
+        return text if len(value) <= _LONGEST else f"{text[:_LONGEST]}..."
     return _Shown(shown(value))
