@@ -403,12 +403,12 @@ async def outlive_the_lease(engine: Engine) -> None:
 # Errors that are not easily told
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     def __str__(self) -> str:
         raise LookupError("no text")
 
 
-class Surrogates(Exception):
+class SurrogatesError(Exception):
     def __str__(self) -> str:
         return "\ud800"
 
@@ -432,7 +432,12 @@ def deep(error: Exception) -> ExceptionGroup[Exception]:
 
 @pytest.mark.parametrize(
     "make",
-    [Unreadable, Surrogates, lambda: deep(ValueError()), lambda: ValueError("x" * 1_000_000)],
+    [
+        UnreadableError,
+        SurrogatesError,
+        lambda: deep(ValueError()),
+        lambda: ValueError("x" * 1_000_000),
+    ],
     ids=["unreadable", "surrogates", "deep", "long"],
 )
 async def test_the_lease_ends_whatever_a_body_fails_with(

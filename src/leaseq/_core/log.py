@@ -53,7 +53,7 @@ _FATES = {
     "dropped": (logging.WARNING, "dead (%s) and dropped"),
     "kept": (
         logging.ERROR,
-        "dead (%s), but its queue of dead letters is not there: it is tried again later",
+        "dead (%s), but its queue of dead letters is closed or gone: it is tried again later",
     ),
 }
 

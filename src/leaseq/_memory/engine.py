@@ -644,17 +644,13 @@ class Engine(Generic[K, V]):
     def _report_mishaps(self) -> None:
         """Log the first error of a policy for which there is no caller, and count the others."""
         mishaps, self.ledger.mishaps = self.ledger.mishaps, []
-        for item, error in mishaps[:1]:
-            log(
-                ERROR,
-                "%s: the retry policy raised for %r, token %d, which is tried again, and for "
-                "%d more",
-                queue_text(self.name),
-                item._key,
-                item._token,
-                len(mishaps) - 1,
-                error=error,
-            )
+        [(item, error), *others] = mishaps
+        message = "%s: the retry policy raised for %r, token %d, which is tried again"
+        what: list[object] = [queue_text(self.name), item._key, item._token]
+        if others:
+            message += ", and for %d more"
+            what.append(len(others))
+        log(ERROR, message, *what, error=error)
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""
@@ -910,7 +906,10 @@ class Engine(Generic[K, V]):
                     what = (self.name, item._key, item._token)
                     self.burst.expiry(*what)
             self.ticking = self.next_deadline() <= now
-            self.after_return(*changed)
+            if changed:
+                self.after_return(*changed)
+            elif self.burst:
+                self.burst.write()
 
     def process_expired(self) -> int:
         """Bury the items whose time to live is over, and count them. O(log n) each."""
