@@ -306,7 +306,8 @@ async def test_a_policy_that_raises_when_a_lease_expires_ends_nothing_and_is_log
         assert waiting.got == {"waiter": "a"}
         assert await queue.state("b") == "delayed"
         (record,) = (each for each in caplog.records if each.exc_info)
-        assert record.getMessage().startswith("queue '': the retry policy raised for 'b', token ")
+        message = record.getMessage()
+        assert message.startswith("an unnamed queue: the retry policy raised for 'b', token ")
         assert "no rest today" in caplog.text
         await advance(UNDECIDED)
         assert await queue.state("b") == "ready"
