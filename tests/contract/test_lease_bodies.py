@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import TIMEOUT, Engine, Queue, in_line, letters_in
 
-from leaseq import InvalidLeaseError, LeaseLostError, Reject, Retry
+from leaseq import InvalidLeaseError, Lease, LeaseLostError, Reject, Retry
 
 pytestmark = pytest.mark.anyio
 
@@ -466,3 +466,28 @@ async def test_the_lease_ends_whatever_a_body_rejects_with(
             raise make()
     assert lease.ended == "rejected"
     assert await letters.qsize() == 1
+
+
+# Batches of which one lease cannot be settled
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_one_lease_that_cannot_be_settled_leaves_none_of_its_batch_held(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    await queue.put_many([(key, 1) for key in "abcd"])
+    settle = queue._fail if fails else queue.ack
+
+    async def refuse(lease: Lease[str, object], *others: object) -> object:
+        if lease.key == "a":
+            raise OSError("no room")
+        return await settle(lease, *others)  # type: ignore[arg-type]  # those of the call
+
+    monkeypatch.setattr(type(queue), "_fail" if fails else "ack", lambda _, *args: refuse(*args))
+    with pytest.raises(OSError, match="no room"):
+        async with queue.lease_batch(4) as batch:
+            leases = [*batch]
+            if fails:
+                raise KeyError
+    ended = "released" if fails else "acked"
+    assert [lease.ended for lease in leases] == [None, ended, ended, ended]

@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Generic, TypeVar
 
-from .._core.policies import Retry
-from .._core.validation import delay_seconds
+from .._core.policies import Retry, rest_by
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -206,7 +205,7 @@ class Buffer(Generic[T, P]):
         self._taken_items += len(items)
         self.recount()
 
-    def failed(self, batch: Batch[T], error: Exception, now: float) -> Exception | None:
+    def failed(self, batch: Batch[T], error: Exception, now: float) -> BaseException | None:
         """Let a batch rest that failed, or record the error of its last delivery. O(1).
 
         Returns:
@@ -217,8 +216,10 @@ class Buffer(Generic[T, P]):
             if self._retry.exhausted(batch.deliveries):
                 batch.error = error
             else:
-                batch.due = now + delay_seconds(self._retry.delay(batch.deliveries))
-        except Exception as mishap:
+                batch.due = now + rest_by(self._retry, batch.deliveries)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as mishap:
             batch.due = now + _UNTAKEN
             return mishap
         return None

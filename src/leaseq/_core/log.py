@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from contextlib import suppress
+from typing import TypeAlias
 
 from .texts import queue_text, shown
 
@@ -58,6 +59,10 @@ _FATES = {
 }
 
 
+_Record: TypeAlias = tuple[tuple[object, ...], BaseException | None]
+"""The arguments of a record, and an error."""
+
+
 class Burst:
     """Records of events that may come by the thousand in one step.
 
@@ -68,7 +73,7 @@ class Burst:
     __slots__ = ("_kinds",)
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, ...], tuple[int, str, list[tuple[object, ...]], int]] = {}
+        self._kinds: dict[tuple[str, ...], tuple[int, str, list[_Record], int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
@@ -95,10 +100,23 @@ class Burst:
         message = f"%s: %r, %s, is {end}"
         self._add((queue, fate, reason), level, message, queue_text(queue), key, held, reason)
 
-    def _add(self, kind: tuple[str, ...], level: int, message: str, *args: object) -> None:
+    def mishap(self, queue: str, key: object, token: int, error: BaseException) -> None:
+        """Keep the record of an error of a retry policy, which no caller hears of. O(1)."""
+        message = "%s: the retry policy raised for %r, token %d, which is tried again"
+        what = (queue_text(queue), key, token)
+        self._add((queue, "mishap"), logging.ERROR, message, *what, error=error)
+
+    def _add(
+        self,
+        kind: tuple[str, ...],
+        level: int,
+        message: str,
+        *args: object,
+        error: BaseException | None = None,
+    ) -> None:
         _, _, first, count = self._kinds.get(kind, (level, message, [], 0))
         if count < _FEW:
-            first.append(args)
+            first.append((args, error))
         self._kinds[kind] = level, message, first, count + 1
 
     def write(self) -> None:
@@ -106,10 +124,11 @@ class Burst:
         kinds, self._kinds = self._kinds, {}
         for level, message, first, count in kinds.values():
             if count > _FEW:
-                log(level, f"{message}, and %d more like it", *first[0], count - 1)
+                args, error = first[0]
+                log(level, f"{message}, and %d more like it", *args, count - 1, error=error)
                 continue
-            for args in first:
-                log(level, message, *args)
+            for args, error in first:
+                log(level, message, *args, error=error)
 
 
 class _Shown(str):

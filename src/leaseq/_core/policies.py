@@ -140,6 +140,11 @@ class Retry:
         return 0.0 if self.backoff is None else self.backoff.delay(deliveries)
 
 
+def rests(retry: Retry) -> bool:
+    """Return True if items may rest by a policy: it has a backoff, or delays of the user's own."""
+    return retry.backoff is not None or type(retry).delay is not Retry.delay
+
+
 def rest_by(policy: Retry | Backoff, deliveries: int) -> float:
     """Ask a policy, which may be the user's own, for the seconds until the next try.
 

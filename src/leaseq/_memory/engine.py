@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from logging import ERROR
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,7 +15,7 @@ from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, mo
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
-from .._core.log import Burst, log
+from .._core.log import Burst
 from .._core.loop import Home
 from .._core.messages import (
     RUN_TWICE,
@@ -36,7 +35,7 @@ from .._core.messages import (
     timed_out,
 )
 from .._core.options import ANY_KEY, AnyKey, GetOptions, TakeOptions
-from .._core.policies import Backoff, Retry, Tenant
+from .._core.policies import Backoff, Retry, Tenant, rests
 from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
@@ -49,7 +48,7 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
-from .._core.texts import failure_text, queue_text
+from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, keys_of, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
@@ -173,7 +172,7 @@ class Engine(Generic[K, V]):
         self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to report: item, fate, letter
         self.capacity: Capacity[Event] | None = None if max_size == inf else Capacity(max_size)
         self.history: deque[HistoryEntry[K, V]] | None = deque(maxlen=history) if history else None
-        self.needs_time = retry.backoff is not None
+        self.needs_time = rests(retry)
         self.timekeeper: Timekeeper | None = None
         self.timekeepers: list[Timekeeper] = []
         self.running = False
@@ -642,15 +641,10 @@ class Engine(Generic[K, V]):
         return [death.item._key for death, _, _ in deaths]
 
     def _report_mishaps(self) -> None:
-        """Log the first error of a policy for which there is no caller, and count the others."""
+        """Have the errors of a policy logged for which there is no caller."""
         mishaps, self.ledger.mishaps = self.ledger.mishaps, []
-        [(item, error), *others] = mishaps
-        message = "%s: the retry policy raised for %r, token %d, which is tried again"
-        what: list[object] = [queue_text(self.name), item._key, item._token]
-        if others:
-            message += ", and for %d more"
-            what.append(len(others))
-        log(ERROR, message, *what, error=error)
+        for item, error in mishaps:
+            self.burst.mishap(self.name, item._key, item._token, error)
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""

@@ -53,7 +53,7 @@ from .._core.messages import (
     timed_out,
 )
 from .._core.options import ANY_KEY, AnyKey, BrokerQueueOptions, GetOptions, TakeOptions
-from .._core.policies import Retry
+from .._core.policies import Retry, rests
 from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
@@ -198,7 +198,7 @@ class Engine(Generic[K, V]):
         self._lease_timeout = made_with.get("default_lease_timeout")
         self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)
         self._may_claim = False  # as the store has said
-        self.has_backoff = made_with.get("retry", Retry()).backoff is not None
+        self.has_backoff = rests(made_with.get("retry", Retry()))
         self._waiters: Waiters[K, RemoteLease[K, V]] = Waiters()
         self._putters: dict[Call[PutAnswer], int] = {}  # and the places that they wait for
         self._joiners: dict[Call[Remaining], None] = {}
@@ -522,7 +522,9 @@ class Engine(Generic[K, V]):
         try:
             check_readable(key)
             value = self.decode(body)
-        except Exception as error:  # whatever a codec raises: the item is not to be lost
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # whatever a codec raises: the item is not to be lost
             reject = Reject(self.ref, key, token, UNDECODABLE, failure_text(error))
             self.dispatcher.post(Call(reject))
             what = (self.name, key, token, type(error).__name__)
@@ -931,9 +933,9 @@ def _is_behind(call: Call[PutAnswer]) -> bool:
 def _codec_errors(queue: str, what: str) -> Iterator[None]:
     try:
         yield
-    except CodecError:
+    except (CodecError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         why = failure_text(error)
         raise CodecError(f"the codec of queue {queue!r} could not {what}: {why}") from error
 

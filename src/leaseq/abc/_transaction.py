@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
-from .._core.errors import InvalidLeaseError
 from .._core.exports import not_copied
 from .._core.options import PutOptions
-from ._lease import Lease
+from ._lease import Lease, settle_each
 from ._queue import LeasedQueue
 
 K = TypeVar("K")
@@ -145,6 +143,4 @@ class Transaction(ABC):
     async def _abandon(self, error: BaseException) -> None:
         """Return the items whose bodies have ended, since nothing was done."""
         self._release_pledges()
-        for lease in self._bodiless:
-            with suppress(InvalidLeaseError):  # it has ended otherwise: the error says more
-                await lease._abandon(error)
+        await settle_each(self._bodiless, lambda lease: lease._abandon(error))

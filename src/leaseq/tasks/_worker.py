@@ -370,11 +370,13 @@ async def _call(hook: Callable[..., object], task: Task[Any], *others: object) -
 
 
 def _failure_reason(lease: Lease[str, Any], error: BaseException) -> str:
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except RecursionError:  # a group that is deeper than calls can be nested
+        text = ""
     if len(text) > _LONGEST_TRACEBACK:
         text = f"...{text[-_LONGEST_TRACEBACK:]}"
-    summary = traceback.format_exception_only(error)[-1].strip()
-    return f"failed at delivery {lease.deliveries}, its last: {summary}\n{text}"
+    return f"failed at delivery {lease.deliveries}, its last: {failure_text(error)}\n{text}"
 
 
 def _expiry_reason(lease: Lease[str, Any]) -> str:
