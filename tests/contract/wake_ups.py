@@ -322,7 +322,8 @@ class World:
                 self.held.append(lease)
                 await lease.extend(self.random.choice((None, 0.5, 10.0)))
         except LeaseqError:
-            pass
+            if lease.ended is None and lease not in self.held:
+                self.held.append(lease)  # the call was refused
 
     async def cancel_one(self) -> None:
         those = [each for each in self.tasks if each.kind != "run"]
