@@ -430,3 +430,79 @@ async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) ->
         _, _, lease = await queue.get(consumer=str(number))
         await queue.ack(lease)
     assert len(queue._engine.requests) <= 64
+
+
+# Keys that change
+
+
+class Changing:
+    """A key that is not as it should be: it can change."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Changing) and self.name == other.name
+
+
+ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = {
+    "ack": lambda queue, lease: queue.ack(lease),
+    "release": lambda queue, lease: queue.release(lease),
+    "reject": lambda queue, lease: queue.reject(lease, "no"),
+    "give back": lambda queue, lease: queue._give_back(lease),
+    "fail": lambda queue, lease: queue._fail(lease, KeyError()),
+}
+
+
+@pytest.mark.parametrize("name", ["new", "b"], ids=["unlike others", "like another"])
+@pytest.mark.parametrize("options", [{}, {"tenant": "t"}, {"priority": 5}], ids=str)
+@pytest.mark.parametrize("how", [None, *ENDS])
+async def test_a_key_that_changes_costs_nobody_an_item(
+    how: str | None, options: dict[str, Any], name: str
+) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()
+    changing = Changing("a")
+    await queue.put(changing, 1, **options)
+    for other in "bcd":
+        await queue.put(Changing(other), 2, **options)
+    lease = None
+    if how is not None:
+        _, _, lease = await queue.get()
+    changing.name = name
+    if how is not None:
+        await ENDS[how](queue, lease)
+    left = []
+    while True:
+        try:
+            _, value, another = await queue.get(timeout=0)
+        except TimeoutError:
+            break
+        left.append(value)
+        await queue.ack(another)
+    ended = how in ("ack", "reject")
+    assert sorted(left) == ([2, 2, 2] if ended else [1, 2, 2, 2])
+    counts = await queue.statistics()
+    assert counts.put == counts.acked + counts.dropped == 4
+    assert counts.ready == counts.leased == 0
+    await queue.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"tenant": "t"}], ids=str)
+async def test_a_queue_with_a_key_that_has_changed_can_be_emptied_and_closed(
+    options: dict[str, Any],
+) -> None:
+    for end in ("drain", "close"):
+        queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()
+        keys = [Changing(name) for name in "abc"]
+        for key in keys:
+            await queue.put(key, 1, **options)
+        _, _, lease = await queue.get()
+        keys[0].name = keys[1].name = "x"
+        if end == "drain":
+            assert len(queue.drain_nowait()) == 2
+            await queue.ack(lease)
+        await queue.close()
+        assert lease.ended == ("acked" if end == "drain" else "lost")

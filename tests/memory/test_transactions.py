@@ -305,7 +305,8 @@ class BrokenRetry(Retry):
 
 @pytest.mark.anyio
 async def test_a_policy_that_raises_does_so_before_the_first_step_is_done() -> None:
-    async with MemoryBroker() as broker:
+    async with create_task_group() as tg, MemoryBroker() as broker:
+        await tg.start(broker.run)
         queue = await broker.queue("orders", retry=BrokenRetry())
         await queue.put("a", 1)
         _, _, lease = await queue.get()

@@ -102,6 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
+from .item import Item, each_of, expel, has, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -111,7 +112,6 @@ if TYPE_CHECKING:
     from .._core.reports import Ended, KeyState
     from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
-    from .item import Item
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -263,7 +263,7 @@ class Ledger(Generic[K, V]):
         that of items which have left since the last one came.
         """
         times: list[float] = []
-        for item in self.ready.values():
+        for item in each_of(self.ready):
             if item._since is not None:
                 times.append(item._since)
             if item._token >= 0:  # from here on they are in the order in which they became ready
@@ -412,7 +412,8 @@ class Ledger(Generic[K, V]):
                 ready[key] = item
                 ready.move_to_end(key, last=False)
                 return None
-        self.leased[key] = item
+        if self.leased.setdefault(key, item) is not item:
+            insert(self.leased, item)
         self._token = item._token = self._token + 1
         item._deliveries += 1
         item._since = now
@@ -428,7 +429,7 @@ class Ledger(Generic[K, V]):
         item = schedule.next()
         if item is None or item._deadline != inf:
             return None
-        del self.ready[item._key]
+        expel(self.ready, item)
         schedule.hand_out(item, restricted=False)
         return item
 
@@ -457,14 +458,13 @@ class Ledger(Generic[K, V]):
         return own or self.schedule.next_of(request.steal_from)
 
     def _hand_out(self, item: Item[K, V], request: ClaimRequest[K], now: float) -> Item[K, V]:
-        key = item._key
         if self.line is not None:
             self.line.leave(item)
         else:
             assert self.schedule is not None
-            del self.ready[key]
+            expel(self.ready, item)
             self.schedule.hand_out(item, restricted=request.restricted)
-        self.leased[key] = item
+        insert(self.leased, item)
         self._token = item._token = self._token + 1
         item._deliveries += 1
         item._since = now
@@ -488,8 +488,11 @@ class Ledger(Generic[K, V]):
         """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
         if item._ended is not None or item._deadline <= now:
             check_held(item, now)
+        if self.leased.get(item._key) is item:
+            del self.leased[item._key]
+        else:
+            expel(self.leased, item)
         item._ended = "acked"
-        del self.leased[item._key]
         if item._deadline != inf:
             self._deadlines.drop(item)
         if self.schedule is not None:
@@ -622,7 +625,7 @@ class Ledger(Generic[K, V]):
         deadlines = self._deadlines
         while (first := deadlines.first()) is not None and first[0] <= now:
             item = first[1]
-            if self.leased.get(item._key) is item:
+            if self._state(item) == "leased":
                 self._lose(item, now, MOVES["expire"])()
             elif self._timers_of(item).expires <= now:
                 self._outlive(item, now)
@@ -706,7 +709,9 @@ class Ledger(Generic[K, V]):
         assert self.line is not None
         for item in list(self.line):
             schedule.push(item, "old" if item._token < 0 else "back")
-        self.ready = dict(self.ready)  # half the size of one that keeps an order of its own
+        self.ready, ordered = {}, self.ready  # half the size of one that keeps an order of its own
+        for item in each_of(ordered):
+            insert(self.ready, item)
         self.line = None
         self.schedule = schedule
         return schedule
@@ -714,9 +719,16 @@ class Ledger(Generic[K, V]):
     # Moves: everything that can raise has been computed
 
     def _state(self, item: Item[K, V]) -> KeyState:
-        if self.leased.get(item._key) is item:
+        if has(self.leased, item):
             return "leased"
-        return "delayed" if self.delayed.get(item._key) is item else "ready"
+        if has(self.delayed, item):
+            return "delayed"
+        if not has(self.ready, item):  # its key has changed since it was put
+            if any(other is item for other in self.leased.values()):
+                return "leased"
+            if any(other is item for other in self.delayed.values()):
+                return "delayed"
+        return "ready"
 
     def _record(self, item: Item[K, V]) -> ItemRecord[V]:
         """Return an item as the rules see it."""
@@ -750,8 +762,8 @@ class Ledger(Generic[K, V]):
             burial.finish()
 
     def _end(self, item: Item[K, V], how: Ended) -> None:
+        expel(self.leased, item)
         item._ended = how
-        del self.leased[item._key]
         if item._deadline != inf:
             self._deadlines.drop(item)
         if self.schedule is not None:
@@ -806,7 +818,7 @@ class Ledger(Generic[K, V]):
             if due <= now and expires == inf:
                 extra.number = 0
         if due > now:
-            self.delayed[item._key] = item
+            insert(self.delayed, item)
             self._set_deadline(item, min(due, expires))
             return
         item._since = now
@@ -815,7 +827,7 @@ class Ledger(Generic[K, V]):
             schedule = self._make_schedule()
         if schedule is not None:
             schedule.push(item, place)
-            self.ready[item._key] = item
+            insert(self.ready, item)
         else:
             assert self.line is not None
             self.line.join(item, place)
@@ -823,13 +835,13 @@ class Ledger(Generic[K, V]):
 
     def _take_out(self, item: Item[K, V]) -> None:
         """Remove a waiting item."""
-        if self.delayed.get(item._key) is item:
-            del self.delayed[item._key]
+        if self._state(item) == "delayed":
+            expel(self.delayed, item)
         elif self.line is not None:
             self.line.leave(item)
         else:
             assert self.schedule is not None
-            del self.ready[item._key]
+            expel(self.ready, item)
             self.schedule.remove(item)
         self._set_deadline(item, inf)
 
@@ -847,7 +859,7 @@ class Ledger(Generic[K, V]):
 
     def _order(self, item: Item[K, V]) -> int:
         """Return an item's place among those that fall due at the same time."""
-        if self.leased.get(item._key) is item:
+        if self._state(item) == "leased":
             return item._token
         timers = self._timers_of(item)
         if not timers.number:

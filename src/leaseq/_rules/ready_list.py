@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .._core.heap import Heap
+from .item import Item, each_of, expel, insert
 from .moves import OLD, Place
-
-if TYPE_CHECKING:
-    from .item import Item
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -64,7 +62,7 @@ class ReadyList(Generic[K, V]):
         self._ranked: Heap[Item[K, V]] | None = None  # most lines never need one
 
     def __iter__(self) -> Iterator[Item[K, V]]:
-        return iter(sorted(self.items.values(), key=lambda item: min(item._token, 0)))
+        return iter(sorted(each_of(self.items), key=lambda item: min(item._token, 0)))
 
     def first(self) -> Item[K, V]:
         """Return the first item; there must be one. O(1), amortised."""
@@ -72,7 +70,7 @@ class ReadyList(Generic[K, V]):
             ranked = self._ranked.first()
             if ranked is not None:
                 return ranked[1]
-        return next(iter(self.items.values()))
+        return next(each_of(self.items))
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""
@@ -81,14 +79,12 @@ class ReadyList(Generic[K, V]):
 
     def insert(self, item: Item[K, V]) -> None:
         """Put an item in the place of its rank; at the back it is the last. O(1), or O(log n)."""
-        self.items[item._key] = item
+        key: Any = insert(self.items, item)
         if item._token >= 0:
             return
-        self.items.move_to_end(item._key, last=False)
+        self.items.move_to_end(key, last=False)
         if self._ranked is None:
-            self._ranked = Heap(
-                lambda rank, item: item._token == rank and self.items.get(item._key) is item
-            )
+            self._ranked = Heap(lambda rank, item: item._token == rank)
         self._ranked.add(item._token, item)
         self.special = True
 
@@ -97,4 +93,5 @@ class ReadyList(Generic[K, V]):
         if item._token < 0 and self._ranked is not None:
             self._ranked.drop(item)
             self.special = len(self._ranked) > 0
-        del self.items[item._key]
+            item._token = 0
+        expel(self.items, item)
