@@ -488,10 +488,9 @@ class Ledger(Generic[K, V]):
         """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
         if item._ended is not None or item._deadline <= now:
             check_held(item, now)
-        if self.leased.get(item._key) is item:
-            del self.leased[item._key]
-        else:
-            expel(self.leased, item)
+        found = self.leased.pop(item._key, None)
+        if found is not item:
+            self._expel_lease(item, found)
         item._ended = "acked"
         if item._deadline != inf:
             self._deadlines.drop(item)
@@ -760,6 +759,12 @@ class Ledger(Generic[K, V]):
             self._join(item, moved.item, moved.place or "back", now)
         if burial is not None and burial.finish is not None:
             burial.finish()
+
+    def _expel_lease(self, item: Item[K, V], found: Item[K, V] | None) -> None:
+        """Take out a lease whose key has changed, when another one was taken out instead."""
+        if found is not None:
+            insert(self.leased, found)
+        expel(self.leased, item)
 
     def _end(self, item: Item[K, V], how: Ended) -> None:
         expel(self.leased, item)
