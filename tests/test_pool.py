@@ -26,6 +26,7 @@ from leaseq import (
     TimekeeperNotRunningError,
     serve,
     serve_batches,
+    stop_on_signals,
 )
 from leaseq.testing import Operation, advance, cancel_sweep
 
@@ -1258,3 +1259,13 @@ async def test_a_pool_cancelled_while_its_leases_expire_loses_and_doubles_nothin
         await account(queue, done, ["a", "b", "c"])
 
     assert await cancel_sweep(scenario, native=native) > 5
+
+
+@pytest.mark.parametrize("stop", [True, "now", 5])
+async def test_a_stop_that_is_no_event_is_refused(stop: Any) -> None:
+    queue: LeasedKeyQueue[str, int] = LeasedKeyQueue()
+    message = f"stop must be an anyio.Event, not {stop!r}"
+    with pytest.raises(TypeError, match=message):
+        await serve(queue, print, stop=stop)
+    with pytest.raises(TypeError, match=message):
+        await stop_on_signals(stop)

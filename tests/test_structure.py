@@ -48,8 +48,8 @@ BY_AN_EXTRA = {("leaseq._core.codec", "msgspec"), ("leaseq._core.codec", "msgspe
 """What the core uses of an extra's, when it is asked to and not before."""
 
 SANS_IO = {
-    *(f"leaseq._rules.{name}" for name in ("capacity", "ledger", "moves", "plan", "ready_list")),
-    *(f"leaseq._rules.{name}" for name in ("schedule", "timers", "waiters")),
+    *(f"leaseq._rules.{name}" for name in ("by_key", "capacity", "ledger", "moves", "plan")),
+    *(f"leaseq._rules.{name}" for name in ("ready_list", "schedule", "timers", "waiters")),
     *(f"leaseq._core.{name}" for name in ("heap", "queue_options", "requests", "messages")),
     "leaseq._batcher.buffer",
     "leaseq._valkey.encoding",

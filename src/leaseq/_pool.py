@@ -37,7 +37,7 @@ from ._core.log import log
 from ._core.loop import Home, is_failure
 from ._core.options import GetOptions
 from ._core.policies import Backoff
-from ._core.texts import failure_text, queue_text
+from ._core.texts import failure_text, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 from .abc._lease import Lease, LeaseBatch
@@ -303,8 +303,12 @@ async def stop_on_signals(
         *signals: The signals to listen for; left out: SIGINT and SIGTERM.
         task_status: For ``tg.start``: signals are being listened for.
 
+    Raises:
+        TypeError: ``stop`` is no event.
+
     If cancelled, it no longer listens for signals.
     """
+    _check_event(stop)
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
         task_status.started()
         number = await anext(aiter(received))
@@ -337,6 +341,8 @@ class Pool:
                 f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
                 "None: give it an event"
             )
+        if stop is not None:
+            _check_event(stop)
         self._queue = queue_text(name)
         self._heartbeat = heartbeat
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
@@ -519,6 +525,11 @@ class Worker:
             if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
                     await lease.extend(deadline - now)
+
+
+def _check_event(stop: object) -> None:
+    if not (callable(getattr(stop, "set", None)) and callable(getattr(stop, "wait", None))):
+        raise TypeError(f"stop must be an anyio.Event, not {shown(stop)}")
 
 
 def _as_async(

@@ -6,7 +6,7 @@ import pytest
 from anyio import create_task_group, current_time
 from tests.contract.helpers import TIMEOUT, Engine, Queue, each_way, in_line, settle, until
 
-from leaseq import InvalidLeaseError, LeaseLostError
+from leaseq import InvalidLeaseError, Lease, LeaseLostError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("advance")]
 
@@ -285,7 +285,7 @@ async def test_many_leases_that_expire_in_one_step_are_one_record(
 ) -> None:
     keys = [f"k{number}" for number in range(300)]  # more than a timekeeper does in one go
     await timed.put_many([(key, 1) for key in keys])
-    leases = []
+    leases: list[Lease[str, object]] = []
     while len(leases) < len(keys):
         leases += await timed.get_batch(len(keys) - len(leases))
     await engine.advance(TIMEOUT + 1)

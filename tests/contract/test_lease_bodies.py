@@ -417,8 +417,8 @@ class NoReason(Reject):
     def __init__(self) -> None:
         pass
 
-    @property  # type: ignore[override]  # as a user may write it
-    def reason(self) -> str:
+    @property
+    def reason(self) -> str:  # type: ignore[override]  # as a user may write it
         raise LookupError("no reason")
 
 

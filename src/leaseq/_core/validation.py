@@ -164,7 +164,7 @@ def timeout_seconds(timeout: float | None) -> float | None:
         return None
     found = number("timeout", timeout, "a number of seconds")
     if math.isnan(found):
-        raise ValueError(f"timeout must be 0 seconds or more, not {shown(timeout)}")
+        raise ValueError(f"timeout must be a number of seconds, not {shown(timeout)}")
     return max(0.0, found)
 
 

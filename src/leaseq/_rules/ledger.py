@@ -102,7 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .item import Item, each_of, expel, has, insert
+from .by_key import each_of, expel, has, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from .._core.reports import Ended, KeyState
     from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
+    from .item import Item
 
 K = TypeVar("K")
 V = TypeVar("V")

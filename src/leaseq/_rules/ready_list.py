@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core.heap import Heap
-from .item import Item, each_of, expel, insert
+from .by_key import each_of, expel, insert
 from .moves import OLD, Place
+
+if TYPE_CHECKING:
+    from .item import Item
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -262,24 +262,24 @@ class Lease(Generic[K, V]):
 
 
 async def settle_each(
-    leases: Sequence[Lease[K, V]], settle: Callable[[Lease[K, V]], Awaitable[object]]
-) -> list[Lease[K, V]]:
-    """Settle leases, and return those that have ended otherwise.
+    leases: Sequence[Lease[K, V]],
+    settle: Callable[[Lease[K, V]], Awaitable[object]],
+    missed: Callable[[Lease[K, V]], object],
+) -> None:
+    """Settle leases in their order, and report each that has ended otherwise.
 
     Whatever one raises, a cancellation too, the others are settled before the first error goes on.
     """
-    ended: list[Lease[K, V]] = []
     first: BaseException | None = None
     for lease in leases:
         try:
             await settle(lease)
         except InvalidLeaseError:  # it expired just now, for instance
-            ended.append(lease)
+            missed(lease)
         except BaseException as error:
             first = first or error
     if first is not None:
         raise first
-    return ended
 
 
 def check_lease(lease: object) -> None:
@@ -368,8 +368,7 @@ class LeaseBatch(Generic[K, V]):
 
     async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
         """Settle the leases that are still held, in their old order. Pools call it too."""
-        for lease in await settle_each(list(self), settle):
-            self._lose(lease)
+        await settle_each(list(self), settle, self._lose)
 
     async def _leave(self, error: BaseException | None) -> None:
         for lease in self._leases:

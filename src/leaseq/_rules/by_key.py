@@ -1,0 +1,67 @@
+"""Items by their keys, which are the users' own and may change after they were put. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .item import Item
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> object:
+    """Add an item under its key, and return what it is under. O(1).
+
+    A key that has changed since it was put may be equal to another one by now, or not be hashable:
+    then the item is under an object of its own, for `expel` and those that look at all items.
+    """
+    key: Any = item._key
+    try:
+        if items.setdefault(key, item) is item:
+            return key
+    except Exception:
+        pass
+    key = object()
+    items[key] = item
+    return key
+
+
+def expel(items: dict[K, Item[K, V]], item: Item[K, V]) -> None:
+    """Take out an item that is there. O(1); O(items) if its key has changed since it was put."""
+    try:
+        if items.get(item._key) is item:
+            del items[item._key]
+            return
+    except Exception:
+        pass
+    others = [other for other in each_of(items) if other is not item]
+    items.clear()
+    for other in others:
+        insert(items, other)
+
+
+def each_of(items: dict[K, Item[K, V]]) -> Iterator[Item[K, V]]:
+    """Iterate over items in their order, also those whose keys have changed since they were put.
+
+    O(1) each; but an `OrderedDict` looks each key up, so after one that has changed O(items).
+    """
+    told = 0
+    try:
+        for item in items.values():
+            told += 1
+            yield item
+    except Exception:
+        # Those that were handed out before have gone to the front, in the order of their ranks.
+        ordered = sorted(dict.values(items), key=lambda item: min(item._token, 0))
+        yield from ordered[told:]
+
+
+def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:
+    """Return True if an item is under its key. O(1)."""
+    try:
+        return items.get(item._key) is item
+    except Exception:
+        return False
