@@ -19,6 +19,7 @@ import typer
 from .._connect import SERVER_SCHEMES, connect
 from .._core.errors import LeaseqError, ServerUnavailableError
 from .._core.queue_options import check_name
+from .._core.texts import leaves
 from ..abc import Broker
 from .text import printable, read_key
 
@@ -186,7 +187,7 @@ def reporting_errors(url: str, *, changes: bool = False) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first = next(error_leaves(error))
+        first = next(leaves(error))
         if isinstance(first, BrokenPipeError | typer.Exit):
             raise first from None
         typer.echo(f"leaseq: {describe_error(first, url, changes=changes)}", err=True)
@@ -216,12 +217,3 @@ def describe_error(error: BaseException, url: str, *, changes: bool = False) -> 
 
 def _password_of(url: str) -> str:
     return unquote(url.partition("://")[2].rpartition("@")[0].partition(":")[2])
-
-
-def error_leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, nested ones included; or a single error."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from error_leaves(each)
-    else:
-        yield error

@@ -16,13 +16,14 @@ import typer
 
 from .._connect import connect
 from .._core.errors import LeaseqError
+from .._core.texts import failure_text, leaves
 from .._pool import stop_on_signals
 from ..abc import Broker
 from ..tasks._config import WorkerConfig
 from ..tasks._handler import TaskHandler
 from ..tasks._queue import TaskQueue, source_of
 from ..tasks._worker import TaskWorker
-from .common import EventLoop, EventLoopOption, error_leaves
+from .common import EventLoop, EventLoopOption
 
 T = TypeVar("T")
 
@@ -97,11 +98,14 @@ def worker(
     broker = _make_broker(queue, url, settings)
     try:
         anyio.run(_run, queue, task_worker, broker, backend=backend.value)
-    except* KeyboardInterrupt:  # trio raises it in the groups of its nurseries
-        raise KeyboardInterrupt from None
-    except* (LeaseqError, OSError) as group:
-        for each in error_leaves(group):
-            typer.echo(f"the worker has ended: {type(each).__name__}: {each}", err=True)
+    except BaseException as error:
+        found = [*leaves(error)]  # trio raises an interrupt in the groups of its nurseries
+        if any(isinstance(each, KeyboardInterrupt) for each in found):
+            raise KeyboardInterrupt from None
+        if not all(isinstance(each, LeaseqError | OSError) for each in found):
+            raise
+        for each in found:
+            typer.echo(f"the worker has ended: {failure_text(each)}", err=True)
         raise typer.Exit(1) from None
 
 
