@@ -448,6 +448,7 @@ class Changing:
         return isinstance(other, Changing) and self.name == other.name
 
 
+TURNS = [{}, {"tenant": "t"}, {"priority": 5}]
 ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = {
     "ack": lambda queue, lease: queue.ack(lease),
     "release": lambda queue, lease: queue.release(lease),
@@ -458,7 +459,7 @@ ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = 
 
 
 @pytest.mark.parametrize("name", ["new", "b"], ids=["unlike others", "like another"])
-@pytest.mark.parametrize("options", [{}, {"tenant": "t"}, {"priority": 5}], ids=str)
+@pytest.mark.parametrize("options", TURNS, ids=str)
 @pytest.mark.parametrize("how", [None, *ENDS])
 async def test_a_key_that_changes_costs_nobody_an_item(
     how: str | None, options: dict[str, Any], name: str
@@ -488,6 +489,112 @@ async def test_a_key_that_changes_costs_nobody_an_item(
     assert counts.put == counts.acked + counts.dropped == 4
     assert counts.ready == counts.leased == 0
     await queue.close()
+
+
+class Raising(Changing):
+    """A key that cannot be looked up any more once it is told to raise."""
+
+    raises = False
+
+    def __hash__(self) -> int:
+        if self.raises:
+            raise RuntimeError("no hash")
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        if self.raises:
+            raise RuntimeError("not to be compared")
+        return super().__eq__(other)
+
+
+@pytest.mark.parametrize("options", TURNS, ids=str)
+@pytest.mark.parametrize("early", [True, False], ids=["before its hand-out", "after it"])
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_key_that_raises_costs_nobody_an_item(
+    how: str, early: bool, options: dict[str, Any]
+) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue(dedupe_for=5.0)
+    raising = Raising("a")
+    await queue.put(raising, 1, **options)
+    for other in "bcd":
+        await queue.put(Raising(other), 2, **options)
+    raising.raises = early
+    _, value, lease = await queue.get()
+    assert value == 1
+    raising.raises = True
+    await ENDS[how](queue, lease)
+    left = []
+    while True:
+        try:
+            _, value, another = await queue.get(timeout=0)
+        except TimeoutError:
+            break
+        left.append(value)
+        await queue.ack(another)
+    assert sorted(left) == ([2, 2, 2] if how in ("ack", "reject") else [1, 2, 2, 2])
+    counts = await queue.statistics()
+    assert counts.put == counts.acked + counts.dropped == 4
+    await queue.join()
+    await queue.close()
+
+
+@pytest.mark.parametrize("options", TURNS, ids=str)
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_key_that_raises_keeps_nobody_waiting(how: str, options: dict[str, Any]) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue(max_size=1)
+    raising = Raising("a")
+    await queue.put(raising, 1, **options)
+    _, _, lease = await queue.get()
+    await queue.put("full", 2, **options)
+    got: list[int] = []
+
+    async def consume() -> None:
+        while True:
+            _, value, lease = await queue.get()
+            got.append(value)
+            await queue.ack(lease)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(queue.put, "next", 3)
+        await until(queue, putters=1)
+        raising.raises = True
+        tg.start_soon(consume)
+        await until(queue, getters=1)
+        await ENDS[how](queue, lease)
+        await queue.join()
+        tg.cancel_scope.cancel()
+    assert sorted(got) == ([2, 3] if how in ("ack", "reject") else [1, 2, 3])
+
+
+@pytest.mark.parametrize("end", ["cancel", "shutdown", "close"])
+async def test_whoever_waits_for_a_key_that_raises_can_leave(end: str) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue(max_size=1)
+    await queue.put("full", 2)
+    raising = [Raising(name) for name in "ab"]
+    ended = []
+
+    async def wait(call: Callable[..., Awaitable[object]], *args: Any) -> None:
+        with pytest.raises((QueueClosedError, anyio.get_cancelled_exc_class())) as caught:
+            await call(*args)
+        ended.append(caught.type)
+        if not issubclass(caught.type, QueueClosedError):
+            raise caught.value
+
+    async with anyio.create_task_group() as tg:
+        for key in raising:
+            tg.start_soon(wait, queue.take, key)
+        await until(queue, takers=2)
+        tg.start_soon(wait, queue.put, raising[0], 1)
+        await until(queue, putters=1)
+        for key in raising:
+            key.raises = True
+        if end == "cancel":
+            tg.cancel_scope.cancel()
+        else:
+            await getattr(queue, end)()
+    assert len(ended) == 3
+    counts = await queue.statistics()
+    assert (counts.takers, counts.putters, counts.ready) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"tenant": "t"}], ids=str)

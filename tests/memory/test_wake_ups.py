@@ -44,6 +44,7 @@ FORGOTTEN: dict[str, tuple[type[Any], str, Any]] = {
     "takers at a cap": (Waiters, "_line_up_for_cap", nothing),
     "collectors at a shutdown": (Waiters, "drop_patient", nothing),
     "takers of what cannot come": (Waiters, "drop_takers", nothing),
+    "takers of what cannot come at a shutdown": (Waiters, "drop_takers_of_absent", nothing),
     "producers, when there is room": (Engine, "_admit", nothing),
     "producers at a shutdown": (Capacity, "clear", nothing),
     "producers whose key has come": (Capacity, "came", nothing),

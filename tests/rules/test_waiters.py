@@ -339,12 +339,16 @@ def test_everybody_can_be_dropped_at_once() -> None:
     assert desk.waiters._lines == {}
 
 
-def test_the_keys_that_are_waited_for_leave_out_all_others(desk: Desk) -> None:
+def test_waiters_for_keys_that_are_not_here_can_be_dropped_at_once(desk: Desk) -> None:
     desk.wait()
     desk.wait(tenants=["x"])
-    for key in "abb":
-        desk.wait(key)
-    assert desk.waiters.waited_for() == ["a", "b"]
+    desk.put("c", "d")
+    desk.claim("d")
+    here, absent = [desk.wait(key) for key in "dd"], [desk.wait(key) for key in "abb"]
+    assert [desk.waiters.is_waited_for(key) for key in "abcd"] == [True, True, False, True]
+    assert desk.waiters.drop_takers_of_absent() == absent
+    assert desk.waiters.drop_takers("d") == here
+    assert desk.waiters.total == 2
 
 
 def test_nothing_is_kept_for_what_nobody_waits_for_any_more(desk: Desk) -> None:

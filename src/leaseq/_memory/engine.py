@@ -50,6 +50,7 @@ from .._core.reports import (
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, keys_of, lease_seconds
+from .._rules.by_key import findable
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -403,10 +404,15 @@ class Engine(Generic[K, V]):
             tenants: The tenants that may be under their caps again.
         """
         while True:
+            by_tenant = self.ledger.schedule is not None
+            if self.waiters.total or (self.capacity is not None and self.capacity.putters):
+                known = findable(keys, self._look_for)
+                if len(known) < len(keys):  # the items of the others are ready all the same
+                    keys, by_tenant = known, True
             if self.waiters.total:
                 now = self.home.time()
                 self._wake(self.waiters.serve(keys, now))
-                if self.ledger.schedule is not None:
+                if by_tenant:
                     for tenant in tenants:
                         self._wake(self.waiters.serve_tenant(tenant, now))
             if self.timekeeper is not None:
@@ -437,6 +443,11 @@ class Engine(Generic[K, V]):
             [*put, *(item._key for item in settled)],
             dict.fromkeys(item._tenant for item in settled),
         )
+
+    def _look_for(self, key: K) -> None:
+        """Look a key up wherever `after_change` does; it may raise, if it has changed since."""
+        self.ledger.item(key)
+        self.waiters.is_waited_for(key)
 
     def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that have been handed an item."""
@@ -670,6 +681,9 @@ class Engine(Generic[K, V]):
             letter: object = item._value
             if not isinstance(letter, DeadLetter) or letter.queue != self.name:
                 continue
+            if not findable((letter.key,), self.ledger.item):
+                conflicts.append(letter.key)
+                continue
             if wanted is not None and letter.key not in wanted:
                 continue
             if limit is not None and len(back) == limit:
@@ -765,9 +779,7 @@ class Engine(Generic[K, V]):
         self.home.check()
         self.shut_down = self.gated = self.watched = True
         self.timeless = False
-        for key in self.waiters.waited_for():
-            if key not in self.ledger:
-                self._turn_away(self.waiters.drop_takers(key))
+        self._turn_away(self.waiters.drop_takers_of_absent())
         self._turn_away(self.waiters.drop_patient())
         if self.capacity is not None:
             for turn in self.capacity.clear():

@@ -1,8 +1,9 @@
-"""Items by their keys, which are the users' own and may change after they were put. Sans-IO."""
+"""Tables by key: keys are the users' own, may change, and may raise when looked up. Sans-IO."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
+N = TypeVar("N")
+T = TypeVar("T")
 
 
 def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> object:
@@ -65,3 +68,46 @@ def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:
         return items.get(item._key) is item
     except Exception:
         return False
+
+
+def findable(keys: Iterable[K], look: Callable[[K], object]) -> list[K]:
+    """Return the keys that can be looked up. O(keys)."""
+    return [key for key in keys if _can_be_found(key, look)]
+
+
+def _can_be_found(key: K, look: Callable[[K], object]) -> bool:
+    try:
+        look(key)
+    except Exception:
+        return False
+    return True
+
+
+def leave(
+    lines: dict[N, OrderedDict[T, None]], name: N, thing: T, *, rename: Callable[[], N]
+) -> None:
+    """Take a thing out of the line of this name, and drop the line if it is empty then. O(1).
+
+    If a key in the name has changed since, the thing leaves every line that it stands in, and lines
+    that cannot be found any more get another name: O(lines).
+    """
+    try:
+        line = lines[name]
+        del line[thing]
+        if not line:
+            del lines[name]
+        return
+    except Exception:
+        pass
+    left = list(lines.items())
+    lines.clear()
+    for name, line in left:
+        line.pop(thing, None)
+        if not line:
+            continue
+        try:
+            known = lines.setdefault(name, line) is line
+        except Exception:
+            known = False
+        if not known:
+            lines[rename()] = line

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from .by_key import leave
+
 P = TypeVar("P")
 
 
@@ -28,7 +30,7 @@ class Capacity(Generic[P]):
         self._reserved = 0
         self._places: dict[P, int] = {}  # the reserved places of each that was let in
         self._line: OrderedDict[P, set[Hashable]] = OrderedDict()  # the keys without a place
-        self._wanted_by: dict[Hashable, dict[P, None]] = {}
+        self._wanted_by: dict[Hashable, OrderedDict[P, None]] = {}
 
     @property
     def putters(self) -> int:
@@ -45,7 +47,7 @@ class Capacity(Generic[P]):
         if first:
             self._line.move_to_end(putter, last=False)
         for key in wanted:
-            self._wanted_by.setdefault(key, {})[putter] = None
+            self._wanted_by.setdefault(key, OrderedDict())[putter] = None
 
     def leave(self, putter: P) -> int:
         """Remove a producer, in line or let in; return the number of its places. O(its keys)."""
@@ -66,7 +68,7 @@ class Capacity(Generic[P]):
     def came(self, key: Hashable) -> Iterator[P]:
         """Take note that a key is there; yield producers that need no place now. O(producers)."""
         for putter in self._wanted_by.pop(key, ()):
-            self._line[putter].remove(key)
+            self._line[putter].discard(key)
             if not self._line[putter]:
                 yield self._let_in(putter)
 
@@ -85,7 +87,4 @@ class Capacity(Generic[P]):
 
     def _take_out(self, putter: P) -> None:
         for key in self._line.pop(putter):
-            others = self._wanted_by[key]
-            del others[putter]
-            if not others:
-                del self._wanted_by[key]
+            leave(self._wanted_by, key, putter, rename=object)

@@ -102,7 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .by_key import each_of, expel, has, insert
+from .by_key import each_of, expel, findable, has, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -301,6 +301,8 @@ class Ledger(Generic[K, V]):
         """Remember that a key is done: for a while it is a duplicate. O(1), amortised."""
         if not self._dedupe_for:
             return
+        if not findable((key,), self._done.get):
+            return
         self._done[key] = now + self._dedupe_for
         self._done.move_to_end(key)
         while self._done and next(iter(self._done.values())) <= now:
@@ -334,9 +336,9 @@ class Ledger(Generic[K, V]):
                 item._priority = priority
             if schedule is None and (tenant is not None or priority != NORMAL):
                 schedule = self._make_schedule()
+        self.ready[key] = item
         if schedule is not None:
             schedule.push(item, "back")
-        self.ready[key] = item
         return True
 
     def put(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
@@ -413,7 +415,10 @@ class Ledger(Generic[K, V]):
                 ready[key] = item
                 ready.move_to_end(key, last=False)
                 return None
-        if self.leased.setdefault(key, item) is not item:
+        try:
+            if self.leased.setdefault(key, item) is not item:
+                insert(self.leased, item)
+        except Exception:  # the key's own
             insert(self.leased, item)
         self._token = item._token = self._token + 1
         item._deliveries += 1
@@ -489,7 +494,10 @@ class Ledger(Generic[K, V]):
         """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
         if item._ended is not None or item._deadline <= now:
             check_held(item, now)
-        found = self.leased.pop(item._key, None)
+        try:
+            found = self.leased.pop(item._key, None)
+        except Exception:  # the key's own
+            found = None
         if found is not item:
             self._expel_lease(item, found)
         item._ended = "acked"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from .._core.options import ANY_KEY
 from .._core.requests import ClaimRequest
+from .by_key import findable, leave
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ V = TypeVar("V")
 Kind = Literal[
     "key", "capped", "own", "any", "steal", "patient own", "patient any", "patient steal"
 ]
-_Name = tuple[Kind, object]  # of a line: its kind; and the key or the tenant, or None for any
+_Name = tuple[Kind, Any]  # of a line: its kind; and the key or the tenant, or None for any
 
 _TURNS: tuple[tuple[Kind, ...], ...] = (
     ("capped",),
@@ -111,6 +112,14 @@ class Waiters(Generic[K, V]):
         """Remove the waiters for just this key, and return them. O(their number)."""
         return self._drop_from([self._lines.get(("key", key), OrderedDict())])
 
+    def drop_takers_of_absent(self) -> list[Waiter[K, V]]:
+        """Remove the waiters for keys that are not in the ledger, and return them. O(lines)."""
+        return self._drop_from(
+            line
+            for (kind, key), line in self._lines.items()
+            if kind == "key" and not (findable((key,), self._ledger.item) and key in self._ledger)
+        )
+
     def drop_patient(self) -> list[Waiter[K, V]]:
         """Remove the waiters that have items already. O(their number and the lines)."""
         return self._drop_from(
@@ -123,9 +132,9 @@ class Waiters(Generic[K, V]):
             self.drop(waiter)
         return waiters
 
-    def waited_for(self) -> list[K]:
-        """Return the keys that are waited for. O(lines)."""
-        return [key for kind, key in self._lines if kind == "key"]  # type: ignore[misc]
+    def is_waited_for(self, key: K) -> bool:
+        """Return True if a consumer waits for this key. O(1)."""
+        return ("key", key) in self._lines
 
     def serve(self, keys: Collection[K], now: float) -> Iterator[Waiter[K, V]]:
         """Hand over keys that may be ready, or their tenants' next items; yield each waiter served.
@@ -165,11 +174,8 @@ class Waiters(Generic[K, V]):
         return bool(self._ledger.ready) if schedule is None else schedule.claimable(tenant)
 
     def _leave_lines(self, waiter: Waiter[K, V], names: Collection[_Name]) -> None:
-        for name in names:
-            line = self._lines[name]
-            del line[waiter]
-            if not line:
-                del self._lines[name]
+        for name in list(names):
+            leave(self._lines, name, waiter, rename=lambda: ("key", object()))
 
     def _give(self, waiter: Waiter[K, V], now: float) -> bool:
         """Hand an item over to a waiter; False: there is none left, and it waits on."""
