@@ -410,6 +410,54 @@ def test_a_queue_belongs_to_one_event_loop(anyio_backend: tuple[str, dict[str, A
     run(second, anyio_backend)
 
 
+ELSEWHERE: dict[str, Callable[[Queue, Any], object]] = {
+    "put": lambda queue, lease: queue.put_nowait("b", 1),
+    "put with options": lambda queue, lease: queue.put_nowait("b", 1, tenant="t"),
+    "put_many": lambda queue, lease: queue.put_many_nowait({"b": 1}),
+    "get": lambda queue, lease: queue.get_nowait(),
+    "take": lambda queue, lease: queue.take_nowait("ready"),
+    "ack": lambda queue, lease: queue.ack_nowait(lease),
+    "release": lambda queue, lease: queue.release_nowait(lease),
+    "reject": lambda queue, lease: queue.reject_nowait(lease, "no"),
+    "extend": lambda queue, lease: queue.extend_nowait(lease, None),
+    "drain": lambda queue, lease: queue.drain_nowait(),
+}
+
+
+@pytest.mark.parametrize("mode", ["a task waits", "development mode"])
+@pytest.mark.parametrize("call", ELSEWHERE)
+async def test_a_call_from_another_thread_is_told(
+    call: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaseq._memory.engine._CHECKED", mode == "development mode")
+    queue: Queue = LeasedKeyQueue(max_size=2)
+    for key in ("mine", "ready"):
+        await queue.put(key, 1)
+    _, _, lease = await queue.get()
+    async with anyio.create_task_group() as tg:
+        if mode == "a task waits":
+            tg.start_soon(queue.put_many, {"c": 3, "d": 4})
+            tg.start_soon(queue.join)
+            await until(queue, putters=1)
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await to_thread.run_sync(ELSEWHERE[call], queue, lease)
+        assert (await queue.available_keys(), lease.ended) == ({"ready"}, None)
+        tg.cancel_scope.cancel()
+
+
+def test_a_queue_may_be_filled_before_its_event_loop_runs_in_development_mode(
+    anyio_backend: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaseq._memory.engine._CHECKED", True)
+    queue: Queue = LeasedKeyQueue()
+    queue.put_nowait("a", 1)
+
+    async def main() -> None:
+        assert await in_line(queue) == ["a"]
+
+    run(main, anyio_backend)
+
+
 async def test_options_that_are_given_again_are_the_ones_that_were_given(queue: Queue) -> None:
     await queue.put_many({"a": 1, "b": 2}, tenant="x")
     await queue.put_many({"c": 3, "d": 4}, tenant="y")

@@ -29,6 +29,11 @@ class Home:
         self._pause: Callable[[], Awaitable[None]]
         self.time: Callable[[], float] = self._settle_and_tell_time
 
+    @property
+    def is_bound(self) -> bool:
+        """True once there has been a use in an event loop."""
+        return self._token is not None
+
     def check(self) -> None:
         """Bind to the running event loop; on later calls, check that it is the same one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections import deque
@@ -63,6 +64,7 @@ from .timekeeper import Timekeeper
 K = TypeVar("K")
 V = TypeVar("V")
 
+_CHECKED = sys.flags.dev_mode  # Python's development mode: each call checks its event loop
 _SLICE = 200  # due items processed in one go: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
 _SPARED = 1.0  # seconds that an overdue lease gets to be settled or extended, which is now
@@ -180,8 +182,8 @@ class Engine(Generic[K, V]):
         self.shut_down = False
         self.closed = False
         self.drained_event: Event | None = None  # there is one while a task waits in `join`
-        self.gated = self.capacity is not None or dedupe_for is not None
-        self.always_watched = self.history is not None or dedupe_for is not None
+        self.gated = _CHECKED or self.capacity is not None or dedupe_for is not None
+        self.always_watched = _CHECKED or self.history is not None or dedupe_for is not None
         self.watched = self.always_watched
         self.timeless = False
         self._choose_timekeeper()
@@ -298,8 +300,7 @@ class Engine(Generic[K, V]):
         if keeper is None and (request.timed or self.needs_time):
             what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
             raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
-        if keeper is not None or self.waiters.total:
-            self.home.check()
+        self.check_home()
         item = self.ledger.claim(request, self.home.time())
         self._admit()
         if item is not None and keeper is not None:
@@ -515,8 +516,17 @@ class Engine(Generic[K, V]):
         return self.dead_letters is None or not self.dead_letters.closed
 
     def check_home(self) -> None:
-        """Check that this is the right event loop, if a task may have to be woken in it."""
-        if self.waiters.total or self.timekeeper is not None or self.drained_event is not None:
+        """Check that this is the right event loop, if a task may have to be woken in it.
+
+        In Python's development mode it is checked as soon as the queue has been used in one.
+        """
+        if (
+            self.waiters.total
+            or self.timekeeper is not None
+            or self.drained_event is not None
+            or (self.capacity is not None and self.capacity.putters)
+            or (_CHECKED and self.home.is_bound)
+        ):
             self.home.check()
 
     def ack(self, item: Item[K, V], now: float) -> bool:
