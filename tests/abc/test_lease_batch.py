@@ -469,9 +469,9 @@ class LateQueue(LeasedKeyQueue[str, int]):
         self._refuse(lease)
         return await super().ack(lease)
 
-    async def _fail(self, lease: Any, error: BaseException) -> None:
+    async def _fail(self, lease: Any, error: BaseException, *args: Any) -> None:
         self._refuse(lease)
-        await super()._fail(lease, error)
+        await super()._fail(lease, error, *args)
 
     def _refuse(self, lease: Any) -> None:
         if lease.key in self.late:

@@ -251,7 +251,7 @@ class Lease(Generic[K, V]):
         if reason is not None:
             await self._queue.reject(self, reason)
         elif is_failure(error):
-            await self._queue._fail(self, error, *(() if backoff is None else (backoff,)))
+            await self._queue._fail(self, error, backoff)
         else:
             await self._queue._give_back(self)
 
