@@ -37,7 +37,7 @@ def test_an_engine_that_is_not_there_is_named_with_its_extra(
         if module in rooms:  # the package's attribute comes back afterwards too
             monkeypatch.setattr(leaseq, module.partition(".")[2], sys.modules[module])
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "glide", None)
+    monkeypatch.setitem(sys.modules, "hiredis", None)
     with pytest.raises(LeaseqError, match=rf"{scheme}://.*leaseq\[valkey\]") as caught:
         connect(f"{scheme}://ada:secret@localhost:6379/0")
     assert "secret" not in str(caught.value)

@@ -332,7 +332,7 @@ def test_trio_is_imported_only_where_it_runs() -> None:
 def test_the_package_can_be_imported_with_nothing_but_anyio() -> None:
     program = """
 import sys
-for absent in ("trio", "typer", "rich", "uvloop", "msgspec", "yaml", "glide"):
+for absent in ("trio", "typer", "rich", "uvloop", "msgspec", "yaml", "hiredis"):
     sys.modules[absent] = None
 import leaseq
 print(*[name for name in sys.modules if name.startswith("leaseq.")])

@@ -17,7 +17,7 @@ import anyio
 
 import leaseq
 from leaseq._remote.protocol import Batch, Claim, Parked, Reply
-from leaseq._valkey.connection import open_client
+from leaseq._valkey.client import open_client
 from leaseq._valkey.store import ValkeyStore
 from leaseq._valkey.url import ValkeyUrl
 

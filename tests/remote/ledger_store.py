@@ -279,6 +279,9 @@ class LedgerStore:
             case p.ReleaseAll():
                 _check_name(operation.consumer)
 
+    async def listen(self) -> None:
+        await anyio.sleep_forever()  # it tells what it has to tell there and then
+
     async def close(self) -> None:
         self._closed = True
         self._backend.listening.pop(self._process, None)

@@ -323,6 +323,9 @@ class FaultyStore:
         if self._world.rng.random() < 0.5:
             self._world.backend.listening.pop(self._process, None)
 
+    async def listen(self) -> None:
+        await self._store.listen()
+
     async def close(self) -> None:
         if not self._cut:
             await self._store.close()

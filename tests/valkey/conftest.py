@@ -12,7 +12,7 @@ from tests.children import Child
 from tests.servers import BINARIES, Cluster, Server, Servers, binary
 from tests.skipping import skip_with_server
 
-from leaseq._valkey.connection import Client, open_client
+from leaseq._valkey.client import Client, open_client
 from leaseq._valkey.url import ValkeyUrl
 
 MakeServer: TypeAlias = Callable[..., Server]

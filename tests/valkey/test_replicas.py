@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from leaseq._core.errors import ServerError, ServerUnavailableError
-from leaseq._valkey.connection import Arg, Reply, Script
+from leaseq._valkey.client import Reply, Script
+from leaseq._valkey.connection import Arg
 from leaseq._valkey.replication import ReplicatedClient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -37,6 +38,8 @@ class Told:
     async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
         self.asked.append(commands)
         return self._answers.pop(0)
+
+    async def listen(self) -> None: ...
 
     async def close(self) -> None: ...
 

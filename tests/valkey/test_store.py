@@ -56,6 +56,13 @@ class Process:
         self.seen.update(map(type, operations))
         return await self.store.exchange(Batch(self.number, operations))
 
+    async def hear(self, is_so: Callable[[], bool]) -> None:
+        """Listen until this is so."""
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(self.store.listen)
+            await eventually(is_so)
+            tg.cancel_scope.cancel()
+
     async def do(self, operation: Operation[Any]) -> Any:
         return (await self.exchange(operation)).answers[0]
 
@@ -282,16 +289,16 @@ async def test_processes_are_told_of_what_others_do(process: Process, other: Pro
     await process.do(protocol.Claim(QUEUE, (for_any,), parks=True))
     await process.do(protocol.Join(QUEUE))
     await other.put("a")
-    await eventually(lambda: process.events == [protocol.Woken("work", Want("any"))])
+    await process.hear(lambda: process.events == [protocol.Woken("work", Want("any"))])
     [lease] = await process.claim(consumer="me")
     assert await other.do(protocol.ReleaseAll(QUEUE, "me")) == 1
-    await eventually(lambda: process.events[1:] == [protocol.LeaseEnded("work", lease.token)])
+    await process.hear(lambda: process.events[1:] == [protocol.LeaseEnded("work", lease.token)])
     await process.do(protocol.Join(QUEUE))
     await other.do(protocol.Purge(QUEUE))
-    await eventually(lambda: process.events[2:] == [protocol.Woken("work", Want("drained"))])
+    await process.hear(lambda: process.events[2:] == [protocol.Woken("work", Want("drained"))])
     await process.do(protocol.Claim(QUEUE, (for_any,), parks=True))
     await other.do(protocol.Delete(QUEUE))
-    await eventually(lambda: process.events[3:] == [protocol.QueueDeleted("work")])
+    await process.hear(lambda: process.events[3:] == [protocol.QueueDeleted("work")])
 
 
 async def test_a_message_that_no_script_sends_is_logged_and_ignored(
@@ -302,7 +309,7 @@ async def test_a_message_that_no_script_sends_is_logged_and_ignored(
         for message in messages:
             server.command("PUBLISH", "{leaseq}:p:one", message)
         server.command("PUBLISH", "{leaseq}:p:one", "work\0a")
-        await eventually(lambda: bool(process.events))
+        await process.hear(lambda: bool(process.events))
     assert process.events == [protocol.Woken("work", Want("any"))]
     ignored = [each for each in caplog.messages if "is ignored" in each]
     assert len(ignored) == len(messages)

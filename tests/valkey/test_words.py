@@ -11,7 +11,7 @@ from tests.servers import Server
 from tests.valkey.calls import CALLS, Scene, outcome
 
 from leaseq._valkey import store
-from leaseq._valkey.connection import Script
+from leaseq._valkey.client import Script
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
 
 pytestmark = pytest.mark.anyio

@@ -38,6 +38,7 @@ from anyio import (
     TASK_STATUS_IGNORED,
     CancelScope,
     Event,
+    Lock,
     create_task_group,
     get_cancelled_exc_class,
     move_on_after,
@@ -59,6 +60,8 @@ _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
 _MOST_OPERATIONS = 256  # in one batch
 _SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
+_PUT_OFF = 0.05  # seconds for which a busy leader, without a `run`, does not hear the store
+_HEARING = 0.001  # seconds for which it does then
 _CLOSING = 2.0  # seconds for which a handle that closes tries to give its leases back
 _MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
@@ -224,6 +227,8 @@ class Dispatcher:
         self._number = 0
         self._claimed = False  # with the last batch, if there was anything to claim
         self._led = False
+        self._ear = Lock(fast_acquire=True)  # one task hears what the store tells unasked
+        self._heard_at = -inf
         self._closed = False
         self._lost_at: float | None = None  # since when there has been no answer
         self._complained = False  # and the log says so
@@ -327,7 +332,7 @@ class Dispatcher:
                 if self._led or self._runs:
                     await waiter.event.wait()
                 else:
-                    await self._lead(lambda: waiter.done, patience=inf)
+                    await self._lead(lambda: waiter.done, patience=inf, listens=True)
         finally:
             del self._waiters[waiter]
 
@@ -414,6 +419,7 @@ class Dispatcher:
             return
         async with create_task_group() as tg:
             tg.start_soon(self._keep_watch)
+            tg.start_soon(self._listen_to_store)
             task_status.started()
             while not over():
                 if not self._led:
@@ -439,7 +445,12 @@ class Dispatcher:
                 await self._watch.wait()
 
     async def _lead(
-        self, over: Callable[[], bool], *, patience: float, stand_in: bool = True
+        self,
+        over: Callable[[], bool],
+        *,
+        patience: float,
+        stand_in: bool = True,
+        listens: bool = False,
     ) -> None:
         """Exchange what is in line, until it is over.
 
@@ -447,6 +458,7 @@ class Dispatcher:
             over: Whether it is.
             patience: Seconds for which to try to reach the store.
             stand_in: Whether this is for want of a `run`: until there is one.
+            listens: True: what the store tells unasked is waited for.
         """
 
         def relieved() -> bool:
@@ -459,13 +471,41 @@ class Dispatcher:
                 exchange = self._unfinished or self._pack()
                 if exchange is not None:
                     await self._exchange(exchange, relieved, patience)
+                    if listens and not relieved() and self.home.time() > self._heard_at + _PUT_OFF:
+                        self._alarm = Event()
+                        await self._rest(self.home.time() + _HEARING, listens=True)
                     continue
                 self._alarm = Event()
-                with CancelScope(deadline=wake_at):
-                    await self._alarm.wait()
+                await self._rest(wake_at, listens=listens)
         finally:
             self._led = False
             self._hand_over()
+
+    async def _rest(self, until: float, *, listens: bool) -> None:
+        """Wait for the alarm, until some time at the latest."""
+        with CancelScope(deadline=until):
+            if not listens or self._ear.statistics().locked:
+                await self._alarm.wait()
+                return
+            signal: BaseException | None = None
+            async with create_task_group() as tg:
+                tg.start_soon(self._listen_to_store)
+                try:
+                    await self._alarm.wait()
+                except get_cancelled_exc_class():
+                    raise
+                except BaseException as error:  # which is not to come in a group
+                    signal = error
+                tg.cancel_scope.cancel()
+            if signal is not None:
+                raise signal
+
+    async def _listen_to_store(self) -> None:
+        async with self._ear:
+            try:
+                await self._store.listen()
+            finally:
+                self._heard_at = self.home.time()
 
     def _hand_over(self) -> None:
         """Let those who wait see that no task leads: one of them will."""

@@ -668,6 +668,13 @@ class Store(Protocol):
         """
         ...
 
+    async def listen(self) -> None:
+        """Tell the callback what the store tells this process unasked, until cancelled.
+
+        Run by one task at a time, and not always. What was told meanwhile may be lost.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of the store; idempotent. What is under way fails, in doubt."""
         ...
@@ -675,4 +682,4 @@ class Store(Protocol):
 
 OpenStore: TypeAlias = Callable[[str, OnEvent], Awaitable[Store]]
 """Opens a store for a process of this name; what the store tells it unasked is given to the
-callback, in the event loop's thread."""
+callback, while `Store.listen` runs, or at other times in the event loop's thread."""

@@ -5,43 +5,17 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from .._core.errors import ServerError, UnusableServerError
-from .server_errors import server_error
 from .url import ValkeyUrl
 
 OLDEST_VALKEY = (8, 0)
 OLDEST_REDIS = (7, 0)
-
-
-Reason: TypeAlias = Literal[
-    "password", "no password", "no HELLO", "no cluster", "replica", "denied"
-]
-
-_REASONS: Final[Mapping[str, Reason]] = {
-    "WRONGPASS": "password",
-    "NOAUTH": "no password",
-    "'HELLO'": "no HELLO",
-    "No topology views found": "no cluster",
-    "No primary node found": "replica",
-    "PermissionDenied": "denied",
-}
-
-
-def reasons_of(error: Exception) -> set[Reason]:
-    """Return the reasons for which a client could not connect, as far as it says them.
-
-    They are found by their words: the client has one type of error for all of them, without a code.
-    """
-    said = str(error)
-    return {reason for words, reason in _REASONS.items() if words in said}
 
 
 async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
@@ -50,30 +24,25 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
 
     Args:
-        url: What the client could not connect to.
-        error: What it said of that: often just that it took too long, whatever the cause.
+        url: The server.
+        error: The error of the client.
         tls: How to speak TLS; None: not at all.
     """
-    said, reasons = str(error), reasons_of(error)
-    if "password" in reasons:
+    said = str(error)
+    if said.startswith("WRONGPASS"):
         return (
             f"{url.address} does not know that user with that password (in a URL, what is special "
             "in them is escaped)"
         )
-    if "no password" in reasons:
+    if said.startswith("NOAUTH"):
         return f"{url.address} asks for a password: valkey://user:password@host"
-    if "no HELLO" in reasons:
+    if "'HELLO'" in said:
         return (
             f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
             "another name for it"
         )
-    if "no cluster" in reasons:
-        if url.is_cluster:
-            return f"{url.address} are no cluster, as several hosts in a URL are: name one host"
-        return f"{url.address} is the replica of another server: name that one"
-    if isinstance(error, ServerError) or "denied" in reasons:
-        refused = error if isinstance(error, ServerError) else server_error(said)
-        return f"{url.address} refuses what leaseq must ask at first: {refused}"
+    if isinstance(error, ServerError):
+        return f"{url.address} refuses what leaseq must ask at first: {error}"
     found = [
         await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
         for host, port in url.hosts
@@ -157,8 +126,6 @@ async def _what_it_says(stream: ByteStream, url: ValkeyUrl) -> str | None:
     said = answer[1:].partition(b"\r")[0].decode(errors="replace")
     if answer[:1] == b"-" and not said.startswith("NOAUTH"):
         return f"is not ready: {said}"
-    if url.database:
-        return f"does not let this user in to database {url.database}: does it have one?"
     return None
 
 
@@ -169,6 +136,11 @@ def _read(info: str) -> dict[str, str]:
 def of_cluster(info: str) -> bool:
     """Return True if a server is in a cluster, by its answer to ``INFO``."""
     return _read(info).get("cluster_enabled") == "1"
+
+
+def of_replica(info: str) -> bool:
+    """Return True if a server follows another one, by its answer to ``INFO``."""
+    return _read(info).get("role") == "slave"
 
 
 def why_unusable(info: str) -> str | None:

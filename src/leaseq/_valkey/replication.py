@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from .._core.errors import LeaseqError, ServerError, ServerUnavailableError
-from .connection import Arg, Client, Reply, Script
+from .client import Client, Reply, Script
+from .connection import Arg
 from .scripts import CONFIRM
 
 _PROCESS, _NUMBER = 2, 3  # where a call says whose it is, and which one
@@ -39,6 +40,7 @@ class ReplicatedClient:
         self.is_cluster = client.is_cluster
         self.command = client.command
         self.pipeline = client.pipeline
+        self.listen = client.listen
         self.close = client.close
 
     async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:

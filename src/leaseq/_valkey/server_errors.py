@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .._core.errors import ServerError
+from .._core.errors import ServerError, ServerUnavailableError
 
 _NOT_ALLOWED: Final = re.compile(r"no permissions to run the '([^']+)' command", re.IGNORECASE)
 _NO_PERMISSION: Final = re.compile(
@@ -19,11 +19,43 @@ _LACKING: Final = {
     "of the channels": "the channels of the prefix",
     "can't run this command": "a command that scripts need",
 }
+_NOT_READY: Final = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
+)
+"""Codes of a server that will do the request later, or whose request another one does."""
+_ECHO: Final = ", with args beginning with"
+"""The words before a server's echo of an unknown command, which may have a password in it."""
 _NO_WRITES: Final = {
     "OOM": "the server is full",
     "MISCONF": "the server cannot keep what is written",
     "NOREPLICAS": "the server has too few replicas",
 }
+
+
+class ServerNotReadyError(ServerUnavailableError):
+    """The server answers, but is not ready: it or another server will do the request later.
+
+    Attributes:
+        code: The first word of its answer.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message, in_doubt=False)
+        self.code = code
+
+
+def error_of(said: str, where: str) -> ServerError | ServerNotReadyError:
+    """Return the error for what a server has answered.
+
+    Args:
+        said: Its words, of which the first is the code.
+        where: Its address.
+    """
+    said = said.strip().partition(_ECHO)[0]
+    code = said.partition(" ")[0]
+    if code in _NOT_READY:
+        return ServerNotReadyError(f"{where} is not ready: {said}", code=code)
+    return server_error(said)
 
 
 def server_error(said: str) -> ServerError:

@@ -16,7 +16,7 @@ from .._core.log import log
 from .._core.options import ANY_KEY
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
-from .connection import Client, Script, open_client
+from .client import Client, Script, open_client
 from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
 from .operations import OPERATIONS, Word, unreadable
 from .permissions import Permissions, commands_to_check
@@ -274,6 +274,10 @@ class ValkeyStore:
         check = _CHECKS.get(kind)
         if check is not None:
             check(operation)
+
+    async def listen(self) -> None:
+        """Hear what is published for this process. See `Store.listen`."""
+        await self._client.listen()
 
     async def close(self) -> None:
         """Close the connection; idempotent. Calls under way fail, in doubt."""

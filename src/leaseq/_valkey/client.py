@@ -1,0 +1,578 @@
+"""The client of a server, or of the node of a cluster that has a broker's keys.
+
+It asks for one thing at a time, and connects when it is asked: at first, after a connection was
+lost, and when another node has taken over. What was sent is never sent again by itself, save to
+another node because the first one has said that it did not do it.
+
+What is published for this process comes through a connection of its own: it is read by `listen`,
+which runs in a task of the caller's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
+
+import anyio
+import hiredis
+from anyio import CancelScope, Lock, fail_after, sleep, to_thread
+
+from .._core.errors import LeaseqError, ServerError, ServerUnavailableError, UnusableServerError
+from .._core.log import log
+from .connection import LOST, Answer, Arg, Connection, dial
+from .diagnostics import (
+    connected_replicas,
+    make_context,
+    of_cluster,
+    of_replica,
+    why_not_connected,
+    why_unusable,
+)
+from .scripts import slot_key
+from .server_errors import ServerNotReadyError, error_of
+from .url import ValkeyUrl
+
+Reply: TypeAlias = "int | bytes | list[Reply] | None"
+"""The value that a script returns: Lua's number, cut to an integer; string; nil and false; table,
+up to its first nil. A script is not to return a status, nor an error within a table."""
+
+OnMessage: TypeAlias = Callable[[bytes], None]
+
+_SLOTS: Final = 1 << 14
+_PAUSE: Final = 0.05
+"""Seconds between two tries to connect."""
+_SPREAD: Final = 0.5
+"""Seconds over which clients come back that lost their connections together."""
+_LOOK: Final = 1.0
+"""Seconds for which a node of a cluster is asked for the way."""
+_LEFT: Final = frozenset({"CLUSTERDOWN", "MASTERDOWN", "READONLY"})
+"""Codes of a server that may have a successor."""
+_LEAVE_EVERY: Final = 1.0
+"""Seconds from one time to the next at which a server is left for its successor."""
+_REDIRECTIONS: Final = 5
+"""Nodes of a cluster that may send a request on to another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script in Lua, and the digest by which the server knows it. Made once, at import.
+
+    Attributes:
+        source: The Lua.
+        changes: True: it changes something, and so is numbered and remembered by the server.
+    """
+
+    source: str = field(repr=False)
+    changes: bool = True
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False)
+        object.__setattr__(self, "sha", digest.hexdigest())
+
+
+class Client(Protocol):
+    """A client of a server, or of a cluster, in one event loop.
+
+    It reconnects by itself. In a cluster all that it asks is about keys of one slot, and goes to
+    the node that has these.
+
+    Attributes:
+        is_cluster: True: the server is one of a cluster.
+    """
+
+    is_cluster: bool
+
+    async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
+        """Run a script, sent by its digest, and in full only if the server does not know it.
+
+        If cancelled, the script may have run, or may still run.
+
+        Args:
+            script: The script.
+            keys: Its ``KEYS``: all that it touches.
+            args: Its ``ARGV``.
+
+        Raises:
+            ServerUnavailableError: there is no answer; ``in_doubt`` says whether it may have run.
+            ServerError: the server refused to run it, or it failed half-way.
+        """
+        ...
+
+    async def command(self, *args: Arg) -> object:
+        """Run a command, and return its answer; raises as `script`.
+
+        If cancelled, the command may have been done, or may still be.
+        """
+        ...
+
+    async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
+        """Run commands one directly after the other, and return their answers, errors included.
+
+        They go to one server, and through one connection.
+
+        If cancelled, some or all may have been done, or may still be.
+
+        Raises:
+            ServerUnavailableError: there is no answer; ``in_doubt`` says whether some were done.
+        """
+        ...
+
+    async def listen(self) -> None:
+        """Pass on what is published for this process, until cancelled; not by two tasks at a time.
+
+        Subscribes anew whenever the connection is lost. What is published meanwhile is not heard.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections; idempotent. Requests under way fail, in doubt."""
+        ...
+
+
+class Node(NamedTuple):
+    """The place of a server."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class ServerClient:
+    """A `Client` with two connections, one for commands and one for messages.
+
+    Args:
+        url: The server, and its user.
+        channel: The channel to subscribe to; None: to none.
+        on_message: Called with each message.
+    """
+
+    def __init__(
+        self, url: ValkeyUrl, *, channel: str | None = None, on_message: OnMessage | None = None
+    ) -> None:
+        self.is_cluster = url.is_cluster
+        self._url = url
+        self._channel = channel
+        self._on_message = on_message
+        self._turn = Lock(fast_acquire=True)
+        self._slot = binascii.crc_hqx(url.prefix.encode(), 0) % _SLOTS
+        self._nodes = [Node(*host) for host in url.hosts]  # of which any may know the way
+        self._owner: Node | None = None  # the node of a cluster that has the keys, as it was said
+        self._connection: Connection | None = None
+        self._subscription: Connection | None = None
+        self._was_lost = False
+        self._left_at = -inf
+        self._closed = False
+
+    # Requests
+
+    async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
+        operands = (str(len(keys)), *keys, *args)
+        try:
+            reply = await self.command("EVALSHA", script.sha, *operands)
+        except ServerError as error:
+            if error.code != "NOSCRIPT":
+                raise
+            reply = await self.command("EVAL", script.source, *operands)
+        return cast("Reply", reply)
+
+    async def command(self, *args: Arg) -> object:
+        [answer] = await self.pipeline(args)
+        if isinstance(answer, LeaseqError):
+            raise answer
+        return answer
+
+    async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
+        async with self._turn:
+            if self._closed:
+                raise ServerUnavailableError("the connection is closed", in_doubt=False)
+            answers = list(map(self._explained, await self._ask(commands)))
+            if any(getattr(answer, "code", "") in _LEFT for answer in answers):
+                await self._leave()
+            return answers
+
+    async def _ask(self, commands: Sequence[Sequence[Arg]]) -> list[Answer]:
+        until = anyio.current_time() + self._url.request_timeout
+        for _ in range(_REDIRECTIONS):
+            connection = await self._reach(until)
+            answers = await self._send(connection, commands, until)
+            redirection = _redirection(answers[0], connection)
+            if redirection is None:
+                return answers
+            code, node = redirection
+            if code == "ASK":  # for this once: the slot is on its way there
+                return await self._send_once(node, commands, until)
+            await self._hang_up()
+            self._owner = node
+        where = self._url.address
+        raise ServerNotReadyError(f"{where}: its nodes send on to one another", code="MOVED")
+
+    async def _reach(self, until: float) -> Connection:
+        """Return the connection, and connect if there is none; try until some time.
+
+        Raises:
+            ServerUnavailableError: that was not possible.
+        """
+        if self._connection is not None and self._connection.is_usable:
+            return self._connection
+        problem = ""
+        with CancelScope(deadline=until):
+            await self._drop(self._connection)
+            if self._was_lost:  # by others at the same time, maybe: they are not to come in a crowd
+                self._was_lost = False
+                await sleep(random.uniform(0, _SPREAD))
+            while True:
+                try:
+                    self._connection = await self._connect()
+                except (TimeoutError, *LOST) as error:
+                    problem = f": {error}" if str(error) else ""
+                except ServerNotReadyError:
+                    raise
+                except LeaseqError as error:
+                    raise ServerUnavailableError(str(error), in_doubt=False) from None
+                else:
+                    return self._connection
+                await sleep(_PAUSE * random.uniform(0.5, 1.5))
+        where = self._url.address
+        raise ServerUnavailableError(f"{where} cannot be reached{problem}", in_doubt=False)
+
+    async def _send(
+        self, connection: Connection, commands: Sequence[Sequence[Arg]], until: float
+    ) -> list[Answer]:
+        """Ask, and say of an answer that is lost that it is in doubt what was done."""
+        where = self._url.address
+        try:
+            with CancelScope(deadline=until):
+                return await connection.ask(*commands)
+        except LOST:
+            await self._drop(connection)
+            self._was_lost = True
+            self._owner = None
+            lost = f"the connection to {where} was lost before the answer came"
+            if self._closed:
+                lost = "the connection was closed meanwhile"
+            raise ServerUnavailableError(lost, in_doubt=True) from None
+        await self._drop(connection)
+        self._owner = None
+        late = f"no answer from {where} within {self._url.request_timeout:g} s"
+        raise ServerUnavailableError(late, in_doubt=True)
+
+    async def _send_once(
+        self, node: Node, commands: Sequence[Sequence[Arg]], until: float
+    ) -> list[Answer]:
+        """Ask a node that does not have the keys as yet, but those that are asked for."""
+        try:
+            connection = await self._open(node)
+        except (TimeoutError, *LOST) as error:
+            raise ServerUnavailableError(f"{node}: {error}", in_doubt=False) from None
+        try:
+            _, *answers = await self._send(connection, [("ASKING",), *commands], until)
+        finally:
+            await connection.hang_up()
+        return answers
+
+    def _explained(self, answer: Answer) -> object:
+        """Return an answer; or for one that is an error, the error to raise."""
+        if isinstance(answer, hiredis.ReplyError):
+            return error_of(str(answer), self._url.address)
+        return answer
+
+    # The way
+
+    async def _connect(self) -> Connection:
+        """Connect to the server, or to the node that has the keys."""
+        if not self.is_cluster:
+            return await self._open(self._nodes[0])
+        owner = self._owner or await self._find_owner()
+        self._owner = None  # if it is not there, the others are asked the next time
+        connection = await self._open(owner)
+        self._owner = owner
+        return connection
+
+    async def _find_owner(self) -> Node:
+        """Ask the nodes of a cluster, one after the other, which of them has the keys."""
+        problem: Exception = ServerNotReadyError(
+            f"{self._url.address}: no node has these keys", code="CLUSTERDOWN"
+        )
+        for node in random.sample(self._nodes, len(self._nodes)):
+            try:
+                with fail_after(_LOOK):
+                    connection = await self._open(node)
+                    try:
+                        [slots] = await connection.ask(("CLUSTER", "SLOTS"))
+                    finally:
+                        await connection.hang_up()
+            except (TimeoutError, LeaseqError, *LOST) as error:
+                problem = error
+                continue
+            if isinstance(slots, hiredis.ReplyError):
+                problem = error_of(str(slots), str(node))
+                continue
+            owner = self._read_slots(slots, node)
+            if owner is not None:
+                return owner
+        raise problem
+
+    def _read_slots(self, slots: Answer, asked: Node) -> Node | None:
+        """Return the owner of the keys, by a node's answer, and remember all that it names."""
+        owner: Node | None = None
+        found: dict[Node, None] = {}
+        for first, last, *places in cast("list[list[Any]]", slots):
+            nodes = [
+                Node(host.decode() if host and host != b"?" else asked.host, port)
+                for host, port, *_ in places
+            ]
+            found.update(dict.fromkeys(nodes))
+            if first <= self._slot <= last:
+                owner = nodes[0]
+        if found:
+            self._nodes = [*dict.fromkeys([*found, *(Node(*host) for host in self._url.hosts)])]
+        return owner
+
+    async def _open(self, node: Node) -> Connection:
+        """Connect to a server, and say who it is that comes.
+
+        Raises:
+            TimeoutError, LOST: it is not there.
+            ServerError: it does not let this user in.
+            ServerNotReadyError: it is not ready.
+            UnusableServerError: the files of the certificates are not what they should be.
+        """
+        url = self._url
+        context = await to_thread.run_sync(make_context, url) if url.tls else None
+        user = () if url.password is None else ("AUTH", url.username or "default", url.password)
+        commands: list[Sequence[Arg]] = [("HELLO", "3", *user, "SETNAME", "leaseq")]
+        if url.database:
+            commands.append(("SELECT", str(url.database)))
+        with fail_after(url.connect_timeout):
+            connection = await dial(*node, context)
+            try:
+                hello, *selected = map(self._explained, await connection.ask(*commands))
+                if isinstance(hello, LeaseqError):
+                    raise hello
+                if any(isinstance(answer, LeaseqError) for answer in selected):
+                    raise UnusableServerError(
+                        f"{node} does not let this user in to database {url.database}: does it "
+                        "have one?"
+                    )
+            except BaseException:
+                await connection.hang_up()
+                raise
+        return connection
+
+    async def _drop(self, connection: Connection | None) -> None:
+        """Close a connection, and have another one made when it is wanted."""
+        if connection is None:
+            return
+        if connection is self._connection:
+            self._connection = None
+        if connection is self._subscription:
+            self._subscription = None
+        await connection.hang_up()
+
+    async def _hang_up(self) -> None:
+        for connection in (self._connection, self._subscription):
+            await self._drop(connection)
+
+    async def _leave(self) -> None:
+        """Hang up on a server that is a replica by now: its name may lead to its successor."""
+        now = anyio.current_time()
+        if now - self._left_at >= _LEAVE_EVERY:
+            self._left_at = now
+            self._owner = None
+            await self._hang_up()
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Connect for the first time, see that the server can hold queues, and subscribe.
+
+        Raises:
+            UnusableServerError: there is no such server; the message says why.
+        """
+        url = self._url
+        context = await to_thread.run_sync(make_context, url) if url.tls else None
+        try:
+            info = await self._look(anyio.current_time() + url.connect_timeout)
+            if (reason := why_unusable(info)) is not None:
+                raise UnusableServerError(f"{url.address} cannot hold queues: {reason}")
+            if (replicas := connected_replicas(info)) < url.wait_replicas:
+                log(
+                    logging.WARNING,
+                    "%s has %d of the %d replicas that are to be waited for: calls wait until it "
+                    "has them",
+                    url.address,
+                    replicas,
+                    url.wait_replicas,
+                )
+            if self._channel is not None:
+                self._subscription = await self._subscribe_first(self._channel)
+        except (TimeoutError, ServerError, ServerUnavailableError, *LOST) as error:
+            raise UnusableServerError(await why_not_connected(url, error, context)) from None
+
+    async def _look(self, until: float) -> str:
+        """Connect to the server that has the keys, and return its answer to ``INFO``.
+
+        Tries again until some time if the connection breaks, or while the server is not ready.
+        """
+        while True:
+            try:
+                self._connection = await self._open_first()
+                info = await self._info(self._connection)
+                if of_cluster(info):
+                    self.is_cluster = True
+                    await self._hang_up()
+                    self._connection = await self._connect()
+                    return await self._info(self._connection)
+                if len(self._url.hosts) > 1:
+                    raise UnusableServerError(
+                        f"{self._url.address} are no cluster, as several hosts in a URL are: name "
+                        "one host"
+                    )
+                if of_replica(info):
+                    raise UnusableServerError(
+                        f"{self._url.address} is the replica of another server: name that one"
+                    )
+                return info
+            except (anyio.EndOfStream, anyio.BrokenResourceError, ServerUnavailableError):
+                await self._hang_up()
+                if anyio.current_time() >= until:
+                    raise
+            await sleep(_PAUSE)
+
+    async def _open_first(self) -> Connection:
+        """Connect to the first host of the URL that is there."""
+        *others, last = self._nodes
+        for node in others:
+            with suppress(TimeoutError, LeaseqError, *LOST):
+                return await self._open(node)
+        return await self._open(last)
+
+    async def _info(self, connection: Connection) -> str:
+        with fail_after(self._url.connect_timeout):
+            [answer] = await connection.ask(("INFO",))
+        info = self._explained(answer)
+        if isinstance(info, LeaseqError):
+            raise info
+        return str(info, errors="replace") if isinstance(info, bytes) else str(info)
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._hang_up()
+
+    # Messages
+
+    async def listen(self) -> None:
+        pause = _PAUSE
+        while self._channel is not None and not self._closed:
+            subscription = self._subscription
+            try:
+                if subscription is None or not subscription.is_usable:
+                    subscription = self._subscription = await self._subscribe(self._channel)
+                    pause = _PAUSE
+                await self._hear(subscription)
+            except (TimeoutError, LeaseqError, *LOST):
+                await self._drop(subscription)
+                self._owner = None
+            await sleep(random.uniform(0, pause))
+            pause = min(2 * pause, _SPREAD)
+
+    async def _subscribe(self, channel: str) -> Connection:
+        """Subscribe, in a cluster at the node that has the broker's keys."""
+        connection = await self._connect()
+        command = "SSUBSCRIBE" if self.is_cluster else "SUBSCRIBE"
+        try:
+            with fail_after(self._url.connect_timeout):
+                await connection.tell(command, channel)
+                await connection.hear()
+        except hiredis.ReplyError as error:
+            await connection.hang_up()
+            raise error_of(str(error), self._url.address) from None
+        except BaseException:
+            await connection.hang_up()
+            raise
+        return connection
+
+    async def _subscribe_first(self, channel: str) -> Connection:
+        """Subscribe, and say clearly why that is not possible."""
+        where = self._url.address
+        try:
+            return await self._subscribe(channel)
+        except TimeoutError:
+            raise UnusableServerError(
+                f"{where} has not confirmed a subscription for {self._url.connect_timeout:g} s"
+            ) from None
+        except ServerError as error:
+            if error.code != "NOPERM":
+                raise
+            command = "ssubscribe" if self.is_cluster else "subscribe"
+            raise UnusableServerError(
+                f"{where} does not let this user subscribe to {channel}: its ACL lacks "
+                f"+{command}, or &{slot_key(self._url.prefix)}:p:*"
+            ) from None
+
+    async def _hear(self, subscription: Connection) -> None:
+        """Pass on what comes, until the subscription is lost, which raises."""
+        while True:
+            kind, *_, payload = await subscription.hear()
+            if kind in (b"message", b"smessage"):
+                self._pass_on(payload)
+            elif kind in (b"unsubscribe", b"sunsubscribe"):  # the keys have gone to another node
+                raise anyio.EndOfStream
+
+    def _pass_on(self, payload: bytes) -> None:
+        try:
+            if self._on_message is not None:
+                self._on_message(payload)
+        except Exception as error:
+            log(logging.ERROR, "a message from the server was not dealt with", error=error)
+
+
+async def open_client(
+    url: ValkeyUrl, *, channel: str | None = None, on_message: OnMessage | None = None
+) -> Client:
+    """Connect to a server, or to its whole cluster, and see that it can hold queues.
+
+    If cancelled, there is no connection.
+
+    Args:
+        url: The server, and its user.
+        channel: The channel to subscribe to, in a cluster at the node that has the broker's keys;
+            the client is subscribed when it is returned.
+        on_message: Called in `listen` with what is published there. Messages are lost while the
+            connection is.
+
+    Raises:
+        UnusableServerError: there is no such server, it does not let this user in, or it cannot
+            hold queues: it is too old, or would evict them.
+    """
+    client = ServerClient(url, channel=channel, on_message=on_message)
+    try:
+        await client.open()
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+def _redirection(answer: Answer, connection: Connection) -> tuple[str, Node] | None:
+    """Return the node to which one of a cluster sends on what it was asked for; None: it does not.
+
+    It did nothing then. The code is ``"MOVED"``, or ``"ASK"``: for this once.
+    """
+    if not isinstance(answer, hiredis.ReplyError):
+        return None
+    code, *words = str(answer).split()
+    if code not in ("MOVED", "ASK") or len(words) != 2:
+        return None
+    host, _, port = words[1].rpartition(":")
+    return code, Node(host or connection.host, int(port))
