@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -41,6 +41,7 @@ from ._core.texts import failure_text, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 from .abc._lease import Lease, LeaseBatch
+from .abc._queue import EarlyClaim
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,6 +55,7 @@ _GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
 _BACKOFF = Backoff(base=1.0, ceiling=60.0)
 """The rest of an item whose handler failed, in queues whose retry policy has none."""
 
+_ALONG = 0.1  # of the length of a lease, by which its heartbeat may be early, to go with others
 _UNBROKEN = 32  # deliveries of a worker, at most, until others have a turn
 _KNOWN_FAILURES = 1000
 
@@ -175,18 +177,26 @@ async def serve(
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
 
-    async def claim() -> Sequence[Lease[K, V]]:
+    async def claim(worker: Worker) -> Sequence[Lease[K, V]]:
+        early, worker.early = worker.early, None
+        if early is not None:
+            return (await early.lease(),)
         _, _, lease = await queue.get(**get_options)
         return (lease,)
 
-    async def work(leases: Sequence[Lease[K, V]]) -> None:
+    def claim_next(worker: Worker) -> None:
+        """Have the next item claimed together with the settlement that follows, if any."""
+        if on_success is None and not pool.is_stopping:
+            worker.early = queue._claim_early(get_options)
+
+    async def work(worker: Worker, leases: Sequence[Lease[K, V]]) -> None:
         (lease,) = leases
         try:
             async with lease:
                 try:
                     if on_start is not None:
                         await result_of(on_start(lease))
-                        pool.replan(leases)
+                        pool.replan(worker)
                     result = await handle(lease)
                     if result is not None:
                         await check_has_run(result)
@@ -195,6 +205,7 @@ async def serve(
                         raise
                     await fail(lease, error)
                     return
+                claim_next(worker)
         except LeaseLostError as lost:
             log(WARNING, "%s: %s", queue_text(queue.name), lost)
             return
@@ -265,10 +276,10 @@ async def serve_batches(
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
 
-    async def claim() -> Sequence[Lease[K, V]]:
+    async def claim(worker: Worker) -> Sequence[Lease[K, V]]:
         return await queue.get_batch(max_items, max_wait=max_wait, **get_options)
 
-    async def work(leases: Sequence[Lease[K, V]]) -> None:
+    async def work(worker: Worker, leases: Sequence[Lease[K, V]]) -> None:
         try:
             async with LeaseBatch(leases) as batch:
                 try:
@@ -285,7 +296,7 @@ async def serve_batches(
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if rejection(error) is None:
             pool.log_failure(batch, error, "the handler of a batch failed, with %d items left")
-        await batch._settle_rest(lambda lease: lease._abandon(error, _BACKOFF))
+        await batch._settle_rest(error, _BACKOFF)
         await checkpoint()  # as in `serve`
 
     await pool.run(claim, work, task_status)
@@ -357,8 +368,8 @@ class Pool:
 
     async def run(
         self,
-        claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
-        work: Callable[[Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
+        claim: Callable[[Worker], Awaitable[Sequence[Lease[K, V]]]],
+        work: Callable[[Worker, Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
         task_status: TaskStatus[None],
     ) -> None:
         """Run the workers until there is nothing more to do."""
@@ -383,27 +394,30 @@ class Pool:
         if self._error is not None:
             raise self._error
 
-    def replan(self, leases: _Leases) -> None:
-        """Plan the heartbeat of leases anew, by their present length. O(workers)."""
-        if self._heartbeat:
-            for worker in self._workers:
-                if worker.leases is leases:
-                    self._plan(worker, leases)
+    @property
+    def is_stopping(self) -> bool:
+        """True: no more items are claimed."""
+        return self._stop is not None and self._stop.is_set()
+
+    def replan(self, worker: Worker) -> None:
+        """Plan the heartbeat of a worker's leases anew, by their present length. O(1)."""
+        if self._heartbeat and worker.leases is not None:
+            self._plan(worker, worker.leases)
 
     async def _work(
         self,
         worker: Worker,
-        claim: Callable[[], Awaitable[Sequence[Lease[K, V]]]],
-        work: Callable[[Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
+        claim: Callable[[Worker], Awaitable[Sequence[Lease[K, V]]]],
+        work: Callable[[Worker, Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
     ) -> None:
         turns = 0
         try:
             with worker.scope:
-                while self._stop is None or not self._stop.is_set():
-                    worker.leases = await claim()
+                while not self.is_stopping:
+                    worker.leases = await claim(worker)
                     if self._heartbeat:
                         self._plan(worker, worker.leases)
-                    rest = run_in(copy_context(), work(worker.leases))
+                    rest = run_in(copy_context(), work(worker, worker.leases))
                     if rest is not None:
                         await rest
                         rest = None
@@ -416,6 +430,9 @@ class Pool:
             claiming = worker.leases is None
             if not (claiming and isinstance(error, QueueClosedError) and error.drained):
                 self._fail(error)
+        finally:
+            if worker.early is not None:
+                worker.early.give_up()
 
     def log_failure(
         self, work: Lease[Any, Any] | LeaseBatch[Any, Any], error: BaseException, message: str
@@ -480,9 +497,10 @@ class Pool:
         try:
             while True:
                 now = self._home.time()
-                for worker in self._workers:
-                    if worker.beat_at <= now:
-                        await worker.beat(now)
+                due = [worker for worker in self._workers if worker.is_due(now)]
+                for extension in [each for worker in due for each in worker.beat(now)]:
+                    with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled
+                        await extension
                 self._beat_at = min(worker.beat_at for worker in self._workers)
                 self._alarm = Event()
                 with CancelScope(deadline=self._beat_at):
@@ -494,11 +512,12 @@ class Pool:
 class Worker:
     """A worker of a pool: the leases that it holds, and the time to extend them."""
 
-    __slots__ = ("_length", "_until", "beat_at", "leases", "scope")
+    __slots__ = ("_length", "_until", "beat_at", "early", "leases", "scope")
 
     def __init__(self) -> None:
         self.scope = CancelScope()
         self.leases: _Leases | None = None  # None: it waits for leases
+        self.early: EarlyClaim[Any, Any] | None = None  # its next one, if that is under way
         self.beat_at = inf
         self._length = inf
         self._until = inf
@@ -513,8 +532,12 @@ class Worker:
         self._until = now + max_runtime
         self.beat_at = first.deadline - self._length * 2 / 3
 
-    async def beat(self, now: float) -> None:
-        """Extend the leases that it holds.
+    def is_due(self, now: float) -> bool:
+        """Return True if its leases are to be extended now, or so soon that they go along."""
+        return self.beat_at <= now + self._length * _ALONG
+
+    def beat(self, now: float) -> Iterator[Awaitable[None]]:
+        """Ask for the extension of the leases that it holds, and yield what waits for each.
 
         Also a lease that is past its deadline: if the event loop was stalled, nobody else can have
         had the item. If it was not, the queue refuses.
@@ -524,7 +547,7 @@ class Worker:
         for lease in self.leases or ():
             if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
-                    await lease.extend(deadline - now)
+                    yield lease._queue._begin_to_extend(lease, deadline - now)
 
 
 def _check_event(stop: object) -> None:

@@ -203,7 +203,7 @@ async def test_who_gives_up_is_told_whether_it_may_have_been_done(
     async def check(side: Side, at: float) -> None:
         wire, prefix = Wire(shared_server), uuid.uuid4().hex
         async with (
-            wire.listening(f"?request_timeout=0.1&prefix={prefix}") as url,
+            wire.listening(f"?request_timeout=0.5&prefix={prefix}") as url,
             looking(shared_server, prefix) as other,
             broker_on(url) as broker,
         ):

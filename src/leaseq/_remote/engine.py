@@ -21,7 +21,7 @@ a wake-up was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
@@ -230,6 +230,10 @@ class Engine(Generic[K, V]):
 
     async def _answer(self, call: Call[A], *, withdraw: bool = False) -> A:
         self.dispatcher.post(call)
+        return await self._answer_to(call, withdraw=withdraw)
+
+    async def _answer_to(self, call: Call[A], *, withdraw: bool = False) -> A:
+        """Wait for the answer to a call that was posted."""
         try:
             return await self.dispatcher.answer(call, withdraw=withdraw)
         except GoneError:
@@ -390,27 +394,48 @@ class Engine(Generic[K, V]):
     async def _stand_in_line(
         self, request: ClaimRequest[K], count: int, *, patient: bool
     ) -> list[RemoteLease[K, V]]:
+        return await self.wait(self._join_line(request, count, patient=patient))
+
+    def _join_line(
+        self, request: ClaimRequest[K], count: int, *, patient: bool
+    ) -> Waiter[K, RemoteLease[K, V]]:
         if not self._may_claim:
             self.dispatcher.check(self._claim_for(request, count))
             self._may_claim = True
+        self._check_open()
+        waiter: Waiter[K, RemoteLease[K, V]] = Waiter(request, count, patient=patient)
+        if self._waiters.add(waiter):
+            self.dispatcher.wake_leader()
+        self._timers.waits(self)
+        return waiter
+
+    async def wait(self, waiter: Waiter[K, RemoteLease[K, V]]) -> list[RemoteLease[K, V]]:
+        """Wait for the leases of a consumer in line; one at least."""
         while True:
-            self._check_open()
-            waiter: Waiter[K, RemoteLease[K, V]] = Waiter(request, count)
-            if self._waiters.add(waiter, patient=patient):
-                self.dispatcher.wake_leader()
-            self._timers.waits(self)
             try:
                 await self.dispatcher.wait(waiter)
             except BaseException:
-                if not self._waiters.drop(waiter):
-                    self._undo(waiter.leases)
-                self.dispatcher.wake_leader()
+                self.leave_line(waiter)
                 raise
             if not waiter.leases:
                 raise self.closed_error()
             leases = [lease for lease in waiter.leases if self._holds(lease)]
             if leases:
                 return leases
+            waiter = self._join_line(waiter.request, waiter.count, patient=waiter.patient)
+
+    def leave_line(self, waiter: Waiter[K, RemoteLease[K, V]]) -> None:
+        """Take a consumer out of the line, and what it was handed back."""
+        if not self._waiters.drop(waiter):
+            self._undo(waiter.leases)
+        self.dispatcher.wake_leader()
+
+    def claim_early(self, request: ClaimRequest[K]) -> EarlyClaim[K, V] | None:
+        """Put a consumer in line that will wait later; None: it would not wait in the line."""
+        timed = request.timed or self.has_backoff
+        if self._shut_down or self.closed or (timed and not self.kept):
+            return None
+        return EarlyClaim(self, self._join_line(request, 1, patient=False))
 
     def _holds(self, lease: RemoteLease[K, V]) -> bool:
         return lease.ended is None and lease.deadline > self.home.time()
@@ -608,16 +633,19 @@ class Engine(Generic[K, V]):
         self.home.check()
         return lease
 
-    async def settle(
+    def settle(
         self,
         lease: RemoteLease[K, V],
         ended: Ended,
         make: Callable[..., Settlement],
         *how: object,
-    ) -> Settled:
-        """End a lease by an operation of this kind; it takes effect even if cancelled."""
-        while lease._settling is not None:
-            await self.dispatcher.answer(lease._settling)
+    ) -> Awaitable[Settled]:
+        """Ask to end a lease by an operation of this kind, and return what waits for the answer.
+
+        It takes effect even if cancelled.
+        """
+        if lease._settling is not None:
+            return self._settle_later(lease, ended, make, *how)
         check_held(lease, self.home.time())
 
         def receive(answer: Settled) -> None:
@@ -634,10 +662,26 @@ class Engine(Generic[K, V]):
         operation = make(self.ref, lease.key, lease.token, *how)
         self.dispatcher.check(operation)
         lease._settling = call = Call(operation, receive=receive, refuse=refuse)
-        answer = await self._answer(call)
+        self.dispatcher.post(call)
+        return self._settled(lease, call)
+
+    async def _settled(self, lease: RemoteLease[K, V], call: Call[Settled]) -> Settled:
+        answer = await self._answer_to(call)
         if answer is Settled.NOT_HELD:
             check_held(lease, self.home.time())
         return answer
+
+    async def _settle_later(
+        self,
+        lease: RemoteLease[K, V],
+        ended: Ended,
+        make: Callable[..., Settlement],
+        *how: object,
+    ) -> Settled:
+        """Settle a lease that another task settles, once that is over: it may not succeed."""
+        while lease._settling is not None:
+            await self.dispatcher.answer(lease._settling)
+        return await self.settle(lease, ended, make, *how)
 
     def check_release(
         self, requeue_front: bool, delay: float | None, counted: bool
@@ -649,8 +693,8 @@ class Engine(Generic[K, V]):
             return None
         return check_release(self.queue, delay, requeue_front=requeue_front, timed=self.kept)
 
-    async def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> None:
-        """Give a lease a new deadline."""
+    def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> Awaitable[None]:
+        """Ask for a new deadline of a lease, and return what waits for the answer."""
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
             raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
@@ -680,7 +724,12 @@ class Engine(Generic[K, V]):
         self.dispatcher.check(operation)
         if asked < before:  # it may hold long before the answer comes
             self._set_deadline(lease, asked)
-        await self._answer(Call(operation, receive=receive, refuse=refuse))
+        call = Call(operation, receive=receive, refuse=refuse)
+        self.dispatcher.post(call)
+        return self._extended(lease, call)
+
+    async def _extended(self, lease: RemoteLease[K, V], call: Call[Settled]) -> None:
+        await self._answer_to(call)
         check_held(lease, self.home.time())
 
     async def resume(self, receipt: str) -> RemoteLease[K, V]:
@@ -927,6 +976,25 @@ class Engine(Generic[K, V]):
 
 def _is_behind(call: Call[PutAnswer]) -> bool:
     return isinstance(call.operation, Put) and call.operation.behind
+
+
+class EarlyClaim(Generic[K, V]):
+    """A consumer in line whose task does not wait yet."""
+
+    __slots__ = ("_engine", "_waiter")
+
+    def __init__(self, engine: Engine[K, V], waiter: Waiter[K, RemoteLease[K, V]]) -> None:
+        self._engine = engine
+        self._waiter = waiter
+
+    async def lease(self) -> RemoteLease[K, V]:
+        """Wait for the lease."""
+        [lease] = await self._engine.wait(self._waiter)
+        return lease
+
+    def give_up(self) -> None:
+        """Leave the line; an item that was handed out meanwhile goes back."""
+        self._engine.leave_line(self._waiter)
 
 
 @contextmanager

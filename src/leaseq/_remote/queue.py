@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import Any, TypeVar, Unpack, cast
@@ -28,9 +28,10 @@ from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
 from .._core.validation import check_flag, check_text, keys_of, pairs_of, timeout_seconds
 from ..abc import LeasedQueue
-from ..abc._lease import Lease
+from ..abc._lease import Lease, verdict_on
+from ..abc._queue import EarlyClaim
 from . import protocol
-from .engine import Engine
+from .engine import Engine, RemoteLease
 from .protocol import Ack, GiveBack, Key, Reject, Release, Settled
 
 K = TypeVar("K")
@@ -150,12 +151,38 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def _fail(
         self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
     ) -> None:
+        await self._begin_to_fail(self._engine.mine(lease), error, backoff)
+
+    def _begin_to_fail(
+        self, held: RemoteLease[K, V], error: BaseException, backoff: Backoff | None
+    ) -> Awaitable[Settled]:
         engine = self._engine
-        held = engine.mine(lease)
         text, delay = failure_text(error), None
         if backoff is not None and engine.kept and not engine.has_backoff:
-            delay = backoff.delay(lease.deliveries)
-        await engine.settle(held, "released", Release, False, delay, True, text)
+            delay = backoff.delay(held.deliveries)
+        return engine.settle(held, "released", Release, False, delay, True, text)
+
+    def _end(
+        self, lease: Lease[K, V], error: BaseException | None, backoff: Backoff | None = None
+    ) -> Awaitable[object]:
+        if error is None and lease._pledge is not None:
+            return super()._end(lease, error)  # a transaction will settle it
+        engine = self._engine
+        held = engine.mine(lease)
+        if error is None:
+            return engine.settle(held, "acked", Ack)
+        how, reason = verdict_on(error)
+        if how == "rejected":
+            return engine.settle(held, "rejected", Reject, reason)
+        if how == "failed":
+            return self._begin_to_fail(held, error, backoff)
+        return engine.settle(held, "released", GiveBack)
+
+    def _claim_early(self, options: GetOptions) -> EarlyClaim[K, V] | None:
+        return self._engine.claim_early(self._engine.request("get", ANY_KEY, options))
+
+    def _begin_to_extend(self, lease: Lease[K, V], timeout: float) -> Awaitable[None]:
+        return self._engine.extend(self._engine.mine(lease), timeout)
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._engine.settle(self._engine.mine(lease), "released", GiveBack)

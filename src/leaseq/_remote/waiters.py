@@ -57,11 +57,12 @@ def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[Want, ...]:
 class Waiter(Generic[K, L]):
     """A consumer that waits, and what it is given: leases; or none, at the end."""
 
-    __slots__ = ("count", "done", "event", "group", "leases", "number", "request")
+    __slots__ = ("count", "done", "event", "group", "leases", "number", "patient", "request")
 
-    def __init__(self, request: ClaimRequest[K], count: int) -> None:
+    def __init__(self, request: ClaimRequest[K], count: int, *, patient: bool = False) -> None:
         self.request = request
         self.count = count
+        self.patient = patient
         self.number = -1  # in the order of coming
         self.group: Group[K, L] | None = None
         self.leases: list[L] = []
@@ -126,12 +127,12 @@ class Waiters(Generic[K, L]):
         self.total = 0
         self.takers = 0
 
-    def add(self, waiter: Waiter[K, L], *, patient: bool = False) -> bool:
+    def add(self, waiter: Waiter[K, L]) -> bool:
         """Let a consumer wait; True: there may be something for it already. O(wants)."""
-        key = signature(waiter.request, patient)
+        key = signature(waiter.request, waiter.patient)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(waiter.request, patient=patient)
+            group = self._groups[key] = Group(waiter.request, patient=waiter.patient)
             for want in group.wants:
                 self._by_want.setdefault(want, {})[group] = None
         waiter.number = next(self._numbers)

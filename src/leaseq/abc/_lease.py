@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
@@ -247,10 +247,10 @@ class Lease(Generic[K, V]):
             error: The error that ended the body.
             backoff: The rest after a failure, if the retry policy has none.
         """
-        reason = rejection(error)
-        if reason is not None:
+        how, reason = verdict_on(error)
+        if how == "rejected":
             await self._queue.reject(self, reason)
-        elif is_failure(error):
+        elif how == "failed":
             await self._queue._fail(self, error, backoff)
         else:
             await self._queue._give_back(self)
@@ -261,23 +261,47 @@ class Lease(Generic[K, V]):
             self._scope.cancel("the lease was lost")
 
 
+def verdict_on(error: BaseException) -> tuple[Literal["rejected", "failed", "cancelled"], str]:
+    """Return what the error that ended a body means for its item, and the reason of a rejection."""
+    reason = rejection(error)
+    if reason is not None:
+        return "rejected", reason
+    return "failed" if is_failure(error) else "cancelled", ""
+
+
 async def settle_each(
     leases: Sequence[Lease[K, V]],
-    settle: Callable[[Lease[K, V]], Awaitable[object]],
+    error: BaseException | None,
     missed: Callable[[Lease[K, V]], object],
+    backoff: Backoff | None = None,
 ) -> None:
-    """Settle leases in their order, and report each that has ended otherwise.
+    """Settle leases in their order, by the end of their body.
 
-    Whatever one raises, a cancellation too, the others are settled before the first error goes on.
+    An engine that asks a store asks for all before it waits for the first. Whatever one raises, a
+    cancellation too, the others are settled before the first error goes on.
+
+    Args:
+        leases: The leases.
+        error: The error that ended the body; None: they are acknowledged.
+        missed: Called with each lease that has ended otherwise.
+        backoff: The rest after a failure, if the retry policy has none.
     """
     first: BaseException | None = None
+    endings: list[tuple[Lease[K, V], Awaitable[object]]] = []
     for lease in leases:
         try:
-            await settle(lease)
+            endings.append((lease, lease._queue._end(lease, error, backoff)))
+        except InvalidLeaseError:
+            missed(lease)
+        except BaseException as problem:
+            first = first or problem
+    for lease, ending in endings:
+        try:
+            await ending
         except InvalidLeaseError:  # it expired just now, for instance
             missed(lease)
-        except BaseException as error:
-            first = first or error
+        except BaseException as problem:
+            first = first or problem
     if first is not None:
         raise first
 
@@ -366,21 +390,23 @@ class LeaseBatch(Generic[K, V]):
     ) -> None:
         await _exit(self, exc_type, error, traceback)
 
-    async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
+    async def _settle_rest(
+        self, error: BaseException | None, backoff: Backoff | None = None
+    ) -> None:
         """Settle the leases that are still held, in their old order. Pools call it too."""
-        await settle_each(list(self), settle, self._lose)
+        await settle_each(list(self), error, self._lose, backoff)
 
     async def _leave(self, error: BaseException | None) -> None:
         for lease in self._leases:
             lease._scope = None
         held = list(self)
         if error is None:
-            await self._settle_rest(Lease._complete)
+            await self._settle_rest(None)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
             if none_left:
                 raise LeaseLostError(f"{self!r}: all remaining leases were lost while its body ran")
         else:
-            await self._settle_rest(lambda lease: lease._abandon(error))
+            await self._settle_rest(error)
 
     def _lose(self, lease: Lease[K, V]) -> None:
         if lease not in self._leases:  # its loss was noticed before

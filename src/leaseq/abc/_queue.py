@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from types import TracebackType
-from typing import Generic, Self, TypeVar, Unpack
+from typing import Generic, Protocol, Self, TypeVar, Unpack
 
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
@@ -30,6 +30,17 @@ from ._lease import Lease, LeaseBatch
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class EarlyClaim(Protocol[K, V]):
+    """A claim that was begun before its consumer waits for it."""
+
+    async def lease(self) -> Lease[K, V]:
+        """Wait for the lease, as `LeasedQueue.get` does."""
+        ...
+
+    def give_up(self) -> None:
+        """Stop claiming; an item that was handed out meanwhile goes back, uncounted."""
 
 
 class LeasedQueue(ABC, Generic[K, V]):
@@ -578,6 +589,32 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         O(1).
         """
+
+    def _end(
+        self, lease: Lease[K, V], error: BaseException | None, backoff: Backoff | None = None
+    ) -> Awaitable[object]:
+        """Begin to settle a lease by the end of its body, and return what waits until it is done.
+
+        That must be awaited. Raises, there or here, what the settlement raises.
+
+        Args:
+            lease: The lease.
+            error: The error that ended the body; None: acknowledge.
+            backoff: The rest after a failure, if the retry policy has none.
+        """
+        return lease._complete() if error is None else lease._abandon(error, backoff)
+
+    def _claim_early(self, options: GetOptions) -> EarlyClaim[K, V] | None:
+        """Begin to lease an item together with what the queue is asked for next.
+
+        For engines that ask a store: on others this is None, since nothing is gained. The claim is
+        to be waited for, or given up.
+        """
+        return None
+
+    def _begin_to_extend(self, lease: Lease[K, V], timeout: float) -> Awaitable[None]:
+        """Begin to extend a lease, and return what waits until it is done; that must be awaited."""
+        return self.extend(lease, timeout)
 
     @abstractmethod
     async def _fail(

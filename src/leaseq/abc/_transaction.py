@@ -143,6 +143,4 @@ class Transaction(ABC):
     async def _abandon(self, error: BaseException) -> None:
         """Return the items whose bodies have ended, since nothing was done."""
         self._release_pledges()
-        await settle_each(
-            self._bodiless, lambda lease: lease._abandon(error), missed=lambda lease: None
-        )
+        await settle_each(self._bodiless, error, missed=lambda lease: None)
