@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -476,14 +477,14 @@ async def test_one_lease_that_cannot_be_settled_leaves_none_of_its_batch_held(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     await queue.put_many([(key, 1) for key in "abcd"])
-    settle = queue._fail if fails else queue.ack
+    settle = queue._end
 
-    async def refuse(lease: Lease[str, object], *others: object) -> object:
+    def refuse(lease: Lease[str, object], *others: Any) -> Awaitable[object]:
         if lease.key == "a":
             raise OSError("no room")
-        return await settle(lease, *others)  # type: ignore[arg-type]  # those of the call
+        return settle(lease, *others)
 
-    monkeypatch.setattr(type(queue), "_fail" if fails else "ack", lambda _, *args: refuse(*args))
+    monkeypatch.setattr(type(queue), "_end", lambda _, *args: refuse(*args))
     with pytest.raises(OSError, match="no room"):
         async with queue.lease_batch(4) as batch:
             leases = [*batch]
