@@ -57,7 +57,7 @@ from .waiters import Waiter
 A = TypeVar("A")
 
 _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
-_MOST_OPERATIONS = 256  # in one batch
+_MOST_EFFORT = 256  # of the store, for one batch
 _SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
 _PUT_OFF = 0.05  # seconds for which a busy leader, without a `run`, does not hear the store
@@ -527,10 +527,11 @@ class Dispatcher:
         if family != "commands" and not self._claimed and (claims := self._callbacks.claims()):
             return self._start("commands", claims)
         calls: list[Call[Any]] = []
-        weight = 0
-        while line and len(calls) < _MOST_OPERATIONS:
+        weight, effort = 0, 0.0
+        while line and effort < _MOST_EFFORT:
             call = line[0]
             weight += call.weight
+            effort += call.operation.effort
             if call.operation.family != family or (calls and weight > _MOST_BYTES):
                 break
             calls.append(line.popleft())

@@ -127,6 +127,8 @@ class Operation(Generic[A]):
     """An operation of a store, on one queue where it has one, and the type of its answer."""
 
     family: ClassVar[Family] = "commands"
+    effort: ClassVar[float] = 1.0
+    """The work of the store for it, beside that for others."""
 
     queue: QueueRef
 
@@ -303,6 +305,8 @@ class Undo(Settlement):
 @_value
 class Extend(Settlement):
     """Give the lease a new deadline."""
+
+    effort: ClassVar[float] = 0.25
 
     timeout: float
     """Seconds from now; `math.inf`: it never expires."""
