@@ -989,6 +989,11 @@ class EarlyClaim(Generic[K, V]):
 
     async def lease(self) -> RemoteLease[K, V]:
         """Wait for the lease."""
+        try:
+            await checkpoint_if_cancelled()  # it may be there already
+        except BaseException:
+            self.give_up()
+            raise
         [lease] = await self._engine.wait(self._waiter)
         return lease
 
