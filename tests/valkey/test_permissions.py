@@ -86,7 +86,7 @@ def test_the_page_for_operators_has_what_each_role_needs(own_server: Server) -> 
         given = {word[1:] for word in line.split() if word.startswith("+")}
         assert given == {*ROLES[role], *ALONE}
         assert own_server.command(*line.replace("PASSWORD", "secret").split()) == b"+OK"
-    for command in {*IN_A_CLUSTER} - {*ALONE} | {"wait", "client|setinfo"}:
+    for command in {*IN_A_CLUSTER} - {*ALONE} | {"wait", "select"}:
         assert f"+{command}" in text
 
 
@@ -136,7 +136,7 @@ async def test_who_may_do_what_its_role_needs_can_do_it(
                 scene.empty = await broker.queue("empty")
             assert await outcome(CALLS[name], scene) != "ServerError", name
             tg.cancel_scope.cancel()
-        assert denied(shared_server) <= {"client|setinfo"}  # whose name the client has
+        assert denied(shared_server) == set()
 
 
 FORBIDDEN: Mapping[str, Mapping[str, Callable[[Scene], Awaitable[object]]]] = {
