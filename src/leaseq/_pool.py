@@ -131,9 +131,14 @@ async def serve(
     - loses its lease, it is cancelled, and the loss is logged.
 
     In all of these cases the pool goes on. An error of the queue itself ends it, and so does an
-    exception outside `Exception`, such as `SystemExit`; the other handlers are cancelled.
+    exception outside `Exception`, such as `SystemExit`; the other handlers are cancelled. An error
+    of the queue is raised by itself. The exception of a handler comes in a group, as from any task
+    group; asyncio raises `SystemExit` and `KeyboardInterrupt` out of its event loop besides.
 
     Each delivery, from ``on_start`` to ``on_success``, runs in its own copy of the pool's context.
+
+    Callbacks are ``async def`` functions. An ordinary function works too, and runs in the event
+    loop, not in a worker thread: it must not block.
 
     If the retry policy of the queue has no backoff, the pool has one: after the n-th delivery an
     item that failed rests for up to ``2 ** (n - 1)`` seconds, a minute at most. Without a
@@ -149,8 +154,8 @@ async def serve(
         concurrency: The number of workers, and so of items at a time.
         on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
             then keeps it at that length. An error in it counts as an error of the handler.
-        on_success: Called with the lease and the handler's result, after the acknowledgement. An
-            error in it is logged, and has no other effect.
+        on_success: Called with the lease and the handler's result, after the acknowledgement,
+            by the pool or by the handler. An error in it is logged, and has no other effect.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
             itself; if it does not, or raises an error, which is logged, the retry policy decides.
         task_status: For ``tg.start``: the workers have started.
@@ -268,7 +273,8 @@ async def serve_batches(
         ValueError: an option has an invalid value, as in `LeasedQueue.get_batch`.
         Exception: any other error of the queue.
 
-    If cancelled, so are the handlers, and their items go back uncounted.
+    If cancelled, so are the handlers, and their items go back uncounted. With the heartbeat, each
+    extension costs O(workers + items of the batch).
     """
     own = ("max_items", "max_wait", "concurrency")
     _check_call("serve_batches", handler, "a batch", options, own)
@@ -317,7 +323,7 @@ async def stop_on_signals(
     Raises:
         TypeError: ``stop`` is no event.
 
-    If cancelled, it no longer listens for signals.
+    If cancelled, it no longer listens for signals. O(signals).
     """
     _check_event(stop)
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:

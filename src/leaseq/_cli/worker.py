@@ -78,8 +78,9 @@ def worker(
 ) -> None:
     """Run the tasks of a module until SIGTERM or Ctrl-C; then finish the running ones and exit.
 
-    The module registers functions with a TaskQueue, whose name follows the colon. A second signal
-    ends the worker immediately: its running tasks go to another one when their leases expire.
+    The module registers functions with a TaskQueue, whose name follows the colon. A second Ctrl-C
+    cancels the running tasks, which go back uncounted. A second SIGTERM ends the process: its tasks
+    go to another worker when their leases expire.
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"

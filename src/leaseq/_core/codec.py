@@ -20,11 +20,29 @@ class Codec(Protocol[V]):
     """
 
     def encode(self, value: V, /) -> bytes:
-        """Return the value as bytes."""
+        """Return the value as bytes.
+
+        Args:
+            value: The value of a put.
+
+        Raises:
+            Exception: the value cannot be encoded; the put raises a `CodecError` for it.
+
+        It is called synchronously, within the put.
+        """
         ...
 
     def decode(self, body: bytes, /) -> V:
-        """Return the value that was encoded as these bytes."""
+        """Return the value that was encoded as these bytes.
+
+        Args:
+            body: Bytes that `encode` has returned, in this process or another one.
+
+        Raises:
+            Exception: these are not the bytes of a value; the item becomes a dead letter.
+
+        It is called synchronously, at the hand-out.
+        """
         ...
 
 

@@ -45,7 +45,10 @@ class PutOptions(TypedDict, total=False):
     """Seconds until it is ready; 0 by default."""
     ttl: float | None
     """Time to live: seconds within which it must be leased for the first time, or it becomes a dead
-    letter. None (the default): no limit, or that of the item that is there."""
+    letter. None (the default): no limit, or that of the item that is there. The item is given up by
+    a timekeeper, by `Broker.process_expired`, or when a consumer would be handed it. Until then
+    `state`, `peek`, `contains`, `available_keys`, `qsize` and `join` count it: without a `run` it
+    may stay for long, but it is never handed out late."""
     reschedule: Reschedule
     """The new due time of an item that waits. ``"earliest"`` (the default): the earlier of its own
     and now + ``delay``; ``"latest"``: now + ``delay`` (a debounce). Never

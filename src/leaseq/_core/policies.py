@@ -90,7 +90,7 @@ class Backoff:
         object.__setattr__(self, "_random", random.Random(self.seed))
 
     def delay(self, deliveries: int) -> float:
-        """Draw the rest after so many deliveries, in seconds."""
+        """Draw the rest after so many deliveries, 1 or more, in seconds. O(1)."""
         return self._random.uniform(0.0, longest_rest(self, deliveries))
 
 
@@ -132,11 +132,11 @@ class Retry:
             object.__setattr__(self, "max_deliveries", most)
 
     def exhausted(self, deliveries: int) -> bool:
-        """Return True if that was the last try."""
+        """Return True if an item is given up after so many deliveries. O(1)."""
         return self.max_deliveries is not None and deliveries >= self.max_deliveries
 
     def delay(self, deliveries: int) -> float:
-        """Return the seconds until the next try."""
+        """Return the seconds until the next try, after so many deliveries. O(1)."""
         return 0.0 if self.backoff is None else self.backoff.delay(deliveries)
 
 

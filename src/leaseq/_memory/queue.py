@@ -141,12 +141,14 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     # Producers
 
     def put_nowait(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
-        """`put` without waiting. O(1); with a tenant, a delay or a ttl O(log n).
+        """`put` without waiting: the arguments are the same.
 
         Raises:
             WouldBlock: the queue is full.
             QueueClosedError, KeyAlreadyInFlightError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put` does.
+
+        O(1); with a tenant, a delay or a time to live O(log n).
         """
         engine = self._engine
         if not (engine.gated or engine.waiters.total):  # the fast path
@@ -181,12 +183,14 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     def put_many_nowait(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], **options: Unpack[PutOptions]
     ) -> list[PutOutcome]:
-        """`put_many` without waiting. O(items); with a tenant, a delay or a ttl O(items log n).
+        """`put_many` without waiting: the arguments are the same.
 
         Raises:
             WouldBlock: there is no room for all of them; none was put.
             QueueClosedError, KeyAlreadyInFlightError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put_many` does.
+
+        O(items); with a tenant, a delay or a time to live O(items log n).
         """
         engine = self._engine
         pairs = pairs_of("put_many_nowait", items)
@@ -209,11 +213,13 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     # Consumers
 
     def get_nowait(self, **options: Unpack[GetOptions]) -> tuple[K, V, Lease[K, V]]:
-        """`get` without waiting. O(1); a timed lease or with tenants O(log n).
+        """`get` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
             WouldBlock: no item is ready for this request.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `get` does.
+
+        O(1); a timed lease or with tenants O(log n).
         """
         engine = self._engine
         item = engine.ledger.claim_next() if engine.timeless and not options else None
@@ -227,11 +233,13 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return item._key, item._value, item
 
     def take_nowait(self, key: K, **options: Unpack[TakeOptions]) -> tuple[K, V, Lease[K, V]]:
-        """`take` without waiting. O(1); a timed lease or with tenants O(log n).
+        """`take` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
             WouldBlock: the key is not ready, or its tenant is at its cap.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `take` does.
+
+        O(1); a timed lease or with tenants O(log n).
         """
         engine = self._engine
         item = engine.claim(engine.request("take_nowait", key, options))
@@ -293,7 +301,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     # Settling
 
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
-        """`ack`, as a plain function. Raises what `ack` raises. O(1)."""
+        """`ack` as a plain function, with the same arguments and errors. O(1)."""
         engine = self._engine
         if type(lease) is not Item or lease._queue is not self or engine.closed:
             raise engine.not_mine(lease)
@@ -321,7 +329,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """`release`, as a plain function. Raises what `release` raises. O(1), delayed O(log n)."""
+        """`release` as a plain function, with the same arguments and errors.
+
+        O(1); delayed or with a tenant O(log n).
+        """
         self._engine.release(lease, requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def release(
@@ -335,14 +346,14 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         self._engine.release(lease, requeue_front=requeue_front, delay=delay, counted=counted)
 
     def reject_nowait(self, lease: Lease[K, V], reason: str) -> None:
-        """`reject`, as a plain function. Raises what `reject` raises. O(1)."""
+        """`reject` as a plain function, with the same arguments and errors. O(1)."""
         self._engine.reject(lease, reason)
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
         self._engine.reject(lease, reason)
 
     def extend_nowait(self, lease: Lease[K, V], timeout: float | None) -> None:
-        """`extend`, as a plain function. Raises what `extend` raises. O(log leased)."""
+        """`extend` as a plain function, with the same arguments and errors. O(log leased)."""
         self._engine.extend(lease, timeout)
 
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:

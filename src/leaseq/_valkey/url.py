@@ -17,7 +17,7 @@ SCHEMES: Final[Mapping[str, bool]] = {
     "redis": False,
     "rediss": True,
 }
-"""The schemes of a URL, and whether the connection is by TLS."""
+"""The schemes of a URL; True: the connection is by TLS."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _PARTS: Final = re.compile(r"([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
@@ -36,23 +36,23 @@ class ValkeyUrl:
 
     Attributes:
         hosts: Name or address, and port, of each host in the URL.
-        tls: Whether the connection is by TLS.
-        username: Who speaks; None for the server's default user.
-        password: With what word; None if the server asks for none.
-        database: Number of the database on the server.
-        connect_timeout: How long the server may take to accept a connection, in seconds
+        tls: True: the connection is by TLS.
+        username: The user on the server; None: the server's default user.
+        password: The user's password; None: no password.
+        database: The number of the database on the server.
+        connect_timeout: Seconds within which the server must accept a connection
             (``?connect_timeout=5``).
-        request_timeout: How long the answer to a request may take, in seconds, which includes
-            the time until a lost connection is back (``?request_timeout=5``).
-        prefix: What all keys of the broker begin with, in braces (``?prefix=leaseq``): brokers
-            with different ones know nothing of each other.
-        wait_replicas: How many replicas must have what a call has done before it returns
-            (``?wait_replicas=1``). With 0 the server's own word is enough: what it has not yet
-            passed on when it dies, its successor does not know. With fewer than the server has,
-            its successor may be one that was not waited for.
-        cacert: The file of the certificates, in PEM, of which one must vouch for the server's
+        request_timeout: Seconds within which a request must be answered, including the time until
+            a lost connection is back (``?request_timeout=5``).
+        prefix: The beginning of all keys of the broker, in braces (``?prefix=leaseq``). Brokers
+            with different prefixes do not see each other's queues.
+        wait_replicas: The number of replicas that must have the effects of a call before it returns
+            (``?wait_replicas=1``). 0: the primary alone; if it dies before it has passed them on,
+            they are lost. With fewer than the server has, a replica that was not waited for may
+            take over.
+        cacert: The file of trusted certificates, in PEM, one of which must have signed the server's
             (``?cacert=/etc/ca.pem``); None: those that the system trusts.
-        cert: The file of the certificate, in PEM, that the server is shown (``?cert=``).
+        cert: The file of the client's certificate, in PEM (``?cert=``); None: no certificate.
         key: The file of its private key, in PEM (``?key=``).
     """
 
@@ -87,8 +87,11 @@ class ValkeyUrl:
                 the host can be left out. ``valkeys`` and ``rediss`` are TLS.
 
         Raises:
+            TypeError: it is not a string.
             ValueError: it is not such a URL. The message never repeats what may be part of a
                 password.
+
+        O(its length).
         """
         if not isinstance(url, str):
             raise TypeError(f"the URL of a server must be a string, not {type(url).__name__}")

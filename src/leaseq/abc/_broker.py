@@ -24,6 +24,9 @@ class Broker(ABC):
 
     ``async with broker`` closes all its queues when it is left. Names have 1 to 128 characters:
     letters, digits, and ``.``, ``_``, ``-``, ``:`` after the first one.
+
+    In memory no call but `run` suspends. On a server each is a round trip, and may also raise
+    `ServerUnavailableError` and `ServerError`.
     """
 
     __reduce__ = not_copied
@@ -72,8 +75,12 @@ class Broker(ABC):
         A queue that is there keeps its dead letters. A new one gets ``<name>.dead``, unless the
         options give another name.
 
+        Args:
+            name: The name of the queue.
+            **options: As `BrokerQueueOptions` has them, for the queue; its dead letters have none.
+
         Raises:
-            QueueClosedError, TypeError, ValueError: as `queue` does.
+            QueueClosedError, TypeError, ValueError, LeaseqError: as `queue` does.
             ValueError: the queue has no dead letters.
 
         If cancelled, nothing was made. O(1).
@@ -83,11 +90,14 @@ class Broker(ABC):
     async def dead_letters(self, name: str) -> LeasedQueue[str, DeadLetter[Any, Any]]:
         """Return the queue of dead letters of a queue.
 
+        Args:
+            name: The name of the queue whose items they were.
+
         Raises:
             LookupError: there is no such queue, or it has no queue of dead letters.
             QueueClosedError: the broker is closed.
 
-        O(1).
+        If cancelled, nothing has changed. O(1).
         """
 
     @abstractmethod
@@ -97,7 +107,7 @@ class Broker(ABC):
         Raises:
             QueueClosedError: the broker is closed.
 
-        O(queues and dead letters).
+        If cancelled, nothing has changed. O(queues and dead letters).
         """
 
     @abstractmethod
@@ -116,7 +126,8 @@ class Broker(ABC):
             QueueClosedError: the broker is closed.
             ValueError: another queue has its dead letters in it.
 
-        Takes effect even if cancelled. O(its items).
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(its items).
         """
 
     @abstractmethod
@@ -125,11 +136,15 @@ class Broker(ABC):
 
         Leased items are left alone.
 
+        Args:
+            name: The name of the queue.
+
         Raises:
             LookupError: there is no such queue.
             QueueClosedError: the broker is closed.
 
-        Takes effect even if cancelled. O(its items).
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(its items).
         """
 
     @abstractmethod
@@ -139,7 +154,11 @@ class Broker(ABC):
         Raises:
             QueueClosedError: the broker is closed.
 
-        The timekeeper does it anyway. Takes effect even if cancelled. O(log n) each.
+        The timekeeper does it anyway. Without one, items whose time is over stay where they are
+        until this call, or until a consumer would be handed them.
+
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(log n) for each item.
         """
 
     @abstractmethod
@@ -147,12 +166,18 @@ class Broker(ABC):
         """Return a transaction over the broker's queues: all of its steps are done, or none.
 
         ``async with broker.transaction() as tx``: the steps asked of ``tx`` are done when the block
-        is left without an error.
+        is left without an error. Making one sends nothing. O(1).
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Close all queues. Closing again does nothing. Takes effect even if cancelled."""
+        """Close all queues. Closing again does nothing.
+
+        Leases that are held here are lost, and their items go back to their old places; on a
+        server, the queues live on for other processes.
+
+        Takes effect even if cancelled. O(leased + waiting consumers).
+        """
 
     @abstractmethod
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -160,8 +185,12 @@ class Broker(ABC):
 
         It returns when the broker is closed.
 
+        Args:
+            task_status: For ``tg.start``: the timekeeper is running.
+
         Raises:
             BusyResourceError: it is running already.
 
-        If cancelled, nothing falls due until it is started again, as with `LeasedQueue.run`.
+        If cancelled, nothing falls due until it is started again, as with `LeasedQueue.run`, whose
+        cost it has.
         """

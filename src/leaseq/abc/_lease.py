@@ -188,21 +188,76 @@ class Lease(Generic[K, V]):
         return write_receipt(self._queue.name, self._key, self._token)
 
     async def ack(self) -> bool:
-        """Acknowledge the item: `LeasedQueue.ack` with this lease. O(1)."""
+        """Acknowledge the item: it is done, and leaves the queue.
+
+        Returns:
+            True if an update that this consumer never saw was dropped with it.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError: it was acknowledged before.
+            LeaseLostError: it has expired; another consumer may hold the item.
+            InvalidLeaseError: it was released or rejected before.
+            QueueClosedError: the queue is closed.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
+        """
         return await self._queue.ack(self)
 
     async def release(
         self, *, requeue_front: bool = False, delay: float | None = None, counted: bool = True
     ) -> None:
-        """Release the item to be tried again: `LeasedQueue.release` with this lease."""
+        """Release the item to be tried again, or give it up if this was its last delivery.
+
+        Args:
+            requeue_front: True: to the front of its priority's line, without a delay; False (the
+                default): to the back.
+            delay: Seconds until it is ready again; None (the default): by the retry policy.
+            counted: True (the default): this hand-out counts as a delivery. The item becomes a dead
+                letter if it was the last one that the retry policy allows.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+            TimekeeperNotRunningError: there is a delay, and `run` was not started.
+            ValueError: the delay is negative or not a number, or goes with ``requeue_front``.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1); delayed or with a tenant O(log n).
+        """
         await self._queue.release(self, requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def reject(self, reason: str) -> None:
-        """Give the item up: `LeasedQueue.reject` with this lease."""
+        """Give the item up: it becomes a dead letter.
+
+        Args:
+            reason: The reason, for readers of the dead letters.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+            TypeError: the reason is not a string.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
+        """
         await self._queue.reject(self, reason)
 
     async def extend(self, timeout: float | None) -> None:
-        """Give the lease a new deadline: `LeasedQueue.extend` with this lease."""
+        """Give the lease a new deadline.
+
+        Args:
+            timeout: Seconds from now, more or less than were left; None: it never expires.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+            TimekeeperNotRunningError: `run` was not started.
+            ValueError: the timeout is not above 0, or not a number.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(log leased).
+        """
         await self._queue.extend(self, timeout)
 
     async def __aenter__(self) -> Self:
@@ -322,7 +377,8 @@ class LeaseBatch(Generic[K, V]):
     their old order; if it was cancelled, they are given back, uncounted.
 
     A lost lease leaves the batch. When all unsettled leases are lost, the body is cancelled, and
-    `LeaseLostError` raised after it. Iterating yields the leases that are still held.
+    `LeaseLostError` raised after it. Iterating yields the leases that are still held, and ``len``
+    is their number. O(leases) each.
 
     Attributes:
         lost: The lost leases, in the order in which their loss was noticed.
@@ -349,7 +405,23 @@ class LeaseBatch(Generic[K, V]):
         return (lease for lease in self._leases if lease._ended is None)
 
     async def ack(self, lease: Lease[K, V]) -> bool:
-        """Acknowledge an item: `LeasedQueue.ack` with its lease. O(1)."""
+        """Acknowledge one item of the batch before the body ends.
+
+        Args:
+            lease: A lease of this batch.
+
+        Returns:
+            True if an update that this consumer never saw was dropped with it.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError: it was acknowledged before.
+            LeaseLostError: it has expired; another consumer may hold the item.
+            InvalidLeaseError: it was released or rejected before, or is not of this batch.
+            QueueClosedError: the queue is closed.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
+        """
         return await self._mine(lease).ack()
 
     async def release(
@@ -360,11 +432,42 @@ class LeaseBatch(Generic[K, V]):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        """Release an item to be tried again: `LeasedQueue.release` with its lease."""
+        """Release one item of the batch to be tried again, before the body ends.
+
+        Args:
+            lease: A lease of this batch.
+            requeue_front: True: to the front of its priority's line, without a delay; False (the
+                default): to the back.
+            delay: Seconds until it is ready again; None (the default): by the retry policy.
+            counted: True (the default): this hand-out counts as a delivery. The item becomes a dead
+                letter if it was the last one that the retry policy allows.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+            TimekeeperNotRunningError: there is a delay, and `run` was not started.
+            ValueError: the delay is negative or not a number, or goes with ``requeue_front``.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1); delayed or with a tenant O(log n).
+        """
         await self._mine(lease).release(requeue_front=requeue_front, delay=delay, counted=counted)
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
-        """Give an item up: `LeasedQueue.reject` with its lease."""
+        """Give one item of the batch up before the body ends: it becomes a dead letter.
+
+        Args:
+            lease: A lease of this batch.
+            reason: The reason, for readers of the dead letters.
+
+        Raises:
+            LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
+                as `ack` does.
+            TypeError: the reason is not a string.
+
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
+        """
         await self._mine(lease).reject(reason)
 
     def _mine(self, lease: Lease[K, V]) -> Lease[K, V]:

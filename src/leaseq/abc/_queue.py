@@ -48,7 +48,13 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     Every key is in one state: ready, delayed, leased, or absent. Every operation is atomic with
     respect to cancellation, by anyio's cancel scopes and by `asyncio.Task.cancel`: **if it raised,
-    it did not happen**. All times are seconds.
+    it did not happen**. All times are seconds. In the costs, n is the number of items with a
+    deadline, a delay or a time to live, or of tenants, whichever is larger.
+
+    On a server each call is a round trip. It may also raise `ServerUnavailableError` and
+    `ServerError`. A call that was sent and then cancelled by a cancel scope waits for its answer,
+    for two seconds at most; one that `asyncio.Task.cancel` cancels raises immediately, and may have
+    been done.
 
     ``async with queue`` closes the queue when it is left.
     """
@@ -250,7 +256,9 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Lease several items for one body: ``async with queue.lease_batch(100) as batch``.
 
         It is `get_batch`, and then a `LeaseBatch` around the body, which settles the leases at its
-        end. Arguments and errors are those of `get_batch`.
+        end. Arguments, errors and cost are those of `get_batch`; an unknown option is a `TypeError`
+        of this call. If cancelled while it waits, nothing was taken; if its body is cancelled, the
+        items go back, uncounted.
         """
         check_known("lease_batch", options, GetOptions.__annotations__)
         return LeaseBatchContext(self, max_items, max_wait, timeout, options)
@@ -265,7 +273,9 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Lease an item for a body: ``async with queue.lease() as lease``.
 
         It is `get`, or with ``key=`` `take`, and then ``async with lease``, which settles the lease
-        at the end of the body (see `Lease`). Arguments and errors are those of `get` and `take`.
+        at the end of the body (see `Lease`). Arguments, errors and cost are those of `get` and
+        `take`; an unknown option is a `TypeError` of this call. If cancelled while it waits,
+        nothing was taken; if its body is cancelled, the item goes back, uncounted.
         """
         if key is ANY_KEY:
             check_known("lease", options, GetOptions.__annotations__)
@@ -276,11 +286,13 @@ class LeasedQueue(ABC, Generic[K, V]):
     def __aiter__(self) -> AsyncIterator[Lease[K, V]]:
         """Iterate over leases as they come, each to be entered with ``async with lease``.
 
-        The iteration ends when the queue is drained, and shut down or closed. If cancelled, nothing
-        was taken.
+        The iteration ends when the queue is drained, and shut down or closed.
 
         Raises:
             QueueClosedError: the queue was closed with work left.
+            TimekeeperNotRunningError: as `get` does.
+
+        If cancelled, nothing was taken. Each step costs what `get` costs.
         """
         return _Leases(self)
 
@@ -302,7 +314,9 @@ class LeasedQueue(ABC, Generic[K, V]):
             QueueClosedError: the queue is closed.
             TypeError: the key is not hashable.
 
-        Takes effect even if cancelled. O(1); delayed or with a tenant O(log n).
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(1); delayed or with a tenant
+        O(log n).
         """
 
     # Settling
@@ -311,16 +325,20 @@ class LeasedQueue(ABC, Generic[K, V]):
     async def ack(self, lease: Lease[K, V]) -> bool:
         """Acknowledge: the item is done, and leaves the queue.
 
+        Args:
+            lease: The lease on the item.
+
         Returns:
             True if an update that this consumer never saw was dropped with it.
 
         Raises:
             LeaseAlreadyAcknowledgedError: it was acknowledged before.
             LeaseLostError: it has expired; another consumer may hold the item.
-            InvalidLeaseError: it was released before, or belongs to another queue.
+            InvalidLeaseError: it was released or rejected before, or belongs to another queue.
             QueueClosedError: the queue is closed.
 
-        Takes effect even if cancelled. O(1).
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
         """
 
     @abstractmethod
@@ -348,7 +366,8 @@ class LeasedQueue(ABC, Generic[K, V]):
             TimekeeperNotRunningError: there is a delay, and `run` was not started.
             ValueError: the delay is negative or not a number, or goes with ``requeue_front``.
 
-        Takes effect even if cancelled. O(1); delayed or with a tenant O(log n).
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1); delayed or with a tenant O(log n).
         """
 
     @abstractmethod
@@ -362,8 +381,10 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
                 as `ack` does.
+            TypeError: the reason is not a string.
 
-        Takes effect even if cancelled. O(1).
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(1).
         """
 
     @abstractmethod
@@ -378,9 +399,10 @@ class LeasedQueue(ABC, Generic[K, V]):
             LeaseAlreadyAcknowledgedError, LeaseLostError, InvalidLeaseError, QueueClosedError:
                 as `ack` does.
             TimekeeperNotRunningError: `run` was not started.
-            ValueError: the timeout is negative or not a number.
+            ValueError: the timeout is not above 0, or not a number.
 
-        Takes effect even if cancelled. O(log leased).
+        Takes effect even if cancelled: in memory it never suspends, on a server it waits for the
+        answer. O(log leased).
         """
 
     @abstractmethod
@@ -395,7 +417,7 @@ class LeasedQueue(ABC, Generic[K, V]):
             LeaseLostError: the lease has ended.
             QueueClosedError: the queue is closed.
 
-        O(1).
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
         """
 
     @abstractmethod
@@ -410,56 +432,86 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Raises:
             QueueClosedError: the queue is closed.
+            TypeError: the name is not a string.
 
-        Takes effect even if cancelled. O(leased).
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(leased).
         """
 
-    # Inspection
+    # Inspection: all of it on a closed queue too
 
     async def peek(self, key: K) -> V | None:
-        """Return the value of a key that is ready; None if it is not ready. O(1).
+        """Return the value of a key that is ready; None if it is not ready.
+
+        Args:
+            key: The key.
 
         Raises:
             TypeError: the key is not hashable.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
         """
         state, value = await self._look(key)
         return value if state == "ready" else None
 
     async def contains(self, key: K) -> bool:
-        """Return True if the key is ready: it is among the `available_keys`. O(1).
+        """Return True if the key is ready: it is among the `available_keys`.
+
+        Args:
+            key: The key.
 
         Raises:
             TypeError: the key is not hashable.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
         """
         return await self.state(key) == "ready"
 
     async def state(self, key: K) -> KeyState:
-        """Return the state of a key: "ready", "delayed", "leased" or "absent". O(1).
+        """Return the state of a key: "ready", "delayed", "leased" or "absent".
 
         A key is leased until its lease has ended, whatever waits behind it: a buffered successor
-        changes nothing.
+        changes nothing. An item whose time to live is over counts as ready, or delayed, until it is
+        given up: see ``ttl`` of `PutOptions`.
+
+        Args:
+            key: The key.
 
         Raises:
             TypeError: the key is not hashable.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
         """
         state, _ = await self._look(key, value=False)
         return state
 
     @abstractmethod
     async def available_keys(self) -> set[K]:
-        """Return the keys that are ready. O(ready)."""
+        """Return the keys that are ready.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(ready).
+        """
 
     @abstractmethod
     async def inflight_keys(self) -> set[K]:
-        """Return the keys that are leased. O(leased)."""
+        """Return the keys that are leased.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(leased).
+        """
 
     @abstractmethod
     async def qsize(self) -> int:
-        """Return the number of ready and delayed items and buffered successors. O(1)."""
+        """Return the number of ready and delayed items and buffered successors.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
+        """
 
     @abstractmethod
     async def inflight_size(self) -> int:
-        """Return the number of leased items. O(1)."""
+        """Return the number of leased items.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
+        """
 
     @abstractmethod
     async def statistics(self, *, tenants: bool = False) -> Statistics:
@@ -468,7 +520,11 @@ class LeasedQueue(ABC, Generic[K, V]):
         Args:
             tenants: True: include counts by tenant.
 
-        O(1); with tenants O(tenants).
+        Raises:
+            TypeError: ``tenants`` is not a bool.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1); with
+        tenants O(tenants).
         """
 
     @abstractmethod
@@ -478,18 +534,24 @@ class LeasedQueue(ABC, Generic[K, V]):
         Args:
             consumer: Only those of this consumer; None: all.
 
-        O(leased).
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(leased).
         """
 
     @abstractmethod
     async def info(self) -> QueueInfo:
-        """Return a description of the queue with its sizes. O(1), plus its dead letters."""
+        """Return a description of the queue with its sizes.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(1), plus
+        O(its dead letters).
+        """
 
     @abstractmethod
     async def history(self) -> list[HistoryEntry[K, V]]:
-        """Return the items that were acknowledged last, the latest last. O(their number).
+        """Return the items that were acknowledged last, the latest last.
 
         There are at most as many as the queue's option ``history``, which is 0 by default.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(their number).
         """
 
     # Dead letters and tenants
@@ -519,10 +581,16 @@ class LeasedQueue(ABC, Generic[K, V]):
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
         """Give a tenant another weight or cap, from its next hand-out on.
 
+        Args:
+            name: The name of the tenant.
+            tenant: Its weight and cap, in place of those that it had.
+
         Raises:
             QueueClosedError: the queue is closed.
+            TypeError: the name is not a string, or the tenant not a `Tenant`.
 
-        Takes effect even if cancelled. O(log tenants).
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(log tenants).
         """
 
     # The end
@@ -567,11 +635,15 @@ class LeasedQueue(ABC, Generic[K, V]):
         Start it in your own task group: ``await tg.start(queue.run)``. It returns when the queue is
         closed, or shut down and drained, and no event of an item or a lease ever raises out of it.
 
+        Args:
+            task_status: For ``tg.start``: the timekeeper is running.
+
         Raises:
             BusyResourceError: it is running already.
 
         If cancelled, nothing falls due until `run` is started again: leases keep their deadlines,
-        and a lease past its deadline is refused, but its item does not return to the line.
+        and a lease past its deadline is refused, but its item does not return to the line. It
+        sleeps until the next deadline. O(log n) for each that falls due.
         """
 
     # For engines and tools, not called by users: a key in any state, and the ends of a body

@@ -28,6 +28,10 @@ class Transaction(ABC):
     the transaction is not done, the item goes back: released after a failure, given back uncounted
     after a cancellation.
 
+    Its calls are plain functions: they never suspend, and note a step in O(1). What the steps cost
+    is due at the end of the block. On a server, a cancellation at that moment waits for the answer,
+    as for any call.
+
     For engines: a subclass keeps the steps, each after `_check_open`, and gives every lease that a
     step settles to `_pledge`: the end of its body is then left to the transaction.
     """
@@ -68,20 +72,33 @@ class Transaction(ABC):
     ) -> None:
         """Put an item at the commit, as `LeasedQueue.put`, without ever waiting for room.
 
+        Args:
+            queue: A queue of this broker.
+            key: The identity of the item; hashable.
+            value: The value for the consumer.
+            **options: As `PutOptions` has them.
+
         Raises:
             RuntimeError: the transaction is not open.
             ValueError: the queue does not belong to this broker.
             ValueError, TypeError: as `LeasedQueue.put` does, as far as can be told now.
+
+        O(1).
         """
 
     @abstractmethod
     def ack(self, lease: Lease[K, V]) -> None:
         """Acknowledge a lease at the commit, as `LeasedQueue.ack`.
 
+        Args:
+            lease: A lease on an item of a queue of this broker.
+
         Raises:
             RuntimeError: the transaction is not open.
             InvalidLeaseError: it is not a lease of a queue of this broker; a `ValueError` too, if
                 it is one of another broker.
+
+        O(1).
         """
 
     @abstractmethod
@@ -95,14 +112,34 @@ class Transaction(ABC):
     ) -> None:
         """Release a lease at the commit, as `LeasedQueue.release`.
 
+        Args:
+            lease: A lease on an item of a queue of this broker.
+            requeue_front: True: to the front of its priority's line, without a delay; False (the
+                default): to the back.
+            delay: Seconds until it is ready again; None (the default): by the retry policy.
+            counted: True (the default): this hand-out counts as a delivery.
+
         Raises:
             RuntimeError, InvalidLeaseError: as `ack` does.
             TimekeeperNotRunningError, ValueError: as `LeasedQueue.release` does.
+
+        O(1).
         """
 
     @abstractmethod
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        """Reject a lease at the commit, as `LeasedQueue.reject`. Raises what `ack` raises."""
+        """Reject a lease at the commit, as `LeasedQueue.reject`.
+
+        Args:
+            lease: A lease on an item of a queue of this broker.
+            reason: The reason, for readers of the dead letters.
+
+        Raises:
+            RuntimeError, InvalidLeaseError: as `ack` does.
+            TypeError: the reason is not a string.
+
+        O(1).
+        """
 
     def add(
         self,
@@ -112,7 +149,19 @@ class Transaction(ABC):
         message_id: str | None = None,
         **options: Unpack[PutOptions],
     ) -> str:
-        """Add an item at the commit, and return its key now. Raises what `put` raises."""
+        """Add an item at the commit, as `LeasedQueue.add`, and return its key now.
+
+        Args:
+            queue: A queue of this broker.
+            value: The value for the consumer.
+            message_id: The key; None: 32 random hexadecimal digits.
+            **options: As `PutOptions` has them.
+
+        Raises:
+            RuntimeError, ValueError, TypeError: as `put` does.
+
+        O(1).
+        """
         key = uuid.uuid4().hex if message_id is None else message_id
         self.put(queue, key, value, **options)
         return key

@@ -190,6 +190,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises:
             LookupError: There is no such worker, or there are several to choose from.
+
+        O(workers).
         """
         found = [worker for worker in self.workers if id in (None, worker.id)]
         if len(found) == 1:
@@ -218,6 +220,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises:
             ValueError: A part has the wrong type or value; the message has its place.
+
+        O(tenants).
         """
         worker = {
             "id": worker_id,
@@ -230,9 +234,14 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def from_file(cls, path: str | Path) -> Self:
         """Read a file: ``.yaml`` and ``.yml`` as YAML, ``.toml`` as TOML.
 
+        Args:
+            path: Path of the file. It is read synchronously: call this before the event loop runs.
+
         Raises:
             OSError: The file cannot be read.
             ValueError: It has another suffix; or as `from_dict` does, with the name of the file.
+
+        O(its size).
         """
         readers: dict[str, Callable[[str | Path], Self]] = {
             ".yaml": cls.from_yaml,
@@ -246,12 +255,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """Read a file in YAML. Raises what `from_file` does."""
+        """Read a file in YAML, whatever its suffix: otherwise as `from_file` does."""
         return cls._read(path, _parse_yaml)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read a file in TOML. Raises what `from_file` does."""
+        """Read a file in TOML, whatever its suffix: otherwise as `from_file` does."""
         return cls._read(path, _parse_toml)
 
     @classmethod
@@ -267,9 +276,14 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Settings of FairQueue that have no meaning here are logged, with the reason, and ignored.
 
+        Args:
+            data: Mappings, lists and plain values, as a parser of YAML or TOML returns them.
+
         Raises:
             ValueError: A part has the wrong type or value; the message has its place, such as
                 ``$.workers[0].max_concurrent_tasks``, and no value that may be secret.
+
+        O(its size).
         """
         try:
             return msgspec.convert(_without_meaningless(data), cls)

@@ -33,7 +33,8 @@ class TaskHandler:
             Reject: The task becomes a dead letter without a retry.
             TaskDataError: The same. Raised here for a task without a function.
 
-        Cancelled when the lease is lost, or when the worker ends before the task.
+        Cancelled when the lease is lost, or when the worker ends before the task. The cost is that
+        of the function.
         """
         if task.function is None:
             raise TaskDataError(
@@ -43,7 +44,11 @@ class TaskHandler:
         return await task()
 
     def on_task_start(self, task: Task[Any]) -> object:
-        """Called before a task is run."""
+        """Called before a task is run.
+
+        Args:
+            task: The task.
+        """
 
     def on_task_success(self, task: Task[Any], duration: float) -> object:
         """Called when a task is done and has left the queue.

@@ -192,6 +192,8 @@ class TaskWorker:
         Raises:
             LookupError: There is no such worker, or there are several to choose from.
             TypeError, ValueError: As for `TaskWorker`.
+
+        O(workers of the configuration).
         """
         if not isinstance(config, WorkerConfig):
             raise TypeError(f"config must be a WorkerConfig, not {config!r}")
@@ -226,7 +228,8 @@ class TaskWorker:
             QueueClosedError: The queue was closed with tasks left.
             TimekeeperNotRunningError: The broker's `run` was not started.
 
-        If cancelled, its tasks are cancelled and go back uncounted.
+        If cancelled, its tasks are cancelled and go back uncounted. A task costs what its claim and
+        its settlement cost; each extension of leases costs O(concurrency).
         """
         if self._is_running:
             raise BusyResourceError("running")

@@ -52,6 +52,8 @@ def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, ob
 
     Raises:
         ValueError: it is another backend.
+
+    O(1).
     """
     if name == "asyncio":
         return "asyncio", {"loop_factory": VirtualEventLoop}
@@ -157,7 +159,8 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     async def idle(self) -> None:
         """Wait until all other tasks wait, without moving the clock.
 
-        Like `trio.testing.wait_all_tasks_blocked`. If cancelled, nothing has changed.
+        Like `trio.testing.wait_all_tasks_blocked`. If cancelled, nothing has changed. O(1), besides
+        the work of the other tasks.
         """
         waiter = self.create_future()
         self._selector_with_clock.idlers.append(waiter)
