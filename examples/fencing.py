@@ -38,7 +38,7 @@ class Prices:
 
 
 async def set_price(lease: Lease[str, int], prices: Prices, seconds: float) -> None:
-    """Write the price after some work that nobody can stop."""
+    """Write the price after some work that cannot be stopped."""
     with anyio.CancelScope(shield=True):
         await anyio.sleep(seconds)
         written = prices.write(lease.key, lease.value, lease.token)

@@ -1,7 +1,7 @@
 """A pool of workers that Ctrl-C stops: what runs is finished, what is left stays in line.
 
 Press Ctrl-C, or let the program do it: it sends itself the signal after half a second. A second
-Ctrl-C, for the impatient, ends it at once.
+Ctrl-C, for the impatient, cancels what is running.
 """
 
 import signal

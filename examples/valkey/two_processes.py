@@ -23,7 +23,7 @@ Note = tuple[str, str, int]  # a page, who has done it, and under which token
 
 
 async def queues(broker: Broker, run: str) -> tuple[LeasedQueue[str, None], LeasedQueue[str, Note]]:
-    """What there is to do, and the notes on what is done: whoever asks first makes them."""
+    """Return the queues of the work and of the notes on it: the first process makes them."""
     pages = await broker.queue(f"pages-{run}", default_lease_timeout=1)
     return pages, await broker.queue(f"notes-{run}", type=Note)
 
@@ -79,7 +79,7 @@ async def supervise(pages: LeasedQueue[str, None], ann: Worker, bob: Worker) -> 
         await ann.hear()
     ann.process.kill()
     print(f"ann: killed, exit code {await ann.end()}")
-    await pages.join()  # until all is done, by whomever
+    await pages.join()  # until all is done, by any process
     bob.process.terminate()  # as one asks a process to stop
     print(f"bob: stopped, exit code {await bob.end()}")
 

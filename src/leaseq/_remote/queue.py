@@ -41,8 +41,8 @@ V = TypeVar("V")
 class RemoteQueue(LeasedQueue[K, V]):
     """A handle on a queue that processes share.
 
-    What each call promises is said in the contract, `leaseq.abc.LeasedQueue`. Made by
-    ``broker.queue(...)``. Whatever handles there are, in whatever processes, they see one queue.
+    Made by ``broker.queue(...)``. The contract, `leaseq.abc.LeasedQueue`, documents each call. All
+    handles on a queue, in all processes, see the same queue.
 
     Keys are `str`, `int` or `bytes`; values go through the queue's codec. `close` and `shutdown`
     concern this handle: its leases go back, the queue lives on.

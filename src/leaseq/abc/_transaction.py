@@ -28,9 +28,9 @@ class Transaction(ABC):
     the transaction is not done, the item goes back: released after a failure, given back uncounted
     after a cancellation.
 
-    Its calls are plain functions: they never suspend, and note a step in O(1). What the steps cost
-    is due at the end of the block. On a server, a cancellation at that moment waits for the answer,
-    as for any call.
+    Its calls are plain functions: they never suspend, and note a step in O(1). The cost of the
+    steps is due at the end of the block. On a server, a cancellation at that moment waits for the
+    answer, as for any call.
 
     For engines: a subclass keeps the steps, each after `_check_open`, and gives every lease that a
     step settles to `_pledge`: the end of its body is then left to the transaction.
