@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -15,7 +14,7 @@ from anyio import CancelScope, Event, Lock, current_effective_deadline
 from .._core.errors import LeaseqError
 from .._core.functions import check_has_run, result_of
 from .._core.log import log
-from .._core.loop import Home, is_failure
+from .._core.loop import Home, is_failure, times_cancelled
 from .._core.texts import shown
 from .buffer import Batch, Buffer
 
@@ -180,17 +179,19 @@ class Flusher(Generic[T]):
 
     async def _attempt(self, batch: Batch[T]) -> Exception | None:
         """Call `on_flush` and return its error; raise one that took the place of a cancellation."""
-        cancelled = _times_cancelled()
+        from asyncio import CancelledError  # as in `_core.loop`
+
+        cancelled = times_cancelled()
         try:
             flushing = self._on_flush(batch.items.copy())
             if isawaitable(flushing):
                 await check_has_run(await flushing)
                 return None
         except Exception as error:
-            if _times_cancelled() > cancelled and current_effective_deadline() != -inf:
+            if times_cancelled() > cancelled and current_effective_deadline() != -inf:
                 raise  # a native cancellation comes once: the task would go on as if it had not
             return error
-        except asyncio.CancelledError as error:
+        except CancelledError as error:
             if not is_failure(error):
                 raise
             failure = LeaseqError("on_flush awaited something that was cancelled")
@@ -227,10 +228,12 @@ class Flusher(Generic[T]):
             self._log_error("the retry policy failed: the items rest for a minute", mishap)
 
     async def _give_up(self, batch: Batch[T], error: Exception) -> None:
+        from asyncio import CancelledError
+
         assert self._on_give_up is not None
         try:
             await result_of(self._on_give_up(batch.items.copy(), error))
-        except (Exception, asyncio.CancelledError) as own:
+        except (Exception, CancelledError) as own:
             if not is_failure(own):
                 raise
             self._buffer.not_given_up(batch, self._home.time())
@@ -252,12 +255,3 @@ class Flusher(Generic[T]):
             error=error,
             logger=self._logger,
         )
-
-
-def _times_cancelled() -> int:
-    """Return the number of `asyncio.Task.cancel` calls on the running task; 0 on trio."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop of asyncio
-        return 0
-    return 0 if task is None else task.cancelling()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, mo
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
+from .._core.ids import new_id
 from .._core.log import Burst
 from .._core.loop import Home
 from .._core.messages import (
@@ -629,7 +629,7 @@ class Engine(Generic[K, V]):
         if letters is None or letters.closed:
             fate: Fate = "dropped" if letters is None else "kept"
             return Burial(fate, lambda: self.deaths.append((death, fate, "")))
-        key = uuid.uuid4().hex
+        key = new_id()
         now = self.home.time()
         letter = DeadLetter(
             queue=self.name,

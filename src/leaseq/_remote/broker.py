@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self, TypeVar, Unpack
@@ -14,6 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec, JsonCodec
 from .._core.errors import LeaseqError, ServerError
+from .._core.ids import new_id
 from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import (
@@ -207,7 +207,7 @@ class RemoteBroker(Broker):
         store = None
         try:
             with CancelScope() as self._opening:
-                store = await self._open_store(uuid.uuid4().hex, self._hear)
+                store = await self._open_store(new_id(), self._hear)
         except LeaseqError:
             self._check_open()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from types import TracebackType
@@ -13,6 +12,7 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
 from .._core.exports import not_copied
+from .._core.ids import new_id
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
 from .._core.reports import (
@@ -133,7 +133,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
         check_known("add", options, PutOptions.__annotations__)
         if message_id is None:
-            message_id = uuid.uuid4().hex
+            message_id = new_id()
         else:
             check_text("message_id", message_id, " or None")
         return MessageId(message_id, await self.put(message_id, value, **options))

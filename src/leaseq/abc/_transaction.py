@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 from .._core.exports import not_copied
+from .._core.ids import new_id
 from .._core.options import PutOptions
 from ._lease import Lease, settle_each
 from ._queue import LeasedQueue
@@ -162,7 +162,7 @@ class Transaction(ABC):
 
         O(1).
         """
-        key = uuid.uuid4().hex if message_id is None else message_id
+        key = new_id() if message_id is None else message_id
         self.put(queue, key, value, **options)
         return key
 

@@ -6,7 +6,6 @@ A task names its function, and a function makes its tasks, so both are here.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -15,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 import msgspec
 
 from .._core.functions import is_async, is_generator
+from .._core.ids import new_id
 from .._core.policies import Priority
 from ._errors import TaskDataError
 from ._signature import Signature, as_plain
@@ -125,7 +125,7 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
 
 def _new_id() -> str:
     """Return 32 random hexadecimal digits."""
-    return uuid.uuid4().hex
+    return new_id()
 
 
 # In a queue
