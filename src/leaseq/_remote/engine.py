@@ -1,4 +1,4 @@
-"""The inside of a queue handle: its waiters, the leases held here, its end; what a claim brings.
+"""The engine behind a queue handle: its waiters, the leases held here, its claims, its end.
 
 Theory of operation
 ===================
@@ -158,15 +158,15 @@ class Engine(Generic[K, V]):
         made_with: The options that the queue was made with.
         handled_with: The options that this handle was asked for with.
         dispatcher: The way to the store.
-        timers: What keeps time.
+        timers: The deadlines of leases, and the beat of waiters.
         hub: The other queues of the broker.
 
     Attributes:
         queue: The handle.
-        next_due: When something is to be done in the store, in seconds on the loop's clock.
-        runs: Whether its own `run` runs.
-        closed: Whether the handle is closed.
-        has_backoff: Whether the retry policy has one.
+        next_due: The time at which the store has something to do, on the event loop's clock.
+        runs: True while its own `run` runs.
+        closed: True once the handle is closed.
+        has_backoff: True if the retry policy has one.
     """
 
     queue: LeasedQueue[K, V]
@@ -238,7 +238,7 @@ class Engine(Generic[K, V]):
     # Puts
 
     def check_takes(self, request: PutRequest) -> None:
-        """Raise if nothing, or nothing like that, can be put through this handle."""
+        """Raise if a put with these options is refused, whatever the key."""
         if self._shut_down or self.closed:
             raise self._refused_put()
         if request.delay > 0 and not self.kept:
@@ -252,7 +252,7 @@ class Engine(Generic[K, V]):
     async def put(
         self, items: tuple[tuple[Key, bytes], ...], request: PutRequest
     ) -> tuple[PutOutcome, ...]:
-        """Put items, and wait for room if need be: those that come later wait behind."""
+        """Put items, and wait for room if need be: later puts wait behind."""
         given_up = False
 
         def receive(answer: PutAnswer) -> bool | None:
@@ -307,7 +307,7 @@ class Engine(Generic[K, V]):
             self.dispatcher.post(first)
 
     def _turn_putters_away(self) -> None:
-        """Refuse all puts, save what is under way: that may have been done."""
+        """Refuse all puts but those under way, which may have been done."""
         for putter in [*self._putters]:
             if not putter.sent:
                 self.dispatcher.withdraw(putter)
@@ -416,7 +416,7 @@ class Engine(Generic[K, V]):
         return lease.ended is None and lease.deadline > self.home.time()
 
     async def _claim(self, request: ClaimRequest[K], count: int) -> list[RemoteLease[K, V]]:
-        """Lease what is there, and do not wait."""
+        """Lease ready items, and do not wait."""
         leases: list[RemoteLease[K, V]] = []
         handed_out = True
         given_up = False
@@ -443,7 +443,7 @@ class Engine(Generic[K, V]):
         return [lease for lease in leases if self._holds(lease)]
 
     def claims(self) -> Iterator[Call[Any]]:
-        """Make the calls that are to be sent on behalf of those who wait here."""
+        """Make the calls that are to be sent on behalf of waiters."""
         stale = self._waiters.stale()
         if stale:
             yield Call(Unpark(self.ref, tuple(stale)))
@@ -486,7 +486,7 @@ class Engine(Generic[K, V]):
     def _received(
         self, batch: Sequence[Delivery], request: ClaimRequest[K]
     ) -> list[RemoteLease[K, V]]:
-        """Hold what a claim has brought; what cannot be read is a dead letter."""
+        """Hold the items that a claim has brought; an unreadable one is a dead letter."""
         if not batch:
             return []
         leases: list[RemoteLease[K, V]] = []
@@ -509,9 +509,9 @@ class Engine(Generic[K, V]):
 
     @staticmethod
     def _deadline(sent_at: float, timeout: float) -> float:
-        """Return when a lease is over here: a little earlier than in the store.
+        """Return the time at which a lease is over here: a little earlier than in the store.
 
-        So its body has come to an end before another consumer can have the item.
+        So its body has ended before another consumer can have the item.
         """
         if timeout == inf:
             return inf
@@ -576,7 +576,7 @@ class Engine(Generic[K, V]):
         self._hold(lease)
 
     def let_go(self, lease: RemoteLease[K, V]) -> None:
-        """Hold a lease no more: it has ended, or is about to have another deadline."""
+        """Stop holding a lease: it has ended, or is about to have another deadline."""
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
             self._deadlines.drop(lease)
 
@@ -717,7 +717,7 @@ class Engine(Generic[K, V]):
             self.dispatcher.post(Call(Wake(self.ref, want)))
 
     def _seek(self, want: Want) -> bool:
-        """Let those here who want this try; False: there are none any more. O(groups)."""
+        """Have the tasks here that want this try; False: there is none any more. O(groups)."""
         known = self._waiters.woken(want)
         if want == ROOM and self._putters:
             self._let_putter_in()
@@ -759,7 +759,7 @@ class Engine(Generic[K, V]):
     # Time
 
     def sweep(self) -> None:
-        """Have the store do what is due there."""
+        """Have the store do its work that is due."""
         self.next_due = inf
         if not self.closed and self.kept:
             self.dispatcher.post(Call(Sweep(self.ref, SWEPT)))
@@ -781,7 +781,7 @@ class Engine(Generic[K, V]):
     # The end
 
     async def shutdown(self) -> None:
-        """Take nothing more through this handle."""
+        """Accept no more items through this handle."""
         self.home.check()
         if self._shut_down or self.closed:
             return
@@ -908,7 +908,7 @@ class Engine(Generic[K, V]):
             raise self.closed_error()
 
     def _check_open(self) -> None:
-        """Raise if nothing comes any more."""
+        """Raise if no more items can come."""
         if self._is_over():
             raise self.closed_error()
 

@@ -40,8 +40,8 @@ V = TypeVar("V")
 class RemoteQueue(LeasedQueue[K, V]):
     """A handle on a queue that processes share.
 
-    What each call promises is said in the contract, `leaseq.abc.LeasedQueue`. Made by
-    ``broker.queue(...)``. Whatever handles there are, in whatever processes, they see one queue.
+    The contract, `leaseq.abc.LeasedQueue`, describes each call. Made by ``broker.queue(...)``. All
+    handles of a name, in all processes, are on one queue.
 
     Keys are `str`, `int` or `bytes`; values go through the queue's codec. `close` and `shutdown`
     concern this handle: its leases go back, the queue lives on.

@@ -50,7 +50,7 @@ class _PutStep:
         self.engine.check_takes(self.operation.request)
 
     def refused(self, why: StepRefused) -> Exception:
-        """Make the error for what the store has against it."""
+        """Return the error for a step that the store has refused."""
         if why.why in ("in flight", "tenant"):
             key, _ = self.operation.items[0]
             return put_refused(key, self.operation.request, why.why, why.tenant)
@@ -75,7 +75,7 @@ class _SettlingStep:
         check_held(self._lease, self.engine.home.time())
 
     def refused(self, why: StepRefused) -> Exception:
-        """Make the error for what the store has against it."""
+        """Return the error for a step that the store has refused."""
         if why.why == "twice":
             return settled_twice(self._lease)
         if why.why == "not held":
@@ -102,7 +102,7 @@ class RemoteTransaction(Transaction):
     """Steps that are kept until the block is left, and then taken by the store, all or none.
 
     Args:
-        owns: Whether a queue is one of the broker's.
+        owns: Returns True for a queue of the broker.
     """
 
     def __init__(self, owns: Callable[[RemoteQueue[Any, Any]], bool]) -> None:

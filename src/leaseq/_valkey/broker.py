@@ -12,7 +12,7 @@ class ValkeyBroker(RemoteBroker):
     """A broker whose queues live on a server: ``connect("valkey://host:6379/0")``.
 
     Args:
-        url: Where the server is.
+        url: The server's URL.
         patience: Seconds for which a call tries to reach the server where no `run` runs.
     """
 

@@ -114,7 +114,7 @@ class Script:
 
     Attributes:
         source: The Lua.
-        changes: Whether it changes anything, and so is numbered and remembered by the server.
+        changes: True if it changes anything, and so is numbered and remembered by the server.
     """
 
     source: str = field(repr=False)
@@ -133,7 +133,7 @@ class Client(Protocol):
     the node that has these.
 
     Attributes:
-        is_cluster: Whether the server is one of a cluster.
+        is_cluster: True if the server is one of a cluster.
     """
 
     is_cluster: bool
@@ -336,11 +336,11 @@ async def open_client(
     If cancelled, there is no connection.
 
     Args:
-        url: Which server, and as whom.
-        channel: What to subscribe to, in a cluster on the shard that has the broker's keys; the
-            client is subscribed when it is returned.
-        on_message: Called in the event loop's thread with what is published there. Messages are
-            lost while the connection is.
+        url: The server, and its user.
+        channel: The channel to subscribe to, in a cluster on the shard that has the broker's keys;
+            the client is subscribed when it is returned.
+        on_message: Called in the event loop's thread with the messages that are published there.
+            They are lost while the connection is.
 
     Raises:
         RuntimeError: another event loop of this process has been connected, and has not ended.

@@ -50,9 +50,9 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
     If cancelled, nothing happened. Takes ``url.connect_timeout`` seconds for each host at most.
 
     Args:
-        url: What the client could not connect to.
-        error: What it said of that: often just that it took too long, whatever the cause.
-        tls: How to speak TLS; None: not at all.
+        url: The server that the client could not connect to.
+        error: The client's error: often a time-out, whatever the cause.
+        tls: The settings of TLS; None: the connection is without it.
     """
     said, reasons = str(error), reasons_of(error)
     if "password" in reasons:

@@ -235,9 +235,9 @@ class ValkeyStore:
 
     Args:
         client: The connection.
-        prefix: The broker's.
+        prefix: The prefix of the broker's keys.
         process: The name under which the server knows this process.
-        permissions: Those of the connection's user.
+        permissions: The permissions of the connection's user.
 
     Attributes:
         offset: Microseconds by which the server's clock is put forward, for tests.
@@ -286,9 +286,10 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
     If cancelled, there is no connection.
 
     Args:
-        url: Which server, and as whom.
+        url: The server, and its user.
         process: This process's name among those of the broker.
-        on_event: Called in the event loop's thread with what others publish to this process.
+        on_event: Called in the event loop's thread with events that others publish for this
+            process.
 
     Raises:
         UnusableServerError: there is no such server, it cannot hold queues, or it does not let this

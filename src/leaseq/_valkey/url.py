@@ -36,20 +36,20 @@ class ValkeyUrl:
 
     Attributes:
         hosts: Name or address, and port, of each host in the URL.
-        tls: Whether the connection is by TLS.
-        username: Who speaks; None for the server's default user.
-        password: With what word; None if the server asks for none.
+        tls: True if the connection is by TLS.
+        username: The name of the user; None: the server's default user.
+        password: The user's password; None: the server asks for none.
         database: Number of the database on the server.
-        connect_timeout: How long the server may take to accept a connection, in seconds
+        connect_timeout: The time that the server may take to accept a connection, in seconds
             (``?connect_timeout=5``).
-        request_timeout: How long the answer to a request may take, in seconds, which includes
+        request_timeout: The time that the answer to a request may take, in seconds, including
             the time until a lost connection is back (``?request_timeout=5``).
-        prefix: What all keys of the broker begin with, in braces (``?prefix=leaseq``): brokers
+        prefix: The beginning of all keys of the broker, in braces (``?prefix=leaseq``): brokers
             with different ones know nothing of each other.
-        wait_replicas: How many replicas must have what a call has done before it returns
-            (``?wait_replicas=1``). With 0 the server's own word is enough: what it has not yet
-            passed on when it dies, its successor does not know. With fewer than the server has,
-            its successor may be one that was not waited for.
+        wait_replicas: The number of replicas that must have the effects of a call before it
+            returns (``?wait_replicas=1``). With 0 the server's own word is enough: its successor
+            does not know what the server had not yet passed on when it died. With fewer than the
+            server has, its successor may be one that was not waited for.
         cacert: The file of the certificates, in PEM, of which one must vouch for the server's
             (``?cacert=/etc/ca.pem``); None: those that the system trusts.
         cert: The file of the certificate, in PEM, that the server is shown (``?cert=``).

@@ -40,10 +40,10 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         payload: The data of a task without a function, as JSON has it.
         priority: One of `Priority`, or any int, the higher the sooner.
         tenant: The tenant that the work belongs to; None: no particular one.
-        max_retries: How many times it is tried again after a failure.
+        max_retries: The number of times that it is tried again after a failure.
         workflow: The namespace of its XCom values, shared by the tasks that it pushes. None: it
             is not queued yet, and will be a workflow of its own.
-        made_at: When it was made, in seconds since the epoch.
+        made_at: The time at which it was made, in seconds since the epoch.
         function: The function that it calls; None for a payload, or a name that is not registered
             here.
     """
@@ -73,7 +73,7 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
             tenant: The tenant that the work belongs to; None: no particular one.
             priority: One of `Priority`, or any int, the higher the sooner.
             payload: Any data that can be written as JSON. The task keeps a snapshot.
-            max_retries: How many times it is tried again after a failure.
+            max_retries: The number of times that it is tried again after a failure.
 
         Raises:
             TypeError: The tenant is not a string, or a number is not an int.
