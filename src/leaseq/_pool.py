@@ -35,8 +35,9 @@ from ._core.functions import (
 )
 from ._core.log import log
 from ._core.loop import Home, is_failure
-from ._core.options import GetOptions
+from ._core.options import ANY_KEY, GetOptions
 from ._core.policies import Backoff
+from ._core.requests import ClaimRequest
 from ._core.texts import failure_text, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
@@ -261,6 +262,8 @@ async def serve_batches(
     """
     own = ("max_items", "max_wait", "concurrency")
     _check_call("serve_batches", handler, "a batch", options, own)
+    whole_number("max_items", max_items, 1, "1 or more")
+    wait_seconds("max_wait", max_wait)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -308,7 +311,7 @@ async def stop_on_signals(
 
     If cancelled, it no longer listens for signals.
     """
-    _check_event(stop)
+    check_event(stop)
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
         task_status.started()
         number = await anext(aiter(received))
@@ -330,22 +333,22 @@ class Pool:
         grace: float = inf,
     ) -> None:
         whole_number("concurrency", concurrency, 1, "1 worker or more")
+        self._max_runtime = lease_seconds("max_runtime", max_runtime)
         if max_runtime is not None and not heartbeat:
             raise ValueError(
-                f"max_runtime={max_runtime!r} bounds the heartbeat, and heartbeat is False: "
+                f"max_runtime={shown(max_runtime)} bounds the heartbeat, and heartbeat is False: "
                 "set heartbeat=True, or leave the bound to lease_timeout"
             )
         self._grace = wait_seconds("grace", grace)
         if self._grace < inf and stop is None:
             raise ValueError(
-                f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
-                "None: give it an event"
+                f"grace={shown(grace)} is for handlers that run when the pool is stopped, and stop "
+                "is None: give it an event"
             )
         if stop is not None:
-            _check_event(stop)
+            check_event(stop)
         self._queue = queue_text(name)
         self._heartbeat = heartbeat
-        self._max_runtime = lease_seconds("max_runtime", max_runtime)
         self._stop = stop
         self._workers = [Worker() for _ in range(concurrency)]
         self._home = Home()
@@ -527,7 +530,8 @@ class Worker:
                     await lease.extend(deadline - now)
 
 
-def _check_event(stop: object) -> None:
+def check_event(stop: object) -> None:
+    """Raise `TypeError` if it is not an event, of anyio or of the event loop's library."""
     if not (callable(getattr(stop, "set", None)) and callable(getattr(stop, "wait", None))):
         raise TypeError(f"stop must be an anyio.Event, not {shown(stop)}")
 
@@ -550,7 +554,7 @@ def _get_options(options: ServeOptions) -> GetOptions:
 def _check_call(
     call: str, handler: object, work: str, options: ServeOptions, own: Sequence[str]
 ) -> None:
-    """Raise `TypeError` for a handler that cannot be called, and for unknown options.
+    """Raise for a handler that cannot be called, and for options that cannot be.
 
     Args:
         call: The public call.
@@ -562,6 +566,7 @@ def _check_call(
     check_function("the handler", handler, work)
     check_known(call, options, (*own, *ServeOptions.__annotations__))
     check_flag("heartbeat", options.get("heartbeat", False))
+    ClaimRequest[Any](ANY_KEY, call, **_get_options(options))
 
 
 def _pool_options(options: ServeOptions) -> PoolOptions:

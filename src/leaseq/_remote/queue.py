@@ -26,7 +26,14 @@ from .._core.reports import (
 )
 from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, keys_of, pairs_of, timeout_seconds
+from .._core.validation import (
+    check_flag,
+    check_text,
+    check_text_or_none,
+    keys_of,
+    pairs_of,
+    timeout_seconds,
+)
 from ..abc import LeasedQueue
 from ..abc._lease import Lease
 from . import protocol
@@ -216,8 +223,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         )
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
-        if consumer is not None:
-            check_text("consumer", consumer, " or None")
+        check_text_or_none("consumer", consumer)
         engine = self._engine
         leases = await engine.perform(protocol.InFlight(engine.ref))
         now = engine.home.time()
