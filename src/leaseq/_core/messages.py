@@ -155,7 +155,7 @@ def lease_ended(key: object, token: int) -> LeaseLostError:
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
     """Return the error for a receipt that is for another queue."""
     return InvalidLeaseError(
-        f"a receipt for the queue {shown(receipt_of)} is not valid for {queue!r}"
+        f"a receipt for the queue {shown(receipt_of)} is not valid for {shown(queue)}"
     )
 
 
@@ -211,12 +211,12 @@ def lease_not_of_broker(why: ValueError) -> InvalidLeaseError:
 
 def no_queue(name: str) -> LookupError:
     """Return the error for a queue that does not exist."""
-    return LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+    return LookupError(f"there is no queue {shown(name)}: broker.queue() makes one")
 
 
 def no_dead_letters(name: str) -> LookupError:
     """Return the error for a queue without a queue of dead letters."""
-    return LookupError(f"queue {name!r} has no queue of dead letters")
+    return LookupError(f"queue {shown(name)} has no queue of dead letters")
 
 
 def no_dead_letters_of(queue: object) -> ValueError:
@@ -226,7 +226,7 @@ def no_dead_letters_of(queue: object) -> ValueError:
 
 def own_dead_letters(name: str) -> ValueError:
     """Return the error for a queue named as its own queue of dead letters."""
-    return ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+    return ValueError(f"queue {shown(name)} cannot be its own queue of dead letters")
 
 
 def pair_without_dead_letters() -> ValueError:
@@ -237,6 +237,6 @@ def pair_without_dead_letters() -> ValueError:
 def dead_letters_used(name: str, users: Iterable[str]) -> ValueError:
     """Return the error for deleting a queue that holds the dead letters of others."""
     return ValueError(
-        f"queue {name!r} holds the dead letters of {', '.join(map(repr, users))}: "
+        f"queue {shown(name)} holds the dead letters of {', '.join(map(shown, users))}: "
         "delete those queues first"
     )

@@ -127,7 +127,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         ledger = engine.ledger
         delayed = f"{len(ledger.delayed)} delayed, " if ledger.delayed else ""
         counts = f"{len(ledger.ready)} ready, {delayed}{len(ledger.leased)} leased"
-        return f"<{type(self).__name__} {self.name!r} {state}: {counts}>"
+        return f"<{type(self).__name__} {shown(self.name)} {state}: {counts}>"
 
     @property
     def closed(self) -> bool:

@@ -38,6 +38,7 @@ from .._core.errors import (
     UnusableServerError,
 )
 from .._core.log import log
+from .._core.texts import shown
 from .diagnostics import (
     connected_replicas,
     make_context,
@@ -504,7 +505,7 @@ class _OneLoop:
             if here is not self._home and not _has_ended(self._home):
                 raise RuntimeError(
                     "another event loop of this process is connected to a server, "
-                    f"{self._home!r}: there can be one at a time, until it has ended"
+                    f"{shown(self._home)}: there can be one at a time, until it has ended"
                 )
             self._home = here
 

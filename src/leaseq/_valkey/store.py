@@ -14,6 +14,7 @@ from anyio import CancelScope
 from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 from .._core.log import log
 from .._core.options import ANY_KEY
+from .._core.texts import shown
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
 from .connection import Client, Script, open_client
@@ -156,7 +157,7 @@ def decode_message(message: bytes) -> Event:
     """
     name, separator, what = message.partition(b"\0")
     if not separator:
-        raise ValueError(f"not a message: {message!r}")
+        raise ValueError(f"not a message: {shown(message)}")
     queue = name.decode()
     if what[:1] == b"l":
         return protocol.LeaseEnded(queue, int(what.rpartition(b"\0")[2]))
