@@ -197,7 +197,7 @@ async def serve(
                     await fail(lease, error)
                     return
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
             return
         if on_success is not None and lease.ended == "acked":
             await tell(on_success, lease, result)
@@ -283,7 +283,7 @@ async def serve_batches(
                         raise
                     await fail(batch, error)
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if rejection(error) is None:

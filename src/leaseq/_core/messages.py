@@ -16,6 +16,7 @@ from .errors import (
 )
 from .heap import Due
 from .options import ANY_KEY, AnyKey
+from .reports import LostBy
 from .texts import shown
 from .validation import delay_seconds
 
@@ -91,15 +92,60 @@ def check_held(lease: Due, now: float) -> None:
     """Raise the error for settling a lease that does not hold its item. O(1)."""
     if lease._ended == "acked":
         raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
-    if lease._ended == "lost":
-        raise LeaseLostError(f"{lease!r} was lost: it no longer holds its item")
-    if lease._ended is not None:
-        raise InvalidLeaseError(f"{lease!r} was {lease._ended} before")
-    if lease._deadline <= now:
-        raise LeaseLostError(
-            f"{lease!r} expired {now - lease._deadline:.3g} s ago: "
-            "take a longer lease_timeout, or extend it in time"
-        )
+    if lease._ended not in (None, "lost"):
+        raise InvalidLeaseError(f"{lease!r} was {lease._ended} before: settle a lease once")
+    if lease._ended == "lost" or lease._deadline <= now:
+        raise lease_lost(lease, now)
+
+
+_CAUSES: dict[LostBy, str] = {
+    "revoked": (
+        "it was taken away, by release_all() or through its receipt, and another consumer may have "
+        "the item: let what it writes be refused by its token"
+    ),
+    "closed": (
+        "its queue was closed or deleted: to let consumers finish first, call shutdown() and wait "
+        "in join()"
+    ),
+}
+
+
+def lease_lost(lease: Due, now: float, when: str = "") -> LeaseLostError:
+    """Return the error for using a lease that was lost, with the cause and the way out.
+
+    Args:
+        lease: The lease.
+        now: The time, on the clock of its deadline.
+        when: The moment of the loss, as the end of a sentence: " while its body ran".
+    """
+    return LeaseLostError(f"{lease!r} was lost{when}: {_cause(lease, now)}")
+
+
+def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
+    """Return the error for a batch whose remaining leases were lost.
+
+    Args:
+        batch: The batch.
+        last: The last lease that it has lost.
+        now: The time, on the clock of the lease's deadline.
+    """
+    return LeaseLostError(
+        f"{batch!r}: all remaining leases were lost while its body ran. Of the "
+        f"last, {last!r}: {_cause(last, now)}"
+    )
+
+
+def _cause(lease: Due, now: float) -> str:
+    cause: LostBy | None = getattr(lease, "_lost_by", None)
+    if cause in _CAUSES:
+        return _CAUSES[cause]
+    if cause is None and lease._deadline > now:
+        return "it no longer holds its item"
+    ago = round(now - lease._deadline, 3)
+    return (
+        f"it expired {f'{ago:g} s ago' if ago > 0 else 'just now'}. Take a longer lease_timeout, "
+        "or extend it in time: a pool does so with heartbeat=True"
+    )
 
 
 # Puts
@@ -139,7 +185,7 @@ def not_of_queue(lease: object, owner: str = "another queue") -> InvalidLeaseErr
 
 def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
     """Return the error for settling a lease of a queue that was closed."""
-    return QueueClosedError(f"{queue!r}: its leases are lost", drained=drained)
+    return QueueClosedError(f"{queue!r}: its leases are lost: {_CAUSES['closed']}", drained=drained)
 
 
 def settled_twice(lease: object) -> InvalidLeaseError:
@@ -149,7 +195,10 @@ def settled_twice(lease: object) -> InvalidLeaseError:
 
 def lease_ended(key: object, token: int) -> LeaseLostError:
     """Return the error for a receipt whose lease has ended."""
-    return LeaseLostError(f"the lease on {shown(key)} with the token {token} has ended")
+    return LeaseLostError(
+        f"the lease on {shown(key)} with the token {token} has ended: it was settled, has expired "
+        "or was taken away. Resume a lease in time, or take a longer lease_timeout"
+    )
 
 
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:

@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
     check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"invalid queue name {shown(name)}: use 1 to 128 letters, digits or . _ - :, "
+            f"invalid queue name {shown(name, 200)}: use 1 to 128 letters, digits or . _ - :, "
             "starting with a letter or digit"
         )
 

@@ -596,7 +596,7 @@ class Engine(Generic[K, V]):
         self.check_home()
         lost = self.ledger.revoke(consumer, self.home.time())
         for item in lost:
-            item._cancel_body()
+            item._lose("revoked")
         self.after_return(*lost)
         return len(lost)
 
@@ -796,7 +796,7 @@ class Engine(Generic[K, V]):
         self.shutdown()
         self.closed = True
         for item in self.ledger.close(self.home.time()):
-            item._cancel_body()
+            item._lose("closed")
         self._turn_away(self.waiters.drop_all())
         if self.drained_event is not None:
             self.drained_event.set()
@@ -893,7 +893,7 @@ class Engine(Generic[K, V]):
             for item in islice(self.ledger.tick(now), _SLICE):
                 changed.append(item)
                 if item._ended == "lost":
-                    item._cancel_body()
+                    item._lose("expired")
         finally:  # a policy may raise: the items before that have moved
             for item in changed:
                 if item._ended == "lost":

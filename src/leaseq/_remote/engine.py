@@ -58,6 +58,7 @@ from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
     Ended,
+    LostBy,
     PutOutcome,
 )
 from .._core.requests import ClaimRequest, PutRequest
@@ -580,17 +581,24 @@ class Engine(Generic[K, V]):
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
             self._deadlines.drop(lease)
 
-    def lose(self, lease: RemoteLease[K, V]) -> None:
-        """End a lease that is lost, and with it its body."""
+    def lose(self, lease: RemoteLease[K, V], cause: LostBy | None = None) -> None:
+        """End a lease that is lost, and with it its body.
+
+        Args:
+            lease: The lease.
+            cause: The cause; None: the store has ended it, which it does later than this side if
+                it expires.
+        """
         self.let_go(lease)
+        is_due = lease.deadline <= self.home.time()
         lease._ended = "lost"
-        lease._cancel_body()
+        lease._lose(cause or ("expired" if is_due else "revoked"))
 
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""
         del self._held[lease.token]
         lease._ended = "lost"
-        lease._cancel_body()
+        lease._lose("expired")
 
     def lose_token(self, token: int) -> None:
         """Lose the lease of a token, which the store has ended."""
@@ -864,7 +872,7 @@ class Engine(Generic[K, V]):
 
     def _abandon_all(self) -> None:
         for lease in [*self._held.values()]:
-            self.lose(lease)
+            self.lose(lease, "closed")
         self._turn_away(self._waiters.drop_all())
         self._turn_putters_away()
         for joiner in self._joiners:
@@ -888,7 +896,7 @@ class Engine(Generic[K, V]):
         leases: list[tuple[Key, int]] = []
         for lease in [*self._held.values()]:
             leases.append((cast("Key", lease.key), lease.token))
-            self.lose(lease)
+            self.lose(lease, "closed")
 
         def receive(answer: Remaining) -> None:
             self._drained = not answer.left
