@@ -24,7 +24,13 @@ from anyio import (
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError, rejection
+from ._core.errors import (
+    InvalidLeaseError,
+    LeaseLostError,
+    QueueClosedError,
+    TimekeeperNotRunningError,
+    rejection,
+)
 from ._core.functions import (
     check_function,
     check_has_run,
@@ -63,11 +69,13 @@ class PoolOptions(TypedDict, total=False):
     """Options of a pool's work."""
 
     heartbeat: bool
-    """True: leases are extended at every third of their length while their handler runs. False
-    (the default): a handler that takes longer than its lease loses it."""
+    """True: leases are extended at every third of their length while their handler runs; those that
+    never expire are left as they are. False (the default): a handler that takes longer than its
+    lease loses it."""
     max_runtime: float | None
     """With ``heartbeat``: seconds of a handler after which its lease is no longer extended, so that
-    a handler that hangs does not hold its key for ever. None (the default): no bound."""
+    a handler that hangs does not hold its key for ever; a lease that never expires gets this
+    length. None (the default): no bound."""
     stop: Event | None
     """Once it is set, the pool claims nothing more, gives the running handlers ``grace`` to finish,
     cancels the others, whose items go back uncounted, and returns."""
@@ -184,10 +192,14 @@ async def serve(
         (lease,) = leases
         try:
             async with lease:
+                if pool.is_bounded:
+                    await pool.bound(leases)
                 try:
                     if on_start is not None:
                         await result_of(on_start(lease))
                         pool.replan(leases)
+                        if pool.is_bounded:
+                            await pool.bound(leases)
                     result = await handle(lease)
                     if result is not None:
                         await check_has_run(result)
@@ -274,6 +286,8 @@ async def serve_batches(
     async def work(leases: Sequence[Lease[K, V]]) -> None:
         try:
             async with LeaseBatch(leases) as batch:
+                if pool.is_bounded:
+                    await pool.bound(leases)
                 try:
                     result = await handle(batch)
                     if result is not None:
@@ -348,6 +362,7 @@ class Pool:
         if stop is not None:
             check_event(stop)
         self._queue = queue_text(name)
+        self.is_bounded = self._max_runtime < inf
         self._heartbeat = heartbeat
         self._stop = stop
         self._workers = [Worker() for _ in range(concurrency)]
@@ -385,6 +400,25 @@ class Pool:
             task_status.started()
         if self._error is not None:
             raise self._error
+
+    async def bound(self, leases: _Leases) -> None:
+        """Give those leases that never expire the length of ``max_runtime``.
+
+        Raises:
+            TimekeeperNotRunningError: they would never expire, and have gone back uncounted.
+        """
+        endless = [lease for lease in leases if lease.deadline == inf and lease.ended is None]
+        try:
+            for lease in endless:
+                with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
+                    await lease.extend(self._max_runtime)
+        except TimekeeperNotRunningError:
+            for lease in reversed(leases):
+                with suppress(InvalidLeaseError, QueueClosedError):
+                    await lease.queue._give_back(lease)
+            raise
+        if endless:
+            self.replan(leases)
 
     def replan(self, leases: _Leases) -> None:
         """Plan the heartbeat of leases anew, by their present length. O(workers)."""

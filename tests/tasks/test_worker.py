@@ -248,9 +248,11 @@ async def test_a_task_that_takes_longer_than_its_lease_is_not_disturbed(
 
 @time_passes
 @virtual_time
+@pytest.mark.parametrize("lease_timeout", [None, 2.0, 30.0])
 async def test_a_task_that_hangs_is_cancelled_and_given_up_in_the_end(
-    tasks: TaskQueue, do_all: Any_, letter: Any_
+    broker: Broker, do_all: Any_, letter: Any_, lease_timeout: float | None
 ) -> None:
+    tasks = TaskQueue(broker, lease_timeout=lease_timeout, backoff=None)
     ended: list[float] = []
 
     @tasks.task(max_retries=1)
