@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Never, TypeVar, Unpack
 
@@ -362,6 +363,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)
+
+    def _one_burst(self) -> AbstractContextManager[None]:
+        return self._engine.burst.held()
 
     # Inspection
 

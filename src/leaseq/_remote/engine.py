@@ -34,7 +34,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._core.codec import Codec
 from .._core.errors import CodecError, QueueClosedError, ServerUnavailableError
 from .._core.heap import Deadlines
-from .._core.log import log
+from .._core.log import Burst, log
 from .._core.messages import (
     RUN_TWICE,
     check_held,
@@ -131,6 +131,7 @@ RemoteLease.__module__ = "leaseq"
 class Timers(Protocol):
     """The timers of engines: deadlines of their leases, and beats for tasks that wait."""
 
+    burst: Burst
     deadlines: Deadlines[RemoteLease[Any, Any]]
 
     def waits(self, engine: Engine[Any, Any]) -> None:
@@ -164,6 +165,7 @@ class Engine(Generic[K, V]):
 
     Attributes:
         queue: The handle.
+        burst: The records of the broker's queues that belong to one step.
         next_due: The time at which the store has something to do, on the event loop's clock.
         runs: True while its own `run` runs.
         closed: True once the handle is closed.
@@ -195,6 +197,7 @@ class Engine(Generic[K, V]):
         self.closed = False
         self._timers = timers
         self._deadlines = timers.deadlines
+        self.burst = timers.burst
         self._hub = hub
         self._lease_timeout = made_with.get("default_lease_timeout")
         self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import inf
 from typing import Any, TypeVar, Unpack, cast
@@ -166,6 +167,9 @@ class RemoteQueue(LeasedQueue[K, V]):
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._engine.settle(self._engine.mine(lease), "released", GiveBack)
+
+    def _one_burst(self) -> AbstractContextManager[None]:
+        return self._engine.burst.held()
 
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
         held = self._engine.mine(lease)

@@ -370,7 +370,10 @@ class LeaseBatch(Generic[K, V]):
 
     async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
         """Settle the leases that are still held, in their old order. Pools call it too."""
-        await settle_each(list(self), settle, self._lose)
+        held = list(self)
+        if held:
+            with held[0].queue._one_burst():
+                await settle_each(held, settle, self._lose)
 
     async def _leave(self, error: BaseException | None) -> None:
         for lease in self._leases:

@@ -317,3 +317,16 @@ async def test_an_inner_transaction_leaves_an_outer_ones_lease_to_it(
                     raise KeyError
         assert lease.ended is None
     assert lease.ended == "acked"
+
+
+async def test_items_that_die_in_a_transaction_are_one_record(
+    broker: Broker, orders: AnyQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await orders.put_many([(f"k{number}", 1) for number in range(30)])
+    leases = await orders.get_batch(30)
+    async with broker.transaction() as tx:
+        for lease in leases:
+            tx.reject(lease, "no")
+    told = [message for message in caplog.messages if "is a dead letter" in message]
+    assert len(told) == 1
+    assert told[0].endswith(", and 29 more like it")
