@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
@@ -271,15 +271,19 @@ async def settle_each(
     """Settle leases in their order, and report each that has ended otherwise.
 
     Whatever one raises, a cancellation too, the others are settled before the first error goes on.
+    What the log has to say of it are one burst of records.
     """
     first: BaseException | None = None
-    for lease in leases:
-        try:
-            await settle(lease)
-        except InvalidLeaseError:  # it expired just now, for instance
-            missed(lease)
-        except BaseException as error:
-            first = first or error
+    with ExitStack() as bursts:
+        for queue in dict.fromkeys(lease.queue for lease in leases):
+            bursts.enter_context(queue._one_burst())
+        for lease in leases:
+            try:
+                await settle(lease)
+            except InvalidLeaseError:  # it expired just now, for instance
+                missed(lease)
+            except BaseException as error:
+                first = first or error
     if first is not None:
         raise first
 
@@ -370,10 +374,7 @@ class LeaseBatch(Generic[K, V]):
 
     async def _settle_rest(self, settle: Callable[[Lease[K, V]], Awaitable[object]]) -> None:
         """Settle the leases that are still held, in their old order. Pools call it too."""
-        held = list(self)
-        if held:
-            with held[0].queue._one_burst():
-                await settle_each(held, settle, self._lose)
+        await settle_each(list(self), settle, self._lose)
 
     async def _leave(self, error: BaseException | None) -> None:
         for lease in self._leases:
