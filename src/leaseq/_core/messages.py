@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from .errors import (
     InvalidLeaseError,
@@ -18,7 +19,7 @@ from .heap import Due
 from .options import ANY_KEY, AnyKey
 from .reports import LostBy
 from .texts import shown
-from .validation import delay_seconds
+from .validation import check_flag, delay_seconds
 
 RUN_TWICE = "running the timekeeper of"
 """The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
@@ -40,6 +41,23 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
         "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
         "or do without time: lease_timeout=None, no delay, no backoff"
     )
+
+
+def put_needs_time(queue: object, delay: float) -> TimekeeperNotRunningError:
+    """Return the error for a put with a delay, where no timekeeper runs."""
+    return no_timekeeper(queue, f"a delay of {delay:g} s", "be ready")
+
+
+def claim_needs_time(queue: object, lease_timeout: float) -> TimekeeperNotRunningError:
+    """Return the error for a claim, where no timekeeper runs.
+
+    Args:
+        queue: The queue.
+        lease_timeout: Seconds; `math.inf`: the lease never expires, but the queue has a backoff.
+    """
+    if lease_timeout == inf:
+        return no_timekeeper(queue, "a backoff", "end")
+    return no_timekeeper(queue, f"a lease of {lease_timeout:g} s", "expire")
 
 
 def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> TenantMismatchError:
@@ -64,20 +82,27 @@ def never_fits(new: int, max_size: float) -> ValueError:
     )
 
 
-def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> float:
-    """Return the delay of a release as a float; raise if a lease cannot be released with it.
+def check_release(
+    queue: object, requeue_front: bool, delay: float | None, counted: bool, *, timed: bool
+) -> float | None:
+    """Return the delay of a release as a float; raise if a lease cannot be released like that.
 
     Args:
         queue: The lease's queue.
-        delay: Seconds until the item is ready again.
         requeue_front: True: the item goes to the front of its line, without a delay.
+        delay: Seconds until the item is ready again; None: the retry policy decides.
+        counted: True: the delivery counts.
         timed: True: the queue has a timekeeper.
 
     Raises:
         TimekeeperNotRunningError: it has none, and there is a delay.
-        TypeError: the delay is not a number.
+        TypeError: an option has a value of another type.
         ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
+    check_flag("requeue_front", requeue_front)
+    check_flag("counted", counted)
+    if delay is None:
+        return None
     seconds = delay_seconds(delay)
     if seconds > 0 and not timed:
         raise no_timekeeper(queue, f"a delay of {seconds:g} s", "end")

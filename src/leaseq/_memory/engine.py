@@ -21,6 +21,7 @@ from .._core.messages import (
     RUN_TWICE,
     check_held,
     check_release,
+    claim_needs_time,
     closed_with_work_left,
     drained,
     key_cannot_come,
@@ -31,6 +32,7 @@ from .._core.messages import (
     no_timekeeper,
     not_of_queue,
     other_receipt,
+    put_needs_time,
     takes_nothing_more,
     timed_out,
 )
@@ -49,7 +51,7 @@ from .._core.reports import (
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, keys_of, lease_seconds
+from .._core.validation import check_text, keys_of, lease_seconds
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -208,7 +210,7 @@ class Engine(Generic[K, V]):
         if self.shut_down:
             raise self._takes_nothing_more()
         if request.delay > 0 and self.timekeeper is None:
-            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "be ready")
+            raise put_needs_time(self.queue, request.delay)
         self.check_home()
 
     def _takes_nothing_more(self) -> QueueClosedError:
@@ -295,8 +297,7 @@ class Engine(Generic[K, V]):
         if self.shut_down:
             self._check_can_come(request.key)
         if keeper is None and (request.timed or self.needs_time):
-            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
-            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+            raise claim_needs_time(self.queue, request.lease_timeout)
         if keeper is not None or self.waiters.total:
             self.home.check()
         item = self.ledger.claim(request, self.home.time())
@@ -521,12 +522,8 @@ class Engine(Generic[K, V]):
         self, requeue_front: bool, delay: float | None, counted: bool
     ) -> float | None:
         """Return the delay of a release as a float; raise if the options are invalid."""
-        check_flag("requeue_front", requeue_front)
-        check_flag("counted", counted)
-        if delay is None:
-            return None
         timed = self.timekeeper is not None
-        return check_release(self.queue, delay, requeue_front=requeue_front, timed=timed)
+        return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     def release(
         self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
@@ -568,7 +565,7 @@ class Engine(Generic[K, V]):
         item = self.mine(lease)
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and self.timekeeper is None:
-            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+            raise claim_needs_time(self.queue, seconds)
         now = self.home.time()
         self.ledger.extend(item, now, now + seconds)
         if self.timekeeper is not None:

@@ -39,15 +39,16 @@ from .._core.messages import (
     RUN_TWICE,
     check_held,
     check_release,
+    claim_needs_time,
     closed_with_work_left,
     drained,
     key_in_flight,
     lease_ended,
     leases_lost,
     never_fits,
-    no_timekeeper,
     not_of_queue,
     other_receipt,
+    put_needs_time,
     takes_nothing_more,
     tenant_mismatch,
     timed_out,
@@ -63,7 +64,7 @@ from .._core.reports import (
 )
 from .._core.requests import ClaimRequest, PutRequest
 from .._core.texts import failure_text, shown
-from .._core.validation import check_flag, lease_seconds
+from .._core.validation import lease_seconds
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
 from .dispatcher import Call, Dispatcher
@@ -241,12 +242,16 @@ class Engine(Generic[K, V]):
 
     # Puts
 
-    def check_takes(self, request: PutRequest) -> None:
-        """Raise if a put with these options is refused, whatever the key."""
+    def check_accepts(self) -> None:
+        """Raise if this handle accepts no more items."""
         if self._shut_down or self.closed:
             raise self._refused_put()
+
+    def check_takes(self, request: PutRequest) -> None:
+        """Raise if a put with these options is refused, whatever the key."""
+        self.check_accepts()
         if request.delay > 0 and not self.kept:
-            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "end")
+            raise put_needs_time(self.queue, request.delay)
 
     def _refused_put(self) -> QueueClosedError:
         if self._deleted:
@@ -349,8 +354,7 @@ class Engine(Generic[K, V]):
         self._check_open()
         if not self.kept and (request.timed or self.has_backoff):
             await checkpoint_if_cancelled()  # which may be what has ended the `run`
-            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
-            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+            raise claim_needs_time(self.queue, request.lease_timeout)
         if timeout == 0 or self._shut_down:
             leases = await self._claim(request, count)
             if leases:
@@ -653,18 +657,15 @@ class Engine(Generic[K, V]):
     def check_release(
         self, requeue_front: bool, delay: float | None, counted: bool
     ) -> float | None:
-        """Return the delay of a release as a float; raise if it cannot be done like that."""
-        check_flag("requeue_front", requeue_front)
-        check_flag("counted", counted)
-        if delay is None:
-            return None
-        return check_release(self.queue, delay, requeue_front=requeue_front, timed=self.kept)
+        """Return the delay of a release as a float; raise if the options are invalid."""
+        timed = delay is None or self.kept
+        return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     async def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> None:
         """Give a lease a new deadline."""
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
-            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+            raise claim_needs_time(self.queue, seconds)
         now = self.home.time()
         check_held(lease, now)
         key = cast("Key", lease.key)
@@ -922,11 +923,6 @@ class Engine(Generic[K, V]):
         """Raise if no more items can come."""
         if self._is_over():
             raise self.closed_error()
-
-    def check_takes_letters(self) -> None:
-        """Raise if no dead letters can be brought back through this handle."""
-        if self._shut_down or self.closed:
-            raise takes_nothing_more(self.queue)
 
     def closed_error(self) -> QueueClosedError:
         """Make the error for using the handle after its end."""

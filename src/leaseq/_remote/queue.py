@@ -258,7 +258,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         if engine.ref.letters is None:
             raise no_dead_letters_of(self)
         check_limit(limit)
-        engine.check_takes_letters()
+        engine.check_accepts()
         wanted = None if keys is None else cast("tuple[Key, ...]", tuple(keys_of("redrive", keys)))
         back: list[Any] = []
         conflicts: list[Any] = []
