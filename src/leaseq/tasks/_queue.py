@@ -8,6 +8,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from msgspec import structs
+
 from .._core.options import PutOptions
 from .._core.policies import Priority
 from .._core.queue_options import check_name
@@ -367,17 +369,11 @@ class TaskQueue:
         if run is not None and run.backend is self._backend:
             tenant = tenant or task.tenant or run.task.tenant
             workflow = workflow or task.workflow or run.workflow
-        return Task(
-            task.id,
-            task.name,
-            task.arguments,
-            task.payload,
-            task.priority if priority is None else check_priority(priority),
-            task.tenant if tenant is None else tenant,
-            task.max_retries,
-            workflow or task.workflow or task.id,
-            task.made_at,
-            function,
+        return structs.replace(
+            task,
+            priority=task.priority if priority is None else check_priority(priority),
+            tenant=task.tenant if tenant is None else tenant,
+            workflow=workflow or task.workflow or task.id,
         )
 
     # Consumers without a worker
