@@ -1068,7 +1068,6 @@ async def test_a_batch_that_gathers_when_its_pool_is_stopped_goes_back(queue: Qu
         ({"grace": float("nan"), "stop": None}, "grace must be 0 seconds or more, not nan"),
         ({"grace": 10}, "grace=10 is for handlers that run when the pool is stopped"),
         ({"lease_timeout": 0}, "lease_timeout must be more than 0 seconds"),
-        ({"tenants": "me"}, "tenants must be a collection of names"),
         ({"steal_from": ["me"]}, "needs tenants"),
     ],
 )
@@ -1078,6 +1077,26 @@ async def test_a_pool_says_what_is_wrong_with_its_options(
     with pytest.raises(ValueError, match=message):
         await serve(queue, nothing, **options)
     assert await in_line(queue) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["serve", "serve_batches"])
+@pytest.mark.parametrize(
+    "options", [{"tenants": "me"}, {"lease_timeout": "5"}, {"consumer": 5}, {"max_runtime": "5"}]
+)
+async def test_a_pool_with_a_wrong_option_does_not_start(
+    queue: Queue, name: str, options: dict[str, Any]
+) -> None:
+    class Status:
+        def started(self, value: None = None) -> None:
+            pytest.fail("it has started")
+
+    pool: Any = functools.partial(serve, queue)
+    if name == "serve_batches":
+        pool = functools.partial(serve_batches, queue, max_items=2)
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be "):
+        await pool(handler=nothing, task_status=Status(), **options)
+    with pytest.raises(TypeError, match="max_items must be a whole number"):
+        await serve_batches(queue, nothing, "2", task_status=Status())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

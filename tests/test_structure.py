@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -379,6 +380,71 @@ def test_modules_and_what_they_offer_others_have_docstrings(name: str) -> None:
     ]
     assert ast.get_docstring(tree)
     assert [node.name for node in offered if not ast.get_docstring(node)] == []
+
+
+FREE_RELATIVE = re.compile(
+    r"(What|Whatever|Whether|Who|Whoever|Whom|Whose|Which|Whichever|Where|When|How|Why|That|Those"
+    r"|Nobody|Somebody|Everybody)\b"
+)
+ENTRY = re.compile(r" +[*`\w, ]+: (.*)")
+"""A line of `Args`, `Attributes` or `Raises`: the name, and the beginning of its text."""
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """All docstrings of a module, of private functions and of attributes too, by their lines."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.lineno, value.value
+
+
+def openers(docstring: str) -> Iterator[tuple[int, str]]:
+    """The beginning of a docstring, and that of each of its entries, by their lines."""
+    for number, line in enumerate(docstring.splitlines()):
+        entry = ENTRY.fullmatch(line)
+        if number == 0 or entry:
+            yield number, entry[1] if entry else line
+
+
+def free_relatives(tree: ast.Module) -> list[str]:
+    """The openers of a module that say "What it is" for "The thing"."""
+    return [
+        f"line {start + number}: {opener}"
+        for start, text in docstrings(tree)
+        for number, opener in openers(text)
+        if FREE_RELATIVE.match(opener)
+    ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstrings_open_with_a_verb_or_a_noun(name: str) -> None:
+    assert free_relatives(TREES[name]) == []
+
+
+def test_openers_are_found_wherever_they_stand() -> None:
+    source = '''
+"""What this is."""
+limit = 3
+"""How many there are."""
+def _private():
+    """Return it.
+
+    Args:
+        over: Whether it is.
+        name: The name. What it is not
+            count: How often.
+    """
+    def within():
+        """That it works."""
+class Class:
+    """The class."""
+    kept: bool
+    """Whether it is kept."""
+'''
+    found = [line.partition(":")[0] for line in free_relatives(ast.parse(source))]
+    assert sorted(found) == sorted(f"line {n}" for n in (2, 4, 9, 11, 14, 18))
 
 
 PUBLIC_CLASSES = [

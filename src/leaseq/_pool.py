@@ -24,7 +24,13 @@ from anyio import (
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from ._core.errors import InvalidLeaseError, LeaseLostError, QueueClosedError, rejection
+from ._core.errors import (
+    InvalidLeaseError,
+    LeaseLostError,
+    QueueClosedError,
+    TimekeeperNotRunningError,
+    rejection,
+)
 from ._core.functions import (
     check_function,
     check_has_run,
@@ -35,8 +41,9 @@ from ._core.functions import (
 )
 from ._core.log import log
 from ._core.loop import Home, is_failure
-from ._core.options import GetOptions
+from ._core.options import ANY_KEY, GetOptions
 from ._core.policies import Backoff
+from ._core.requests import ClaimRequest
 from ._core.texts import failure_text, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
@@ -64,11 +71,13 @@ class PoolOptions(TypedDict, total=False):
     """Options of a pool's work."""
 
     heartbeat: bool
-    """True: leases are extended at every third of their length while their handler runs. False
-    (the default): a handler that takes longer than its lease loses it."""
+    """True: leases are extended at every third of their length while their handler runs; those that
+    never expire are left as they are. False (the default): a handler that takes longer than its
+    lease loses it."""
     max_runtime: float | None
     """With ``heartbeat``: seconds of a handler after which its lease is no longer extended, so that
-    a handler that hangs does not hold its key for ever. None (the default): no bound."""
+    a handler that hangs does not hold its key for ever; a lease that never expires gets this
+    length. None (the default): no bound."""
     stop: Event | None
     """Once it is set, the pool claims nothing more, gives the running handlers ``grace`` to finish,
     cancels the others, whose items go back uncounted, and returns."""
@@ -198,10 +207,14 @@ async def serve(
         (lease,) = leases
         try:
             async with lease:
+                if pool.is_bounded:
+                    await pool.bound(worker)
                 try:
                     if on_start is not None:
                         await result_of(on_start(lease))
                         pool.replan(worker)
+                        if pool.is_bounded:
+                            await pool.bound(worker)
                     result = await handle(lease)
                     if result is not None:
                         await check_has_run(result)
@@ -212,7 +225,7 @@ async def serve(
                     return
                 claim_next(worker)
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
             return
         if on_success is not None and lease.ended == "acked":
             await tell(on_success, lease, result)
@@ -278,6 +291,8 @@ async def serve_batches(
     """
     own = ("max_items", "max_wait", "concurrency")
     _check_call("serve_batches", handler, "a batch", options, own)
+    whole_number("max_items", max_items, 1, "1 or more")
+    wait_seconds("max_wait", max_wait)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
     handle = _as_async(handler, concurrency)
@@ -288,6 +303,8 @@ async def serve_batches(
     async def work(worker: Worker, leases: Sequence[Lease[K, V]]) -> None:
         try:
             async with LeaseBatch(leases) as batch:
+                if pool.is_bounded:
+                    await pool.bound(worker)
                 try:
                     result = await handle(batch)
                     if result is not None:
@@ -297,7 +314,7 @@ async def serve_batches(
                         raise
                     await fail(batch, error)
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), lost)
+            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if rejection(error) is None:
@@ -325,7 +342,7 @@ async def stop_on_signals(
 
     If cancelled, it no longer listens for signals. O(signals).
     """
-    _check_event(stop)
+    check_event(stop)
     with open_signal_receiver(*(signals or (signal.SIGINT, signal.SIGTERM))) as received:
         task_status.started()
         number = await anext(aiter(received))
@@ -347,22 +364,23 @@ class Pool:
         grace: float = inf,
     ) -> None:
         whole_number("concurrency", concurrency, 1, "1 worker or more")
+        self._max_runtime = lease_seconds("max_runtime", max_runtime)
         if max_runtime is not None and not heartbeat:
             raise ValueError(
-                f"max_runtime={max_runtime!r} bounds the heartbeat, and heartbeat is False: "
+                f"max_runtime={shown(max_runtime)} bounds the heartbeat, and heartbeat is False: "
                 "set heartbeat=True, or leave the bound to lease_timeout"
             )
         self._grace = wait_seconds("grace", grace)
         if self._grace < inf and stop is None:
             raise ValueError(
-                f"grace={grace!r} is for handlers that run when the pool is stopped, and stop is "
-                "None: give it an event"
+                f"grace={shown(grace)} is for handlers that run when the pool is stopped, and stop "
+                "is None: give it an event"
             )
         if stop is not None:
-            _check_event(stop)
+            check_event(stop)
         self._queue = queue_text(name)
+        self.is_bounded = self._max_runtime < inf
         self._heartbeat = heartbeat
-        self._max_runtime = lease_seconds("max_runtime", max_runtime)
         self._stop = stop
         self._workers = [Worker() for _ in range(concurrency)]
         self._home = Home()
@@ -404,6 +422,26 @@ class Pool:
     def is_stopping(self) -> bool:
         """True: no more items are claimed."""
         return self._stop is not None and self._stop.is_set()
+
+    async def bound(self, worker: Worker) -> None:
+        """Give a worker's leases that never expire the length of ``max_runtime``.
+
+        Raises:
+            TimekeeperNotRunningError: they would never expire, and have gone back uncounted.
+        """
+        leases = worker.leases or ()
+        endless = [lease for lease in leases if lease.deadline == inf and lease.ended is None]
+        try:
+            for lease in endless:
+                with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
+                    await lease.extend(self._max_runtime)
+        except TimekeeperNotRunningError:
+            for lease in reversed(leases):
+                with suppress(InvalidLeaseError, QueueClosedError):
+                    await lease.queue._give_back(lease)
+            raise
+        if endless:
+            self.replan(worker)
 
     def replan(self, worker: Worker) -> None:
         """Plan the heartbeat of a worker's leases anew, by their present length. O(1)."""
@@ -556,7 +594,8 @@ class Worker:
                     yield lease._queue._begin_to_extend(lease, deadline - now)
 
 
-def _check_event(stop: object) -> None:
+def check_event(stop: object) -> None:
+    """Raise `TypeError` if it is not an event, of anyio or of the event loop's library."""
     if not (callable(getattr(stop, "set", None)) and callable(getattr(stop, "wait", None))):
         raise TypeError(f"stop must be an anyio.Event, not {shown(stop)}")
 
@@ -579,7 +618,7 @@ def _get_options(options: ServeOptions) -> GetOptions:
 def _check_call(
     call: str, handler: object, work: str, options: ServeOptions, own: Sequence[str]
 ) -> None:
-    """Raise `TypeError` for a handler that cannot be called, and for unknown options.
+    """Raise for a handler that cannot be called, and for options that cannot be.
 
     Args:
         call: The public call.
@@ -591,6 +630,7 @@ def _check_call(
     check_function("the handler", handler, work)
     check_known(call, options, (*own, *ServeOptions.__annotations__))
     check_flag("heartbeat", options.get("heartbeat", False))
+    ClaimRequest[Any](ANY_KEY, call, **_get_options(options))
 
 
 def _pool_options(options: ServeOptions) -> PoolOptions:

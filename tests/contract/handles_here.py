@@ -154,7 +154,7 @@ class Handle:
             if lease.ended is None:
                 await self._give_back(lease)
                 lease._ended = "lost"
-                lease._cancel_body()
+                lease._lose("closed")
         self.closed = self.shut_down = True
         self.end_if_over()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -18,7 +19,7 @@ from tests.contract.helpers import (
     others_run,
 )
 
-from leaseq import DeadLetter, LeaseLostError, Priority
+from leaseq import DeadLetter, LeaseBatch, LeaseLostError, Priority, Reject, serve_batches
 
 pytestmark = pytest.mark.anyio
 
@@ -282,3 +283,38 @@ async def test_what_expired_and_could_not_be_buried_is_tried_again(
     assert await brief.state("a") == "delayed"
     await engine.advance(UNBURIED)
     assert await in_line(brief) == ["a"]
+
+
+async def fail_in_a_batch(queue: Queue) -> None:
+    with pytest.raises(KeyError):
+        async with queue.lease_batch(MANY):
+            raise KeyError
+
+
+async def fail_in_a_pool(queue: Queue) -> None:
+    async def handle(batch: LeaseBatch[str, object]) -> None:
+        raise KeyError
+
+    await queue.shutdown()
+    await serve_batches(queue, handle, MANY)
+
+
+async def reject_a_batch(queue: Queue) -> None:
+    with pytest.raises(Reject):
+        async with queue.lease_batch(MANY):
+            raise Reject("no")
+
+
+MANY = 30
+
+
+@pytest.mark.parametrize("fail", [fail_in_a_batch, fail_in_a_pool, reject_a_batch])
+async def test_a_batch_that_dies_is_one_record(
+    brief: Queue, fail: Callable[[Queue], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    await brief.put_many([(f"k{number}", 1) for number in range(MANY)])
+    await fail(brief)
+    assert (await brief.statistics()).dead == MANY
+    told = [message for message in caplog.messages if "is a dead letter" in message]
+    assert len(told) == 1
+    assert told[0].endswith(f", and {MANY - 1} more like it")

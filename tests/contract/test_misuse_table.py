@@ -84,7 +84,7 @@ OF_A_QUEUE: list[Row] = [
     ("get timeout", lambda q, _: q.get("1"), TypeError, "timeout must be .* not '1'"),
     ("get nan", lambda q, _: q.get(math.nan), ValueError, "timeout must be .* not nan"),
     ("get lease", lambda q, _: q.get(lease_timeout=0), ValueError, "lease_timeout must .* not 0"),
-    ("get tenants", lambda q, _: q.get(tenants="ab"), ValueError, r"tenants must .* not 'ab'"),
+    ("get tenants", lambda q, _: q.get(tenants="ab"), TypeError, r"tenants must .* not 'ab'"),
     ("get consumer", lambda q, _: q.get(consumer=5), TypeError, "consumer must be .* not 5"),
     ("batch size", lambda q, _: q.get_batch(0), ValueError, "max_items must be .* not 0"),
     ("batch size 2.5", lambda q, _: q.get_batch(2.5), TypeError, "max_items must .* not 2.5"),

@@ -180,7 +180,7 @@ async def test_asking_for_the_items_of_no_tenant_is_refused(queue: Queue) -> Non
 
 
 async def test_a_name_is_no_collection_of_names(queue: Queue) -> None:
-    with pytest.raises(ValueError, match=r"tenants must be a collection .* \['ann'\]"):
+    with pytest.raises(TypeError, match=r"tenants must be a collection .* \['ann'\]"):
         await queue.get(0, tenants="ann")
-    with pytest.raises(ValueError, match=r"steal_from must be a collection .* \['bob'\]"):
+    with pytest.raises(TypeError, match=r"steal_from must be a collection .* \['bob'\]"):
         await queue.get(0, tenants=["ann"], steal_from="bob")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from anyio import BusyResourceError, CancelScope, create_task_group, fail_after, sleep_forever
 from tests.contract.helpers import Engine, Queue, others_run, until
 
-from leaseq import Retry, TimekeeperNotRunningError, serve
+from leaseq import Backoff, Retry, TimekeeperNotRunningError, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +131,39 @@ async def test_waiting_for_what_falls_due_later_needs_a_timekeeper(engine: Engin
         await queue.get()
     with pytest.raises(TimekeeperNotRunningError, match="falls due later"):
         await queue.take("a")
+
+
+NEEDS: dict[str, Callable[[Any, Any], Awaitable[object]]] = {
+    "a delay of 5 s needs a timekeeper, or it would never be ready": lambda queue, lease: queue.put(
+        "b", 1, delay=5
+    ),
+    "a lease of 5 s needs a timekeeper, or it would never expire": lambda queue, lease: queue.get(
+        lease_timeout=5
+    ),
+    "a lease of 6 s needs a timekeeper, or it would never expire": lambda queue, lease: (
+        queue.extend(lease, 6)
+    ),
+    "a delay of 5 s needs a timekeeper, or it would never end": lambda queue, lease: queue.release(
+        lease, delay=5
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "call"), NEEDS.items())
+async def test_what_needs_a_timekeeper_says_so_in_the_same_words(
+    engine: Engine, text: str, call: Callable[[Queue, object], Awaitable[object]]
+) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    with pytest.raises(TimekeeperNotRunningError, match=f"^{text}, and none is running for <"):
+        await call(queue, lease)
+    assert lease.ended is None
+
+
+async def test_a_backoff_that_needs_a_timekeeper_says_so(engine: Engine) -> None:
+    queue = await engine.queue(retry=Retry(backoff=Backoff(1.0)))
+    await queue.put("a", 1)
+    text = "^a backoff needs a timekeeper, or it would never end, and none is running for <"
+    with pytest.raises(TimekeeperNotRunningError, match=text):
+        await queue.get()

@@ -56,14 +56,6 @@ def test_tenants_can_be_any_collection() -> None:
     ("options", "message"),
     [
         (
-            {"tenants": "abc"},
-            "tenants must be a collection of names, not 'abc': ['abc']",
-        ),
-        (
-            {"tenants": ["x"], "steal_from": "abc"},
-            "steal_from must be a collection of names, not 'abc': ['abc']",
-        ),
-        (
             {"steal_from": ["x"]},
             "steal_from=['x'] needs tenants: without them the items of all tenants are taken",
         ),
@@ -80,6 +72,24 @@ def test_tenants_can_be_any_collection() -> None:
 )
 def test_what_cannot_be_asked_for_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
+        ClaimRequest(**options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tenants": "abc"}, "tenants must be a collection of names, not 'abc': ['abc']"),
+        (
+            {"tenants": ["x"], "steal_from": "abc"},
+            "steal_from must be a collection of names, not 'abc': ['abc']",
+        ),
+        ({"tenants": 5}, "tenants must be a collection of names, not 5"),
+        ({"tenants": [5]}, "a name in tenants must be a string or None, not 5"),
+    ],
+)
+def test_names_that_are_none_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
         ClaimRequest(**options)
     assert str(caught.value) == message
 

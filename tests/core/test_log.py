@@ -167,3 +167,29 @@ def test_many_of_a_kind_are_one_record(caplog: pytest.LogCaptureFixture) -> None
         "queue 'work': the lease on 'k1', token 1, expired, and 49999 more like it",
         "queue 'other': the lease on 'x', token 1, expired",
     ]
+
+
+def test_the_records_of_steps_that_belong_together_are_written_at_their_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    burst = Burst()
+    with pytest.raises(ZeroDivisionError), burst.held():
+        for token in range(20):
+            burst.death("work", "a", token, "max_deliveries", "dead")
+            burst.write()
+        assert caplog.messages == []
+        raise ZeroDivisionError
+    (message,) = caplog.messages
+    assert message.endswith("and 19 more like it")
+
+
+def test_what_is_held_twice_is_written_at_the_first_end(caplog: pytest.LogCaptureFixture) -> None:
+    burst = Burst()
+    with burst.held():
+        with burst.held():
+            burst.expiry("work", "a", 1)
+        assert len(caplog.messages) == 1
+        burst.expiry("work", "b", 2)
+        burst.write()
+        assert len(caplog.messages) == 1
+    assert len(caplog.messages) == 2

@@ -14,21 +14,21 @@ def test_the_error_says_what_needs_time_and_how_to_let_it_pass() -> None:
 
 
 def test_a_release_without_a_delay_needs_no_timekeeper() -> None:
-    check_release("queue", 0.0, requeue_front=True, timed=False)
+    check_release("queue", True, 0.0, True, timed=False)
 
 
 def test_a_release_with_a_delay_needs_one() -> None:
-    check_release("queue", 1.0, requeue_front=False, timed=True)
+    check_release("queue", False, 1.0, True, timed=True)
     with pytest.raises(TimekeeperNotRunningError, match=r"a delay of 1 s needs a timekeeper"):
-        check_release("queue", 1.0, requeue_front=False, timed=False)
+        check_release("queue", False, 1.0, True, timed=False)
 
 
 @pytest.mark.parametrize("delay", [-1.0, math.nan, math.inf])
 def test_a_release_has_no_delay_that_cannot_be_waited_for(delay: float) -> None:
     with pytest.raises(ValueError, match="delay must be 0 seconds or more"):
-        check_release("queue", delay, requeue_front=False, timed=False)
+        check_release("queue", False, delay, True, timed=False)
 
 
 def test_a_release_is_not_both_at_once_and_later() -> None:
     with pytest.raises(ValueError, match=r"requeue_front=True excludes a delay, and delay=1.0:"):
-        check_release("queue", 1.0, requeue_front=True, timed=True)
+        check_release("queue", True, 1.0, True, timed=True)

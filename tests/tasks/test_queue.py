@@ -384,8 +384,8 @@ async def test_options_are_those_of_the_queue_that_is_made(broker: Broker) -> No
 async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> None:
     with pytest.raises(TypeError, match="tasks go into a broker or a LeasedQueue, not 'str'"):
         TaskQueue("memory://")  # type: ignore[arg-type]
-    every = "backoff, lease_timeout, max_retries, name, tenants, value_limit, xcom_ttl"
-    with pytest.raises(TypeError, match=f"a TaskQueue has no option colour: it has {every}"):
+    every = "name, max_retries, xcom_ttl, value_limit, lease_timeout, backoff, tenants"
+    with pytest.raises(TypeError, match=rf"TaskQueue\(\) has no option 'colour': it has {every}"):
         TaskQueue(colour="red")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"lease_timeout: .* exists already"):
         TaskQueue(LeasedKeyQueue(), lease_timeout=1.0)
@@ -403,14 +403,22 @@ async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> Non
     ("option", "value", "message"),
     [
         ("name", 5, "name must be a string, not 5"),
-        ("max_retries", 2.5, "max_retries must be an int, not 2.5"),
-        ("xcom_ttl", "5", "xcom_ttl must be a number of seconds, not '5'"),
-        ("value_limit", 1e6, "value_limit must be an int, not 1000000.0"),
-        ("lease_timeout", "60", "lease_timeout must be a number of seconds, not '60'"),
+        ("max_retries", 2.5, "max_retries must be a whole number of 0 or more, not 2.5"),
+        ("xcom_ttl", "5", "xcom_ttl must be a number of seconds, or None for ever, not '5'"),
+        ("value_limit", 1e6, "value_limit must be a whole number of 1 byte or more, not 1000000.0"),
+        (
+            "lease_timeout",
+            "60",
+            "lease_timeout must be a number of seconds, or None for ever, not '60'",
+        ),
         ("backoff", 0.5, "backoff must be a Backoff or None, not 0.5"),
-        ("tenants", ["user:1"], "tenants must map names to Tenant, not be ['user:1']"),
-        ("tenants", {"user:1": 2.0}, "tenants['user:1'] must be a Tenant, not 2.0"),
-        ("tenants", {1: Tenant()}, "the name of a tenant must be a string, not 1"),
+        (
+            "tenants",
+            ["user:1"],
+            "tenants must be a mapping of names to Tenants, or None, not ['user:1']",
+        ),
+        ("tenants", {"user:1": 2.0}, "tenant 'user:1' must be a Tenant, not 2.0"),
+        ("tenants", {1: Tenant()}, "a tenant's name must be a string, not 1"),
     ],
 )
 async def test_an_option_of_a_task_queue_with_the_wrong_type_is_refused(

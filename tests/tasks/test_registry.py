@@ -74,14 +74,14 @@ def test_retries_cannot_be_negative(tasks: TaskQueue) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("max_retries", 2.5, "max_retries must be an int, not 2.5"),
-        ("result_ttl", "60", "result_ttl must be a number of seconds, not '60'"),
+        ("max_retries", 2.5, "max_retries must be a whole number of 0 or more, not 2.5"),
+        ("result_ttl", "60", "result_ttl must be a number of seconds, or None for ever, not '60'"),
         ("xcom_key", 5, "xcom_key must be a string or None, not 5"),
         (
             "priorty",
             6,
-            "@tasks.task(...) has no option priorty: it has lease_timeout, max_retries, name, "
-            "priority, result_ttl, ttl, xcom_key",
+            "@tasks.task() has no option 'priorty': it has name, priority, max_retries, "
+            "lease_timeout, ttl, result_ttl, xcom_key",
         ),
     ],
 )

@@ -159,6 +159,15 @@ def test_what_a_task_cannot_have_is_refused_at_once(options: Any, error: str) ->
         Task.create(**options)
 
 
+def test_the_text_of_a_task_is_short_whatever_is_in_it() -> None:
+    long = "x" * 10_000
+    assert len(repr(Task.create(long, payload=[long]))) < 400
+    wire = {"made_at": 1.0, "name": long}
+    with pytest.raises(TypeError, match="which is not registered") as caught:
+        decode_task("id", wire, {}).__call__().send(None)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_payload_that_cannot_be_json_is_refused_at_once() -> None:
     with pytest.raises(TaskDataError, match="the payload cannot be written as JSON"):
         Task.create(payload=object())

@@ -248,9 +248,11 @@ async def test_a_task_that_takes_longer_than_its_lease_is_not_disturbed(
 
 @time_passes
 @virtual_time
+@pytest.mark.parametrize("lease_timeout", [None, 2.0, 30.0])
 async def test_a_task_that_hangs_is_cancelled_and_given_up_in_the_end(
-    tasks: TaskQueue, do_all: Any_, letter: Any_
+    broker: Broker, do_all: Any_, letter: Any_, lease_timeout: float | None
 ) -> None:
+    tasks = TaskQueue(broker, lease_timeout=lease_timeout, backoff=None)
     ended: list[float] = []
 
     @tasks.task(max_retries=1)
@@ -416,11 +418,11 @@ async def test_handlers_that_cannot_be_are_refused_at_once(tasks: TaskQueue) -> 
 
 
 async def test_options_that_cannot_be_are_refused_when_a_worker_is_made(tasks: TaskQueue) -> None:
-    with pytest.raises(TypeError, match="tenants must be a list of names, not one name: 'user:1'"):
+    with pytest.raises(TypeError, match="tenants must be a collection of names, not 'user:1'"):
         TaskWorker(tasks, tenants="user:1")
-    with pytest.raises(TypeError, match="steal_from must be a list of names, not one name: 'b'"):
+    with pytest.raises(TypeError, match="steal_from must be a collection of names, not 'b'"):
         TaskWorker(tasks, tenants=["a"], steal_from="b")
-    with pytest.raises(ValueError, match=r"steal_from=\['b'\] is for a worker with tenants of"):
+    with pytest.raises(ValueError, match=r"steal_from=\['b'\] needs tenants"):
         TaskWorker(tasks, steal_from=["b"])
     with pytest.raises(ValueError, match="tenants must name at least one tenant"):
         TaskWorker(tasks, tenants=[])
@@ -437,18 +439,18 @@ async def test_options_that_cannot_be_are_refused_when_a_worker_is_made(tasks: T
     ("option", "value", "message"),
     [
         ("id", 5, "id must be a string, not 5"),
-        ("tenants", 5, "tenants must be a list of names, not 5"),
-        ("tenants", [5], "tenants must have strings or None, not 5"),
-        ("concurrency", 2.5, "concurrency must be an int, not 2.5"),
-        ("concurrency", True, "concurrency must be an int, not True"),
-        ("max_runtime", "5", "max_runtime must be a number of seconds, not '5'"),
+        ("tenants", 5, "tenants must be a collection of names, not 5"),
+        ("tenants", [5], "a name in tenants must be a string or None, not 5"),
+        ("concurrency", 2.5, "concurrency must be a whole number of 1 task or more, not 2.5"),
+        ("concurrency", True, "concurrency must be a whole number of 1 task or more, not True"),
+        ("max_runtime", "5", "max_runtime must be a number of seconds, or None for ever, not '5'"),
         ("grace", None, "grace must be a number of seconds, not None"),
-        ("stop", True, "stop must be an anyio.Event or None, not True"),
+        ("stop", True, "stop must be an anyio.Event, not True"),
         (
             "colour",
             "red",
-            "a TaskWorker has no option colour: it has concurrency, grace, id, max_runtime, "
-            "steal_from, stop, tenants",
+            "TaskWorker() has no option 'colour': it has id, tenants, steal_from, concurrency, "
+            "max_runtime, stop, grace",
         ),
     ],
 )

@@ -149,7 +149,7 @@ async def test_a_cancelled_advance_leaves_the_clock_in_order() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, -math.inf, math.inf, math.nan])
 async def test_time_that_is_no_time_is_refused(seconds: float) -> None:
-    with pytest.raises(ValueError, match=rf"cannot advance by {seconds!r} seconds: give zero or"):
+    with pytest.raises(ValueError, match=rf"the time of advance\(\) must be .* not {seconds!r}"):
         await advance(seconds)
 
 

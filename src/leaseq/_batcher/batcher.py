@@ -26,6 +26,7 @@ from .._core.log import log
 from .._core.loop import Home
 from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
+from .._core.queue_options import check_retry
 from .._core.texts import shown
 from .._core.validation import check_flag, check_known, check_text, wait_seconds, whole_number
 from .buffer import Buffer
@@ -137,24 +138,18 @@ class Batcher(Generic[T]):
     ) -> None:
         if unknown:
             check_known("Batcher", unknown, Batcher.__init__.__kwdefaults__ or ())
-        if not callable(on_flush):
-            raise TypeError(f"on_flush must be an async function of a list, not {shown(on_flush)}")
         check_function("on_flush", on_flush, "a list")
         if on_give_up is not None:
             check_function("on_give_up", on_give_up, "a list", "an error")
         if not isinstance(logger, logging.Logger | logging.LoggerAdapter | None):
             raise TypeError(f"logger must be a logging.Logger or None, not {shown(logger)}")
         check_flag("fast_acquire", fast_acquire)
-        whole = isinstance(max_batch_size, int)
-        if not whole or max_batch_size is True or max_batch_size < 1:
-            raise ValueError(
-                f"max_batch_size must be a whole number of 1 or more, not {shown(max_batch_size)}"
-            )
-        if not isinstance(retry, Retry):
-            raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
         check_text("name", name)
+        check_retry(retry)
+        size = whole_number("max_batch_size", max_batch_size, 1, "1 or more items")
+        interval = wait_seconds("flush_interval", flush_interval)
         if max_pending != inf:
-            whole_number("max_pending", max_pending, 1, "1 or more, or math.inf")
+            max_pending = whole_number("max_pending", max_pending, 1, "1 or more, or math.inf")
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "
@@ -165,9 +160,7 @@ class Batcher(Generic[T]):
         self._shutdown_timeout = wait_seconds("shutdown_timeout", shutdown_timeout)
         self._fast_acquire = fast_acquire
         self._max_pending = max_pending
-        self._buffer: Buffer[T, Event] = Buffer(
-            max_batch_size, wait_seconds("flush_interval", flush_interval), max_pending, retry
-        )
+        self._buffer: Buffer[T, Event] = Buffer(size, interval, max_pending, retry)
         self._home = Home()
         self._flusher = Flusher(
             self._buffer, self._home, on_flush, on_give_up, name, self._logger, self._look_again
@@ -180,7 +173,7 @@ class Batcher(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "not running"
-        return f"<Batcher {self.name!r} {state}: {len(self._buffer)} pending>"
+        return f"<Batcher {shown(self.name)} {state}: {len(self._buffer)} pending>"
 
     # Producers
 

@@ -106,9 +106,9 @@ class Flusher(Generic[T]):
         while here is not None:
             if here is self._delivery:
                 raise RuntimeError(
-                    f"{call} in a callback of the batcher {self._name!r} would wait for ever: for "
-                    "the callback itself to return. Have on_flush raise an error for what is to be "
-                    "tried again, and give anything else to a task that runs beside the batcher"
+                    f"{call} in a callback of the batcher {shown(self._name)} would wait for ever: "
+                    "for the callback itself to return. Have on_flush raise an error for what is "
+                    "to be tried again, and give other work to a task that runs beside the batcher"
                 )
             here = here.within
 

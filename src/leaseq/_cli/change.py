@@ -21,6 +21,7 @@ from .._core.errors import (
 from .._core.options import InFlightPolicy, PutOptions
 from .._core.reports import PutOutcome, QueueInfo
 from .._core.requests import PutRequest
+from .._core.texts import shown
 from ..abc import Broker, LeasedQueue
 from .common import (
     CommandError,
@@ -150,8 +151,8 @@ async def _put(
         ) from None
     except TenantMismatchError as error:
         raise CommandError(
-            f"key {write_key(key)} is there for the tenant {error.tenant!r}: leave --tenant out, "
-            "or put another key"
+            f"key {write_key(key)} is there for the tenant {shown(error.tenant)}: leave --tenant "
+            "out, or put another key"
         ) from None
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from None

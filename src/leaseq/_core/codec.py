@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from .errors import CodecError, LeaseqError
+from .texts import shown
 
 V = TypeVar("V")
 
@@ -85,7 +86,7 @@ class JsonCodec(Generic[V]):
         self._decode = Decoder(type).decode
 
     def __repr__(self) -> str:
-        return f"JsonCodec({'' if self._type is Any else repr(self._type)})"
+        return f"JsonCodec({'' if self._type is Any else shown(self._type)})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JsonCodec) and bool(self._type == other._type)
@@ -116,6 +117,6 @@ class JsonCodec(Generic[V]):
         try:
             value: V = self._decode(body)
         except self._refusals as error:
-            wanted = "JSON" if self._type is Any else f"JSON of {self._type!r}"
+            wanted = "JSON" if self._type is Any else f"JSON of {shown(self._type)}"
             raise CodecError(f"{len(body)} bytes are not {wanted}: {error}") from error
         return value

@@ -62,7 +62,10 @@ class LeaseAlreadyAcknowledgedError(InvalidLeaseError):
 
 
 class LeaseLostError(InvalidLeaseError):
-    """The lease expired, or its queue was closed; another consumer may hold the item."""
+    """The lease expired or was taken away, or its queue was closed; the message says which.
+
+    Another consumer may hold the item.
+    """
 
 
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from .texts import queue_text, shown
@@ -70,9 +71,10 @@ class Burst:
     number of the others: fifty thousand lines would take longer than what they tell of.
     """
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_holds", "_kinds")
 
     def __init__(self) -> None:
+        self._holds = 0
         self._kinds: dict[tuple[str, ...], tuple[int, str, list[_Record], int]] = {}
 
     def __bool__(self) -> bool:
@@ -119,8 +121,22 @@ class Burst:
             first.append((args, error))
         self._kinds[kind] = level, message, first, count + 1
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the records of several steps that belong together, and write them at the end."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._write()  # whatever else is held: its end may be far
+
     def write(self) -> None:
-        """Write the records that were kept, and keep them no more."""
+        """Write the records that were kept, and keep them no more, unless they are held."""
+        if not self._holds:
+            self._write()
+
+    def _write(self) -> None:
         kinds, self._kinds = self._kinds, {}
         for level, message, first, count in kinds.values():
             if count > _FEW:

@@ -14,7 +14,7 @@ from functools import partial
 import anyio
 from anyio.lowlevel import current_token
 
-from .texts import leaves
+from .texts import leaves, shown
 
 
 class Home:
@@ -51,7 +51,7 @@ class Home:
             return
         if self._token is not None:
             raise RuntimeError(
-                f"this belongs to another event loop, {self._token!r}: from a thread, call "
+                f"this belongs to another event loop, {shown(self._token)}: from a thread, call "
                 "it with anyio.from_thread.run_sync(queue.put_nowait, ...); "
                 "for another anyio.run(), make another queue"
             )

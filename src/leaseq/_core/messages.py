@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from .errors import (
     InvalidLeaseError,
@@ -16,8 +17,9 @@ from .errors import (
 )
 from .heap import Due
 from .options import ANY_KEY, AnyKey
+from .reports import LostBy
 from .texts import shown
-from .validation import delay_seconds
+from .validation import check_flag, delay_seconds
 
 RUN_TWICE = "running the timekeeper of"
 """The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
@@ -39,6 +41,23 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
         "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
         "or do without time: lease_timeout=None, no delay, no backoff"
     )
+
+
+def put_needs_time(queue: object, delay: float) -> TimekeeperNotRunningError:
+    """Return the error for a put with a delay, where no timekeeper runs."""
+    return no_timekeeper(queue, f"a delay of {delay:g} s", "be ready")
+
+
+def claim_needs_time(queue: object, lease_timeout: float) -> TimekeeperNotRunningError:
+    """Return the error for a claim, where no timekeeper runs.
+
+    Args:
+        queue: The queue.
+        lease_timeout: Seconds; `math.inf`: the lease never expires, but the queue has a backoff.
+    """
+    if lease_timeout == inf:
+        return no_timekeeper(queue, "a backoff", "end")
+    return no_timekeeper(queue, f"a lease of {lease_timeout:g} s", "expire")
 
 
 def tenant_mismatch(key: object, tenant: str | None, wanted: str | None) -> TenantMismatchError:
@@ -63,20 +82,27 @@ def never_fits(new: int, max_size: float) -> ValueError:
     )
 
 
-def check_release(queue: object, delay: float, *, requeue_front: bool, timed: bool) -> float:
-    """Return the delay of a release as a float; raise if a lease cannot be released with it.
+def check_release(
+    queue: object, requeue_front: bool, delay: float | None, counted: bool, *, timed: bool
+) -> float | None:
+    """Return the delay of a release as a float; raise if a lease cannot be released like that.
 
     Args:
         queue: The lease's queue.
-        delay: Seconds until the item is ready again.
         requeue_front: True: the item goes to the front of its line, without a delay.
+        delay: Seconds until the item is ready again; None: the retry policy decides.
+        counted: True: the delivery counts.
         timed: True: the queue has a timekeeper.
 
     Raises:
         TimekeeperNotRunningError: it has none, and there is a delay.
-        TypeError: the delay is not a number.
+        TypeError: an option has a value of another type.
         ValueError: the delay is negative, endless or not a number, or goes with ``requeue_front``.
     """
+    check_flag("requeue_front", requeue_front)
+    check_flag("counted", counted)
+    if delay is None:
+        return None
     seconds = delay_seconds(delay)
     if seconds > 0 and not timed:
         raise no_timekeeper(queue, f"a delay of {seconds:g} s", "end")
@@ -91,15 +117,60 @@ def check_held(lease: Due, now: float) -> None:
     """Raise the error for settling a lease that does not hold its item. O(1)."""
     if lease._ended == "acked":
         raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
-    if lease._ended == "lost":
-        raise LeaseLostError(f"{lease!r} was lost: it no longer holds its item")
-    if lease._ended is not None:
-        raise InvalidLeaseError(f"{lease!r} was {lease._ended} before")
-    if lease._deadline <= now:
-        raise LeaseLostError(
-            f"{lease!r} expired {now - lease._deadline:.3g} s ago: "
-            "take a longer lease_timeout, or extend it in time"
-        )
+    if lease._ended not in (None, "lost"):
+        raise InvalidLeaseError(f"{lease!r} was {lease._ended} before: settle a lease once")
+    if lease._ended == "lost" or lease._deadline <= now:
+        raise lease_lost(lease, now)
+
+
+_CAUSES: dict[LostBy, str] = {
+    "revoked": (
+        "it was taken away, by release_all() or through its receipt, and another consumer may have "
+        "the item: let what it writes be refused by its token"
+    ),
+    "closed": (
+        "its queue was closed or deleted: to let consumers finish first, call shutdown() and wait "
+        "in join()"
+    ),
+}
+
+
+def lease_lost(lease: Due, now: float, when: str = "") -> LeaseLostError:
+    """Return the error for using a lease that was lost, with the cause and the way out.
+
+    Args:
+        lease: The lease.
+        now: The time, on the clock of its deadline.
+        when: The moment of the loss, as the end of a sentence: " while its body ran".
+    """
+    return LeaseLostError(f"{lease!r} was lost{when}: {_cause(lease, now)}")
+
+
+def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
+    """Return the error for a batch whose remaining leases were lost.
+
+    Args:
+        batch: The batch.
+        last: The last lease that it has lost.
+        now: The time, on the clock of the lease's deadline.
+    """
+    return LeaseLostError(
+        f"{batch!r}: all remaining leases were lost while its body ran. Of the "
+        f"last, {last!r}: {_cause(last, now)}"
+    )
+
+
+def _cause(lease: Due, now: float) -> str:
+    cause: LostBy | None = getattr(lease, "_lost_by", None)
+    if cause in _CAUSES:
+        return _CAUSES[cause]
+    if cause is None and lease._deadline > now:
+        return "it no longer holds its item"
+    ago = round(now - lease._deadline, 3)
+    return (
+        f"it expired {f'{ago:g} s ago' if ago > 0 else 'just now'}. Take a longer lease_timeout, "
+        "or extend it in time: a pool does so with heartbeat=True"
+    )
 
 
 # Puts
@@ -139,7 +210,7 @@ def not_of_queue(lease: object, owner: str = "another queue") -> InvalidLeaseErr
 
 def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
     """Return the error for settling a lease of a queue that was closed."""
-    return QueueClosedError(f"{queue!r}: its leases are lost", drained=drained)
+    return QueueClosedError(f"{queue!r}: its leases are lost: {_CAUSES['closed']}", drained=drained)
 
 
 def settled_twice(lease: object) -> InvalidLeaseError:
@@ -149,13 +220,16 @@ def settled_twice(lease: object) -> InvalidLeaseError:
 
 def lease_ended(key: object, token: int) -> LeaseLostError:
     """Return the error for a receipt whose lease has ended."""
-    return LeaseLostError(f"the lease on {shown(key)} with the token {token} has ended")
+    return LeaseLostError(
+        f"the lease on {shown(key)} with the token {token} has ended: it was settled, has expired "
+        "or was taken away. Resume a lease in time, or take a longer lease_timeout"
+    )
 
 
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
     """Return the error for a receipt that is for another queue."""
     return InvalidLeaseError(
-        f"a receipt for the queue {shown(receipt_of)} is not valid for {queue!r}"
+        f"a receipt for the queue {shown(receipt_of)} is not valid for {shown(queue)}"
     )
 
 
@@ -211,12 +285,12 @@ def lease_not_of_broker(why: ValueError) -> InvalidLeaseError:
 
 def no_queue(name: str) -> LookupError:
     """Return the error for a queue that does not exist."""
-    return LookupError(f"there is no queue {name!r}: broker.queue() makes one")
+    return LookupError(f"there is no queue {shown(name)}: broker.queue() makes one")
 
 
 def no_dead_letters(name: str) -> LookupError:
     """Return the error for a queue without a queue of dead letters."""
-    return LookupError(f"queue {name!r} has no queue of dead letters")
+    return LookupError(f"queue {shown(name)} has no queue of dead letters")
 
 
 def no_dead_letters_of(queue: object) -> ValueError:
@@ -226,7 +300,7 @@ def no_dead_letters_of(queue: object) -> ValueError:
 
 def own_dead_letters(name: str) -> ValueError:
     """Return the error for a queue named as its own queue of dead letters."""
-    return ValueError(f"queue {name!r} cannot be its own queue of dead letters")
+    return ValueError(f"queue {shown(name)} cannot be its own queue of dead letters")
 
 
 def pair_without_dead_letters() -> ValueError:
@@ -237,6 +311,6 @@ def pair_without_dead_letters() -> ValueError:
 def dead_letters_used(name: str, users: Iterable[str]) -> ValueError:
     """Return the error for deleting a queue that holds the dead letters of others."""
     return ValueError(
-        f"queue {name!r} holds the dead letters of {', '.join(map(repr, users))}: "
+        f"queue {shown(name)} holds the dead letters of {', '.join(map(shown, users))}: "
         "delete those queues first"
     )

@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
     check_text("a queue's name", name)
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"invalid queue name {name!r}: use 1 to 128 letters, digits or . _ - :, "
+            f"invalid queue name {shown(name, 200)}: use 1 to 128 letters, digits or . _ - :, "
             "starting with a letter or digit"
         )
 
@@ -68,9 +68,7 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     if "max_size" in options and options["max_size"] != inf:
         size = whole_number("max_size", options["max_size"], 1, "1 or more, or math.inf")
         checked["max_size"] = size
-    retry: object = options.get("retry", _OF_QUEUE["retry"])
-    if not isinstance(retry, Retry):
-        raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
+    check_retry(options.get("retry", _OF_QUEUE["retry"]))
     if (tenants := options.get("tenants")) is not None:
         check_tenants(tenants)
     if "history" in options:
@@ -80,6 +78,12 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     if (seconds := options.get("dedupe_for")) is not None:
         checked["dedupe_for"] = wait_seconds("dedupe_for", seconds)
     return checked
+
+
+def check_retry(retry: object) -> None:
+    """Raise `TypeError` if a value is not a `Retry`."""
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
 
 
 def check_tenants(tenants: object) -> None:

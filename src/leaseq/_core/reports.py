@@ -11,6 +11,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Ended = Literal["acked", "released", "rejected", "lost"]
+LostBy = Literal["expired", "revoked", "closed"]
+"""The cause of a loss: the deadline; `release_all` or a settlement by receipt; the queue's end."""
 KeyState = Literal["absent", "delayed", "ready", "leased"]
 
 

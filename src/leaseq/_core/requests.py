@@ -102,7 +102,7 @@ class ClaimRequest(Generic[K]):
 
 def _check_names(option: str, names: object) -> None:
     if isinstance(names, str):
-        raise ValueError(
+        raise TypeError(
             f"{option} must be a collection of names, not {shown(names)}: [{shown(names)}]"
         )
     if not isinstance(names, Collection):
@@ -198,5 +198,5 @@ class PutRequest:
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, choices))}, not {shown(value)}"
+            f"{name} must be one of {', '.join(map(shown, choices))}, not {shown(value)}"
         )

@@ -16,9 +16,9 @@ _LONGEST_LEAF = 200  # characters of each error in a group, so that the first le
 _MOST_LEAVES = 10
 
 
-def shown(value: object) -> str:
-    """Return the `repr` of a value, cut if it is long."""
-    return _cut(_made(repr, value), _LONGEST)
+def shown(value: object, longest: int = _LONGEST) -> str:
+    """Return the `repr` of a value, cut if it is longer than so many characters."""
+    return _cut(_made(repr, value), longest)
 
 
 def queue_text(name: str) -> str:

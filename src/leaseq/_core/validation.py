@@ -28,7 +28,7 @@ def check_known(call: str, given: Iterable[str], known: Iterable[str], how: str 
     """
     unknown = [name for name in given if name not in known]
     if unknown:
-        names = ", ".join(map(repr, unknown))
+        names = ", ".join(map(shown, unknown))
         raise TypeError(
             f"{call}(){how} has no option{'s' if unknown[1:] else ''} {names}: "
             f"it has {', '.join(known) or 'none'}"
@@ -91,6 +91,12 @@ def check_text(name: str, value: object, otherwise: str = "") -> None:
     """Raise `TypeError` if a value is not a string; ``otherwise``: the alternatives, as text."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string{otherwise}, not {shown(value)}")
+
+
+def check_text_or_none(name: str, value: object) -> None:
+    """Raise `TypeError` if a value is neither a string nor None."""
+    if value is not None:
+        check_text(name, value, " or None")
 
 
 def check_flag(name: str, value: object) -> None:

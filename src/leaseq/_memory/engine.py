@@ -22,6 +22,7 @@ from .._core.messages import (
     RUN_TWICE,
     check_held,
     check_release,
+    claim_needs_time,
     closed_with_work_left,
     drained,
     key_cannot_come,
@@ -32,6 +33,7 @@ from .._core.messages import (
     no_timekeeper,
     not_of_queue,
     other_receipt,
+    put_needs_time,
     takes_nothing_more,
     timed_out,
 )
@@ -50,7 +52,7 @@ from .._core.reports import (
 )
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, keys_of, lease_seconds
+from .._core.validation import check_text, keys_of, lease_seconds
 from .._rules.by_key import findable
 from .._rules.capacity import Capacity
 from .._rules.item import Item
@@ -211,7 +213,7 @@ class Engine(Generic[K, V]):
         if self.shut_down:
             raise self._takes_nothing_more()
         if request.delay > 0 and self.timekeeper is None:
-            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "be ready")
+            raise put_needs_time(self.queue, request.delay)
         self.check_home()
 
     def _takes_nothing_more(self) -> QueueClosedError:
@@ -298,8 +300,7 @@ class Engine(Generic[K, V]):
         if self.shut_down:
             self._check_can_come(request.key)
         if keeper is None and (request.timed or self.needs_time):
-            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
-            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+            raise claim_needs_time(self.queue, request.lease_timeout)
         self.check_home()
         item = self.ledger.claim(request, self.home.time())
         self._admit()
@@ -542,12 +543,8 @@ class Engine(Generic[K, V]):
         self, requeue_front: bool, delay: float | None, counted: bool
     ) -> float | None:
         """Return the delay of a release as a float; raise if the options are invalid."""
-        check_flag("requeue_front", requeue_front)
-        check_flag("counted", counted)
-        if delay is None:
-            return None
         timed = self.timekeeper is not None
-        return check_release(self.queue, delay, requeue_front=requeue_front, timed=timed)
+        return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     def release(
         self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
@@ -589,7 +586,7 @@ class Engine(Generic[K, V]):
         item = self.mine(lease)
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and self.timekeeper is None:
-            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+            raise claim_needs_time(self.queue, seconds)
         now = self.home.time()
         self.ledger.extend(item, now, now + seconds)
         if self.timekeeper is not None:
@@ -617,7 +614,7 @@ class Engine(Generic[K, V]):
         self.check_home()
         lost = self.ledger.revoke(consumer, self.home.time())
         for item in lost:
-            item._cancel_body()
+            item._lose("revoked")
         self.after_return(*lost)
         return len(lost)
 
@@ -818,7 +815,7 @@ class Engine(Generic[K, V]):
         self.shutdown()
         self.closed = True
         for item in self.ledger.close(self.home.time()):
-            item._cancel_body()
+            item._lose("closed")
         self._turn_away(self.waiters.drop_all())
         if self.drained_event is not None:
             self.drained_event.set()
@@ -915,7 +912,7 @@ class Engine(Generic[K, V]):
             for item in islice(self.ledger.tick(now), _SLICE):
                 changed.append(item)
                 if item._ended == "lost":
-                    item._cancel_body()
+                    item._lose("expired")
         finally:  # a policy may raise: the items before that have moved
             for item in changed:
                 if item._ended == "lost":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Never, TypeVar, Unpack
 
@@ -127,7 +128,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         ledger = engine.ledger
         delayed = f"{len(ledger.delayed)} delayed, " if ledger.delayed else ""
         counts = f"{len(ledger.ready)} ready, {delayed}{len(ledger.leased)} leased"
-        return f"<{type(self).__name__} {self.name!r} {state}: {counts}>"
+        return f"<{type(self).__name__} {shown(self.name)} {state}: {counts}>"
 
     @property
     def closed(self) -> bool:
@@ -373,6 +374,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)
+
+    def _one_burst(self) -> AbstractContextManager[None]:
+        return self._engine.burst.held()
 
     # Inspection
 

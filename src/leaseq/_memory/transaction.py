@@ -7,14 +7,14 @@ from typing import Any, Protocol, TypeVar, Unpack
 
 from .._core.errors import LeaseqError, TransactionError
 from .._core.loop import Home
-from .._core.messages import lease_not_of_broker, no_room
+from .._core.messages import no_room
 from .._core.options import PutOptions
 from .._core.requests import PutRequest
 from .._core.validation import check_hashable, check_text
 from .._rules.item import Item
 from .._rules.plan import Plan
 from ..abc import LeasedQueue, Transaction
-from ..abc._lease import Lease, check_lease
+from ..abc._lease import Lease
 from .engine import Engine
 
 K = TypeVar("K")
@@ -138,7 +138,7 @@ class MemoryTransaction(Transaction):
         self._ask(_Put(self._engine_of(queue), key, value, PutRequest("put", **options)))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        self._settle(_Ack(self._engine_for(lease), lease), lease)
+        self._settle(_Ack(self._engine_for(lease, self._engine_of), lease), lease)
 
     def release(
         self,
@@ -148,21 +148,14 @@ class MemoryTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        engine = self._engine_for(lease)
+        engine = self._engine_for(lease, self._engine_of)
         delay = engine.check_release(requeue_front, delay, counted)
         step = _Release(engine, lease, front=requeue_front, delay=delay, counted=counted)
         self._settle(step, lease)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         check_text("reason", reason)
-        self._settle(_Reject(self._engine_for(lease), lease, reason), lease)
-
-    def _engine_for(self, lease: Lease[Any, Any]) -> Engine[Any, Any]:
-        check_lease(lease)
-        try:
-            return self._engine_of(lease.queue)
-        except ValueError as error:
-            raise lease_not_of_broker(error) from None
+        self._settle(_Reject(self._engine_for(lease, self._engine_of), lease, reason), lease)
 
     def _ask(self, step: _Step) -> None:
         self._check_open()

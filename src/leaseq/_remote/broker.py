@@ -82,7 +82,7 @@ class _Handles:
     """The handles of a broker, by name: what the queues need of each other.
 
     Attributes:
-        kept: Whether the broker's own `run` runs.
+        kept: True while the broker's own `run` runs.
     """
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ class RemoteBroker(Broker):
 
     Args:
         open_store: Opens the store.
-        place: Where the store is, for reprs and logs; without secrets.
+        place: The address of the store, for reprs and logs; without secrets.
         patience: Seconds for which a call tries to reach the store where no `run` runs.
     """
 

@@ -1,4 +1,4 @@
-"""Takes operations to the store, one exchange at a time.
+"""The dispatcher: takes operations to the store, one exchange at a time.
 
 Theory of operation
 ===================
@@ -67,19 +67,19 @@ _MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
 
 class Call(Generic[A]):
-    """An operation in line, and what came of it.
+    """An operation in line, and its answer or error.
 
     Args:
         operation: The operation.
-        receive: Is told the answer as soon as it is there, before any other task runs. False: it
-            is no answer yet; the call may be posted again.
-        refuse: Is told the error, if there will be no answer.
+        receive: Called with the answer as soon as it is there, before any other task runs. It
+            returns False if that is no answer yet; the call may be posted again.
+        refuse: Called with the error, if there will be no answer.
 
     Attributes:
-        posted: Whether it is in line.
-        sent: Whether it is under way.
-        awaited: Whether a task waits for the answer.
-        answered: Whether there is an answer, or an error because there will be none.
+        posted: True while it is in line.
+        sent: True while it is under way.
+        awaited: True if a task waits for the answer.
+        answered: True if there is an answer, or an error because there will be none.
     """
 
     __slots__ = (
@@ -117,9 +117,9 @@ class Call(Generic[A]):
         self.awaited = False
 
     def accept(self, answer: A) -> None:
-        """Take the answer; or what came of it after all, after the caller has given up.
+        """Take the answer, even if the caller has given up meanwhile.
 
-        What a callback raises is for the caller alone.
+        An error of a callback is for the caller alone.
         """
         try:
             is_answer = self.receive is None or self.receive(answer) is not False
@@ -142,7 +142,7 @@ class Call(Generic[A]):
         self.wake()
 
     def wake(self) -> None:
-        """Let those who wait for the answer look again."""
+        """Have the tasks that wait for the answer look again."""
         self.event.set()
         if not self.answered:
             self.event = Event()
@@ -152,8 +152,8 @@ class Exchange:
     """A batch under way, and the calls whose operations it has.
 
     Attributes:
-        sent_at: When it was sent first, in seconds on the event loop's clock.
-        in_doubt: Whether it may have been done, its reply being lost.
+        sent_at: The time at which it was first sent, in seconds on the event loop's clock.
+        in_doubt: True if it may have been done, because its reply was lost.
     """
 
     __slots__ = ("batch", "calls", "in_doubt", "sent_at")
@@ -172,27 +172,27 @@ class DispatcherCallbacks(Protocol):
     """The work of a leader besides exchanging batches."""
 
     def expire(self, now: float) -> float:
-        """End the leases here that have run out, and return when the next one does."""
+        """End the leases here that have expired, and return the time at which the next one does."""
 
     def do_due(self, now: float) -> float:
-        """Do what else is due, and return when there is more."""
+        """Do the other work that is due, and return the time at which there is more."""
 
     def claims(self) -> list[Call[Any]]:
-        """Return what to ask for on behalf of waiters."""
+        """Return the calls to be sent on behalf of waiters."""
 
     def heard(
         self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
     ) -> None:
-        """Take what a reply says besides the answers.
+        """Take the news in a reply, besides the answers.
 
         Args:
             due: Seconds until more falls due in a queue, by its name.
-            events: What has happened to leases and items.
-            now: When the reply came, in seconds on the event loop's clock.
+            events: Leases and items that have ended.
+            now: The time of the reply, in seconds on the event loop's clock.
         """
 
     def told(self, event: protocol.Event) -> None:
-        """Take what the store tells this process unasked: a wake-up, mostly."""
+        """Take an event that the store has published to this process: a wake-up, mostly."""
 
 
 class Dispatcher:
@@ -201,11 +201,11 @@ class Dispatcher:
     Args:
         store: The store.
         home: The event loop.
-        callbacks: What there is to do besides.
+        callbacks: The other work of a leader.
         patience: Seconds for which a task without a `run` tries to reach the store.
 
     Attributes:
-        sent_at: When the exchange started whose answers are handed out.
+        sent_at: The time at which the exchange started whose answers are handed out.
     """
 
     def __init__(
@@ -270,8 +270,9 @@ class Dispatcher:
 
         Args:
             call: The operation.
-            withdraw: Whether to give it up if this task is cancelled before it was sent. Otherwise
-                it is sent all the same. What was sent is waited for, for a while.
+            withdraw: True: if this task is cancelled before the operation was sent, it is given
+                up. Otherwise it is sent all the same. The answer to an operation that was sent is
+                waited for, for a while.
             patience: Seconds for which to try, if not the usual ones.
 
         Raises:
@@ -325,7 +326,7 @@ class Dispatcher:
                 await self._lead(over, patience=patience)
 
     async def wait(self, waiter: Waiter[Any, Any]) -> None:
-        """Wait for what others bring about; lead where no `run` runs, and no other task leads."""
+        """Wait until a waiter is done; lead where no `run` runs, and no other task leads."""
         self._waiters[waiter] = None
         try:
             while not waiter.done:
@@ -341,21 +342,21 @@ class Dispatcher:
         self._alarm.set()
 
     def wake_all(self) -> None:
-        """Have the leader, and those `run`s that are ready to lead, look again."""
+        """Have the leader, and each `run` that is ready to lead, look again."""
         self._alarm.set()
         self._changed.set()
         self._changed = Event()
 
     def expire_at(self, when: float) -> None:
-        """See to it that a lease that runs out then is ended then. O(1)."""
+        """Make sure that a lease that expires at a time is ended then. O(1)."""
         if when < self._expire_at:
             self._expire_at = when
             self._watch.set()
 
     def hear(self, event: protocol.Event) -> None:
-        """Take what the store tells this process unasked.
+        """Take an event that the store has published to this process.
 
-        It may be about what the answers say that are on their way: then these come first.
+        It may be about items in the answers that are on their way: then these come first.
         """
         self._messages.append(event)
         if self._unfinished is None:
@@ -382,7 +383,7 @@ class Dispatcher:
                     await self.answer(call, patience=_CLOSING)
 
     def hurry(self) -> None:
-        """Have cancelled tasks wait no more for what was sent: the end is near."""
+        """Have cancelled tasks no longer wait for operations that were sent: the end is near."""
         self._grace = 0.0
 
     async def close(self) -> None:
@@ -411,7 +412,7 @@ class Dispatcher:
     ) -> None:
         """Lead until it is over; while another task leads, be ready to.
 
-        Leases that run out here end beside that: they must not wait for a store that does not
+        Leases that expire here end beside that: they must not wait for a store that does not
         answer.
         """
         if over():
@@ -452,13 +453,13 @@ class Dispatcher:
         stand_in: bool = True,
         listens: bool = False,
     ) -> None:
-        """Exchange what is in line, until it is over.
+        """Exchange the operations in line, until it is over.
 
         Args:
-            over: Whether it is.
+            over: Returns True once it is over.
             patience: Seconds for which to try to reach the store.
-            stand_in: Whether this is for want of a `run`: until there is one.
-            listens: True: what the store tells unasked is waited for.
+            stand_in: True: it leads because no `run` does, and only until one does.
+            listens: True: it also hears the store.
         """
 
         def relieved() -> bool:
@@ -508,7 +509,7 @@ class Dispatcher:
                 self._heard_at = self.home.time()
 
     def _hand_over(self) -> None:
-        """Let those who wait see that no task leads: one of them will."""
+        """Have waiting tasks see that none leads: one of them will."""
         self.wake_all()
         # Some of these are not in line: they wait for room, or for the end.
         for call in [*self._awaited.values()]:
@@ -517,7 +518,7 @@ class Dispatcher:
             waiter.wake()
 
     def _pack(self) -> Exchange | None:
-        """Take what goes with one batch out of the line; None: there is nothing.
+        """Take the calls of one batch out of the line; None: there is nothing.
 
         Callers do not keep waiters waiting: the claims of these go along, or, if the calls in line
         are of another family, with every other batch.
@@ -589,7 +590,7 @@ class Dispatcher:
             raise
 
     def _give_up(self, exchange: Exchange, why: str) -> None:
-        """Tell those who wait. What may have been done stays, to be seen to when it can be."""
+        """Fail the calls that wait. A batch in doubt stays, and is exchanged again later."""
         if not exchange.in_doubt:
             self._unfinished = None
         for call in exchange.calls:
@@ -642,10 +643,10 @@ class Dispatcher:
                 self._answer_each(answers)
                 raise
 
-    # What the log says of it
+    # The log
 
     def _missed(self, why: str) -> None:
-        """Say once that the store does not answer."""
+        """Log once that the store does not answer."""
         now = self.home.time()
         if self._lost_at is None:
             self._lost_at = now
@@ -654,7 +655,7 @@ class Dispatcher:
             log(logging.WARNING, "%s: it is tried again and again", why)
 
     def _reached(self, now: float) -> None:
-        """Say once that it does again."""
+        """Log once that the store answers again."""
         if self._complained and self._lost_at is not None:
             log(logging.WARNING, "the store answers again, after %.1f s", now - self._lost_at)
         self._lost_at = None

@@ -1,4 +1,4 @@
-"""The inside of a queue handle: its waiters, the leases held here, its end; what a claim brings.
+"""The engine behind a queue handle: its waiters, the leases held here, its claims, its end.
 
 Theory of operation
 ===================
@@ -34,20 +34,21 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._core.codec import Codec
 from .._core.errors import CodecError, QueueClosedError, ServerUnavailableError
 from .._core.heap import Deadlines
-from .._core.log import log
+from .._core.log import Burst, log
 from .._core.messages import (
     RUN_TWICE,
     check_held,
     check_release,
+    claim_needs_time,
     closed_with_work_left,
     drained,
     key_in_flight,
     lease_ended,
     leases_lost,
     never_fits,
-    no_timekeeper,
     not_of_queue,
     other_receipt,
+    put_needs_time,
     takes_nothing_more,
     tenant_mismatch,
     timed_out,
@@ -58,11 +59,12 @@ from .._core.receipt import read_receipt
 from .._core.reports import (
     DeadLetter,
     Ended,
+    LostBy,
     PutOutcome,
 )
 from .._core.requests import ClaimRequest, PutRequest
 from .._core.texts import failure_text, shown
-from .._core.validation import check_flag, lease_seconds
+from .._core.validation import lease_seconds
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
 from .dispatcher import Call, Dispatcher
@@ -130,6 +132,7 @@ RemoteLease.__module__ = "leaseq"
 class Timers(Protocol):
     """The timers of engines: deadlines of their leases, and beats for tasks that wait."""
 
+    burst: Burst
     deadlines: Deadlines[RemoteLease[Any, Any]]
 
     def waits(self, engine: Engine[Any, Any]) -> None:
@@ -158,15 +161,16 @@ class Engine(Generic[K, V]):
         made_with: The options that the queue was made with.
         handled_with: The options that this handle was asked for with.
         dispatcher: The way to the store.
-        timers: What keeps time.
+        timers: The deadlines of leases, and the beat of waiters.
         hub: The other queues of the broker.
 
     Attributes:
         queue: The handle.
-        next_due: When something is to be done in the store, in seconds on the loop's clock.
-        runs: Whether its own `run` runs.
-        closed: Whether the handle is closed.
-        has_backoff: Whether the retry policy has one.
+        burst: The records of the broker's queues that belong to one step.
+        next_due: The time at which the store has something to do, on the event loop's clock.
+        runs: True while its own `run` runs.
+        closed: True once the handle is closed.
+        has_backoff: True if the retry policy has one.
     """
 
     queue: LeasedQueue[K, V]
@@ -194,6 +198,7 @@ class Engine(Generic[K, V]):
         self.closed = False
         self._timers = timers
         self._deadlines = timers.deadlines
+        self.burst = timers.burst
         self._hub = hub
         self._lease_timeout = made_with.get("default_lease_timeout")
         self._any: ClaimRequest[K] = ClaimRequest(lease_timeout=self._lease_timeout)
@@ -241,12 +246,16 @@ class Engine(Generic[K, V]):
 
     # Puts
 
-    def check_takes(self, request: PutRequest) -> None:
-        """Raise if nothing, or nothing like that, can be put through this handle."""
+    def check_accepts(self) -> None:
+        """Raise if this handle accepts no more items."""
         if self._shut_down or self.closed:
             raise self._refused_put()
+
+    def check_takes(self, request: PutRequest) -> None:
+        """Raise if a put with these options is refused, whatever the key."""
+        self.check_accepts()
         if request.delay > 0 and not self.kept:
-            raise no_timekeeper(self.queue, f"a delay of {request.delay:g} s", "end")
+            raise put_needs_time(self.queue, request.delay)
 
     def _refused_put(self) -> QueueClosedError:
         if self._deleted:
@@ -256,7 +265,7 @@ class Engine(Generic[K, V]):
     async def put(
         self, items: tuple[tuple[Key, bytes], ...], request: PutRequest
     ) -> tuple[PutOutcome, ...]:
-        """Put items, and wait for room if need be: those that come later wait behind."""
+        """Put items, and wait for room if need be: later puts wait behind."""
         given_up = False
 
         def receive(answer: PutAnswer) -> bool | None:
@@ -311,7 +320,7 @@ class Engine(Generic[K, V]):
             self.dispatcher.post(first)
 
     def _turn_putters_away(self) -> None:
-        """Refuse all puts, save what is under way: that may have been done."""
+        """Refuse all puts but those under way, which may have been done."""
         for putter in [*self._putters]:
             if not putter.sent:
                 self.dispatcher.withdraw(putter)
@@ -349,8 +358,7 @@ class Engine(Generic[K, V]):
         self._check_open()
         if not self.kept and (request.timed or self.has_backoff):
             await checkpoint_if_cancelled()  # which may be what has ended the `run`
-            what = f"a lease of {request.lease_timeout:g} s" if request.timed else "a backoff"
-            raise no_timekeeper(self.queue, what, "expire" if request.timed else "end")
+            raise claim_needs_time(self.queue, request.lease_timeout)
         if timeout == 0 or self._shut_down:
             leases = await self._claim(request, count)
             if leases:
@@ -441,7 +449,7 @@ class Engine(Generic[K, V]):
         return lease.ended is None and lease.deadline > self.home.time()
 
     async def _claim(self, request: ClaimRequest[K], count: int) -> list[RemoteLease[K, V]]:
-        """Lease what is there, and do not wait."""
+        """Lease ready items, and do not wait."""
         leases: list[RemoteLease[K, V]] = []
         handed_out = True
         given_up = False
@@ -468,7 +476,7 @@ class Engine(Generic[K, V]):
         return [lease for lease in leases if self._holds(lease)]
 
     def claims(self) -> Iterator[Call[Any]]:
-        """Make the calls that are to be sent on behalf of those who wait here."""
+        """Make the calls that are to be sent on behalf of waiters."""
         stale = self._waiters.stale()
         if stale:
             yield Call(Unpark(self.ref, tuple(stale)))
@@ -511,7 +519,7 @@ class Engine(Generic[K, V]):
     def _received(
         self, batch: Sequence[Delivery], request: ClaimRequest[K]
     ) -> list[RemoteLease[K, V]]:
-        """Hold what a claim has brought; what cannot be read is a dead letter."""
+        """Hold the items that a claim has brought; an unreadable one is a dead letter."""
         if not batch:
             return []
         leases: list[RemoteLease[K, V]] = []
@@ -534,9 +542,9 @@ class Engine(Generic[K, V]):
 
     @staticmethod
     def _deadline(sent_at: float, timeout: float) -> float:
-        """Return when a lease is over here: a little earlier than in the store.
+        """Return the time at which a lease is over here: a little earlier than in the store.
 
-        So its body has come to an end before another consumer can have the item.
+        So its body has ended before another consumer can have the item.
         """
         if timeout == inf:
             return inf
@@ -601,21 +609,28 @@ class Engine(Generic[K, V]):
         self._hold(lease)
 
     def let_go(self, lease: RemoteLease[K, V]) -> None:
-        """Hold a lease no more: it has ended, or is about to have another deadline."""
+        """Stop holding a lease: it has ended, or is about to have another deadline."""
         if self._held.pop(lease.token, None) is not None and lease.deadline != inf:
             self._deadlines.drop(lease)
 
-    def lose(self, lease: RemoteLease[K, V]) -> None:
-        """End a lease that is lost, and with it its body."""
+    def lose(self, lease: RemoteLease[K, V], cause: LostBy | None = None) -> None:
+        """End a lease that is lost, and with it its body.
+
+        Args:
+            lease: The lease.
+            cause: The cause; None: the store has ended it, which it does later than this side if
+                it expires.
+        """
         self.let_go(lease)
+        is_due = lease.deadline <= self.home.time()
         lease._ended = "lost"
-        lease._cancel_body()
+        lease._lose(cause or ("expired" if is_due else "revoked"))
 
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""
         del self._held[lease.token]
         lease._ended = "lost"
-        lease._cancel_body()
+        lease._lose("expired")
 
     def lose_token(self, token: int) -> None:
         """Lose the lease of a token, which the store has ended."""
@@ -686,18 +701,15 @@ class Engine(Generic[K, V]):
     def check_release(
         self, requeue_front: bool, delay: float | None, counted: bool
     ) -> float | None:
-        """Return the delay of a release as a float; raise if it cannot be done like that."""
-        check_flag("requeue_front", requeue_front)
-        check_flag("counted", counted)
-        if delay is None:
-            return None
-        return check_release(self.queue, delay, requeue_front=requeue_front, timed=self.kept)
+        """Return the delay of a release as a float; raise if the options are invalid."""
+        timed = delay is None or self.kept
+        return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> Awaitable[None]:
         """Ask for a new deadline of a lease, and return what waits for the answer."""
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
-            raise no_timekeeper(self.queue, f"a lease of {seconds:g} s", "expire")
+            raise claim_needs_time(self.queue, seconds)
         now = self.home.time()
         check_held(lease, now)
         key = cast("Key", lease.key)
@@ -766,7 +778,7 @@ class Engine(Generic[K, V]):
             self.dispatcher.post(Call(Wake(self.ref, want)))
 
     def _seek(self, want: Want) -> bool:
-        """Let those here who want this try; False: there are none any more. O(groups)."""
+        """Have the tasks here that want this try; False: there is none any more. O(groups)."""
         known = self._waiters.woken(want)
         if want == ROOM and self._putters:
             self._let_putter_in()
@@ -808,7 +820,7 @@ class Engine(Generic[K, V]):
     # Time
 
     def sweep(self) -> None:
-        """Have the store do what is due there."""
+        """Have the store do its work that is due."""
         self.next_due = inf
         if not self.closed and self.kept:
             self.dispatcher.post(Call(Sweep(self.ref, SWEPT)))
@@ -830,7 +842,7 @@ class Engine(Generic[K, V]):
     # The end
 
     async def shutdown(self) -> None:
-        """Take nothing more through this handle."""
+        """Accept no more items through this handle."""
         self.home.check()
         if self._shut_down or self.closed:
             return
@@ -913,7 +925,7 @@ class Engine(Generic[K, V]):
 
     def _abandon_all(self) -> None:
         for lease in [*self._held.values()]:
-            self.lose(lease)
+            self.lose(lease, "closed")
         self._turn_away(self._waiters.drop_all())
         self._turn_putters_away()
         for joiner in self._joiners:
@@ -937,7 +949,7 @@ class Engine(Generic[K, V]):
         leases: list[tuple[Key, int]] = []
         for lease in [*self._held.values()]:
             leases.append((cast("Key", lease.key), lease.token))
-            self.lose(lease)
+            self.lose(lease, "closed")
 
         def receive(answer: Remaining) -> None:
             self._drained = not answer.left
@@ -957,14 +969,9 @@ class Engine(Generic[K, V]):
             raise self.closed_error()
 
     def _check_open(self) -> None:
-        """Raise if nothing comes any more."""
+        """Raise if no more items can come."""
         if self._is_over():
             raise self.closed_error()
-
-    def check_takes_letters(self) -> None:
-        """Raise if no dead letters can be brought back through this handle."""
-        if self._shut_down or self.closed:
-            raise takes_nothing_more(self.queue)
 
     def closed_error(self) -> QueueClosedError:
         """Make the error for using the handle after its end."""

@@ -26,7 +26,8 @@ class Housekeeping:
         find: Returns the engine of a queue that is open here, or was lately, by its name.
 
     Attributes:
-        deadlines: When the leases here run out.
+        burst: The records of one reply or event, or of a batch.
+        deadlines: The leases here, by the time at which they expire.
         dispatcher: The dispatcher.
     """
 
@@ -34,7 +35,7 @@ class Housekeeping:
 
     def __init__(self, find: Callable[[str], AnyEngine | None]) -> None:
         self._find = find
-        self._burst = Burst()
+        self.burst = Burst()
         self._beat_at = inf
         self._awaited: dict[AnyEngine, None] = {}  # where tasks wait, or did lately
         self._due: Heap[AnyEngine] = Heap(lambda when, engine: engine.next_due == when)
@@ -43,15 +44,15 @@ class Housekeeping:
     # For the dispatcher
 
     def expire(self, now: float) -> float:
-        """End the leases here that have run out, and return when the next one does."""
+        """End the leases here that have expired, and return the time at which the next one does."""
         for lease in self.deadlines.pop_due(now):
             lease._engine.expire(lease)
-            self._burst.expiry(lease._engine.name, lease.key, lease.token)
-        self._burst.write()
+            self.burst.expiry(lease._engine.name, lease.key, lease.token)
+        self.burst.write()
         return self.deadlines.next()
 
     def do_due(self, now: float) -> float:
-        """Do what else is due, and return when there is more."""
+        """Do the other work that is due, and return the time at which there is more."""
         while (first := self._due.first()) is not None and first[0] <= now:
             self._due.pop().sweep()
         if self._beat_at <= now:
@@ -67,13 +68,13 @@ class Housekeeping:
         return min(self._beat_at, inf if first is None else first[0])
 
     def claims(self) -> list[Call[Any]]:
-        """Return what to ask for on behalf of waiters."""
+        """Return the calls to be sent on behalf of waiters."""
         return [claim for engine in self._awaited if not engine.closed for claim in engine.claims()]
 
     def heard(
         self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
     ) -> None:
-        """Take what a reply says besides the answers."""
+        """Take the news in a reply, besides the answers."""
         for name, left in due.items():
             engine = self._find(name)
             when = now + left + _SLACK
@@ -88,13 +89,13 @@ class Housekeeping:
                 self._die(event)
             else:
                 self._lose(event)
-        self._burst.write()
+        self.burst.write()
 
     def told(self, event: Event) -> None:
-        """Take what the store tells this process unasked."""
+        """Take an event that the store has published to this process."""
         if isinstance(event, ItemDied):
             self._die(event)
-            self._burst.write()
+            self.burst.write()
             return
         if isinstance(event, LeaseEnded):
             self._lose(event)
@@ -119,7 +120,7 @@ class Housekeeping:
         self.dispatcher.post(Call(Wake(QueueRef(name), want)))
 
     def _die(self, event: ItemDied) -> None:
-        self._burst.death(event.queue, event.key, event.token, event.reason, event.fate)
+        self.burst.death(event.queue, event.key, event.token, event.reason, event.fate)
 
     # For the engines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import inf
 from typing import Any, TypeVar, Unpack, cast
@@ -26,7 +27,14 @@ from .._core.reports import (
 )
 from .._core.requests import PutRequest, check_batch, check_limit
 from .._core.texts import failure_text
-from .._core.validation import check_flag, check_text, keys_of, pairs_of, timeout_seconds
+from .._core.validation import (
+    check_flag,
+    check_text,
+    check_text_or_none,
+    keys_of,
+    pairs_of,
+    timeout_seconds,
+)
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, verdict_on
 from ..abc._queue import EarlyClaim
@@ -187,6 +195,9 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._engine.settle(self._engine.mine(lease), "released", GiveBack)
 
+    def _one_burst(self) -> AbstractContextManager[None]:
+        return self._engine.burst.held()
+
     async def reject(self, lease: Lease[K, V], reason: str) -> None:
         held = self._engine.mine(lease)
         check_text("reason", reason)
@@ -243,8 +254,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         )
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
-        if consumer is not None:
-            check_text("consumer", consumer, " or None")
+        check_text_or_none("consumer", consumer)
         engine = self._engine
         leases = await engine.perform(protocol.InFlight(engine.ref))
         now = engine.home.time()
@@ -275,7 +285,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         if engine.ref.letters is None:
             raise no_dead_letters_of(self)
         check_limit(limit)
-        engine.check_takes_letters()
+        engine.check_accepts()
         wanted = None if keys is None else cast("tuple[Key, ...]", tuple(keys_of("redrive", keys)))
         back: list[Any] = []
         conflicts: list[Any] = []

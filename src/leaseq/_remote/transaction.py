@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, TypeVar, Unpack, cast
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
 from .._core.messages import (
     check_held,
-    lease_not_of_broker,
     no_room,
     not_of_broker,
     settled_twice,
@@ -18,7 +17,7 @@ from .._core.reports import Ended
 from .._core.requests import PutRequest
 from .._core.validation import check_text
 from ..abc import LeasedQueue, Transaction
-from ..abc._lease import Lease, check_lease
+from ..abc._lease import Lease
 from .dispatcher import Call
 from .engine import Engine, RemoteLease, put_refused
 from .protocol import (
@@ -50,7 +49,7 @@ class _PutStep:
         self.engine.check_takes(self.operation.request)
 
     def refused(self, why: StepRefused) -> Exception:
-        """Make the error for what the store has against it."""
+        """Return the error for a step that the store has refused."""
         if why.why in ("in flight", "tenant"):
             key, _ = self.operation.items[0]
             return put_refused(key, self.operation.request, why.why, why.tenant)
@@ -75,7 +74,7 @@ class _SettlingStep:
         check_held(self._lease, self.engine.home.time())
 
     def refused(self, why: StepRefused) -> Exception:
-        """Make the error for what the store has against it."""
+        """Return the error for a step that the store has refused."""
         if why.why == "twice":
             return settled_twice(self._lease)
         if why.why == "not held":
@@ -102,7 +101,7 @@ class RemoteTransaction(Transaction):
     """Steps that are kept until the block is left, and then taken by the store, all or none.
 
     Args:
-        owns: Whether a queue is one of the broker's.
+        owns: Returns True for a queue of the broker.
     """
 
     def __init__(self, owns: Callable[[RemoteQueue[Any, Any]], bool]) -> None:
@@ -122,8 +121,8 @@ class RemoteTransaction(Transaction):
         self._steps.append(_PutStep(engine, operation))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        engine = self._engine_for(lease)
-        self._settle(lease, "acked", Ack(engine.ref, cast("Key", lease.key), lease.token))
+        engine = self._engine_for(lease, self._engine)
+        self._settle(engine, lease, "acked", Ack(engine.ref, cast("Key", lease.key), lease.token))
 
     def release(
         self,
@@ -133,31 +132,29 @@ class RemoteTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        engine = self._engine_for(lease)
+        engine = self._engine_for(lease, self._engine)
         delay = engine.check_release(requeue_front, delay, counted)
         key = cast("Key", lease.key)
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
-        self._settle(lease, "released", operation)
+        self._settle(engine, lease, "released", operation)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        engine = self._engine_for(lease)
+        engine = self._engine_for(lease, self._engine)
         check_text("reason", reason)
         operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
         engine.dispatcher.check(operation)
-        self._settle(lease, "rejected", operation)
+        self._settle(engine, lease, "rejected", operation)
 
-    def _settle(self, lease: Lease[Any, Any], ended: Ended, operation: SettlingStep) -> None:
+    def _settle(
+        self,
+        engine: Engine[Any, Any],
+        lease: Lease[Any, Any],
+        ended: Ended,
+        operation: SettlingStep,
+    ) -> None:
         self._check_open()
-        held = self._engine_for(lease).mine(lease)
-        self._steps.append(_SettlingStep(held, ended, operation))
+        self._steps.append(_SettlingStep(engine.mine(lease), ended, operation))
         self._pledge(lease)
-
-    def _engine_for(self, lease: Lease[Any, Any]) -> Engine[Any, Any]:
-        check_lease(lease)
-        try:
-            return self._engine(lease.queue)
-        except ValueError as error:
-            raise lease_not_of_broker(error) from None
 
     def _engine(self, queue: object) -> Engine[Any, Any]:
         if not isinstance(queue, RemoteQueue) or not self._owns(queue):

@@ -1,9 +1,9 @@
-"""The consumers of one queue that wait in this process, and what they wait for.
+"""The consumers of one queue that wait in this process, in groups that want the same.
 
-Those that ask for the same wait in one group, so that one claim serves them all. A group stands for
-some *wants*, under which its process is parked in the store: an operation that makes an item ready
-there takes one park away, and the process is told. As long as all its wants are parked, there is
-nothing for a group to claim; a group whose wants are not is *hungry*.
+Consumers that ask for the same wait in one group, so that one claim serves them all. A group stands
+for some *wants*, under which its process is parked in the store: an operation that makes an item
+ready there takes one park away, and the process is told. As long as all its wants are parked, there
+is nothing for a group to claim; a group whose wants are not is *hungry*.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ANY_MORE = Want("any more")
 
 
 def signature(request: ClaimRequest[K], patient: bool) -> Signature:
-    """Return what two requests have in common that one claim can serve."""
+    """Return the terms of a request: one claim serves all requests with the same."""
     return (
         request.key,
         type(request.key),  # 1 and True are equal
@@ -55,7 +55,7 @@ def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[Want, ...]:
 
 
 class Waiter(Generic[K, L]):
-    """A consumer that waits, and what it is given: leases; or none, at the end."""
+    """A consumer that waits, and the leases that it is given; none at the end."""
 
     __slots__ = ("count", "done", "event", "group", "leases", "number", "patient", "request")
 
@@ -85,7 +85,7 @@ class Group(Generic[K, L]):
     """Waiters that ask for the same, in the order in which they came.
 
     Attributes:
-        wanted: How many items they can have all in all.
+        wanted: The number of items that they can have, all in all.
     """
 
     __slots__ = ("patient", "request", "waiters", "wanted", "wants")
@@ -99,7 +99,7 @@ class Group(Generic[K, L]):
 
     @property
     def turn(self) -> tuple[bool, bool, bool]:
-        """Its place in a claim: first those for one key; last those that steal, and the patient."""
+        """Its place in a claim: first takers of a key; last those that steal, and the patient."""
         return self.patient, self.request.key is ANY_KEY, bool(self.request.steal_from)
 
 
@@ -184,7 +184,7 @@ class Waiters(Generic[K, L]):
             self._stale.append(Park(want, self.parked.pop(want)))
 
     def _see(self, group: Group[K, L]) -> None:
-        """See whether a group waits for something under which the process is not parked."""
+        """Make a group hungry if it wants something under which the process is not parked."""
         if group.waiters and not all(want in self.parked for want in group.wants):
             self._hungry[group] = None
 
@@ -221,13 +221,13 @@ class Waiters(Generic[K, L]):
             self._see(group)
 
     def hungry(self, most: int) -> list[tuple[Group[K, L], int]]:
-        """Return for which groups to claim how many items, in the order of their turn.
+        """Return the groups to claim for, with numbers of items, in the order of their turn.
 
         A group of which some came before those of another one, and some after, is there more than
         once. O(groups), or if there are several O(their waiters).
 
         Args:
-            most: How many items at most.
+            most: The largest number of items.
         """
         if len(self._hungry) <= 1:
             return [(group, min(group.wanted, most)) for group in self._hungry]
@@ -251,13 +251,13 @@ class Waiters(Generic[K, L]):
         return stale
 
     def give(self, group: Group[K, L], leases: list[L], *, more: bool) -> list[L]:
-        """Give a group what a claim has brought: waiters that are served go, the others stay.
+        """Give a group the leases of a claim: waiters that are served go, the others stay.
 
         Args:
             group: The group that the claim was for.
-            leases: What it has brought.
-            more: Whether the next one may bring more. If not, and the store could not park this
-                process either, it is for `look_again` to ask once more.
+            leases: The leases.
+            more: True if the next claim may bring more. If not, and the store could not park this
+                process either, `look_again` asks once more.
 
         Returns:
             The leases that no consumer waits for any more. O(leases).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._core.validation import wait_seconds
 from .._remote.broker import RemoteBroker
 from .._remote.protocol import OnEvent, Store
 from .store import open_store
@@ -12,7 +13,7 @@ class ValkeyBroker(RemoteBroker):
     """A broker whose queues live on a server: ``connect("valkey://host:6379/0")``.
 
     Args:
-        url: Where the server is.
+        url: The server's URL.
         patience: Seconds for which a call tries to reach the server where no `run` runs.
     """
 
@@ -25,4 +26,5 @@ class ValkeyBroker(RemoteBroker):
         async def open_on_server(process: str, on_event: OnEvent) -> Store:
             return await open_store(url, process, on_event)
 
+        patience = wait_seconds("patience", patience)
         super().__init__(open_on_server, place=str(url), patience=patience)

@@ -48,7 +48,7 @@ def decode_key(encoded: bytes) -> Key:
         return int(rest)
     if kind == b"b":
         return rest
-    raise ValueError(f"not a key: {encoded!r}")
+    raise ValueError(f"not a key: {shown(encoded)}")
 
 
 def read_key(encoded: bytes) -> Key | RawKey:
@@ -83,7 +83,7 @@ def decode_name(encoded: bytes) -> str | None:
     if not encoded:
         return None
     if encoded[:1] != b"=":
-        raise ValueError(f"not a tenant: {encoded!r}")
+        raise ValueError(f"not a tenant: {shown(encoded)}")
     return encoded[1:].decode("utf-8", _SURROGATES)
 
 
@@ -170,5 +170,5 @@ def decode_want(encoded: bytes) -> Want:
         return _NAMELESS[encoded]
     kind, name = _KINDS.get(encoded[:1]), encoded[1:]
     if kind is None or encoded[:1] in _NAMELESS:
-        raise ValueError(f"not a want: {encoded!r}")
+        raise ValueError(f"not a want: {shown(encoded)}")
     return Want(kind, read_key(name) if kind == "key" else read_name(name))

@@ -243,7 +243,7 @@ class Layout:
     """An operation in the table.
 
     Attributes:
-        name: What it is called in the Lua.
+        name: Its name in the Lua.
         fields: Its words after that.
         write_fields: Adds the words of these.
         answers: The decoders of its answers, by their first word.

@@ -58,8 +58,8 @@ def commands_to_check(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
     """Return the commands about which to ask the server.
 
     Args:
-        is_cluster: Whether it is one of a cluster.
-        waits: Whether replicas are waited for.
+        is_cluster: True if it is one of a cluster.
+        waits: True if replicas are waited for.
     """
     return (*OPERATOR, *_LATER, _PUBLISH[is_cluster], *(("wait",) if waits else ()))
 

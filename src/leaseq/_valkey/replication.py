@@ -28,9 +28,9 @@ class ReplicatedClient:
     sent again.
 
     Args:
-        client: What asks.
-        replicas: How many replicas must have it.
-        request_timeout: How long an answer may take, in seconds.
+        client: The client.
+        replicas: The number of replicas that must have it.
+        request_timeout: The longest time that an answer may take, in seconds.
     """
 
     def __init__(self, client: Client, replicas: int, request_timeout: float) -> None:

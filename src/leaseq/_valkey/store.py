@@ -14,6 +14,7 @@ from anyio import CancelScope
 from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 from .._core.log import log
 from .._core.options import ANY_KEY
+from .._core.texts import shown
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
 from .client import Client, Script, open_client
@@ -156,7 +157,7 @@ def decode_message(message: bytes) -> Event:
     """
     name, separator, what = message.partition(b"\0")
     if not separator:
-        raise ValueError(f"not a message: {message!r}")
+        raise ValueError(f"not a message: {shown(message)}")
     queue = name.decode()
     if what[:1] == b"l":
         return protocol.LeaseEnded(queue, int(what.rpartition(b"\0")[2]))
@@ -235,9 +236,9 @@ class ValkeyStore:
 
     Args:
         client: The connection.
-        prefix: The broker's.
+        prefix: The prefix of the broker's keys.
         process: The name under which the server knows this process.
-        permissions: Those of the connection's user.
+        permissions: The permissions of the connection's user.
 
     Attributes:
         offset: Microseconds by which the server's clock is put forward, for tests.
@@ -290,9 +291,10 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
     If cancelled, there is no connection.
 
     Args:
-        url: Which server, and as whom.
+        url: The server, and its user.
         process: This process's name among those of the broker.
-        on_event: Called in the event loop's thread with what others publish to this process.
+        on_event: Called in the event loop's thread with events that others publish for this
+            process.
 
     Raises:
         UnusableServerError: there is no such server, it cannot hold queues, or it does not let this

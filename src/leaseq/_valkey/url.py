@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
+from .._core.texts import shown
+from .._core.validation import number, whole_number
+
 DEFAULT_PORT: Final = 6379
 
 SCHEMES: Final[Mapping[str, bool]] = {
@@ -24,6 +27,8 @@ _PARTS: Final = re.compile(r"([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTA
 _ESCAPES: Final = (
     "in a user's name or password, write : / ? # @ and % as %3A %2F %3F %23 %40 and %25"
 )
+_SECONDS: Final = "a number of seconds from 0.001 to 86400"
+_REPLICAS: Final = 0, "0 to 100", 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,10 @@ class ValkeyUrl:
             (``?cacert=/etc/ca.pem``); None: those that the system trusts.
         cert: The file of the client's certificate, in PEM (``?cert=``); None: no certificate.
         key: The file of its private key, in PEM (``?key=``).
+
+    Raises:
+        TypeError: the hosts are no pairs; or a number has another type.
+        ValueError: a number is out of range.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -77,6 +86,12 @@ class ValkeyUrl:
                 f"{type(self.hosts).__name__}: "
                 "ValkeyUrl.parse reads a URL"
             )
+        whole_number("database", self.database, 0, "0 or more")
+        whole_number("wait_replicas", self.wait_replicas, *_REPLICAS)
+        for name in ("connect_timeout", "request_timeout"):
+            value = getattr(self, name)
+            if not _is_patient(number(name, value, _SECONDS)):
+                raise ValueError(f"{name} must be {_SECONDS}, not {shown(value)}")
 
     @classmethod
     def parse(cls, url: str) -> ValkeyUrl:
@@ -208,9 +223,13 @@ def _seconds(name: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0.001 <= seconds <= 86_400:
-        raise ValueError(f"{name} in the URL is not a number of seconds from 0.001 to 86400")
+    if not _is_patient(seconds):
+        raise ValueError(f"{name} in the URL is not {_SECONDS}")
     return seconds
+
+
+def _is_patient(seconds: float) -> bool:
+    return 0.001 <= seconds <= 86_400
 
 
 def _count(name: str, text: str) -> int:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
-from anyio import CancelScope
+from anyio import CancelScope, current_time
 
-from .._core.errors import InvalidLeaseError, LeaseLostError, rejection
+from .._core.errors import InvalidLeaseError, rejection
 from .._core.exports import not_copied
 from .._core.loop import is_failure
-from .._core.messages import not_of_queue
+from .._core.messages import batch_lost, lease_lost, not_of_queue
 from .._core.policies import Backoff, Priority
 from .._core.receipt import write_receipt
 from .._core.texts import shown
 
 if TYPE_CHECKING:
-    from .._core.reports import Ended
+    from .._core.reports import Ended, LostBy
     from ._queue import LeasedQueue
 
 K = TypeVar("K")
@@ -89,6 +89,7 @@ class Lease(Generic[K, V]):
         "_deliveries",
         "_ended",
         "_key",
+        "_lost_by",
         "_pledge",
         "_priority",
         "_queue",
@@ -262,7 +263,7 @@ class Lease(Generic[K, V]):
 
     async def __aenter__(self) -> Self:
         if self._ended == "lost":
-            raise LeaseLostError(f"{self!r} was lost before it was entered")
+            raise lease_lost(self, current_time(), " before it was entered")
         if self._ended is not None:
             raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
         _enter(self, "lease")
@@ -279,7 +280,7 @@ class Lease(Generic[K, V]):
     async def _leave(self, error: BaseException | None) -> None:
         if self._ended == "lost":
             if error is None:
-                raise LeaseLostError(f"{self!r} was lost while its body ran")
+                raise lease_lost(self, current_time(), " while its body ran")
         elif self._ended is not None:
             pass  # the body has settled it
         elif error is None:
@@ -310,8 +311,9 @@ class Lease(Generic[K, V]):
         else:
             await self._queue._give_back(self)
 
-    def _cancel_body(self) -> None:
-        """Cancel the body under ``async with lease``. For engines: the lease is lost."""
+    def _lose(self, cause: LostBy) -> None:
+        """Note the cause of a loss, and cancel the body under ``async with lease``. For engines."""
+        self._lost_by = cause  # not before: it would be a word more to write for every put
         if self._scope is not None:
             self._scope.cancel("the lease was lost")
 
@@ -333,7 +335,8 @@ async def settle_each(
     """Settle leases in their order, by the end of their body.
 
     An engine that asks a store asks for all before it waits for the first. Whatever one raises, a
-    cancellation too, the others are settled before the first error goes on.
+    cancellation too, the others are settled before the first error goes on. The records of the log
+    about them are one burst.
 
     Args:
         leases: The leases.
@@ -343,20 +346,23 @@ async def settle_each(
     """
     first: BaseException | None = None
     endings: list[tuple[Lease[K, V], Awaitable[object]]] = []
-    for lease in leases:
-        try:
-            endings.append((lease, lease._queue._end(lease, error, backoff)))
-        except InvalidLeaseError:
-            missed(lease)
-        except BaseException as problem:
-            first = first or problem
-    for lease, ending in endings:
-        try:
-            await ending
-        except InvalidLeaseError:  # it expired just now, for instance
-            missed(lease)
-        except BaseException as problem:
-            first = first or problem
+    with ExitStack() as bursts:
+        for queue in dict.fromkeys(lease.queue for lease in leases):
+            bursts.enter_context(queue._one_burst())
+        for lease in leases:
+            try:
+                endings.append((lease, lease._queue._end(lease, error, backoff)))
+            except InvalidLeaseError:
+                missed(lease)
+            except BaseException as problem:
+                first = first or problem
+        for lease, ending in endings:
+            try:
+                await ending
+            except InvalidLeaseError:  # it expired just now, for instance
+                missed(lease)
+            except BaseException as problem:
+                first = first or problem
     if first is not None:
         raise first
 
@@ -507,7 +513,7 @@ class LeaseBatch(Generic[K, V]):
             await self._settle_rest(None)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))
             if none_left:
-                raise LeaseLostError(f"{self!r}: all remaining leases were lost while its body ran")
+                raise batch_lost(self, self.lost[-1], current_time())
         else:
             await self._settle_rest(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, Unpack
 
@@ -717,6 +718,10 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Takes effect even if cancelled. O(1).
         """
+
+    def _one_burst(self) -> AbstractContextManager[None]:
+        """Return a context in which leases of a batch are settled: its records are one burst."""
+        return nullcontext()
 
 
 def _entered_before(call: str) -> RuntimeError:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 from .._core.exports import not_copied
 from .._core.ids import new_id
+from .._core.messages import lease_not_of_broker
 from .._core.options import PutOptions
-from ._lease import Lease, settle_each
+from ._lease import Lease, check_lease, settle_each
 from ._queue import LeasedQueue
 
 K = TypeVar("K")
 V = TypeVar("V")
+E = TypeVar("E")
 
 
 class Transaction(ABC):
@@ -171,6 +174,20 @@ class Transaction(ABC):
     @abstractmethod
     async def _commit(self) -> None:
         """Do all steps; or none, and raise `TransactionError`."""
+
+    @staticmethod
+    def _engine_for(lease: Lease[Any, Any], engine_of: Callable[[object], E]) -> E:
+        """Return the engine of a lease by that of its queue.
+
+        Raises:
+            InvalidLeaseError: it is not a lease, or the function raises `ValueError`: its queue is
+                not of this broker.
+        """
+        check_lease(lease)
+        try:
+            return engine_of(lease.queue)
+        except ValueError as error:
+            raise lease_not_of_broker(error) from None
 
     def _check_open(self) -> None:
         if self._state != "open":

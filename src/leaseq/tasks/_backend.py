@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from anyio import Lock
 
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
+from .._core.queue_options import check_tenants
+from .._core.texts import shown
+from .._core.validation import lease_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 from ._errors import ValueTooLargeError
 from ._results import Results
-from ._validation import seconds_or_forever
 
 
 class TaskQueueOptions(TypedDict, total=False):
@@ -35,28 +36,15 @@ def read_queue_options(options: TaskQueueOptions) -> BrokerQueueOptions:
         ValueError: The lease timeout is not above 0.
     """
     lease_timeout = options.get("lease_timeout", 60.0)
-    seconds_or_forever("lease_timeout", lease_timeout)
-    backoff = options.get("backoff", Backoff(1.0))
-    if not isinstance(backoff, Backoff | None):
-        raise TypeError(f"backoff must be a Backoff or None, not {backoff!r}: write Backoff(1.0)")
+    lease_seconds("lease_timeout", lease_timeout)
     tenants = options.get("tenants")
     if tenants is not None:
-        _check_tenants(tenants)
+        check_tenants(tenants)
     return {
         "default_lease_timeout": lease_timeout,
-        "retry": Retry(backoff=backoff),
+        "retry": Retry(backoff=options.get("backoff", Backoff(1.0))),
         "tenants": tenants,
     }
-
-
-def _check_tenants(tenants: Mapping[str, Tenant]) -> None:
-    if not isinstance(tenants, Mapping):
-        raise TypeError(f"tenants must map names to Tenant, not be {tenants!r}")
-    for name, tenant in tenants.items():
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a tenant must be a string, not {name!r}")
-        if not isinstance(tenant, Tenant):
-            raise TypeError(f"tenants[{name!r}] must be a Tenant, not {tenant!r}")
 
 
 class _Binding:
@@ -122,14 +110,14 @@ class Backend:
         """
         if self._binding is not None:
             raise RuntimeError(
-                f"task queue {self.name!r} is bound to {self._binding.source!r} already: bind it "
-                "once"
+                f"task queue {self.name!r} is bound to {shown(self._binding.source)} already: "
+                "bind it once"
             )
         binding = _Binding(source)
         if self._options_given and binding.queue is not None:
             raise ValueError(
-                f"{', '.join(self._options_given)}: {binding.queue!r} exists already; set this "
-                "where the queue is made, or pass the broker instead of the queue"
+                f"{', '.join(self._options_given)}: {shown(binding.queue)} exists already; set "
+                "this where the queue is made, or pass the broker instead of the queue"
             )
         self._binding = binding
 
@@ -233,7 +221,7 @@ class Backend:
         binding = self._bound()
         if binding.broker is None:
             raise ValueError(
-                f"{purpose} needs a broker, and there is only {binding.queue!r}: write "
+                f"{purpose} needs a broker, and there is only {shown(binding.queue)}: write "
                 "TaskQueue(leaseq.connect(url))"
             )
         return binding, binding.broker

@@ -1,8 +1,8 @@
 """Configuration of workers: a file in YAML or TOML, checked by a schema."""
 
-import logging
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from logging import WARNING
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import msgspec
 
-logger = logging.getLogger("leaseq")
+from .._core.log import log
+from .._core.texts import shown
 
 _AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 _NotNegative = Annotated[int, msgspec.Meta(ge=0)]
@@ -123,7 +124,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_fields(self)
         if self.steal_targets and not self.assigned_users:
             raise ValueError(
-                f"worker {self.id!r} has steal_targets and no assigned_users: it runs "
+                f"worker {shown(self.id)} has steal_targets and no assigned_users: it runs "
                 "the tasks of all tenants anyway"
             )
 
@@ -170,7 +171,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ids = [worker.id for worker in self.workers]
         twice = sorted({each for each in ids if ids.count(each) > 1})
         if twice:
-            raise ValueError(f"two workers have the id {twice[0]!r}: each needs an id of its own")
+            raise ValueError(
+                f"two workers have the id {shown(twice[0])}: each needs an id of its own"
+            )
         if self.url is not None and self.redis is not None:
             raise ValueError("there are a url and a redis section: leave one of them out")
 
@@ -196,10 +199,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         found = [worker for worker in self.workers if id in (None, worker.id)]
         if len(found) == 1:
             return found[0]
-        choices = ", ".join(repr(worker.id) for worker in self.workers) or "no workers"
+        choices = ", ".join(shown(worker.id) for worker in self.workers) or "no workers"
         if id is None:
             raise LookupError(f"say which worker to be: the configuration has {choices}")
-        raise LookupError(f"there is no worker {id!r}: the configuration has {choices}")
+        raise LookupError(f"there is no worker {shown(id)}: the configuration has {choices}")
 
     @classmethod
     def create_default(
@@ -315,7 +318,7 @@ def _drop(part: Any, place: str, reasons: Mapping[str, str]) -> Any:
     if not isinstance(part, dict):
         return part
     for name in part.keys() & reasons.keys():
-        logger.warning("the setting %s.%s has no meaning here: %s", place, name, reasons[name])
+        log(WARNING, "the setting %s.%s has no meaning here: %s", place, name, reasons[name])
     return {name: value for name, value in part.items() if name not in reasons}
 
 

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from anyio import CapacityLimiter, NoEventLoopError, from_thread
 
+from .._core.texts import shown
+from .._core.validation import lease_seconds
 from ._backend import Backend
 from ._signature import as_plain
 from ._task import Definition, Task
-from ._validation import seconds_or_forever
 
 _MISSING: Final = object()
 _current: ContextVar[Run | None] = ContextVar("leaseq.tasks.run", default=None)
@@ -56,7 +57,7 @@ class Run:
 
     def push(self, key: str, value: object, ttl: float | None) -> None:
         """Check an XCom value, and store it when the task succeeds."""
-        what = f"XCom value {key!r}"
+        what = f"XCom value {shown(key)}"
         self.backend.check_keeps(what)
         plain, size = as_plain(value, what)
         self.backend.check_size(size, what)
@@ -64,7 +65,7 @@ class Run:
 
     def keep(self, key: str, plain: object, ttl: float | None) -> None:
         """Store a plain value when the task succeeds."""
-        seconds = self.backend.xcom_ttl if ttl is None else seconds_or_forever("ttl", ttl)
+        seconds = self.backend.xcom_ttl if ttl is None else lease_seconds("ttl", ttl)
         if self.pushes is None:
             self.pushes = {}
         self.pushes[self._full_key(key)] = plain, seconds
@@ -74,7 +75,7 @@ class Run:
         full_key = self._full_key(key)
         if self.pushes is not None and full_key in self.pushes:
             return as_plain(self.pushes[full_key][0], key)[0]
-        xcom = await self.backend.xcom(f"XCom value {key!r}")
+        xcom = await self.backend.xcom(f"XCom value {shown(key)}")
         try:
             return await xcom.wait(full_key, timeout)
         except TimeoutError:
@@ -82,9 +83,9 @@ class Run:
                 return default
             waited = "" if timeout == 0 else f" within {timeout} s"
             raise LookupError(
-                f"no value was pushed under {key!r} in workflow {self.workflow!r}{waited}: a value "
-                "is seen by tasks of the same workflow, once the task that pushed it has "
-                "succeeded; give a default or a timeout if it may be missing"
+                f"no value was pushed under {shown(key)} in workflow {shown(self.workflow)}"
+                f"{waited}: a value is seen by tasks of the same workflow, once the task that "
+                "pushed it has succeeded; give a default or a timeout if it may be missing"
             ) from None
 
     def _full_key(self, key: str) -> str:

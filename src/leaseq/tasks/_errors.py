@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._core.errors import LeaseqError
+from .._core.texts import shown
 
 
 class TaskDataError(LeaseqError, ValueError):
@@ -27,6 +28,6 @@ class TaskFailedError(LeaseqError):
     """
 
     def __init__(self, task_id: str, reason: str) -> None:
-        super().__init__(f"task {task_id!r} was given up: {reason}")
+        super().__init__(f"task {shown(task_id)} was given up: {reason}")
         self.task_id = task_id
         self.reason = reason

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .._core.functions import check_has_run, run_in_thread
+from .._core.texts import shown
 from ..abc._lease import Lease
 from ._backend import Backend
 from ._context import Run, current_run, enter_run, leave_run
@@ -61,7 +62,7 @@ async def finish(run: Run, result: object, lease: Lease[str, Any] | None) -> Non
     if outcome is None and run.pushes is None:
         return
     backend = run.backend
-    purpose = f"storing the values of task {run.task.name or run.task.id!r}"
+    purpose = f"storing the values of task {shown(run.task.name or run.task.id)}"
     results = await backend.results(purpose) if outcome is not None else None
     xcom = await backend.xcom(purpose) if run.pushes is not None else None
     async with backend.transaction(purpose) as transaction:
@@ -80,7 +81,7 @@ async def give_up(run: Run, lease: Lease[str, Any], reason: str) -> None:
         await lease.reject(reason)
         return
     backend = run.backend
-    purpose = f"the result of task {run.task.name!r}"
+    purpose = f"the result of task {shown(run.task.name)}"
     results = await backend.results(purpose)
     async with backend.transaction(purpose) as transaction:
         results.stage(transaction, run.task.id, {"failed": reason}, run.result_ttl)
@@ -94,7 +95,7 @@ def _outcome(run: Run, result: object, *, kept: bool) -> dict[str, Any] | None:
         return None
     terms = definition.terms
     plain, size = definition.signature.plain_result(result)
-    run.backend.check_size(size, f"the result of task {definition.name!r}")
+    run.backend.check_size(size, f"the result of task {shown(definition.name)}")
     if terms.xcom_key is not None:
         run.keep(terms.xcom_key, plain, None)
     return {"result": plain} if kept and terms.result_ttl is not None else None

@@ -8,11 +8,21 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from msgspec import structs
+
 from .._core.options import PutOptions
 from .._core.policies import Priority
 from .._core.queue_options import check_name
 from .._core.reports import Statistics
 from .._core.texts import shown
+from .._core.validation import (
+    check_known,
+    check_priority,
+    check_text,
+    check_text_or_none,
+    lease_seconds,
+    whole_number,
+)
 from ..abc import Broker, LeasedQueue
 from ..abc._lease import Lease
 from ._backend import Backend, TaskQueueOptions
@@ -30,21 +40,12 @@ from ._task import (
     decode_task,
     encode_task,
 )
-from ._validation import (
-    check_count,
-    check_priority,
-    check_text,
-    seconds_or_forever,
-    unknown_options,
-)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _VALUE_LIMIT = 1_000_000
 _XCOM_TTL = 3600.0
-_OWN_OPTIONS = frozenset({"name", "max_retries", "xcom_ttl", "value_limit"})
-_TASK_OPTIONS = frozenset({"name", *TaskTerms.__dataclass_fields__})
 
 
 class TaskQueue:
@@ -79,16 +80,13 @@ class TaskQueue:
         value_limit: int = _VALUE_LIMIT,
         **options: Unpack[TaskQueueOptions],
     ) -> None:
-        unknown = options.keys() - TaskQueueOptions.__optional_keys__
-        if unknown:
-            known = TaskQueueOptions.__optional_keys__ | _OWN_OPTIONS
-            raise unknown_options("a TaskQueue", unknown, known)
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a string, not {name!r}")
+        own = TaskQueue.__init__.__kwdefaults__ or ()
+        check_known("TaskQueue", options, (*own, *TaskQueueOptions.__annotations__))
+        check_text("name", name)
         check_name(name)
-        check_count("max_retries", max_retries, 0)
-        seconds_or_forever("xcom_ttl", xcom_ttl)
-        check_count("value_limit", value_limit, 1, " byte")
+        max_retries = whole_number("max_retries", max_retries, 0, "0 or more")
+        xcom_ttl = lease_seconds("xcom_ttl", xcom_ttl)
+        value_limit = whole_number("value_limit", value_limit, 1, "1 byte or more")
         self._backend = Backend(name, xcom_ttl, value_limit, options)
         self._registry = Registry(max_retries, partial(run_here, self._backend))
         self._popped: dict[str, Lease[str, Any]] = {}
@@ -196,7 +194,7 @@ class TaskQueue:
         O(1).
         """
         if unknown:
-            raise unknown_options("@tasks.task(...)", unknown, _TASK_OPTIONS)
+            check_known("@tasks.task", unknown, ("name", *TaskTerms.__dataclass_fields__))
         terms = TaskTerms(priority, max_retries, lease_timeout, ttl, result_ttl, xcom_key)
 
         def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
@@ -210,7 +208,7 @@ class TaskQueue:
     def _check_keeps(self, function: TaskFunction[..., Any, Any]) -> None:
         """Raise `ValueError` if the result of a function is to be kept, and there is no broker."""
         if self._backend.is_bound and function._definition.terms.keeps_result:
-            self._backend.check_keeps(f"keeping the result of task {function.name!r}")
+            self._backend.check_keeps(f"keeping the result of task {shown(function.name)}")
 
     # The source
 
@@ -357,30 +355,25 @@ class TaskQueue:
     ) -> Task[T]:
         if not isinstance(task, Task):
             raise TypeError(
-                f"a task is made by function.task(...) or Task.create(...), not {task!r}"
+                f"a task is made by function.task(...) or Task.create(...), not {shown(task)}"
             )
         function = task.function
         if task.name is not None and self._registry.functions.get(task.name) is not function:
             raise ValueError(
-                f"{task!r} is not of a function of {self!r}, so its workers do not know it: push "
-                "it to the TaskQueue that its function was decorated with"
+                f"{shown(task)} is not of a function of {self!r}, so its workers do not know it: "
+                "push it to the TaskQueue that its function was decorated with"
             )
-        check_text("workflow", workflow)
+        check_text_or_none("tenant", tenant)
+        check_text_or_none("workflow", workflow)
         run = current_run()
         if run is not None and run.backend is self._backend:
             tenant = tenant or task.tenant or run.task.tenant
             workflow = workflow or task.workflow or run.workflow
-        return Task(
-            task.id,
-            task.name,
-            task.arguments,
-            task.payload,
-            task.priority if priority is None else check_priority(priority),
-            task.tenant if tenant is None else check_text("tenant", tenant),
-            task.max_retries,
-            workflow or task.workflow or task.id,
-            task.made_at,
-            function,
+        return structs.replace(
+            task,
+            priority=task.priority if priority is None else check_priority(priority),
+            tenant=task.tenant if tenant is None else tenant,
+            workflow=workflow or task.workflow or task.id,
         )
 
     # Consumers without a worker
@@ -545,14 +538,14 @@ class TaskQueue:
             definition is None or definition.terms.result_ttl is None
         ):
             raise ValueError(
-                f"{task!r} does not keep its result: decorate its function with "
+                f"{shown(task)} does not keep its result: decorate its function with "
                 "@tasks.task(result_ttl=3600)"
             )
-        results = await self._backend.results(f"the result of {task_id!r}")
+        results = await self._backend.results(f"the result of {shown(task_id)}")
         try:
             outcome = await results.wait(task_id, timeout)
         except TimeoutError:
-            raise TimeoutError(f"no result of task {task_id!r} within {timeout} s") from None
+            raise TimeoutError(f"no result of task {shown(task_id)} within {timeout} s") from None
         if "failed" in outcome:
             raise TaskFailedError(task_id, outcome["failed"])
         result = outcome["result"]
@@ -580,7 +573,7 @@ def _put_options(task: Task[Any], delay: float, ttl: float | None) -> PutOptions
     options: PutOptions = {"priority": task.priority}
     if task.tenant is not None:
         options["tenant"] = task.tenant
-    if delay:
+    if delay != 0:
         options["delay"] = delay
     if ttl is None and task.function is not None:
         ttl = task.function._definition.terms.ttl

@@ -15,6 +15,7 @@ from typing import Any, Required, TypedDict, get_type_hints
 
 import msgspec
 
+from .._core.texts import shown
 from ._errors import TaskDataError
 
 _encode = msgspec.json.Encoder().encode
@@ -103,7 +104,7 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._function = function
-        self._what = f"task {name!r}"
+        self._what = f"task {shown(name)}"
         self._signature = inspect.signature(function)
         self._parameters = self._signature.parameters
         self._all_by_name = all(
@@ -168,7 +169,7 @@ class Signature:
             data = _encode(bound.arguments)
         except _UNWRITABLE:
             for name, value in bound.arguments.items():
-                as_plain(value, f"{self._what}: argument {name!r}")
+                as_plain(value, f"{self._what}: argument {shown(name)}")
             raise
         self._arguments.read(data)
         plain: dict[str, Any] = _decode(data)
@@ -183,7 +184,7 @@ class Signature:
         if plain or self._parameters:
             unknown = plain.keys() - self._parameters.keys()
             if unknown:
-                names = ", ".join(map(repr, sorted(unknown)))
+                names = ", ".join(map(shown, sorted(unknown)))
                 raise TaskDataError(f"{self._what} has no parameter {names}")
             values: dict[str, Any] = self._arguments.convert(plain)
             if self._all_by_name:

@@ -16,9 +16,15 @@ import msgspec
 from .._core.functions import is_async, is_generator
 from .._core.ids import new_id
 from .._core.policies import Priority
+from .._core.texts import shown
+from .._core.validation import (
+    check_priority,
+    check_text_or_none,
+    lease_seconds,
+    whole_number,
+)
 from ._errors import TaskDataError
 from ._signature import Signature, as_plain
-from ._validation import check_count, check_priority, check_text, seconds_or_forever
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -40,10 +46,10 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         payload: The data of a task without a function, as JSON has it.
         priority: One of `Priority`, or any int, the higher the sooner.
         tenant: The tenant that the work belongs to; None: no particular one.
-        max_retries: How many times it is tried again after a failure.
+        max_retries: The number of times that it is tried again after a failure.
         workflow: The namespace of its XCom values, shared by the tasks that it pushes. None: it
             is not queued yet, and will be a workflow of its own.
-        made_at: When it was made, in seconds since the epoch.
+        made_at: The time at which it was made, in seconds since the epoch.
         function: The function that it calls; None for a payload, or a name that is not registered
             here.
     """
@@ -73,7 +79,7 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
             tenant: The tenant that the work belongs to; None: no particular one.
             priority: One of `Priority`, or any int, the higher the sooner.
             payload: Any data that can be written as JSON. The task keeps a snapshot.
-            max_retries: How many times it is tried again after a failure.
+            max_retries: The number of times that it is tried again after a failure.
 
         Raises:
             TypeError: The tenant is not a string, or a number is not an int.
@@ -82,12 +88,13 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
 
         O(size of the payload).
         """
+        check_text_or_none("tenant", tenant)
         return Task(
             id=_new_id(),
             payload=as_plain(payload, "the payload")[0],
             priority=check_priority(priority),
-            tenant=check_text("tenant", tenant),
-            max_retries=check_count("max_retries", max_retries, 0),
+            tenant=tenant,
+            max_retries=whole_number("max_retries", max_retries, 0, "0 or more"),
             made_at=time.time(),
         )
 
@@ -103,8 +110,10 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         If cancelled, the function is cancelled; one that runs in a thread is waited for.
         """
         if self.function is None:
-            what = "a payload" if self.name is None else f"{self.name!r}, which is not registered"
-            raise TypeError(f"task {self.id!r} cannot be called: it is {what}")
+            what = (
+                "a payload" if self.name is None else f"{shown(self.name)}, which is not registered"
+            )
+            raise TypeError(f"task {shown(self.id)} cannot be called: it is {what}")
         return await self.function._definition.registry.run(self)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
@@ -119,8 +128,9 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         return hash(self.id)
 
     def __repr__(self) -> str:
-        what = f"payload={self.payload!r}" if self.name is None else f"name={self.name!r}"
-        return f"<Task {self.id} {what} tenant={self.tenant!r} priority={self.priority}>"
+        name, data = ("payload", self.payload) if self.name is None else ("name", self.name)
+        tenant = shown(self.tenant)
+        return f"<Task {self.id} {name}={shown(data)} tenant={tenant} priority={self.priority}>"
 
 
 def _new_id() -> str:
@@ -175,7 +185,7 @@ def decode_task(
     try:
         read = msgspec.convert(wire, _Wire)
     except msgspec.ValidationError as error:
-        raise TaskDataError(f"the value of key {task_id!r} is not a task: {error}") from None
+        raise TaskDataError(f"the value of key {shown(task_id)} is not a task: {error}") from None
     return Task(
         task_id,
         read.name,
@@ -205,12 +215,17 @@ class TaskTerms:
     xcom_key: str | None = None
 
     def __post_init__(self) -> None:
-        check_priority(self.priority)
+        checked: dict[str, float] = {"priority": check_priority(self.priority)}
         if self.max_retries is not None:
-            check_count("max_retries", self.max_retries, 0)
+            retries = whole_number("max_retries", self.max_retries, 0, "0 or more")
+            checked["max_retries"] = retries
         for name in ("lease_timeout", "ttl", "result_ttl"):
-            seconds_or_forever(name, getattr(self, name))
-        check_text("xcom_key", self.xcom_key)
+            seconds = getattr(self, name)
+            if seconds is not None:
+                checked[name] = lease_seconds(name, seconds)
+        check_text_or_none("xcom_key", self.xcom_key)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def keeps_result(self) -> bool:
@@ -250,7 +265,7 @@ class TaskFunction(Generic[P, R_co, T_co]):
         self._definition = definition
 
     def __repr__(self) -> str:
-        return f"<TaskFunction {self.name!r}>"
+        return f"<TaskFunction {shown(self.name)}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function here."""
@@ -271,7 +286,7 @@ class TaskFunction(Generic[P, R_co, T_co]):
             id=_new_id(),
             name=self.name,
             arguments=definition.signature.bind(args, kwargs),
-            priority=int(definition.terms.priority),
+            priority=definition.terms.priority,
             max_retries=definition.registry.max_retries if retries is None else retries,
             made_at=time.time(),
             function=self,
@@ -316,23 +331,24 @@ class Registry:
         """
         if not callable(function):
             raise TypeError(
-                f"a task is a function, not {function!r}: write @tasks.task, or "
+                f"a task is a function, not {shown(function)}: write @tasks.task, or "
                 "@tasks.task(name=...) with keywords"
             )
         name = getattr(function, "__name__", None) if name is None else name
         if not isinstance(name, str | None):
-            raise TypeError(f"a task's name is a string, not {name!r}")
+            raise TypeError(f"a task's name is a string, not {shown(name)}")
         if not name:
-            raise ValueError(f"{function!r} has no name of its own: give it one with name=")
+            raise ValueError(f"{shown(function)} has no name of its own: give it one with name=")
         if name in self.functions:
             raise ValueError(
-                f"there is a task {name!r} already, {self.functions[name].__wrapped__!r}: "
-                "give one of the two another name with name="
+                f"there is a task {shown(name)} already, "
+                f"{shown(self.functions[name].__wrapped__)}: give one of the two another name with "
+                "name="
             )
         if is_generator(function):
             raise TypeError(
-                f"task {name!r} cannot be a generator: a worker does not iterate over it; return "
-                "a list"
+                f"task {shown(name)} cannot be a generator: a worker does not iterate over it; "
+                "return a list"
             )
         definition = Definition(
             name,

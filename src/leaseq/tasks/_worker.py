@@ -16,8 +16,16 @@ from .._core.errors import rejection
 from .._core.functions import check_function, check_has_run, is_async, result_of
 from .._core.log import log
 from .._core.loop import Home
-from .._core.texts import failure_text
-from .._pool import ServeOptions, is_mere_failure, serve
+from .._core.requests import ClaimRequest
+from .._core.texts import failure_text, shown
+from .._core.validation import (
+    check_known,
+    check_text,
+    lease_seconds,
+    wait_seconds,
+    whole_number,
+)
+from .._pool import ServeOptions, check_event, is_mere_failure, serve
 from ..abc._lease import Lease
 from ._config import WorkerConfig
 from ._context import Run, enter_run, leave_run
@@ -26,13 +34,6 @@ from ._execution import execute, finish, give_up
 from ._handler import TaskHandler
 from ._queue import TaskQueue
 from ._task import Task, decode_task
-from ._validation import (
-    check_count,
-    check_wait,
-    read_tenants,
-    seconds_or_forever,
-    unknown_options,
-)
 
 _LONGEST_TRACEBACK: Final = 10_000
 _CALLS: Final = {
@@ -42,8 +43,6 @@ _CALLS: Final = {
     "on_task_failure": ("a task", "an error", "its duration"),
 }
 """The methods of a handler, and what they are called with."""
-
-_OPTIONS: Final = ("id", "tenants", "steal_from", "concurrency", "max_runtime", "stop", "grace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +106,10 @@ class TaskWorker:
         **unknown: Never,
     ) -> None:
         if unknown:
-            raise unknown_options("a TaskWorker", unknown, _OPTIONS)
-        if not isinstance(tasks, TaskQueue):
-            raise TypeError(f"tasks must be a TaskQueue, not {tasks!r}")
+            check_known("TaskWorker", unknown, TaskWorker.__init__.__kwdefaults__ or ())
+        _check_tasks(tasks)
         if handler is not None and not isinstance(handler, TaskHandler):
-            raise TypeError(f"handler must be a TaskHandler, not {handler!r}: subclass that")
+            raise TypeError(f"handler must be a TaskHandler, not {shown(handler)}: subclass that")
         if handler is not None:
             for name, arguments in _CALLS.items():
                 method = getattr(handler, name)
@@ -121,24 +119,15 @@ class TaskWorker:
                     f"{type(handler).__name__}.process_task must be an async def; code that "
                     "blocks goes into `await anyio.to_thread.run_sync(...)`"
                 )
-        if not isinstance(id, str):
-            raise TypeError(f"id must be a string, not {id!r}")
-        own = None if tenants is None else read_tenants("tenants", tenants)
-        others = read_tenants("steal_from", steal_from)
-        if own is not None and not own:
-            raise ValueError("tenants must name at least one tenant, or be None for all tenants")
-        if others and own is None:
-            raise ValueError(
-                f"steal_from={list(others)!r} is for a worker with tenants of its own: "
-                "give it tenants, or leave steal_from out: it runs the tasks of all tenants"
-            )
-        check_count("concurrency", concurrency, 1, " task")
-        seconds_or_forever("max_runtime", max_runtime)
-        check_wait("grace", grace)
-        if not isinstance(stop, Event | None):
-            raise TypeError(f"stop must be an anyio.Event or None, not {stop!r}")
+        check_text("id", id)
+        claim = ClaimRequest[str](tenants=tenants, steal_from=steal_from)
+        self.concurrency = whole_number("concurrency", concurrency, 1, "1 task or more")
+        if max_runtime is not None:
+            max_runtime = lease_seconds("max_runtime", max_runtime)
+        grace = wait_seconds("grace", grace)
+        if stop is not None:
+            check_event(stop)
         self.id = id
-        self.concurrency = concurrency
         self._tasks = tasks
         self._backend = tasks._backend
         self._functions = tasks._registry.functions
@@ -156,19 +145,18 @@ class TaskWorker:
             "max_runtime": max_runtime,
             "grace": grace,
         }
-        if own is not None:
-            self._options["tenants"] = own
-        if others:
-            self._options["steal_from"] = others
+        if claim.tenants is not None:
+            self._options["tenants"] = claim.tenants
+            self._options["steal_from"] = claim.steal_from
         self._max_runtime = max_runtime
-        self._threads = CapacityLimiter(concurrency)
+        self._threads = CapacityLimiter(self.concurrency)
         self._home = Home()
         self._is_running = False
         self._last_claim: float | None = None
         self._since: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<TaskWorker {self.id!r} of {self._tasks.name!r}>"
+        return f"<TaskWorker {shown(self.id)} of {self._tasks.name!r}>"
 
     @classmethod
     def from_config(
@@ -196,9 +184,8 @@ class TaskWorker:
         O(workers of the configuration).
         """
         if not isinstance(config, WorkerConfig):
-            raise TypeError(f"config must be a WorkerConfig, not {config!r}")
-        if not isinstance(tasks, TaskQueue):
-            raise TypeError(f"tasks must be a TaskQueue, not {tasks!r}")
+            raise TypeError(f"config must be a WorkerConfig, not {shown(config)}")
+        _check_tasks(tasks)
         settings = config.worker(id)
         tasks._apply(config.queue)
         return cls(
@@ -338,7 +325,9 @@ class TaskWorker:
         return (task, self._home.time() - since) if self._has_success_hook else None
 
     def _unknown_reason(self, task: Task[Any]) -> str:
-        return f"unknown task {task.name!r}: {self._tasks!r} of the worker has no such function"
+        return (
+            f"unknown task {shown(task.name)}: {self._tasks!r} of the worker has no such function"
+        )
 
     async def _fail(self, run: Run, lease: Lease[str, Any], error: BaseException) -> bool:
         """Give a task up if it has no retry left; return True if a retry would not have helped."""
@@ -359,6 +348,11 @@ class TaskWorker:
     ) -> None:
         if done is not None:
             await _call(self._handler.on_task_success, *done)
+
+
+def _check_tasks(tasks: object) -> None:
+    if not isinstance(tasks, TaskQueue):
+        raise TypeError(f"tasks must be a TaskQueue, not {shown(tasks)}")
 
 
 async def _call(hook: Callable[..., object], task: Task[Any], *others: object) -> None:

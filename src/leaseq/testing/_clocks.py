@@ -28,6 +28,8 @@ import anyio
 from anyio.lowlevel import current_token
 
 from .._core.functions import threads_at_work
+from .._core.texts import shown
+from .._core.validation import delay_seconds
 
 if TYPE_CHECKING:
     import trio.abc
@@ -62,7 +64,7 @@ def virtual_backend(name: Literal["asyncio", "trio"]) -> tuple[str, dict[str, ob
 
         clock = MockClock(autojump_threshold=0)
         return "trio", {"clock": clock, "instruments": [_watch_for_threads(clock)]}
-    raise ValueError(f"no virtual time for the backend {name!r}: choose 'asyncio' or 'trio'")
+    raise ValueError(f"no virtual time for the backend {shown(name)}: choose 'asyncio' or 'trio'")
 
 
 async def advance(seconds: float) -> None:
@@ -76,13 +78,13 @@ async def advance(seconds: float) -> None:
         seconds: Seconds by which the clock moves.
 
     Raises:
-        ValueError: the time is negative, infinite or not a number.
+        TypeError: the time is not a number.
+        ValueError: the time is negative, infinite or NaN.
         RuntimeError: the backend has no virtual time.
 
     If cancelled, a part of the time may have passed. O(timers and steps in it).
     """
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"time cannot advance by {seconds!r} seconds: give zero or more")
+    seconds = delay_seconds(seconds, "the time of advance()")
     loop = current_token().native_token
     if isinstance(loop, VirtualEventLoop):
         await anyio.sleep(seconds)

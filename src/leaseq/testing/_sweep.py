@@ -54,6 +54,8 @@ from unittest.mock import patch
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
+from .._core.validation import whole_number
+
 Operation = Callable[[], Awaitable[object]]
 """The operation to cancel, for instance one turn of a consumer."""
 
@@ -84,7 +86,8 @@ async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int =
         The number of cancellations.
 
     Raises:
-        ValueError: ``native``, and this is not asyncio.
+        TypeError: the limit is not a whole number.
+        ValueError: ``native``, and this is not asyncio; or the limit is less than 1.
         RuntimeError: the operation did not end within ``limit`` steps.
         Exception: any error of the operation or the scenario, with a note that gives the step of
             the cancellation.
@@ -97,6 +100,7 @@ async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int =
         raise ValueError("native=True is asyncio's Task.cancel(), and this is trio")
     run = _run_in_task if native else _run_in_scope
     how = "by Task.cancel()" if native else "by a cancel scope"
+    limit = whole_number("limit", limit, 1, "1 step or more")
     total = 0
     for steps in range(limit):
         cancelled = 0

@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 from tests.contract.helpers import TIMEOUT, in_line, lease_of, until
 
-from leaseq import Broker, Lease, LeasedQueue, TransactionError
+from leaseq import Broker, Lease, LeasedQueue, Retry, TransactionError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("brokers")]
 
@@ -317,3 +317,34 @@ async def test_an_inner_transaction_leaves_an_outer_ones_lease_to_it(
                     raise KeyError
         assert lease.ended is None
     assert lease.ended == "acked"
+
+
+async def test_items_that_die_with_a_transaction_that_fails_are_one_record(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    retry = Retry(max_deliveries=1)
+    queue, _ = await broker.create_queue_pair("brief", retry=retry)
+    await queue.put_many([(f"k{number}", 1) for number in range(30)])
+    with pytest.raises(ZeroDivisionError):
+        async with broker.transaction() as tx:
+            async with queue.lease_batch(30) as batch:
+                for lease in batch:
+                    tx.ack(lease)
+            raise ZeroDivisionError
+    assert (await queue.statistics()).dead == 30
+    told = [message for message in caplog.messages if "is a dead letter" in message]
+    assert len(told) == 1
+    assert told[0].endswith(", and 29 more like it")
+
+
+async def test_items_that_die_in_a_transaction_are_one_record(
+    broker: Broker, orders: AnyQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await orders.put_many([(f"k{number}", 1) for number in range(30)])
+    leases = await orders.get_batch(30)
+    async with broker.transaction() as tx:
+        for lease in leases:
+            tx.reject(lease, "no")
+    told = [message for message in caplog.messages if "is a dead letter" in message]
+    assert len(told) == 1
+    assert told[0].endswith(", and 29 more like it")
