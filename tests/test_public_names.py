@@ -114,13 +114,13 @@ MODULES = {
     "leaseq": named(
         "Backoff Batcher BatcherStatistics Broker BrokerQueueOptions Codec CodecError DeadLetter "
         "GetOptions HistoryEntry InFlightPolicy InvalidLeaseError JsonCodec "
-        "KeyAlreadyInFlightError KeyState Lease LeaseAlreadyAcknowledgedError LeaseBatch LeaseInfo "
-        "LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError MemoryBroker MessageId PoolOptions "
-        "Priority PutOptions PutOutcome QueueClosedError QueueInfo RedriveResult Reject Retry "
-        "ServeOptions ServerError ServerUnavailableError Statistics TakeOptions Tenant "
-        "TenantMismatchError TenantStatistics TimekeeperNotRunningError Transaction "
-        "TransactionError "
-        "UnusableServerError connect serve serve_batches stop_on_signals"
+        "KeyAlreadyInFlightError KeyState Lease LeaseAlreadyAcknowledgedError LeaseBatch "
+        "LeaseInfo LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError LostAtCloseError "
+        "MemoryBroker MessageId PoolOptions Priority PutOptions PutOutcome QueueClosedError "
+        "QueueInfo RedriveResult Reject Retry ServeOptions ServerError ServerUnavailableError "
+        "Statistics TakeOptions Tenant TenantMismatchError TenantStatistics "
+        "TimekeeperNotRunningError Transaction TransactionError UnusableServerError connect serve "
+        "serve_batches stop_on_signals"
     ),
     "leaseq.abc": ABC,
     "leaseq.memory": named("LeasedKeyQueue MemoryBroker"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
-from anyio import create_task_group
+from anyio import create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import Queue, Start, until
 
-from leaseq import LeaseLostError, QueueClosedError, Tenant
+from leaseq import LeaseLostError, QueueClosedError, Tenant, serve, serve_batches
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +117,52 @@ async def test_closing_cancels_the_bodies_of_others(queue: Queue) -> None:
         await until(queue, leased=2)
         await queue.close()
     assert sorted(lost) == ["a", "b"]
+
+
+async def loop_of_ones_own(queue: Queue) -> None:
+    async for lease in queue:
+        async with lease:
+            await sleep_forever()
+
+
+async def handle(lease: object) -> None:
+    await sleep_forever()
+
+
+WORKERS: dict[str, Callable[[Queue], Awaitable[object]]] = {
+    "loop": loop_of_ones_own,
+    "serve": lambda queue: serve(queue, handle, 2),
+    "serve_batches": lambda queue: serve_batches(queue, handle, 2),
+}
+
+
+@pytest.mark.parametrize("left", ["nothing", "a delayed item", "one at work", "all at work"])
+@pytest.mark.parametrize("worker", WORKERS)
+async def test_whoever_works_when_a_queue_is_left_has_one_end(
+    start: Start, worker: str, left: str
+) -> None:
+    ends: list[bool] = []
+
+    async def work(queue: Queue) -> None:
+        try:
+            await WORKERS[worker](queue)
+        except QueueClosedError as error:
+            ends.append(error.drained)
+        else:
+            ends.append(True)
+
+    async with create_task_group() as tg, await start() as queue:
+        for _ in range(2):
+            tg.start_soon(work, queue)
+        waiting = 4 if worker == "serve" else 2
+        await until(queue, getters=waiting)
+        if left == "a delayed item":
+            await queue.put("later", 1, delay=3600.0)
+        elif left != "nothing":
+            for number in range(1 if left == "one at work" else waiting):
+                await queue.put(f"{number}", 1)
+                await until(queue, leased=number + 1)
+    assert ends == [left == "nothing"] * 2
 
 
 async def test_nothing_is_told_of_a_tenant_to_a_closed_queue(queue: Queue) -> None:

@@ -68,6 +68,10 @@ class LeaseLostError(InvalidLeaseError):
     """
 
 
+class LostAtCloseError(LeaseLostError, QueueClosedError):
+    """The lease was lost because its queue was closed: for the consumer it is the end of both."""
+
+
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):
     """The call needs a timekeeper, and ``queue.run`` was not started."""
 

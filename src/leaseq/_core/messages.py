@@ -11,6 +11,7 @@ from .errors import (
     LeaseAlreadyAcknowledgedError,
     LeaseLostError,
     LeaseqError,
+    LostAtCloseError,
     QueueClosedError,
     TenantMismatchError,
     TimekeeperNotRunningError,
@@ -143,7 +144,7 @@ def lease_lost(lease: Due, now: float, when: str = "") -> LeaseLostError:
         now: The time, on the clock of its deadline.
         when: The moment of the loss, as the end of a sentence: " while its body ran".
     """
-    return LeaseLostError(f"{lease!r} was lost{when}: {_cause(lease, now)}")
+    return _lost_kind(lease)(f"{lease!r} was lost{when}: {_cause(lease, now)}")
 
 
 def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
@@ -154,10 +155,14 @@ def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
         last: The last lease that it has lost.
         now: The time, on the clock of the lease's deadline.
     """
-    return LeaseLostError(
+    return _lost_kind(last)(
         f"{batch!r}: all remaining leases were lost while its body ran. Of the "
         f"last, {last!r}: {_cause(last, now)}"
     )
+
+
+def _lost_kind(lease: Due) -> type[LeaseLostError]:
+    return LostAtCloseError if getattr(lease, "_lost_by", None) == "closed" else LeaseLostError
 
 
 def _cause(lease: Due, now: float) -> str:
@@ -208,9 +213,9 @@ def not_of_queue(lease: object, owner: str = "another queue") -> InvalidLeaseErr
     return InvalidLeaseError(f"{shown(lease)} belongs to {owner}: settle it there")
 
 
-def leases_lost(queue: object, *, drained: bool) -> QueueClosedError:
+def leases_lost(queue: object, *, drained: bool) -> LostAtCloseError:
     """Return the error for settling a lease of a queue that was closed."""
-    return QueueClosedError(f"{queue!r}: its leases are lost: {_CAUSES['closed']}", drained=drained)
+    return LostAtCloseError(f"{queue!r}: its leases are lost: {_CAUSES['closed']}", drained=drained)
 
 
 def settled_twice(lease: object) -> InvalidLeaseError:
