@@ -1,11 +1,11 @@
 """The client of a server, or of the node of a cluster that has a broker's keys.
 
-It asks for one thing at a time, and connects when it is asked: at first, after a connection was
-lost, and when another node has taken over. What was sent is never sent again by itself, save to
-another node because the first one has said that it did not do it.
+It sends one request at a time, and connects when there is one to send: at first, after a connection
+was lost, and when another node has taken over. A request that was sent is never sent again, except
+to another node when the first one has answered that it did not do it.
 
-What is published for this process comes through a connection of its own: it is read by `listen`,
-which runs in a task of the caller's.
+Messages that are published for this process come through a second connection. `listen` reads them,
+in a task of the caller's.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Client(Protocol):
     async def listen(self) -> None:
         """Pass on what is published for this process, until cancelled; not by two tasks at a time.
 
-        Subscribes anew whenever the connection is lost. What is published meanwhile is not heard.
+        Subscribes anew whenever the connection is lost. Messages that are published meanwhile are
+        lost.
         """
         ...
 

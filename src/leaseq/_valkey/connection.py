@@ -1,4 +1,4 @@
-"""One connection to one server: commands go out, answers and messages come in.
+"""A connection to one server: commands go out, answers and messages come in.
 
 It is asked for one thing at a time, and needs no task of its own: whoever asks sends, and reads
 until the answers are there. No other file imports the parser.
@@ -127,7 +127,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None) -> Connecti
     Args:
         host: Its name or address.
         port: Its port.
-        context: How to speak TLS; None: not at all.
+        context: The settings of TLS; None: the connection is without it.
 
     Raises:
         LOST: it is not there, or does not speak TLS.

@@ -26,7 +26,7 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
     Args:
         url: The server.
         error: The error of the client.
-        tls: How to speak TLS; None: not at all.
+        tls: The settings of TLS; None: the connection is without it.
     """
     said = str(error)
     if said.startswith("WRONGPASS"):
