@@ -282,7 +282,8 @@ class Engine(Generic[K, V]):
             if self.timeless:
                 item = self.ledger.claim_next()
             elif keeper is not None:
-                now = self.home.time()
+                clock = self.home.time
+                now = clock()
                 deadline = now + request.lease_timeout
                 if deadline < keeper.wake_at:
                     self.home.check()

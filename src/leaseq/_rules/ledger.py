@@ -297,11 +297,9 @@ class Ledger(Generic[K, V]):
         """Accept a key again, however lately it was done. O(1)."""
         self._done.pop(key, None)
 
-    def _remember(self, key: K, now: float) -> None:
+    def _remember(self, key: K, now: float, seconds: float) -> None:
         """Remember that a key is done: for a while it is a duplicate. O(1), amortised."""
-        if not self._dedupe_for:
-            return
-        self._done[key] = now + self._dedupe_for
+        self._done[key] = now + seconds
         self._done.move_to_end(key)
         while self._done and next(iter(self._done.values())) <= now:
             self._done.popitem(last=False)
@@ -324,7 +322,8 @@ class Ledger(Generic[K, V]):
         except TypeError:
             check_hashable(key)
             raise
-        item = self._make(self._queue, key, value)
+        make = self._make  # a call as of a method would look for one in the class first
+        item = make(self._queue, key, value)
         if now is not None:
             item._since = now
         schedule = self.schedule
@@ -405,9 +404,9 @@ class Ledger(Generic[K, V]):
             item = turn
             key = item._key
         else:
-            if line.special or not line.items:
-                return None
             ready = line.items
+            if line.special or not ready:
+                return None
             key, item = ready.popitem(False)
             if item._deadline != inf:  # it has a time to live
                 ready[key] = item
@@ -498,7 +497,8 @@ class Ledger(Generic[K, V]):
         if self.schedule is not None:
             self.schedule.end(item)
         self.acked += 1
-        self._remember(item._key, now)
+        if self._dedupe_for:
+            self._remember(item._key, now, self._dedupe_for)
         after = item._after
         if after is None:
             return False
