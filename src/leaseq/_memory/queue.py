@@ -306,7 +306,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             raise engine.not_mine(lease)
         item: Item[K, V] = lease
         served = item._tenant is not None and engine.waiters.total  # maybe, now that there is room
-        if served or engine.watched or item._after is not None:
+        if served or item._after is not None or (engine.watched and engine.ack_is_watched()):
             updated = engine.ack(engine.mine(lease), engine.home.time())
             engine.after_return(item)
             return updated
