@@ -438,7 +438,7 @@ async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) ->
 class Changing:
     """A key that is not as it should be: it can change."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: Any) -> None:
         self.name = name
 
     def __hash__(self) -> int:
@@ -457,11 +457,13 @@ ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = 
 }
 
 
-@pytest.mark.parametrize("name", ["new", "b"], ids=["unlike others", "like another"])
+@pytest.mark.parametrize(
+    "name", ["new", "b", []], ids=["unlike others", "like another", "not hashable"]
+)
 @pytest.mark.parametrize("options", [{}, {"tenant": "t"}, {"priority": 5}], ids=str)
 @pytest.mark.parametrize("how", [None, *ENDS])
 async def test_a_key_that_changes_costs_nobody_an_item(
-    how: str | None, options: dict[str, Any], name: str
+    how: str | None, options: dict[str, Any], name: Any
 ) -> None:
     queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()
     changing = Changing("a")

@@ -297,10 +297,13 @@ class Ledger(Generic[K, V]):
         """Accept a key again, however lately it was done. O(1)."""
         self._done.pop(key, None)
 
-    def _remember(self, key: K, now: float, seconds: float) -> None:
+    def _remember(self, item: Item[K, V], now: float, seconds: float) -> None:
         """Remember that a key is done: for a while it is a duplicate. O(1), amortised."""
-        self._done[key] = now + seconds
-        self._done.move_to_end(key)
+        try:
+            self._done[item._key] = now + seconds
+            self._done.move_to_end(item._key)
+        except Exception:  # its key has changed since it was put: no put can be of this one
+            return
         while self._done and next(iter(self._done.values())) <= now:
             self._done.popitem(last=False)
 
@@ -412,7 +415,11 @@ class Ledger(Generic[K, V]):
                 ready[key] = item
                 ready.move_to_end(key, last=False)
                 return None
-        if self.leased.setdefault(key, item) is not item:
+        try:
+            alike = self.leased.setdefault(key, item)
+        except Exception:  # its key has changed since it was put, and is not hashable any more
+            alike = None
+        if alike is not item:
             insert(self.leased, item)
         self._token = item._token = self._token + 1
         item._deliveries += 1
@@ -488,7 +495,10 @@ class Ledger(Generic[K, V]):
         """Acknowledge an item. True: an update came that its consumer never saw. O(1)."""
         if item._ended is not None or item._deadline <= now:
             check_held(item, now)
-        found = self.leased.pop(item._key, None)
+        try:
+            found = self.leased.pop(item._key, None)
+        except Exception:  # as in `claim_next`
+            found = None
         if found is not item:
             self._expel_lease(item, found)
         item._ended = "acked"
@@ -498,7 +508,7 @@ class Ledger(Generic[K, V]):
             self.schedule.end(item)
         self.acked += 1
         if self._dedupe_for:
-            self._remember(item._key, now, self._dedupe_for)
+            self._remember(item, now, self._dedupe_for)
         after = item._after
         if after is None:
             return False
