@@ -305,8 +305,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         if type(lease) is not Item or lease._queue is not self or engine.closed:
             raise engine.not_mine(lease)
         item: Item[K, V] = lease
-        served = item._tenant is not None and engine.waiters.total  # maybe, now that there is room
-        if served or item._after is not None or (engine.watched and engine.ack_is_watched()):
+        if (
+            item._after is not None
+            or (engine.watched and engine.ack_is_watched())
+            or (item._tenant is not None and engine.waiters.total)  # there may be room for one
+        ):
             updated = engine.ack(engine.mine(lease), engine.home.time())
             engine.after_return(item)
             return updated

@@ -401,17 +401,20 @@ class Ledger(Generic[K, V]):
         """
         line = self.line
         if line is None:
-            turn = self._take_turn()
-            if turn is None:
+            schedule = self.schedule
+            assert schedule is not None
+            turn = schedule.next()
+            if turn is None or turn._deadline != inf:  # it has a time to live
                 return None
-            item = turn
-            key = item._key
+            expel(self.ready, turn)
+            schedule.hand_out(turn, restricted=False)
+            key, item = turn._key, turn
         else:
             ready = line.items
             if line.special or not ready:
                 return None
             key, item = ready.popitem(False)
-            if item._deadline != inf:  # it has a time to live
+            if item._deadline != inf:
                 ready[key] = item
                 ready.move_to_end(key, last=False)
                 return None
@@ -427,17 +430,6 @@ class Ledger(Generic[K, V]):
         if deadline != inf:
             item._deadline = deadline
             self._deadlines.add_in_order(deadline, item._token, item)
-        return item
-
-    def _take_turn(self) -> Item[K, V] | None:
-        """Remove the item whose turn it is, unless it has a time to live. O(log tenants)."""
-        schedule = self.schedule
-        assert schedule is not None
-        item = schedule.next()
-        if item is None or item._deadline != inf:
-            return None
-        expel(self.ready, item)
-        schedule.hand_out(item, restricted=False)
         return item
 
     def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:

@@ -56,7 +56,6 @@ class _Account(Generic[K, V]):
     __slots__ = (
         "competing",
         "cost",
-        "eligible",
         "first",
         "idle",
         "in_flight",
@@ -79,10 +78,9 @@ class _Account(Generic[K, V]):
         self.ready = 0
         self.in_flight = 0
         self.start = 0
-        self.first: Item[K, V] | None = None  # while it is eligible: its next item,
-        self.tag = 0  # its finish, and then the rank of that item
+        self.first: Item[K, V] | None = None  # its next item, while it is eligible
+        self.tag = 0  # then: its finish, and after that the rank of its next item
         self.competing = False
-        self.eligible = False
         self.idle = False
         self.set(tenant)
 
@@ -129,8 +127,6 @@ class _Account(Generic[K, V]):
 
     def remove(self, item: Item[K, V]) -> None:
         self.ready -= 1
-        if item is self.first:
-            self.first = None
         line = self.lines[item._priority]
         if isinstance(line, ReadyList):
             line.leave(item)
@@ -154,9 +150,9 @@ class Schedule(Generic[K, V]):
         self._accounts: dict[str | None, _Account[K, V]] = {}
         self._now = 0  # the virtual time
         self._shares = 0  # of all that compete
-        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.eligible and a.tag == n)
+        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.first is not None and a.tag == n)
         self._early: Heap[_Account[K, V]] = Heap(
-            lambda n, a: a.competing and not a.eligible and a.start == n
+            lambda n, a: a.competing and a.first is None and a.start == n
         )
         self._idle: Heap[_Account[K, V]] = Heap(lambda n, a: a.idle and a.start == n)
 
@@ -190,7 +186,7 @@ class Schedule(Generic[K, V]):
         if account is None or account.idle:
             account = self._account(item._tenant)
         may_be_next = account.push(item, place)
-        if account.eligible:
+        if account.first is not None:
             if may_be_next:
                 self._follow(account)
         elif self._fair and not account.competing:
@@ -204,7 +200,7 @@ class Schedule(Generic[K, V]):
             self._withdraw(account)
             if not account.in_flight:
                 self._rest(account)
-        elif account.eligible:
+        elif account.first is not None:
             self._follow(account)
 
     def hand_out(self, item: Item[K, V], *, restricted: bool) -> None:
@@ -221,12 +217,13 @@ class Schedule(Generic[K, V]):
             return
         if not restricted:
             self._now += -(-ITEM // self._shares)
-        (self._eligible if account.eligible else self._early).drop(account)
+        (self._early if account.first is None else self._eligible).drop(account)
         account.start += account.cost
         if account.may_compete:
             self._file(account)
         else:
-            account.competing = account.eligible = False
+            account.competing = False
+            account.first = None
             self._shares -= account.shares
 
     def adopt(self, item: Item[K, V]) -> None:
@@ -304,19 +301,19 @@ class Schedule(Generic[K, V]):
 
     def _withdraw(self, account: _Account[K, V]) -> None:
         if account.competing:
-            (self._eligible if account.eligible else self._early).drop(account)
-            account.competing = account.eligible = False
+            (self._early if account.first is None else self._eligible).drop(account)
+            account.competing = False
+            account.first = None
             self._shares -= account.shares
 
     def _file(self, account: _Account[K, V]) -> None:
         if account.start <= self._now:
             self._be_eligible(account)
         else:
-            account.eligible = False
+            account.first = None
             self._early.add(account.start, account)
 
     def _be_eligible(self, account: _Account[K, V]) -> None:
-        account.eligible = True
         account.first = first = account.head()
         account.tag = tag = (account.start + account.cost << _RANKS) + first._token
         self._eligible.add(tag, account)
