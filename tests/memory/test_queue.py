@@ -486,7 +486,7 @@ async def test_options_that_are_never_given_again_are_forgotten(queue: Queue) ->
 class Changing:
     """A key that is not as it should be: it can change."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: Any) -> None:
         self.name = name
 
     def __hash__(self) -> int:
@@ -506,11 +506,13 @@ ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = 
 }
 
 
-@pytest.mark.parametrize("name", ["new", "b"], ids=["unlike others", "like another"])
+@pytest.mark.parametrize(
+    "name", ["new", "b", []], ids=["unlike others", "like another", "not hashable"]
+)
 @pytest.mark.parametrize("options", TURNS, ids=str)
 @pytest.mark.parametrize("how", [None, *ENDS])
 async def test_a_key_that_changes_costs_nobody_an_item(
-    how: str | None, options: dict[str, Any], name: str
+    how: str | None, options: dict[str, Any], name: Any
 ) -> None:
     queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()
     changing = Changing("a")
@@ -584,6 +586,20 @@ async def test_a_key_that_raises_costs_nobody_an_item(
     assert counts.put == counts.acked + counts.dropped == 4
     await queue.join()
     await queue.close()
+
+
+@pytest.mark.parametrize("options", TURNS, ids=str)
+async def test_a_key_that_raises_loses_no_item_that_has_a_time(options: dict[str, Any]) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()
+    async with anyio.create_task_group() as tg:
+        await tg.start(queue.run)
+        mortal, late = Raising("a"), Raising("b")
+        await queue.put(mortal, 1, ttl=60.0, **options)
+        await queue.put(late, 2, delay=0.01, **options)
+        mortal.raises = late.raises = True
+        for value in (1, 2):
+            assert (await queue.get(5.0, lease_timeout=60.0))[1] == value
+        tg.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("options", TURNS, ids=str)

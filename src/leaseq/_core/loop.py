@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Generator
+from types import coroutine
 
 import anyio
 from anyio.lowlevel import current_token
@@ -69,7 +69,7 @@ class Home:
         token = current_token().native_token
         if isinstance(token, asyncio.AbstractEventLoop):
             self._current = asyncio.get_running_loop
-            self._pause = partial(asyncio.sleep, 0)
+            self._pause = _pause
             # The standard loop's time() is a Python function that calls this one.
             standard = getattr(type(token), "time", None) is asyncio.BaseEventLoop.time
             self.time = time.monotonic if standard else token.time
@@ -87,6 +87,12 @@ class Home:
         except anyio.NoEventLoopError:  # not in one yet: no time has passed
             return 0.0
         return self.time()
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    """`asyncio.sleep(0)`, without the coroutine around it."""
+    yield
 
 
 def is_failure(error: BaseException) -> bool:

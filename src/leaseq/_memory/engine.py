@@ -108,7 +108,8 @@ class Engine(Generic[K, V]):
         any_request: The request of a `get` without options.
         gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown.
         timeless: True: no timekeeper runs, and nothing needs one.
-        watched: True: an ack may drain the queue for a waiter, or goes into the history.
+        watched: True: an ack may drain the queue for a waiter, or goes into the history. The ack of
+            a lease that is not the last one drains nothing.
     """
 
     __slots__ = (
@@ -287,7 +288,8 @@ class Engine(Generic[K, V]):
             if self.timeless:
                 item = self.ledger.claim_next()
             elif keeper is not None:
-                now = self.home.time()
+                clock = self.home.time
+                now = clock()
                 deadline = now + request.lease_timeout
                 if deadline < keeper.wake_at:
                     self.home.check()
@@ -538,6 +540,13 @@ class Engine(Generic[K, V]):
                 HistoryEntry(item._key, item._value, item._token, item._deliveries, time.time())
             )
         return updated
+
+    def ack_is_watched(self) -> bool:
+        """Return True if the ack of a lease concerns others, in a queue that is `watched`. O(1)."""
+        self.check_home()
+        ledger = self.ledger
+        last = len(ledger.leased) == 1 and not ledger.ready and not ledger.delayed
+        return last or self.always_watched or self.waiters.takers > 0
 
     def check_release(
         self, requeue_front: bool, delay: float | None, counted: bool

@@ -153,7 +153,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """
         engine = self._engine
         if not (engine.gated or engine.waiters.total):  # the fast path
-            now = None if engine.timeless else engine.home.time()
+            now = None
+            if not engine.timeless:
+                clock = engine.home.time
+                now = clock()
             if not options:
                 if engine.ledger.add(key, value, now):
                     return _ADDED
@@ -179,6 +182,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             request = PutRequest("put", **options) if options else _PLAIN
             await engine.wait_for_room([key], request)
             return engine.put_all([(key, value)], request)[0]
+        if not options:  # a call without ** is half the cost
+            return self.put_nowait(key, value)
         return self.put_nowait(key, value, **options)
 
     def put_many_nowait(
@@ -253,7 +258,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
         request = engine.request("get", ANY_KEY, options) if options else engine.any_request
-        timeout = timeout_seconds(timeout)
+        if timeout is not None:
+            timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
             await engine.home.checkpoint()
         item = engine.claim(request)
@@ -266,7 +272,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> tuple[K, V, Lease[K, V]]:
         engine = self._engine
         request = engine.request("take", key, options)
-        timeout = timeout_seconds(timeout)
+        if timeout is not None:
+            timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
             await engine.home.checkpoint()
         item = engine.claim(request)
@@ -307,14 +314,18 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         if type(lease) is not Item or lease._queue is not self or engine.closed:
             raise engine.not_mine(lease)
         item: Item[K, V] = lease
-        served = item._tenant is not None and engine.waiters.total  # maybe, now that there is room
-        if served or engine.watched or item._after is not None:
+        if (
+            item._after is not None
+            or (engine.watched and engine.ack_is_watched())
+            or (item._tenant is not None and engine.waiters.total)  # there may be room for one
+        ):
             updated = engine.ack(engine.mine(lease), engine.home.time())
             engine.after_return(item)
             return updated
         if item._deadline == inf:
             return engine.ledger.ack(item)
-        now = engine.home.time()
+        clock = engine.home.time
+        now = clock()
         if item._deadline <= now:
             engine.spare(item, now)
         return engine.ledger.ack(item, now)

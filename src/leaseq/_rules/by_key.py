@@ -15,7 +15,7 @@ N = TypeVar("N")
 T = TypeVar("T")
 
 
-def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> object:
+def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> Any:
     """Add an item under its key, and return what it is under. O(1).
 
     A key that has changed since it was put may be equal to another one by now, or not be hashable:

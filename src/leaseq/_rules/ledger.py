@@ -102,7 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .by_key import each_of, expel, findable, has, insert
+from .by_key import each_of, expel, has, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -297,14 +297,13 @@ class Ledger(Generic[K, V]):
         """Accept a key again, however lately it was done. O(1)."""
         self._done.pop(key, None)
 
-    def _remember(self, key: K, now: float) -> None:
+    def _remember(self, item: Item[K, V], now: float, seconds: float) -> None:
         """Remember that a key is done: for a while it is a duplicate. O(1), amortised."""
-        if not self._dedupe_for:
+        try:
+            self._done[item._key] = now + seconds
+            self._done.move_to_end(item._key)
+        except Exception:  # its key has changed since it was put: no put can be of this one
             return
-        if not findable((key,), self._done.get):
-            return
-        self._done[key] = now + self._dedupe_for
-        self._done.move_to_end(key)
         while self._done and next(iter(self._done.values())) <= now:
             self._done.popitem(last=False)
 
@@ -326,7 +325,8 @@ class Ledger(Generic[K, V]):
         except TypeError:
             check_hashable(key)
             raise
-        item = self._make(self._queue, key, value)
+        make = self._make  # a call as of a method would look for one in the class first
+        item = make(self._queue, key, value)
         if now is not None:
             item._since = now
         schedule = self.schedule
@@ -401,24 +401,27 @@ class Ledger(Generic[K, V]):
         """
         line = self.line
         if line is None:
-            turn = self._take_turn()
-            if turn is None:
+            schedule = self.schedule
+            assert schedule is not None
+            turn = schedule.next()
+            if turn is None or turn._deadline != inf:  # it has a time to live
                 return None
-            item = turn
-            key = item._key
+            expel(self.ready, turn)
+            schedule.hand_out(turn, restricted=False)
+            key, item = turn._key, turn
         else:
-            if line.special or not line.items:
-                return None
             ready = line.items
+            if line.special or not ready:
+                return None
             key, item = ready.popitem(False)
-            if item._deadline != inf:  # it has a time to live
-                ready[key] = item
-                ready.move_to_end(key, last=False)
+            if item._deadline != inf:
+                ready.move_to_end(insert(ready, item), last=False)
                 return None
         try:
-            if self.leased.setdefault(key, item) is not item:
-                insert(self.leased, item)
-        except Exception:  # the key's own
+            alike = self.leased.setdefault(key, item)
+        except Exception:  # its key has changed since it was put, and is not hashable any more
+            alike = None
+        if alike is not item:
             insert(self.leased, item)
         self._token = item._token = self._token + 1
         item._deliveries += 1
@@ -426,17 +429,6 @@ class Ledger(Generic[K, V]):
         if deadline != inf:
             item._deadline = deadline
             self._deadlines.add_in_order(deadline, item._token, item)
-        return item
-
-    def _take_turn(self) -> Item[K, V] | None:
-        """Remove the item whose turn it is, unless it has a time to live. O(log tenants)."""
-        schedule = self.schedule
-        assert schedule is not None
-        item = schedule.next()
-        if item is None or item._deadline != inf:
-            return None
-        expel(self.ready, item)
-        schedule.hand_out(item, restricted=False)
         return item
 
     def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:
@@ -496,7 +488,7 @@ class Ledger(Generic[K, V]):
             check_held(item, now)
         try:
             found = self.leased.pop(item._key, None)
-        except Exception:  # the key's own
+        except Exception:  # as in `claim_next`
             found = None
         if found is not item:
             self._expel_lease(item, found)
@@ -506,7 +498,8 @@ class Ledger(Generic[K, V]):
         if self.schedule is not None:
             self.schedule.end(item)
         self.acked += 1
-        self._remember(item._key, now)
+        if self._dedupe_for:
+            self._remember(item, now, self._dedupe_for)
         after = item._after
         if after is None:
             return False

@@ -73,7 +73,10 @@ class ReadyList(Generic[K, V]):
             ranked = self._ranked.first()
             if ranked is not None:
                 return ranked[1]
-        return next(each_of(self.items))
+        try:
+            return next(iter(self.items.values()))
+        except Exception:  # its key has changed since it was put
+            return next(each_of(self.items))
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""

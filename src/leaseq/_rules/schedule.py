@@ -23,6 +23,8 @@ number is remembered, the ones furthest ahead.
 
 Virtual times are integers, so that they stay exact however long a queue lives.
 
+Until there is a first tenant, there are only priorities, and no turns to count.
+
 `moves.py` has the same rules in a few lines, without the heaps; a test compares the two.
 """
 
@@ -54,7 +56,7 @@ class _Account(Generic[K, V]):
     __slots__ = (
         "competing",
         "cost",
-        "eligible",
+        "first",
         "idle",
         "in_flight",
         "lines",
@@ -76,9 +78,9 @@ class _Account(Generic[K, V]):
         self.ready = 0
         self.in_flight = 0
         self.start = 0
-        self.tag = 0  # while it is eligible: its finish, and then the rank of its next item
+        self.first: Item[K, V] | None = None  # its next item, while it is eligible
+        self.tag = 0  # then: its finish, and after that the rank of its next item
         self.competing = False
-        self.eligible = False
         self.idle = False
         self.set(tenant)
 
@@ -148,9 +150,9 @@ class Schedule(Generic[K, V]):
         self._accounts: dict[str | None, _Account[K, V]] = {}
         self._now = 0  # the virtual time
         self._shares = 0  # of all that compete
-        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.eligible and a.tag == n)
+        self._eligible: Heap[_Account[K, V]] = Heap(lambda n, a: a.first is not None and a.tag == n)
         self._early: Heap[_Account[K, V]] = Heap(
-            lambda n, a: a.competing and not a.eligible and a.start == n
+            lambda n, a: a.competing and a.first is None and a.start == n
         )
         self._idle: Heap[_Account[K, V]] = Heap(lambda n, a: a.idle and a.start == n)
 
@@ -180,12 +182,15 @@ class Schedule(Generic[K, V]):
         """Add an item that is ready. O(log tenants)."""
         if not self._fair and item._tenant is not None:
             self._begin()
-        account = self._account(item._tenant)
+        account = self._accounts.get(item._tenant)
+        if account is None or account.idle:
+            account = self._account(item._tenant)
         may_be_next = account.push(item, place)
-        if not account.eligible:
+        if account.first is not None:
+            if may_be_next:
+                self._follow(account)
+        elif self._fair and not account.competing:
             self._compete(account)
-        elif may_be_next:
-            self._follow(account)
 
     def remove(self, item: Item[K, V]) -> None:
         """Remove an item that is no longer ready, without a hand-out. O(log tenants)."""
@@ -193,8 +198,9 @@ class Schedule(Generic[K, V]):
         account.remove(item)
         if not account.ready:
             self._withdraw(account)
-            self._rest(account)
-        elif account.eligible:
+            if not account.in_flight:
+                self._rest(account)
+        elif account.first is not None:
             self._follow(account)
 
     def hand_out(self, item: Item[K, V], *, restricted: bool) -> None:
@@ -205,16 +211,19 @@ class Schedule(Generic[K, V]):
             restricted: True: it was asked for by its tenant or its key.
         """
         account = self._accounts[item._tenant]
-        if not restricted:
-            self._now += -(-ITEM // self._shares)
         account.remove(item)
         account.in_flight += 1
-        (self._eligible if account.eligible else self._early).drop(account)
+        if not self._fair:
+            return
+        if not restricted:
+            self._now += -(-ITEM // self._shares)
+        (self._early if account.first is None else self._eligible).drop(account)
         account.start += account.cost
         if account.may_compete:
             self._file(account)
         else:
-            account.competing = account.eligible = False
+            account.competing = False
+            account.first = None
             self._shares -= account.shares
 
     def adopt(self, item: Item[K, V]) -> None:
@@ -225,18 +234,25 @@ class Schedule(Generic[K, V]):
         """Count the end of the lease on an item. O(log tenants)."""
         account = self._accounts[item._tenant]
         account.in_flight -= 1
-        self._compete(account)
-        self._rest(account)
+        if self._fair and account.ready and not account.competing:
+            self._compete(account)
+        if not account.ready and not account.in_flight:
+            self._rest(account)
+        elif self._idle:
+            self._forget()
 
     # Turns
 
     def claimable(self, tenant: str | None) -> bool:
         """Return True if a tenant has something ready and is under its cap. O(1)."""
         account = self._accounts.get(tenant)
-        return account is not None and account.competing
+        return account is not None and account.may_compete
 
     def next(self) -> Item[K, V] | None:
         """Return the item whose turn it is; None: no tenant competes. O(log tenants)."""
+        if not self._fair:
+            only = self._accounts.get(None)
+            return only.head() if only is not None and only.ready else None
         early, eligible = self._early, self._eligible
         turn = eligible.first()
         first = early.first()
@@ -248,12 +264,12 @@ class Schedule(Generic[K, V]):
                     self._be_eligible(early.pop())
                     first = early.first()
                 turn = eligible.first()
-        return None if turn is None else turn[1].head()
+        return None if turn is None else turn[1].first
 
     def next_of(self, tenants: Iterable[str | None]) -> Item[K, V] | None:
         """Return the next item of some tenants; None: they do not compete. O(those tenants)."""
         accounts = (self._accounts.get(name) for name in tenants)
-        competing = [account for account in accounts if account is not None and account.competing]
+        competing = [account for account in accounts if account is not None and account.may_compete]
         if not competing:
             return None
         first = min(competing, key=lambda account: (account.finish, account.head().token))
@@ -262,20 +278,10 @@ class Schedule(Generic[K, V]):
     # Accounts
 
     def _begin(self) -> None:
-        """Begin to count turns with the first tenant: earlier turns are forgotten."""
+        """Begin to count turns, with the first tenant."""
         self._fair = True
-        self._now = 0
-        account = self._accounts.get(None)
-        if account is None:
-            return
-        if account.idle:
-            self._idle.drop(account)
-            account.idle = False
-            del self._accounts[None]
-            return
-        self._withdraw(account)
-        account.start = 0
-        self._compete(account)
+        for account in self._accounts.values():
+            self._compete(account)
 
     def _account(self, name: str | None) -> _Account[K, V]:
         account = self._accounts.get(name)
@@ -295,35 +301,38 @@ class Schedule(Generic[K, V]):
 
     def _withdraw(self, account: _Account[K, V]) -> None:
         if account.competing:
-            (self._eligible if account.eligible else self._early).drop(account)
-            account.competing = account.eligible = False
+            (self._early if account.first is None else self._eligible).drop(account)
+            account.competing = False
+            account.first = None
             self._shares -= account.shares
 
     def _file(self, account: _Account[K, V]) -> None:
         if account.start <= self._now:
             self._be_eligible(account)
         else:
-            account.eligible = False
+            account.first = None
             self._early.add(account.start, account)
 
     def _be_eligible(self, account: _Account[K, V]) -> None:
-        account.eligible = True
-        account.tag = tag = (account.start + account.cost << _RANKS) + account.head().token
+        account.first = first = account.head()
+        account.tag = tag = (account.start + account.cost << _RANKS) + first._token
         self._eligible.add(tag, account)
 
     def _follow(self, account: _Account[K, V]) -> None:
         """File an eligible account anew, if it has another next item."""
-        tag = (account.finish << _RANKS) + account.head().token
-        if tag != account.tag:
+        if account.head() is not account.first:
             self._eligible.drop(account)
-            account.tag = tag
-            self._eligible.add(tag, account)
+            self._be_eligible(account)
 
     def _rest(self, account: _Account[K, V]) -> None:
-        """Let an account idle that has nothing ready or leased, and forget those that may be."""
-        if not account.ready and not account.in_flight and not account.idle:
+        """Let an account idle that has nothing ready or leased."""
+        if not account.idle:
             account.idle = True
             self._idle.add(account.start, account)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the idle accounts that may be."""
         while (first := self._idle.first()) is not None:
             account = first[1]
             if account.start > self._now and len(self._idle) <= _REMEMBERED:

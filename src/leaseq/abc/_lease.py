@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
@@ -269,13 +269,13 @@ class Lease(Generic[K, V]):
         _enter(self, "lease")
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        await _exit(self, exc_type, error, traceback)
+    ) -> Coroutine[Any, Any, None]:
+        return _exit(self, exc_type, error, traceback)
 
     async def _leave(self, error: BaseException | None) -> None:
         if self._ended == "lost":
