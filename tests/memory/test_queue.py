@@ -588,6 +588,21 @@ async def test_a_key_that_raises_costs_nobody_an_item(
     await queue.close()
 
 
+@pytest.mark.parametrize("change", ["raises", "another name"])
+async def test_a_key_that_changes_when_it_is_done_disturbs_no_later_ack(change: str) -> None:
+    queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue(dedupe_for=60.0)
+    keys = [Raising(name) for name in "abc"]
+    for key in keys:
+        await queue.put(key, 1)
+        _, _, lease = await queue.get()
+        assert await queue.ack(lease) is False
+        if change == "raises":
+            key.raises = True
+        else:
+            key.name = "z"
+    assert (await queue.statistics()).acked == 3
+
+
 @pytest.mark.parametrize("options", TURNS, ids=str)
 async def test_a_key_that_raises_loses_no_item_that_has_a_time(options: dict[str, Any]) -> None:
     queue: LeasedKeyQueue[Any, int] = LeasedKeyQueue()

@@ -304,8 +304,15 @@ class Ledger(Generic[K, V]):
             self._done.move_to_end(item._key)
         except Exception:  # its key has changed since it was put: no put can be of this one
             return
-        while self._done and next(iter(self._done.values())) <= now:
+        while self._done and self._oldest_done() <= now:
             self._done.popitem(last=False)
+
+    def _oldest_done(self) -> float:
+        """Return the time until which the oldest key is remembered."""
+        try:
+            return next(iter(self._done.values()))
+        except Exception:  # the key has changed since it was done: no put can be of this one
+            return -inf
 
     def add(
         self,
