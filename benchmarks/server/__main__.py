@@ -18,12 +18,14 @@ from benchmarks.harness import LINE, Backend, Row, show
 from .backlog import backlog
 from .failover import failover
 from .sizing import sizing
+from .trips import trips
 from .waking import waking
 
 Section: TypeAlias = Callable[[Any, Backend, bool], Iterator[Row]]
 
 SECTIONS: Mapping[str, tuple[Section, type[Server | Cluster], tuple[Backend, ...]]] = {
     "waking": (waking, Server, get_args(Backend)),
+    "trips": (trips, Server, get_args(Backend)),
     # The server's figures, whoever asks.
     "backlog": (backlog, Server, ("asyncio",)),
     "sizing": (sizing, Server, ("asyncio",)),
