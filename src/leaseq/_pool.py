@@ -44,7 +44,7 @@ from ._core.loop import Home, is_failure
 from ._core.options import ANY_KEY, GetOptions
 from ._core.policies import Backoff
 from ._core.requests import ClaimRequest
-from ._core.texts import failure_text, queue_text, shown
+from ._core.texts import failure_text, is_a, leaves, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
 from .abc import LeasedQueue
 from .abc._lease import Lease, LeaseBatch
@@ -640,7 +640,5 @@ def _pool_options(options: ServeOptions) -> PoolOptions:
 
 def is_mere_failure(error: BaseException) -> bool:
     """Return True if an error is a failure, without others beside it that end the pool."""
-    if isinstance(error, BaseExceptionGroup):
-        _, beside = error.split((Exception, get_cancelled_exc_class()))
-        return beside is None and is_failure(error)
-    return not isinstance(error, SystemExit) and is_failure(error)
+    mere = (Exception, get_cancelled_exc_class())
+    return all(is_a(leaf, mere) for leaf in leaves(error)) and is_failure(error)

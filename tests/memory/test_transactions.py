@@ -310,9 +310,10 @@ async def test_a_policy_that_raises_does_so_before_the_first_step_is_done() -> N
         queue = await broker.queue("orders", retry=BrokenRetry())
         await queue.put("a", 1)
         _, _, lease = await queue.get()
-        with pytest.raises(ArithmeticError):
+        with pytest.raises(TransactionError, match="ArithmeticError") as caught:
             async with broker.transaction() as tx:
                 tx.put(queue, "b", 1)
                 tx.release(lease)
         assert await queue.available_keys() == set()
+        assert [type(failure) for failure in caught.value.failures] == [ArithmeticError]
         assert lease.ended is None

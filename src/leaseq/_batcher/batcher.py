@@ -27,7 +27,7 @@ from .._core.loop import Home
 from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.queue_options import check_retry
-from .._core.texts import shown
+from .._core.texts import is_a, leaves, shown
 from .._core.validation import check_flag, check_known, check_text, wait_seconds, whole_number
 from .buffer import Buffer
 from .flusher import Call, Flusher
@@ -446,7 +446,7 @@ class Batcher(Generic[T]):
 
     async def _finish(self, final: Call, error: BaseException | None) -> None:
         """Try the remaining batches, within the shutdown timeout once this is cancelled."""
-        if error is not None and not isinstance(error, Exception):
+        if error is not None and not is_a(error, Exception):
             await self._finish_in_time(final)
             return
         try:
@@ -467,6 +467,4 @@ class Batcher(Generic[T]):
 def _is_cancellation(error: BaseException) -> bool:
     """Return True if an error is a cancellation, or a group of cancellations alone."""
     cancelled = get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(cancelled)[1] is None
-    return isinstance(error, cancelled)
+    return all(is_a(leaf, cancelled) for leaf in leaves(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .texts import failure_text, leaves
+from .texts import failure_text, is_a, leaves
 from .validation import check_text
 
 
@@ -102,9 +102,9 @@ def rejection(error: BaseException) -> str | None:
     """Return the reason of a `Reject`, or of a group of nothing else; None for other errors."""
     reasons: dict[str, None] = {}
     for leaf in leaves(error):
-        if not isinstance(leaf, Reject):
+        if not is_a(leaf, Reject):
             return None
-        reasons[_reason_of(leaf)] = None
+        reasons[_reason_of(leaf)] = None  # type: ignore[arg-type]  # a Reject
     return "; ".join(reasons)
 
 

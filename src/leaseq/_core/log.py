@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
-from .texts import queue_text, shown
+from .texts import failure_text, has_traceback, queue_text, shown
 
 _OURS = logging.getLogger("leaseq")
 _LONGEST = 200  # characters of a string
@@ -39,6 +39,8 @@ def log(
         logger: The logger.
     """
     try:
+        if error is not None and not has_traceback(error):
+            message, args, error = f"{message}: %s", (*args, failure_text(error)), None
         if logger.isEnabledFor(level):
             logger.log(level, message, *map(_safe, args), exc_info=error, stacklevel=2)
     except (KeyboardInterrupt, SystemExit):

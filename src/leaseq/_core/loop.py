@@ -14,7 +14,7 @@ from types import coroutine
 import anyio
 from anyio.lowlevel import current_token
 
-from .texts import leaves, shown
+from .texts import is_a, leaves, shown
 
 
 class Home:
@@ -108,9 +108,9 @@ def is_failure(error: BaseException) -> bool:
 def _is_failure(error: BaseException) -> bool:
     import asyncio
 
-    if isinstance(error, Exception | SystemExit):
+    if is_a(error, (Exception, SystemExit)):
         return True
-    if not isinstance(error, asyncio.CancelledError):
+    if not is_a(error, asyncio.CancelledError):
         return False
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
         return True  # not asyncio's own: it has strayed here
@@ -126,7 +126,7 @@ def comes_again(cancellation: BaseException) -> bool:
     """
     from asyncio import CancelledError
 
-    if not isinstance(cancellation, CancelledError):
+    if not is_a(cancellation, CancelledError):
         return True
     return bool(cancellation.args) and str(cancellation.args[0]).startswith("Cancelled via cancel")
 

@@ -15,6 +15,7 @@ from .validation import (
     check_known,
     check_text,
     lease_seconds,
+    plain_text,
     wait_seconds,
     whole_number,
 )
@@ -70,7 +71,7 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
         checked["max_size"] = size
     check_retry(options.get("retry", _OF_QUEUE["retry"]))
     if (tenants := options.get("tenants")) is not None:
-        check_tenants(tenants)
+        checked["tenants"] = check_tenants(tenants)
     if "history" in options:
         checked["history"] = whole_number(
             "history", options["history"], 0, "0 or more items", _LONGEST_HISTORY
@@ -86,18 +87,25 @@ def check_retry(retry: object) -> None:
         raise TypeError(f"retry must be a Retry, not {shown(retry)}: Retry(max_deliveries=5)")
 
 
-def check_tenants(tenants: object) -> None:
-    """Raise `TypeError` if a value is not a mapping of names to `Tenant`s."""
+def check_tenants(tenants: object) -> dict[str, Tenant]:
+    """Return tenants by their names; raise `TypeError` if a value is not a mapping of these."""
     if not isinstance(tenants, Mapping):
         raise TypeError(
             f"tenants must be a mapping of names to Tenants, or None, not {shown(tenants)}"
         )
-    for name, tenant in tenants.items():
-        check_text("a tenant's name", name)
-        if not isinstance(tenant, Tenant):
-            raise TypeError(
-                f"tenant {shown(name)} must be a Tenant, not {shown(tenant)}: Tenant(weight=2.0)"
-            )
+    return {
+        plain_text("a tenant's name", name): check_tenant(name, tenant)
+        for name, tenant in tenants.items()
+    }
+
+
+def check_tenant(name: object, tenant: object) -> Tenant:
+    """Return a tenant; raise `TypeError` if it is none."""
+    if not isinstance(tenant, Tenant):
+        raise TypeError(
+            f"tenant {shown(name)} must be a Tenant, not {shown(tenant)}: Tenant(weight=2.0)"
+        )
+    return tenant
 
 
 def check_broker_options(options: BrokerQueueOptions, call: str = "queue") -> BrokerQueueOptions:

@@ -20,10 +20,10 @@ from .validation import (
     check_hashable,
     check_known,
     check_priority,
-    check_text,
     delay_seconds,
     lease_seconds,
     number,
+    plain_text,
     timeout_seconds,
     wait_seconds,
     whole_number,
@@ -73,11 +73,11 @@ class ClaimRequest(Generic[K]):
                 given = ["steal_from" if tenants is None else "tenants"]
                 check_known(call or "take", given, TakeOptions.__annotations__)
         if tenants is not None:
-            _check_names("tenants", tenants)
+            tenants = _names("tenants", tenants)
         if steal_from != ():
-            _check_names("steal_from", steal_from)
+            steal_from = _names("steal_from", steal_from)
         if consumer is not None:
-            check_text("consumer", consumer, " or None")
+            consumer = plain_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
                 f"steal_from={shown(steal_from)} needs tenants: "
@@ -100,16 +100,17 @@ class ClaimRequest(Generic[K]):
         return self.tenants is None or tenant in self.tenants or tenant in self.steal_from
 
 
-def _check_names(option: str, names: object) -> None:
+def _names(option: str, names: Collection[str | None]) -> list[str | None]:
     if isinstance(names, str):
         raise TypeError(
             f"{option} must be a collection of names, not {shown(names)}: [{shown(names)}]"
         )
     if not isinstance(names, Collection):
         raise TypeError(f"{option} must be a collection of names, not {shown(names)}")
-    for name in names:
-        if name is not None:
-            check_text(f"a name in {option}", name, " or None")
+    return [
+        None if name is None else plain_text(f"a name in {option}", name, " or None")
+        for name in names
+    ]
 
 
 def check_batch(
@@ -173,7 +174,7 @@ class PutRequest:
         _check_choice("if_in_flight", if_in_flight, _POLICIES)
         _check_choice("reschedule", reschedule, _RESCHEDULES)
         if tenant is not None:
-            check_text("tenant", tenant, " or None")
+            tenant = plain_text("tenant", tenant, " or None")
         if priority is not None:
             priority = check_priority(priority)
         self.if_in_flight = if_in_flight

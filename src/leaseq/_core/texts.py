@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import TypeAlias
 
 _LONGEST = 100  # characters of a value that an error shows
 _LONGEST_ERROR = 1000  # characters of an error that a dead letter keeps
@@ -28,7 +29,7 @@ def queue_text(name: str) -> str:
 
 def failure_text(error: BaseException) -> str:
     """Return the type and text of an error in one line; of a group, those of its leaves as well."""
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return _cut(_line(error), _LONGEST_ERROR)
     first = islice(leaves(error), _MOST_LEAVES + 1)
     texts = [_cut(_line(leaf), _LONGEST_LEAF) for leaf in first]
@@ -42,10 +43,34 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
     left = [error]
     while left:
         error = left.pop()
-        if isinstance(error, BaseExceptionGroup):
-            left.extend(reversed(error.exceptions))
+        if is_a(error, BaseExceptionGroup):
+            # Those that it was made with: a property of a subclass may raise, or give the group.
+            left.extend(reversed(BaseExceptionGroup.exceptions.__get__(error)))
         else:
             yield error
+
+
+def has_traceback(error: BaseException) -> bool:
+    """Return True for an error whose traceback can be written: no group in it hides what it holds.
+
+    A traceback asks a group for its errors. A property of a subclass may give the group itself.
+    """
+    left = [error]
+    while left:
+        error = left.pop()
+        if is_a(error, BaseExceptionGroup):
+            if getattr(type(error), "exceptions", None) is not BaseExceptionGroup.exceptions:
+                return False
+            left.extend(BaseExceptionGroup.exceptions.__get__(error))
+    return True
+
+
+_Kind: TypeAlias = type[BaseException]
+
+
+def is_a(error: BaseException, kinds: _Kind | tuple[_Kind, ...]) -> bool:
+    """Return True for an error of these kinds, by its type: its ``__class__`` may raise."""
+    return issubclass(type(error), kinds)
 
 
 def _line(error: BaseException) -> str:

@@ -93,6 +93,18 @@ def check_text(name: str, value: object, otherwise: str = "") -> None:
         raise TypeError(f"{name} must be a string{otherwise}, not {shown(value)}")
 
 
+def plain_text(name: str, value: str, otherwise: str = "") -> str:
+    """Return a string as an exact `str`: the hash of a subclass may raise, or change.
+
+    Raises:
+        TypeError: it is not a string.
+    """
+    if type(value) is str:
+        return value
+    check_text(name, value, otherwise)
+    return str.__str__(value)
+
+
 def check_text_or_none(name: str, value: object) -> None:
     """Raise `TypeError` if a value is neither a string nor None."""
     if value is not None:

@@ -53,7 +53,7 @@ from .._core.reports import (
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
 from .._core.validation import check_text, keys_of, lease_seconds
-from .._rules.by_key import findable
+from .._rules.by_key import findable, in_order
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -252,7 +252,7 @@ class Engine(Generic[K, V]):
         now = self.home.time()
         outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
         # Only now: a key that comes twice must not be leased in between.
-        self.after_change([key for key, _ in pairs])
+        self.after_change([key for key, _ in pairs], (request.tenant,))
         return outcomes
 
     # Consumers
@@ -408,24 +408,15 @@ class Engine(Generic[K, V]):
             tenants: The tenants that may be under their caps again.
         """
         while True:
-            by_tenant = self.ledger.schedule is not None
-            if self.waiters.total or (self.capacity is not None and self.capacity.putters):
-                known = findable(keys, self._look_for)
-                if len(known) < len(keys):  # the items of the others are ready all the same
-                    keys, by_tenant = known, True
-            if self.waiters.total:
-                now = self.home.time()
-                self._wake(self.waiters.serve(keys, now))
-                if by_tenant:
-                    for tenant in tenants:
-                        self._wake(self.waiters.serve_tenant(tenant, now))
+            try:
+                self._look_after(keys, tenants)
+            except Exception:  # a key's own: it has changed since it was put
+                for key in keys:
+                    with suppress(Exception):
+                        self._look_after((key,), ())
+                self._look_after((), self.ledger.tenants())
             if self.timekeeper is not None:
                 self.timekeeper.plan(self.ledger.next_deadline())
-            if self.shut_down and self.waiters.takers:
-                for key in keys:
-                    if key not in self.ledger:
-                        self._turn_away(self.waiters.drop_takers(key))
-            self._admit(keys)
             self._check_drained()
             if not self.deaths:
                 break
@@ -448,10 +439,22 @@ class Engine(Generic[K, V]):
             dict.fromkeys(item._tenant for item in settled),
         )
 
-    def _look_for(self, key: K) -> None:
-        """Look a key up wherever `after_change` does; it may raise, if it has changed since."""
-        self.ledger.item(key)
-        self.waiters.is_waited_for(key)
+    def _look_after(self, keys: Collection[K], tenants: Collection[str | None]) -> None:
+        """Look after all that wait for these keys and tenants.
+
+        Raises what a key raises when it is looked up; those before it have been served.
+        """
+        if self.waiters.total:
+            now = self.home.time()
+            self._wake(self.waiters.serve(keys, now))
+            if self.ledger.schedule is not None or not keys:
+                for tenant in tenants:
+                    self._wake(self.waiters.serve_tenant(tenant, now))
+        if self.shut_down and self.waiters.takers:
+            for key in keys:
+                if key not in self.ledger:
+                    self._turn_away(self.waiters.drop_takers(key))
+        self._admit(keys)
 
     def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
         """Wake consumers that have been handed an item."""
@@ -677,7 +680,7 @@ class Engine(Generic[K, V]):
         """Iterate over the dead letters in this queue. O(letters)."""
         ledger = self.ledger
         for items in (ledger.ready, ledger.delayed, ledger.leased):
-            for item in items.values():
+            for item in in_order(items):
                 if isinstance(item._value, DeadLetter):  # the user may have put others there
                     yield item._value
 
@@ -693,8 +696,9 @@ class Engine(Generic[K, V]):
         back: list[K] = []
         taken: list[str] = []
         conflicts: list[K] = []
-        for letter_key, item in list(letters.ledger.ready.items()):
+        for item in in_order(letters.ledger.ready):
             letter: object = item._value
+            letter_key = item._key
             if not isinstance(letter, DeadLetter) or letter.queue != self.name:
                 continue
             if not findable((letter.key,), self.ledger.item):

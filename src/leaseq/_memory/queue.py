@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Priority, Retry, Tenant
-from .._core.queue_options import check_queue_options, check_tenants
+from .._core.queue_options import check_queue_options, check_tenant
 from .._core.reports import (
     DeadLetter,
     HistoryEntry,
@@ -31,8 +31,10 @@ from .._core.validation import (
     check_known,
     check_text,
     pairs_of,
+    plain_text,
     timeout_seconds,
 )
+from .._rules.by_key import hashable_keys
 from .._rules.item import Item
 from ..abc import LeasedQueue
 from ..abc._lease import Lease
@@ -396,10 +398,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return self._engine.ledger.look(key)
 
     async def available_keys(self) -> set[K]:
-        return set(self._engine.ledger.ready)
+        return hashable_keys(self._engine.ledger.ready)
 
     async def inflight_keys(self) -> set[K]:
-        return set(self._engine.ledger.leased)
+        return hashable_keys(self._engine.ledger.leased)
 
     async def qsize(self) -> int:
         ledger = self._engine.ledger
@@ -429,8 +431,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return self._engine.redrive(keys, limit)
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
-        check_tenants({name: tenant})
-        self._engine.set_tenant(name, tenant)
+        name = plain_text("a tenant's name", name)
+        self._engine.set_tenant(name, check_tenant(name, tenant))
 
     # The end, and time
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar, Unpack
 
-from .._core.errors import LeaseqError, TransactionError
+from .._core.errors import TransactionError
 from .._core.loop import Home
 from .._core.messages import no_room
 from .._core.options import PutOptions
@@ -175,7 +175,7 @@ class MemoryTransaction(Transaction):
                 plans[engine] = Plan(engine.ledger, now)
             try:
                 step.plan(plans[engine], now)
-            except (LeaseqError, ValueError) as failure:
+            except Exception as failure:
                 failures.append(failure)
         for engine, plan in plans.items():
             if not engine.has_room(plan.places):

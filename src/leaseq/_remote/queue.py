@@ -15,7 +15,7 @@ from .._core.errors import ServerError, ServerUnavailableError
 from .._core.messages import no_dead_letters_of
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
-from .._core.queue_options import check_tenants
+from .._core.queue_options import check_tenant
 from .._core.reports import (
     HistoryEntry,
     KeyState,
@@ -33,6 +33,7 @@ from .._core.validation import (
     check_text_or_none,
     keys_of,
     pairs_of,
+    plain_text,
     timeout_seconds,
 )
 from ..abc import LeasedQueue
@@ -310,7 +311,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         return RedriveResult(tuple(back), tuple(conflicts))
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
-        check_tenants({name: tenant})
+        name = plain_text("a tenant's name", name)
+        check_tenant(name, tenant)
         engine = self._engine
         engine.check_not_closed()
         await engine.perform(protocol.SetTenant(engine.ref, name, tenant))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -40,26 +41,38 @@ def expel(items: dict[K, Item[K, V]], item: Item[K, V]) -> None:
             return
     except Exception:
         pass
-    others = [other for other in each_of(items) if other is not item]
+    others = [other for other in in_order(items) if other is not item]
     items.clear()
     for other in others:
         insert(items, other)
 
 
-def each_of(items: dict[K, Item[K, V]]) -> Iterator[Item[K, V]]:
-    """Iterate over items in their order, also those whose keys have changed since they were put.
+def in_order(items: dict[K, Item[K, V]]) -> list[Item[K, V]]:
+    """Return items in their order, whatever has become of their keys. O(items).
 
-    O(1) each; but an `OrderedDict` looks each key up, so after one that has changed O(items).
+    An `OrderedDict` looks each of its keys up on the way: at one that has changed it stops, and at
+    one that is equal to another by now it goes round in a circle. `dict.values` looks none up, but
+    does not know of those that have gone to the front: these have been handed out before, and have
+    ranks.
     """
-    told = 0
+    return sorted(dict.values(items), key=lambda item: min(item._token, 0))
+
+
+def first_of(items: dict[K, Item[K, V]]) -> Iterator[Item[K, V]]:
+    """Iterate over items from the first on, as far as their keys can be looked up. O(1) each."""
     try:
-        for item in items.values():
-            told += 1
-            yield item
+        yield from islice(items.values(), len(items))
     except Exception:
-        # Those that were handed out before have gone to the front, in the order of their ranks.
-        ordered = sorted(dict.values(items), key=lambda item: min(item._token, 0))
-        yield from ordered[told:]
+        return
+
+
+def hashable_keys(items: dict[K, Item[K, V]]) -> set[K]:
+    """Return the keys that are hashable still. O(items)."""
+    keys = [item._key for item in dict.values(items)]
+    try:
+        return set(keys)
+    except Exception:
+        return set(findable(keys, hash))
 
 
 def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:

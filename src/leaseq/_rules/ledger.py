@@ -102,7 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .by_key import each_of, expel, has, insert
+from .by_key import expel, findable, first_of, has, in_order, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -257,6 +257,10 @@ class Ledger(Generic[K, V]):
             return False
         return self.schedule is None or self.schedule.claimable(item._tenant)
 
+    def tenants(self) -> list[str | None]:
+        """Return the tenants that may have ready items. O(tenants)."""
+        return [None] if self.schedule is None else [name for name, _, _ in self.schedule]
+
     def oldest_ready_since(self) -> float | None:
         """Return the time at which the oldest ready item became ready, or None.
 
@@ -264,7 +268,7 @@ class Ledger(Generic[K, V]):
         that of items which have left since the last one came.
         """
         times: list[float] = []
-        for item in each_of(self.ready):
+        for item in first_of(self.ready):
             if item._since is not None:
                 times.append(item._since)
             if item._token >= 0:  # from here on they are in the order in which they became ready
@@ -304,15 +308,12 @@ class Ledger(Generic[K, V]):
             self._done.move_to_end(item._key)
         except Exception:  # its key has changed since it was put: no put can be of this one
             return
-        while self._done and self._oldest_done() <= now:
-            self._done.popitem(last=False)
-
-    def _oldest_done(self) -> float:
-        """Return the time until which the oldest key is remembered."""
         try:
-            return next(iter(self._done.values()))
-        except Exception:  # the key has changed since it was done: no put can be of this one
-            return -inf
+            while self._done and next(iter(self._done.values())) <= now:
+                self._done.popitem(last=False)
+        except Exception:  # a key has changed since it was done: no put can be of that one
+            times = dict.items(self._done)
+            self._done = OrderedDict(pair for pair in times if findable(pair[:1], hash))
 
     def add(
         self,
@@ -718,7 +719,7 @@ class Ledger(Generic[K, V]):
         for item in list(self.line):
             schedule.push(item, "old" if item._token < 0 else "back")
         self.ready, ordered = {}, self.ready  # half the size of one that keeps an order of its own
-        for item in each_of(ordered):
+        for item in in_order(ordered):
             insert(self.ready, item)
         self.line = None
         self.schedule = schedule

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core.heap import Heap
-from .by_key import each_of, expel, insert
+from .by_key import expel, in_order, insert
 from .moves import OLD, Place
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ReadyList(Generic[K, V]):
         self._ranked: Heap[Item[K, V]] | None = None  # most lines never need one
 
     def __iter__(self) -> Iterator[Item[K, V]]:
-        return iter(sorted(each_of(self.items), key=lambda item: min(item._token, 0)))
+        return iter(in_order(self.items))
 
     def first(self) -> Item[K, V]:
         """Return the first item; there must be one. O(1), amortised."""
@@ -76,7 +76,7 @@ class ReadyList(Generic[K, V]):
         try:
             return next(iter(self.items.values()))
         except Exception:  # its key has changed since it was put
-            return next(each_of(self.items))
+            return in_order(self.items)[0]
 
     def join(self, item: Item[K, V], place: Place) -> None:
         """Put an item in its place. O(1) at the back, else O(log n)."""

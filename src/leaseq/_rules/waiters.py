@@ -132,10 +132,6 @@ class Waiters(Generic[K, V]):
             self.drop(waiter)
         return waiters
 
-    def is_waited_for(self, key: K) -> bool:
-        """Return True if a consumer waits for this key. O(1)."""
-        return ("key", key) in self._lines
-
     def serve(self, keys: Collection[K], now: float) -> Iterator[Waiter[K, V]]:
         """Hand over keys that may be ready, or their tenants' next items; yield each waiter served.
 
@@ -150,7 +146,9 @@ class Waiters(Generic[K, V]):
             elif self._give(taker, now):
                 yield taker
         ready = self._ledger.ready
-        tenants = {item._tenant: None for key in keys if (item := ready.get(key)) is not None}
+        tenants: dict[str | None, None] = {None: None}
+        if self._ledger.schedule is not None:
+            tenants = {item._tenant: None for key in keys if (item := ready.get(key)) is not None}
         yield from self._serve_tenants(tenants, now)
 
     def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
@@ -179,11 +177,14 @@ class Waiters(Generic[K, V]):
 
     def _give(self, waiter: Waiter[K, V], now: float) -> bool:
         """Hand an item over to a waiter; False: there is none left, and it waits on."""
-        self.drop(waiter)
         item = self._ledger.claim(waiter.request, now)
         if item is None:
-            self.add(waiter)
+            if waiter.request.key is not ANY_KEY:
+                self._leave_lines(waiter, waiter.lines[1:])  # it is not a cap that keeps it waiting
+                del waiter.lines[1:]
+                self._line_up_for_cap(waiter.request.key)
             return False
+        self.drop(waiter)
         waiter.item = item
         return True
 

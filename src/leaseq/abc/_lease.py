@@ -49,12 +49,13 @@ async def _exit(
 ) -> None:
     """Close the cancel scope of a body, and settle what the body has left."""
     scope = body._scope
-    assert isinstance(scope, CancelScope)
+    if not isinstance(scope, CancelScope):
+        raise RuntimeError(f"{body!r} is not entered: use async with")
     try:
         swallowed = scope.__exit__(exc_type, error, traceback)
     except BaseException as rest:  # a group, without the cancellations by this scope
         # Or an event loop closes an async generator that was left, in another task: no failure.
-        await body._leave(error if isinstance(error, GeneratorExit) else rest)
+        await body._leave(error if type(error) is GeneratorExit else rest)
         raise
     finally:
         body._scope = None
@@ -303,13 +304,19 @@ class Lease(Generic[K, V]):
             error: The error that ended the body.
             backoff: The rest after a failure, if the retry policy has none.
         """
-        how, reason = verdict_on(error)
-        if how == "rejected":
-            await self._queue.reject(self, reason)
-        elif how == "failed":
-            await self._queue._fail(self, error, backoff)
-        else:
-            await self._queue._give_back(self)
+        try:
+            how, reason = verdict_on(error)
+            if how == "rejected":
+                await self._queue.reject(self, reason)
+                return
+            if how == "failed":
+                await self._queue._fail(self, error, backoff)
+                return
+        except (KeyboardInterrupt, SystemExit):  # out of a policy, or of a text of the error
+            if self._ended is None:
+                await self._queue._give_back(self)
+            raise
+        await self._queue._give_back(self)
 
     def _lose(self, cause: LostBy) -> None:
         """Note the cause of a loss, and cancel the body under ``async with lease``. For engines."""

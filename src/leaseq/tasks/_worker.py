@@ -17,7 +17,7 @@ from .._core.functions import check_function, check_has_run, is_async, result_of
 from .._core.log import log
 from .._core.loop import Home
 from .._core.requests import ClaimRequest
-from .._core.texts import failure_text, shown
+from .._core.texts import failure_text, is_a, shown
 from .._core.validation import (
     check_known,
     check_text,
@@ -334,7 +334,7 @@ class TaskWorker:
         if lease.ended is not None:
             return False
         reason = rejection(error)
-        if isinstance(error, TaskDataError):
+        if is_a(error, TaskDataError):
             reason = failure_text(error).removeprefix(f"{type(error).__name__}: ")
         if reason is not None:
             await give_up(run, lease, reason)
