@@ -581,7 +581,7 @@ class Worker:
         return self.beat_at <= now + self._length * _ALONG
 
     def beat(self, now: float) -> Iterator[Awaitable[None]]:
-        """Ask for the extension of the leases that it holds, and yield what waits for each.
+        """Ask for the extension of the leases that it holds, and yield an awaitable of each.
 
         Also a lease that is past its deadline: if the event loop was stalled, nobody else can have
         had the item. If it was not, the queue refuses.

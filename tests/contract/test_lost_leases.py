@@ -110,7 +110,9 @@ async def test_entering_a_lost_lease_says_why(engine: Engine, queue: Queue, lose
 async def test_settling_a_lease_of_a_closed_queue_says_how_to_end_in_order(queue: Queue) -> None:
     lease = await leased(queue, "a")
     await queue.close()
-    with pytest.raises(QueueClosedError, match=re.escape(f"its leases are lost: {WAYS[close]}")):
+    with pytest.raises(
+        QueueClosedError, match=re.escape(f"its leases are lost, since {WAYS[close]}")
+    ):
         await lease.ack()
 
 

@@ -17,7 +17,7 @@ from inspect import (
     signature,
 )
 from types import coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter
@@ -101,6 +101,18 @@ async def check_has_run(result: object) -> None:
 
 
 # Contexts
+
+
+class Later(Generic[R]):
+    """An awaitable whose coroutine is made when it is awaited: it may also be left alone."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        return self._make().__await__()
 
 
 def run_in(context: Context, work: Coroutine[Any, Any, object]) -> Awaitable[None] | None:

@@ -215,7 +215,9 @@ def not_of_queue(lease: object, owner: str = "another queue") -> InvalidLeaseErr
 
 def leases_lost(queue: object, *, drained: bool) -> LostAtCloseError:
     """Return the error for settling a lease of a queue that was closed."""
-    return LostAtCloseError(f"{queue!r}: its leases are lost: {_CAUSES['closed']}", drained=drained)
+    return LostAtCloseError(
+        f"{queue!r}: its leases are lost, since {_CAUSES['closed']}", drained=drained
+    )
 
 
 def settled_twice(lease: object) -> InvalidLeaseError:

@@ -60,8 +60,8 @@ _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
 _MOST_EFFORT = 256  # of the store, for one batch
 _SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
-_PUT_OFF = 0.05  # seconds for which a busy leader, without a `run`, does not hear the store
-_HEARING = 0.001  # seconds for which it does then
+_PUT_OFF = 0.05  # seconds between two times that a busy leader without a `run` listens to the store
+_HEARING = 0.001  # seconds for which it listens
 _CLOSING = 2.0  # seconds for which a handle that closes tries to give its leases back
 _MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
@@ -333,7 +333,7 @@ class Dispatcher:
                 if self._led or self._runs:
                     await waiter.event.wait()
                 else:
-                    await self._lead(lambda: waiter.done, patience=inf, listens=True)
+                    await self._lead(lambda: waiter.done, patience=inf)
         finally:
             del self._waiters[waiter]
 
@@ -451,15 +451,14 @@ class Dispatcher:
         *,
         patience: float,
         stand_in: bool = True,
-        listens: bool = False,
     ) -> None:
         """Exchange the operations in line, until it is over.
 
         Args:
             over: Returns True once it is over.
             patience: Seconds for which to try to reach the store.
-            stand_in: True: it leads because no `run` does, and only until one does.
-            listens: True: it also hears the store.
+            stand_in: True: it leads, and listens to the store, because no `run` does, and only
+                until one does.
         """
 
         def relieved() -> bool:
@@ -472,12 +471,13 @@ class Dispatcher:
                 exchange = self._unfinished or self._pack()
                 if exchange is not None:
                     await self._exchange(exchange, relieved, patience)
-                    if listens and not relieved() and self.home.time() > self._heard_at + _PUT_OFF:
+                    now = self.home.time()
+                    if stand_in and not relieved() and now > self._heard_at + _PUT_OFF:
                         self._alarm = Event()
-                        await self._rest(self.home.time() + _HEARING, listens=True)
+                        await self._rest(now + _HEARING, listens=True)
                     continue
                 self._alarm = Event()
-                await self._rest(wake_at, listens=listens)
+                await self._rest(wake_at, listens=stand_in)
         finally:
             self._led = False
             self._hand_over()
@@ -488,18 +488,28 @@ class Dispatcher:
             if not listens or self._ear.statistics().locked:
                 await self._alarm.wait()
                 return
-            signal: BaseException | None = None
+            errors: list[BaseException] = []  # which are not to come in a group
+
+            async def listen() -> None:
+                try:
+                    await self._listen_to_store()
+                except get_cancelled_exc_class():
+                    raise
+                except BaseException as error:
+                    errors.append(error)
+                    tg.cancel_scope.cancel()
+
             async with create_task_group() as tg:
-                tg.start_soon(self._listen_to_store)
+                tg.start_soon(listen)
                 try:
                     await self._alarm.wait()
                 except get_cancelled_exc_class():
                     raise
-                except BaseException as error:  # which is not to come in a group
-                    signal = error
+                except BaseException as error:
+                    errors.append(error)
                 tg.cancel_scope.cancel()
-            if signal is not None:
-                raise signal
+            if errors:
+                raise errors[0]
 
     async def _listen_to_store(self) -> None:
         async with self._ear:

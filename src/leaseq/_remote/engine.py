@@ -33,6 +33,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec
 from .._core.errors import CodecError, QueueClosedError, ServerUnavailableError
+from .._core.functions import Later
 from .._core.heap import Deadlines
 from .._core.log import Burst, log
 from .._core.messages import (
@@ -433,13 +434,13 @@ class Engine(Generic[K, V]):
             waiter = self._join_line(waiter.request, waiter.count, patient=waiter.patient)
 
     def leave_line(self, waiter: Waiter[K, RemoteLease[K, V]]) -> None:
-        """Take a consumer out of the line, and what it was handed back."""
+        """Take a consumer out of the line; items that it was handed go back."""
         if not self._waiters.drop(waiter):
             self._undo(waiter.leases)
         self.dispatcher.wake_leader()
 
     def claim_early(self, request: ClaimRequest[K]) -> EarlyClaim[K, V] | None:
-        """Put a consumer in line that will wait later; None: it would not wait in the line."""
+        """Put a consumer in line whose task will wait later; None: it has to ask directly."""
         timed = request.timed or self.has_backoff
         if self._shut_down or self.closed or (timed and not self.kept):
             return None
@@ -655,12 +656,12 @@ class Engine(Generic[K, V]):
         make: Callable[..., Settlement],
         *how: object,
     ) -> Awaitable[Settled]:
-        """Ask to end a lease by an operation of this kind, and return what waits for the answer.
+        """Ask to end a lease by an operation of this kind, and return an awaitable of the answer.
 
         It takes effect even if cancelled.
         """
         if lease._settling is not None:
-            return self._settle_later(lease, ended, make, *how)
+            return Later(lambda: self._settle_later(lease, ended, make, *how))
         check_held(lease, self.home.time())
 
         def receive(answer: Settled) -> None:
@@ -678,7 +679,7 @@ class Engine(Generic[K, V]):
         self.dispatcher.check(operation)
         lease._settling = call = Call(operation, receive=receive, refuse=refuse)
         self.dispatcher.post(call)
-        return self._settled(lease, call)
+        return Later(lambda: self._settled(lease, call))
 
     async def _settled(self, lease: RemoteLease[K, V], call: Call[Settled]) -> Settled:
         answer = await self._answer_to(call)
@@ -695,7 +696,7 @@ class Engine(Generic[K, V]):
     ) -> Settled:
         """Settle a lease that another task settles, once that is over: it may not succeed."""
         while lease._settling is not None:
-            await self.dispatcher.answer(lease._settling)
+            await self._answer_to(lease._settling)
         return await self.settle(lease, ended, make, *how)
 
     def check_release(
@@ -706,7 +707,7 @@ class Engine(Generic[K, V]):
         return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> Awaitable[None]:
-        """Ask for a new deadline of a lease, and return what waits for the answer."""
+        """Ask for a new deadline of a lease, and return an awaitable of the answer."""
         seconds = lease_seconds("timeout", timeout)
         if seconds != inf and not self.kept:
             raise claim_needs_time(self.queue, seconds)
@@ -738,7 +739,7 @@ class Engine(Generic[K, V]):
             self._set_deadline(lease, asked)
         call = Call(operation, receive=receive, refuse=refuse)
         self.dispatcher.post(call)
-        return self._extended(lease, call)
+        return Later(lambda: self._extended(lease, call))
 
     async def _extended(self, lease: RemoteLease[K, V], call: Call[Settled]) -> None:
         await self._answer_to(call)

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import logging
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,12 +22,11 @@ from math import inf
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import anyio
-import hiredis
-from anyio import CancelScope, Lock, fail_after, sleep, to_thread
+from anyio import CancelScope, CapacityLimiter, Lock, fail_after, sleep, sleep_until, to_thread
 
 from .._core.errors import LeaseqError, ServerError, ServerUnavailableError, UnusableServerError
 from .._core.log import log
-from .connection import LOST, Answer, Arg, Connection, dial
+from .connection import LOST, Answer, Arg, Connection, Refusal, dial
 from .diagnostics import (
     connected_replicas,
     make_context,
@@ -51,9 +51,9 @@ _PAUSE: Final = 0.05
 _SPREAD: Final = 0.5
 """Seconds over which clients come back that lost their connections together."""
 _LOOK: Final = 1.0
-"""Seconds for which a node of a cluster is asked for the way."""
+"""Seconds within which a node must say which node has the keys."""
 _LEFT: Final = frozenset({"CLUSTERDOWN", "MASTERDOWN", "READONLY"})
-"""Codes of a server that may have a successor."""
+"""Errors of a server that may have been replaced as primary."""
 _LEAVE_EVERY: Final = 1.0
 """Seconds from one time to the next at which a server is left for its successor."""
 _REDIRECTIONS: Final = 5
@@ -116,7 +116,7 @@ class Client(Protocol):
     async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
         """Run commands one directly after the other, and return their answers, errors included.
 
-        They go to one server, and through one connection.
+        They go to one server, and through one connection. Only the first may name keys.
 
         If cancelled, some or all may have been done, or may still be.
 
@@ -166,12 +166,15 @@ class ServerClient:
         self._on_message = on_message
         self._turn = Lock(fast_acquire=True)
         self._slot = binascii.crc_hqx(url.prefix.encode(), 0) % _SLOTS
-        self._nodes = [Node(*host) for host in url.hosts]  # of which any may know the way
-        self._owner: Node | None = None  # the node of a cluster that has the keys, as it was said
+        self._nodes = [Node(*host) for host in url.hosts]  # any may know who has the keys
+        self._owner: Node | None = None  # that has the keys, by the last answer or redirection
         self._connection: Connection | None = None
         self._subscription: Connection | None = None
         self._was_lost = False
         self._left_at = -inf
+        self._pause = _PAUSE  # the longest before the next try to subscribe, and when that is
+        self._subscribe_at = -inf
+        self._threads = CapacityLimiter(1)
         self._closed = False
 
     # Requests
@@ -215,10 +218,12 @@ class ServerClient:
             await self._hang_up()
             self._owner = node
         where = self._url.address
-        raise ServerNotReadyError(f"{where}: its nodes send on to one another", code="MOVED")
+        raise ServerNotReadyError(
+            f"{where}: its nodes keep redirecting to one another", code="MOVED"
+        )
 
     async def _reach(self, until: float) -> Connection:
-        """Return the connection, and connect if there is none; try until some time.
+        """Return the connection; connect, until a deadline, if there is none.
 
         Raises:
             ServerUnavailableError: that was not possible.
@@ -228,7 +233,7 @@ class ServerClient:
         problem = ""
         with CancelScope(deadline=until):
             await self._drop(self._connection)
-            if self._was_lost:  # by others at the same time, maybe: they are not to come in a crowd
+            if self._was_lost:  # other clients may have lost theirs too: not all at one moment
                 self._was_lost = False
                 await sleep(random.uniform(0, _SPREAD))
             while True:
@@ -249,7 +254,7 @@ class ServerClient:
     async def _send(
         self, connection: Connection, commands: Sequence[Sequence[Arg]], until: float
     ) -> list[Answer]:
-        """Ask, and say of an answer that is lost that it is in doubt what was done."""
+        """Send a request; if the answer is lost, raise that it is in doubt."""
         where = self._url.address
         try:
             with CancelScope(deadline=until):
@@ -270,7 +275,7 @@ class ServerClient:
     async def _send_once(
         self, node: Node, commands: Sequence[Sequence[Arg]], until: float
     ) -> list[Answer]:
-        """Ask a node that does not have the keys as yet, but those that are asked for."""
+        """Send a request to the node that the keys are moving to (`ASKING`), this once."""
         try:
             connection = await self._open(node)
         except (TimeoutError, *LOST) as error:
@@ -282,8 +287,8 @@ class ServerClient:
         return answers
 
     def _explained(self, answer: Answer) -> object:
-        """Return an answer; or for one that is an error, the error to raise."""
-        if isinstance(answer, hiredis.ReplyError):
+        """Return an answer, or the exception for an error reply."""
+        if isinstance(answer, Refusal):
             return error_of(str(answer), self._url.address)
         return answer
 
@@ -315,7 +320,7 @@ class ServerClient:
             except (TimeoutError, LeaseqError, *LOST) as error:
                 problem = error
                 continue
-            if isinstance(slots, hiredis.ReplyError):
+            if isinstance(slots, Refusal):
                 problem = error_of(str(slots), str(node))
                 continue
             owner = self._read_slots(slots, node)
@@ -340,7 +345,7 @@ class ServerClient:
         return owner
 
     async def _open(self, node: Node) -> Connection:
-        """Connect to a server, and say who it is that comes.
+        """Connect to a server and authenticate.
 
         Raises:
             TimeoutError, LOST: it is not there.
@@ -349,7 +354,7 @@ class ServerClient:
             UnusableServerError: the files of the certificates are not what they should be.
         """
         url = self._url
-        context = await to_thread.run_sync(make_context, url) if url.tls else None
+        context = await self._context()
         user = () if url.password is None else ("AUTH", url.username or "default", url.password)
         commands: list[Sequence[Arg]] = [("HELLO", "3", *user, "SETNAME", "leaseq")]
         if url.database:
@@ -370,6 +375,13 @@ class ServerClient:
                 raise
         return connection
 
+    async def _context(self) -> ssl.SSLContext | None:
+        """Read the certificates anew: they may have been renewed."""
+        if not self._url.tls:
+            return None
+        # A limiter of its own: the usual threads may all wait for this connection.
+        return await to_thread.run_sync(make_context, self._url, limiter=self._threads)
+
     async def _drop(self, connection: Connection | None) -> None:
         """Close a connection, and have another one made when it is wanted."""
         if connection is None:
@@ -385,7 +397,10 @@ class ServerClient:
             await self._drop(connection)
 
     async def _leave(self) -> None:
-        """Hang up on a server that is a replica by now: its name may lead to its successor."""
+        """Close the connections to a server that is no longer the primary.
+
+        The same name may lead to the new one.
+        """
         now = anyio.current_time()
         if now - self._left_at >= _LEAVE_EVERY:
             self._left_at = now
@@ -401,7 +416,7 @@ class ServerClient:
             UnusableServerError: there is no such server; the message says why.
         """
         url = self._url
-        context = await to_thread.run_sync(make_context, url) if url.tls else None
+        context = await self._context()
         try:
             info = await self._look(anyio.current_time() + url.connect_timeout)
             if (reason := why_unusable(info)) is not None:
@@ -473,19 +488,29 @@ class ServerClient:
     # Messages
 
     async def listen(self) -> None:
-        pause = _PAUSE
         while self._channel is not None and not self._closed:
             subscription = self._subscription
             try:
                 if subscription is None or not subscription.is_usable:
-                    subscription = self._subscription = await self._subscribe(self._channel)
-                    pause = _PAUSE
+                    await sleep_until(self._subscribe_at)
+                    subscription = await self._subscribe_again(self._channel)
                 await self._hear(subscription)
-            except (TimeoutError, LeaseqError, *LOST):
+            except (TimeoutError, LeaseqError, Refusal, *LOST):
                 await self._drop(subscription)
                 self._owner = None
-            await sleep(random.uniform(0, pause))
-            pause = min(2 * pause, _SPREAD)
+
+    async def _subscribe_again(self, channel: str) -> Connection:
+        """Subscribe, after a connection was lost.
+
+        Who listens is cancelled again and again, without a `run` at least. So what is begun is
+        brought to its end, for a second at most; and if it fails, the next try is later.
+        """
+        self._subscribe_at = anyio.current_time() + random.uniform(0.5, 1.5) * self._pause
+        self._pause = min(2 * self._pause, _SPREAD)
+        with fail_after(_LOOK, shield=True):
+            self._subscription = await self._subscribe(channel)
+        self._pause = _PAUSE
+        return self._subscription
 
     async def _subscribe(self, channel: str) -> Connection:
         """Subscribe, in a cluster at the node that has the broker's keys."""
@@ -495,7 +520,7 @@ class ServerClient:
             with fail_after(self._url.connect_timeout):
                 await connection.tell(command, channel)
                 await connection.hear()
-        except hiredis.ReplyError as error:
+        except Refusal as error:
             await connection.hang_up()
             raise error_of(str(error), self._url.address) from None
         except BaseException:
@@ -535,7 +560,7 @@ class ServerClient:
             if self._on_message is not None:
                 self._on_message(payload)
         except Exception as error:
-            log(logging.ERROR, "a message from the server was not dealt with", error=error)
+            log(logging.ERROR, "handling a message from the server failed", error=error)
 
 
 async def open_client(
@@ -566,11 +591,11 @@ async def open_client(
 
 
 def _redirection(answer: Answer, connection: Connection) -> tuple[str, Node] | None:
-    """Return the node to which one of a cluster sends on what it was asked for; None: it does not.
+    """Return the code and the node of a redirection; None: the answer is not one.
 
-    It did nothing then. The code is ``"MOVED"``, or ``"ASK"``: for this once.
+    A node that redirects has done nothing.
     """
-    if not isinstance(answer, hiredis.ReplyError):
+    if not isinstance(answer, Refusal):
         return None
     code, *words = str(answer).split()
     if code not in ("MOVED", "ASK") or len(words) != 2:

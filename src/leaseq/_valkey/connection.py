@@ -1,7 +1,7 @@
 """A connection to one server: commands go out, answers and messages come in.
 
-It is asked for one thing at a time, and needs no task of its own: whoever asks sends, and reads
-until the answers are there. No other file imports the parser.
+It has one request under way at a time and needs no task of its own: the caller sends its request,
+then reads until the answers are there. No other file imports the parser.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import hiredis
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
+Refusal = hiredis.ReplyError
+"""An error that a server has answered."""
+
 Arg: TypeAlias = str | bytes
 
-Answer: TypeAlias = "int | float | bool | bytes | str | list[Answer] | hiredis.ReplyError | None"
+Answer: TypeAlias = "int | float | bool | bytes | str | list[Answer] | Refusal | None"
 """A value as the parser gives it: an error in place of a value is returned, and not raised."""
 
 LOST: Final = (
@@ -28,7 +31,7 @@ LOST: Final = (
     OSError,
     hiredis.ProtocolError,
 )
-"""The errors of a connection that is of no more use."""
+"""The errors after which a connection is unusable."""
 
 _NOTHING: Final = object()
 _KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -49,7 +52,7 @@ class Connection:
         self.port = port
         self._stream = stream
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._owed = 0  # answers that are still to come, to what was given up
+        self._owed = 0  # answers still to come to requests that were given up
         self._torn = False  # a part of a command may have been sent
 
     @property
@@ -85,7 +88,7 @@ class Connection:
         return answers
 
     async def tell(self, *command: Arg) -> None:
-        """Send a command whose answer is to be heard among the messages.
+        """Send a command whose answer arrives among the messages.
 
         If cancelled, the connection is not usable any more.
         """
@@ -94,19 +97,19 @@ class Connection:
         self._torn = False
 
     async def hear(self) -> list[Any]:
-        """Wait for the next message; what was subscribed to is one as well.
+        """Return the next message; the confirmation of a subscription is one too.
 
-        If cancelled, nothing is lost: it comes the next time.
+        If cancelled, no message is lost: the next call returns it.
 
         Raises:
             LOST: there will be none.
-            hiredis.ReplyError: the server refused what it was told.
+            Refusal: the server refused what it was told.
         """
         while True:
             message = await self._receive()
             if isinstance(message, hiredis.PushNotification):
                 return message
-            if isinstance(message, hiredis.ReplyError):
+            if isinstance(message, Refusal):
                 raise message
 
     async def _receive(self) -> Answer:
@@ -115,7 +118,10 @@ class Connection:
         return answer  # type: ignore[no-any-return]
 
     async def hang_up(self) -> None:
-        """Close it, and do not wait for what is under way. Takes effect even if cancelled."""
+        """Close the connection without waiting for requests under way.
+
+        Takes effect even if cancelled.
+        """
         await anyio.aclose_forcefully(self._stream)
 
 
@@ -130,23 +136,23 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None) -> Connecti
         context: The settings of TLS; None: the connection is without it.
 
     Raises:
-        LOST: it is not there, or does not speak TLS.
+        LOST: the server cannot be reached, or does not speak TLS.
     """
     stream: ByteStream = await anyio.connect_tcp(host, port)
-    _keep_alive(stream.extra(SocketAttribute.raw_socket))
-    if context is not None:
-        try:
+    try:
+        _keep_alive(stream.extra(SocketAttribute.raw_socket))
+        if context is not None:
             stream = await TLSStream.wrap(
                 stream, hostname=host, ssl_context=context, standard_compatible=False
             )
-        except BaseException:
-            await anyio.aclose_forcefully(stream)
-            raise
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
     return Connection(stream, host, port)
 
 
 def _keep_alive(raw: socket.socket) -> None:
-    """Have the system find out if the server's machine is gone: no task of ours is awake for it."""
+    """Turn on TCP keep-alive, so that the operating system notices a server that is gone."""
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
         if (option := getattr(socket, name, None)) is not None:

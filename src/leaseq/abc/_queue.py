@@ -13,6 +13,7 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import QueueClosedError
 from .._core.exports import not_copied
+from .._core.functions import Later
 from .._core.ids import new_id
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
@@ -666,19 +667,21 @@ class LeasedQueue(ABC, Generic[K, V]):
     def _end(
         self, lease: Lease[K, V], error: BaseException | None, backoff: Backoff | None = None
     ) -> Awaitable[object]:
-        """Begin to settle a lease by the end of its body, and return what waits until it is done.
+        """Begin to settle a lease by the end of its body, and return an awaitable of its end.
 
-        That must be awaited. Raises, there or here, what the settlement raises.
+        Raises, there or here, what the settlement raises.
 
         Args:
             lease: The lease.
             error: The error that ended the body; None: acknowledge.
             backoff: The rest after a failure, if the retry policy has none.
         """
-        return lease._complete() if error is None else lease._abandon(error, backoff)
+        if error is None:
+            return Later(lease._complete)
+        return Later(lambda: lease._abandon(error, backoff))
 
     def _claim_early(self, options: GetOptions) -> EarlyClaim[K, V] | None:
-        """Begin to lease an item together with what the queue is asked for next.
+        """Begin to lease an item; the claim goes with the next request to the store.
 
         For engines that ask a store: on others this is None, since nothing is gained. The claim is
         to be waited for, or given up.
@@ -686,8 +689,8 @@ class LeasedQueue(ABC, Generic[K, V]):
         return None
 
     def _begin_to_extend(self, lease: Lease[K, V], timeout: float) -> Awaitable[None]:
-        """Begin to extend a lease, and return what waits until it is done; that must be awaited."""
-        return self.extend(lease, timeout)
+        """Begin to extend a lease, and return an awaitable of its end."""
+        return Later(lambda: self.extend(lease, timeout))
 
     @abstractmethod
     async def _fail(
