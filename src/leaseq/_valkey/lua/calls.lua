@@ -5,10 +5,12 @@
 -- read again; those that their leases do not hold any more are left out.
 
 local FORGOTTEN = 3600000000 -- a process that has not called for so long is
-local number = tonumber(ARGV[4]) -- nil: not recorded
+local is_kept = true -- false: nothing is kept of any call of this script
 
-local kept = {} -- the results to keep, by operation; false: as it is
-local operation = 0
+-- Of the call
+local number -- nil or false: not recorded
+local kept -- the results to keep, by operation; nil: as it is
+local operation
 
 local function remember_claim(index, result)
   if not number then

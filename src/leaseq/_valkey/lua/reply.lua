@@ -102,4 +102,14 @@ local function answer()
   return reply
 end
 
-return answer()
+-- Do a call.
+return function(keys, arguments)
+  if not begin(keys, arguments) then
+    return redis.error_reply("NOPERM no permissions to run the 'time' command")
+  end
+  number = is_kept and tonumber(ARGV[4])
+  kept, operation = {}, 0
+  local reply = answer()
+  KEYS, ARGV, events, queues, kept = nil, nil, nil, nil, nil -- a large call's are not to stay
+  return reply
+end
