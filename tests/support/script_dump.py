@@ -17,6 +17,9 @@ _DUMP = (
 return function(keys, arguments)
 begin(keys, arguments)
 local q = queue_at(1)
+local function digits(number)
+  return format("%.0f", number)
+end
 local items = {}
 for _, key in ipairs(call("HKEYS", q.items)) do
   if byte(key) ~= 43 then

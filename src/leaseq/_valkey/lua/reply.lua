@@ -55,10 +55,55 @@ local function refused(text, n_events)
   return { "raised", text }
 end
 
+-- The number of acks that come one after the other, of one queue, and with the name of the first
+-- taken: each is four words, the first its name and the second its queue.
+local function count_acks(most)
+  local count, queue = 1, ARGV[cursor + 1]
+  while count < most do
+    local at = cursor + 4 * count
+    if ARGV[at] ~= "ack" or ARGV[at + 1] ~= queue then
+      break
+    end
+    count = count + 1
+  end
+  return count
+end
+
+-- Do the acks that come next, if they can be done together; the number of those that were done.
+local function ack_together(reply, n, most)
+  local count = count_acks(most)
+  if count == 1 then
+    return 0
+  end
+  local begun = cursor
+  local done, results = pcall(ops.ack.ack_several, count)
+  if not done or not results then -- nothing was done: each is to find out for itself
+    cursor = begun
+    return 0
+  end
+  for each, result in ipairs(results) do
+    reply[n + each + 2] = result
+  end
+  pcall(end_operation)
+  return count
+end
+
+-- Do the operation that comes next; an error of the server: another one does it, and all others.
+local function do_next(reply, n, name)
+  local n_events = #events
+  local done, result = pcall(ops[name][name])
+  if not done and message_of(result):find("^%-?READONLY") then
+    return redis.error_reply(message_of(result))
+  end
+  reply[n + 3] = done and result or refused(message_of(result), n_events)
+  pcall(end_operation)
+end
+
 local function run()
   local reply = { digits(now), {}, events }
   local count = take_number()
-  for n = 1, count do
+  local n = 1
+  while n <= count do
     operation = n
     local name = take()
     if not ops[name] then -- the next one may begin anywhere
@@ -67,13 +112,14 @@ local function run()
       end
       break
     end
-    local n_events = #events
-    local done, result = pcall(ops[name][name])
-    if not done and message_of(result):find("^%-?READONLY") then
-      return redis.error_reply(message_of(result)) -- another server does it, all of it
+    local together = name == "ack" and ack_together(reply, n, min(count - n + 1, LOT)) or 0
+    if together == 0 then
+      local elsewhere = do_next(reply, n, name)
+      if elsewhere then
+        return elsewhere
+      end
     end
-    reply[n + 3] = done and result or refused(message_of(result), n_events)
-    pcall(end_operation)
+    n = n + max(together, 1)
   end
   pcall(store_queues)
   if number and not pcall(remember_call, reply) then

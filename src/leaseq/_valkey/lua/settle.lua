@@ -109,6 +109,54 @@ local settlements = lazily(function()
   end
 
   local ack = settle(find_held, nil, ack_item)
+
+  -- Do several acks that follow one another, of one queue, with a few commands, if there is nothing
+  -- unusual about any; nil: there is. All are checked before anything is changed.
+  local function ack_several(count)
+    local at = cursor
+    local q = queue_at(tonumber(ARGV[at + 1]))
+    if not q or q.dedupe_for > 0 or q.history_size > 0 or first_over(q.leased) then
+      return nil
+    end
+    local keys = {}
+    for n = 1, count do
+      keys[n] = ARGV[at + 4 * n - 2]
+    end
+    local raws = call("HMGET", q.items, unpack(keys))
+    local results, done, members, tenants = {}, {}, {}, {}
+    local seen = {}
+    for n, key in ipairs(keys) do
+      local raw, token = raws[n], tonumber(ARGV[at + 4 * n - 1])
+      local place = token and struct.pack(">I7", token)
+      if seen[key] or not raw or byte(raw) % MORE ~= LEASED or sub(raw, 2, 8) ~= place then
+        results[n] = NO
+      elseif byte(raw) >= MORE then
+        return nil
+      else
+        seen[key] = true
+        results[n] = OK
+        done[#done + 1] = key
+        members[#members + 1] = place .. key
+        if q.fair then
+          tenants[#tenants + 1] = tenant_in(raw)
+        end
+      end
+    end
+    if done[1] then
+      call("ZREM", q.leased, unpack(members))
+      call("HDEL", q.items, unpack(done))
+      q.changed = true
+      q.n_leased, q.acked = q.n_leased - #done, q.acked + #done
+      pcall(function() -- they are done, whatever becomes of the turns
+        for _, tenant in ipairs(tenants) do
+          note_end(q, tenant)
+        end
+      end)
+    end
+    cursor = at + 4 * count - 1
+    return results
+  end
+
   local release = settle(find_held, take_release, release_item)
   local reject = settle(find_held, take_reject, reject_item)
   local give_back = settle(find_held, nil, give_back_item)
@@ -146,6 +194,6 @@ local settlements = lazily(function()
   return {
     take_release = take_release, take_reject = take_reject, ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
-    give_back = give_back, undo = undo, extend = extend, close = close,
+    give_back = give_back, undo = undo, extend = extend, close = close, ack_several = ack_several,
   }
 end)
