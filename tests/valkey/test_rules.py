@@ -630,3 +630,35 @@ def test_acks_that_come_together_are_few_commands(caller: Caller) -> None:
     assert {stats[f"cmdstat_{name}"]["calls"] for name in ("hmget", "hdel", "zrem")} == {1}
     assert "cmdstat_hget" not in stats
     assert dump(caller).items == {}
+
+
+@pytest.mark.parametrize("case", ["plain", "twice", "late", "an update"])
+def test_extensions_that_come_together_do_what_each_would_do(caller: Caller, case: str) -> None:
+    def outcome(*, together: bool) -> object:
+        caller.offset = 0
+        caller.client.flushdb()
+        make(caller)
+        caller.turn(put(1, *((f"k{n}", n) for n in range(6))))
+        held = leases(get(caller, request(count=6, lease=10 * SECOND, consumer="=me")))
+        spans = (60, 90, -1, 30, 20, 40)
+        extensions: list[Operation] = [
+            ["extend", 1, lease[0], lease[2], span * SECOND if span > 0 else span]
+            for lease, span in zip(held, spans, strict=True)
+        ]
+        extensions[3][3] = 7  # a token that holds nothing
+        if case == "twice":
+            extensions += [["extend", 1, held[0][0], held[0][2], 0], extensions[0]]
+        elif case == "late":
+            caller.one("extend", 1, held[2][0], held[2][2], 60 * SECOND)
+            caller.offset = 20 * SECOND
+        elif case == "an update":
+            caller.turn(put(1, ("k1", "new")))
+        if together:
+            results = caller.turn(*extensions).results
+        else:
+            results = [caller.turn(each).results[0] for each in extensions]
+        inflight = caller.look("inflight", 1)[1:]
+        return results, sorted((each[0], each[2], each[4] // (5 * SECOND)) for each in inflight)
+
+    together, one_by_one = outcome(together=True), outcome(together=False)
+    assert together == one_by_one

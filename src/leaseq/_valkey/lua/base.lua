@@ -8,8 +8,8 @@
 -- would spoil all operations after it, so each takes all of its own before it looks at anything.
 -- The fields of each are in the table of operations.py, and a test compares it with this text: so
 -- arguments are read by `take` and its kin alone, several of something by a loop up to
--- `take_number()`, and a function that reads some is called `take_...` and has no arguments. Acks
--- alone are also read several at a time, by their places.
+-- `take_number()`, and a function that reads some is called `take_...` and has no arguments. Only
+-- those that are done several at a time are read by their places.
 --
 -- All times are whole microseconds of the server's clock, in doubles, which are exact below 2^53.
 -- `now` is what the rules go by, and `wall` what is reported; only tests set the two apart. "Never"

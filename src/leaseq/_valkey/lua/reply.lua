@@ -55,13 +55,17 @@ local function refused(text, n_events)
   return { "raised", text }
 end
 
--- The number of acks that come one after the other, of one queue, and with the name of the first
--- taken: each is four words, the first its name and the second its queue.
-local function count_acks(most)
+-- Operations that can be done several at a time, and how many words each has: the first is its name,
+-- and the second its queue.
+local WORDS = { ack = 4, extend = 5 }
+
+-- The number of operations that come one after the other, with one name and of one queue, when the
+-- name of the first has been taken.
+local function count_alike(name, most)
   local count, queue = 1, ARGV[cursor + 1]
   while count < most do
-    local at = cursor + 4 * count
-    if ARGV[at] ~= "ack" or ARGV[at + 1] ~= queue then
+    local at = cursor + WORDS[name] * count
+    if ARGV[at] ~= name or ARGV[at + 1] ~= queue then
       break
     end
     count = count + 1
@@ -69,18 +73,19 @@ local function count_acks(most)
   return count
 end
 
--- Do the acks that come next, if they can be done together; the number of those that were done.
-local function ack_together(reply, n, most)
-  local count = count_acks(most)
+-- Do the operations that come next, if they can be done together; the number of those that were done.
+local function do_together(reply, n, name, most)
+  local count = count_alike(name, most)
   if count == 1 then
     return 0
   end
   local begun = cursor
-  local done, results = pcall(ops.ack.ack_several, count)
+  local done, results = pcall(ops[name].several[name], count)
   if not done or not results then -- nothing was done: each is to find out for itself
     cursor = begun
     return 0
   end
+  cursor = begun + WORDS[name] * count - 1
   for each, result in ipairs(results) do
     reply[n + each + 2] = result
   end
@@ -112,7 +117,7 @@ local function run()
       end
       break
     end
-    local together = name == "ack" and ack_together(reply, n, min(count - n + 1, LOT)) or 0
+    local together = WORDS[name] and do_together(reply, n, name, min(count - n + 1, LOT)) or 0
     if together == 0 then
       local elsewhere = do_next(reply, n, name)
       if elsewhere then

@@ -110,30 +110,49 @@ local settlements = lazily(function()
 
   local ack = settle(find_held, nil, ack_item)
 
-  -- Do several acks that follow one another, of one queue, with a few commands, if there is nothing
-  -- unusual about any; nil: there is. All are checked before anything is changed.
-  local function ack_several(count)
-    local at = cursor
-    local q = queue_at(tonumber(ARGV[at + 1]))
-    if not q or q.dedupe_for > 0 or q.history_size > 0 or first_over(q.leased) then
+  -- Read the items of several operations that follow one another, of one queue: their keys, as they
+  -- are packed, and the places in their headers if the tokens are theirs. nil: some leases are over,
+  -- or it has to be seen what an operation before has done.
+  local function read_several(q, count, words)
+    if not q or first_over(q.leased) then
       return nil
     end
-    local keys = {}
+    local keys, places, seen = {}, {}, {}
     for n = 1, count do
-      keys[n] = ARGV[at + 4 * n - 2]
+      local at = cursor + words * (n - 1)
+      local key, token = ARGV[at + 2], tonumber(ARGV[at + 3])
+      if seen[key] then
+        return nil
+      end
+      seen[key] = true
+      keys[n], places[n] = key, token and struct.pack(">I7", token)
     end
-    local raws = call("HMGET", q.items, unpack(keys))
+    return keys, call("HMGET", q.items, unpack(keys)), places
+  end
+
+  -- True if the token of this place holds the item.
+  local function holds(place, raw)
+    return raw and byte(raw) % MORE == LEASED and sub(raw, 2, 8) == place
+  end
+
+  -- Those that are done several at a time, with a few commands. All are checked before anything is
+  -- changed. nil: nothing was done, as there is something unusual about one.
+  local several = {}
+
+  function several.ack(count)
+    local q = queue_at(tonumber(ARGV[cursor + 1]))
+    local keys, raws, places = read_several(q, count, 4)
+    if not keys or q.dedupe_for > 0 or q.history_size > 0 then
+      return nil
+    end
     local results, done, members, tenants = {}, {}, {}, {}
-    local seen = {}
     for n, key in ipairs(keys) do
-      local raw, token = raws[n], tonumber(ARGV[at + 4 * n - 1])
-      local place = token and struct.pack(">I7", token)
-      if seen[key] or not raw or byte(raw) % MORE ~= LEASED or sub(raw, 2, 8) ~= place then
+      local raw, place = raws[n], places[n]
+      if not holds(place, raw) then
         results[n] = NO
       elseif byte(raw) >= MORE then
         return nil
       else
-        seen[key] = true
         results[n] = OK
         done[#done + 1] = key
         members[#members + 1] = place .. key
@@ -153,7 +172,30 @@ local settlements = lazily(function()
         end
       end)
     end
-    cursor = at + 4 * count - 1
+    return results
+  end
+
+  function several.extend(count)
+    local q = queue_at(tonumber(ARGV[cursor + 1]))
+    local keys, raws, places = read_several(q, count, 5)
+    if not keys then
+      return nil
+    end
+    local results, ends = {}, {}
+    for n, key in ipairs(keys) do
+      if holds(places[n], raws[n]) then
+        local span = tonumber(ARGV[cursor + 5 * n - 1])
+        results[n] = OK
+        ends[#ends + 1] = span < 0 and NEVER or now + span
+        ends[#ends + 1] = places[n] .. key
+      else
+        results[n] = NO
+      end
+    end
+    if ends[1] then
+      call("ZREM", q.leased, "") -- as below
+      call("ZADD", q.leased, unpack(ends))
+    end
     return results
   end
 
@@ -194,6 +236,6 @@ local settlements = lazily(function()
   return {
     take_release = take_release, take_reject = take_reject, ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
-    give_back = give_back, undo = undo, extend = extend, close = close, ack_several = ack_several,
+    give_back = give_back, undo = undo, extend = extend, close = close, several = several,
   }
 end)
