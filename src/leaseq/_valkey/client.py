@@ -58,8 +58,10 @@ _LEAVE_EVERY: Final = 1.0
 """Seconds from one time to the next at which a server is left for its successor."""
 _AWAY: Final = 60.0
 """Seconds for which scripts are sent to a server that has not the function, nor may be given it."""
-_REFUSED: Final = frozenset({"MISCONF", "NOPERM", "NOREPLICAS", "OOM"})
+_FOR_NOW: Final = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
 """Codes of a server that refuses a function as a whole, where of a script it refuses a command."""
+_REFUSED: Final = frozenset({*_FOR_NOW, "NOPERM"})
+"""Codes of a server that has not begun with a function."""
 _REDIRECTIONS: Final = 5
 """Nodes of a cluster that may send a request on to another one."""
 
@@ -613,10 +615,12 @@ async def run_script(
         answers = await client.pipeline(call, *others)
         if _is_unknown(answers[0]) and await load_function(client, script):
             answers = await client.pipeline(call, *others)
-        if _is_unknown(answers[0]):
-            client.functions.rest()
-        elif getattr(answers[0], "code", "") not in _REFUSED:
+        code = getattr(answers[0], "code", "")
+        is_refused = code in _REFUSED or _is_unknown(answers[0])
+        if not is_refused:
             return answers
+        if code not in _FOR_NOW:
+            client.functions.rest()
     answers = await client.pipeline(("EVALSHA", script.sha, *operands), *others)
     if getattr(answers[0], "code", "") == "NOSCRIPT":
         answers = await client.pipeline(("EVAL", script.source, *operands), *others)
