@@ -5,6 +5,8 @@
 -- read again; those that their leases do not hold any more are left out.
 
 local FORGOTTEN = 3600000000 -- a process that has not called for so long is
+local KEPT_OK = 1 -- in place of the most frequent result
+
 local is_kept = true -- false: nothing is kept of any call of this script
 
 -- Of the call
@@ -30,7 +32,8 @@ end
 
 local function remember_call(results)
   for at = 4, #results do
-    kept[at - 3] = kept[at - 3] or results[at]
+    local result = results[at]
+    kept[at - 3] = kept[at - 3] or (result == OK and KEPT_OK or result)
   end
   local record = pack(number, wall) .. pack(events, kept)
   if type(redis.pcall("HSET", KEYS[1], process, record)) == "table" then
@@ -73,7 +76,11 @@ local function results_again()
   events = then_events
   local results = {}
   for n, each in ipairs(then_kept) do
-    results[n] = each[1] == "claim" and claim_again(each) or each
+    if each == KEPT_OK then
+      results[n] = OK
+    else
+      results[n] = each[1] == "claim" and claim_again(each) or each
+    end
   end
   return results
 end

@@ -2,6 +2,7 @@
 
 local claims = lazily(function()
   local SWEPT = 64 -- items that have fallen due a claim sees to first
+  local PLACE_SIZE = 12 -- of a member of the line, before its key, where there are no tenants
   local LEASED_BYTE = string.char(LEASED)
   local BURIED = 1000 -- items that had outlived their time to live a claim buries on its way
 
@@ -58,18 +59,12 @@ local claims = lazily(function()
     return tenant and head(q, tenant)
   end
 
-  -- Draw the token of a lease.
-  local function draw(q)
+  -- Make a lease of an item that is out of the line; the caller writes it and the lease's end.
+  local function make_lease(q, item, request)
     q.changed = true
     q.token = max(q.token + 1, wall)
     q.handed_out = q.handed_out + 1
     q.n_leased = q.n_leased + 1
-    return q.token
-  end
-
-  -- Make a lease of an item that is out of the line; the caller writes it and the lease's end.
-  local function make_lease(q, item, request)
-    draw(q)
     item.state, item.rank, item.since, item.order = LEASED, q.token, now, 0
     item.deliveries = item.deliveries + 1
     item.process, item.consumer = process, request.consumer
@@ -112,20 +107,23 @@ local claims = lazily(function()
   local function claim_lot(q, request, leases, count)
     local popped = call("ZPOPMIN", q.ready, count)
     local keys = {}
-    for n = 1, #popped, 2 do
-      keys[#keys + 1] = key_of(popped[n])
+    for n = 1, #popped / 2 do
+      keys[n] = sub(popped[2 * n - 1], PLACE_SIZE + 1)
     end
     local raws = call("HMGET", q.items, unpack(keys))
     local deadline = now + request.lease
     local since_and_tail = struct.pack(">I7", now) .. pack_tail(NORMAL, 1, "", process)
     local anonymous = request.consumer == ""
     local items, ends = {}, {}
-    local n_items, n_leases = 0, #leases
+    local n_items, n_leases, n_plain = 0, #leases, 0
+    q.changed = true
+    q.n_ready = q.n_ready - #keys
     for n, key in ipairs(keys) do
       local raw, lease = raws[n], nil
-      q.n_ready = q.n_ready - 1
       if anonymous and byte(raw) == READY and sub(raw, 16, HEADER_SIZE) == FRESH then
-        local token = draw(q)
+        local token = max(q.token + 1, wall)
+        q.token = token
+        n_plain = n_plain + 1
         local place, body = struct.pack(">I7", token), sub(raw, HEADER_SIZE + 1)
         raw = LEASED_BYTE .. place .. since_and_tail .. body
         lease = { key, body, digits(token), NORMAL, "", 1, 0, 0 }
@@ -150,6 +148,7 @@ local claims = lazily(function()
         leases[n_leases] = lease
       end
     end
+    q.handed_out, q.n_leased = q.handed_out + n_plain, q.n_leased + n_plain
     if items[1] then
       call("HSET", q.items, unpack(items))
       call("ZADD", q.leased, unpack(ends))

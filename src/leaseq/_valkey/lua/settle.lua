@@ -130,6 +130,12 @@ local settlements = lazily(function()
     return keys, call("HMGET", q.items, unpack(keys)), places
   end
 
+  local function note_ends(q, tenants)
+    for _, tenant in ipairs(tenants) do
+      note_end(q, tenant)
+    end
+  end
+
   -- True if the token of this place holds the item.
   local function holds(place, raw)
     return raw and byte(raw) % MORE == LEASED and sub(raw, 2, 8) == place
@@ -166,11 +172,9 @@ local settlements = lazily(function()
       call("HDEL", q.items, unpack(done))
       q.changed = true
       q.n_leased, q.acked = q.n_leased - #done, q.acked + #done
-      pcall(function() -- they are done, whatever becomes of the turns
-        for _, tenant in ipairs(tenants) do
-          note_end(q, tenant)
-        end
-      end)
+      if tenants[1] then
+        pcall(note_ends, q, tenants) -- they are done, whatever becomes of the turns
+      end
     end
     return results
   end
