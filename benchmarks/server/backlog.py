@@ -10,7 +10,7 @@ from tests.servers import Server
 import leaseq
 from benchmarks.harness import Backend, Row, at_most
 
-from .stats import calls_of, memory_of, reset
+from .stats import SCRIPTS, calls_of, memory_of, reset
 
 SHORT, LONG, LESS = 1_000, 1_000_000, 100_000
 BATCH = 10_000
@@ -52,7 +52,7 @@ async def one_round(server: Server, queue: Queue, turn: int) -> Costs:
         reset(server)
         for number in range(CALLS):
             await step(number)
-        calls, microseconds = calls_of(server, "evalsha")
+        calls, microseconds = calls_of(server, *SCRIPTS)
         assert calls >= CALLS
         costs[step.__name__] = microseconds / calls / 1e6
     return costs

@@ -9,7 +9,7 @@ from tests.servers import Server
 import leaseq
 from benchmarks.harness import Backend, Row
 
-from .stats import calls_of, memory_of, processor_time_of, reset
+from .stats import SCRIPTS, calls_of, memory_of, processor_time_of, reset
 
 ITEMS, LESS = 100_000, 20_000
 BATCH = 1_000
@@ -128,7 +128,7 @@ async def time_an_item(server: Server, items: int, tasks: int) -> tuple[float, f
                 working.start_soon(some)
         seconds = anyio.current_time() - began
         taken = processor_time_of(server) - before
-        calls, _ = calls_of(server, "evalsha")
+        calls, _ = calls_of(server, *SCRIPTS)
         assert calls
         tg.cancel_scope.cancel()
     return taken / items, items / seconds

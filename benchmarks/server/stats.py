@@ -10,11 +10,15 @@ def number(server: Server, *words: str) -> int:
     return int(server.command(*words).lstrip(b":"))
 
 
-def calls_of(server: Server, command: str) -> tuple[int, int]:
-    """How often a command was called since the last reset, and the microseconds it took in all."""
+SCRIPTS = ("evalsha", "fcall")
+"""The commands by which scripts are run."""
+
+
+def calls_of(server: Server, *commands: str) -> tuple[int, int]:
+    """How often commands were called since the last reset, and the microseconds that it took."""
     info = server.command("INFO", "commandstats").decode()
-    found = re.search(rf"cmdstat_{command}:calls=(\d+),usec=(\d+)", info)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    found = re.findall(rf"cmdstat_(?:{'|'.join(commands)}):calls=(\d+),usec=(\d+)", info)
+    return sum(int(calls) for calls, _ in found), sum(int(spent) for _, spent in found)
 
 
 def memory_of(server: Server) -> int:

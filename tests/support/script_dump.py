@@ -8,10 +8,18 @@ from script_calls import Caller
 
 from leaseq._valkey import scripts
 
+_PARTS = scripts._script("base", "item", "fair", "line", "lease", "moves")
+_END = "end)()\nend)()(KEYS, ARGV)\n"
+assert _PARTS.endswith(_END)
 _DUMP = (
-    scripts._script("base", "item", "fair", "line", "lease", "moves")[: -len("end)()\n")]
+    _PARTS.removesuffix(_END)
     + """
+return function(keys, arguments)
+begin(keys, arguments)
 local q = queue_at(1)
+local function digits(number)
+  return format("%.0f", number)
+end
 local items = {}
 for _, key in ipairs(call("HKEYS", q.items)) do
   if byte(key) ~= 43 then
@@ -45,8 +53,9 @@ return {
   accounts, call("ZRANGE", q.eligible, 0, -1), call("ZRANGE", q.early, 0, -1),
   call("ZRANGE", q.idle, 0, -1), counts, q.fair and 1 or 0, call("HLEN", q.items),
 }
-end)()
+end
 """
+    + _END
 )
 
 BIAS = 3 << 51

@@ -35,4 +35,4 @@ def test_the_page_for_those_who_come_from_fairqueue_runs_on_a_server(
         namespace["URL"] = server.url  # from the first block on, which says another one
         printed = capsys.readouterr().out
         assert expected is None or TIME.sub("?", printed) == TIME.sub("?", expected)
-    assert b"cmdstat_evalsha" in server.command("INFO", "commandstats")
+    assert b"cmdstat_fcall" in server.command("INFO", "commandstats")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from leaseq import LeaseqError
 from leaseq._core.errors import ServerError, ServerUnavailableError, UnusableServerError
 from leaseq._valkey.client import Client, Script, open_client
 from leaseq._valkey.diagnostics import why_unusable
+from leaseq._valkey.scripts import FORMAT
 from leaseq._valkey.url import ValkeyUrl
 
 from .conftest import MakeServer
@@ -98,6 +100,85 @@ async def test_a_script_that_the_server_forgot_runs_all_the_same_and_once(
     await client.command("SCRIPT", "FLUSH")
     assert await client.script(COUNT, ["n"], []) == 3
     assert await client.script(COUNT, ["n"], []) == 4
+
+
+# Functions
+
+
+CALL = Script(
+    "return (function()\nlocal calls = 0\nreturn function(keys, arguments)\n"
+    "  calls = calls + 1\n  if arguments[1] then\n    redis.call('SET', keys[1], calls)\n  end\n"
+    "  return calls\nend\nend)()(KEYS, ARGV)\n",
+    is_function=True,
+)
+"""Counts the calls since its definitions were made: 1 in a script, more in a function."""
+
+
+@asynccontextmanager
+async def with_functions(
+    server: Server, *, may_call: bool = True, may_load: bool = True
+) -> AsyncIterator[Client]:
+    server.command("FUNCTION", "FLUSH")
+    async with connected(server.url) as client:
+        client.functions.may_call = may_call
+        client.functions.may_load = may_load
+        yield client
+
+
+async def test_a_function_is_loaded_once_and_keeps_what_it_defines(own_server: Server) -> None:
+    async with with_functions(own_server) as client:
+        assert [await client.script(CALL, ["n"], []) for _ in range(3)] == [1, 2, 3]
+    own_server.command("SCRIPT", "FLUSH")
+    async with connected(own_server.url) as client:
+        client.functions.may_call = True  # another one has loaded it
+        assert await client.script(CALL, ["n"], []) == 4
+
+
+async def test_functions_of_several_versions_are_there_side_by_side(own_server: Server) -> None:
+    other = Script(CALL.source.replace("calls = 0", "calls = 100"), is_function=True)
+    assert re.fullmatch(rf"leaseq_{FORMAT}_[0-9a-f]{{16}}", other.function)
+    async with with_functions(own_server) as client:
+        replies = [await client.script(each, ["n"], []) for each in (CALL, other) * 2]
+    assert replies == [1, 101, 2, 102]
+
+
+async def test_functions_that_the_server_forgot_are_loaded_again(own_server: Server) -> None:
+    async with with_functions(own_server) as client:
+        assert [await client.script(CALL, ["n"], []) for _ in range(2)] == [1, 2]
+        own_server.command("FUNCTION", "FLUSH")
+        assert [await client.script(CALL, ["n"], []) for _ in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize(("may_call", "may_load"), [(False, True), (True, False)])
+async def test_who_has_no_functions_runs_scripts(
+    own_server: Server, may_call: bool, may_load: bool
+) -> None:
+    async with with_functions(own_server, may_call=may_call, may_load=may_load) as client:
+        assert [await client.script(CALL, ["n"], []) for _ in range(3)] == [1, 1, 1]
+    calls = own_server.command("INFO", "commandstats").count(b"cmdstat_fcall:calls=1,")
+    assert calls == may_call  # it is asked for once, and not again for a while
+
+
+async def test_who_may_not_call_functions_any_more_runs_scripts(own_server: Server) -> None:
+    async with with_functions(own_server) as client:
+        assert await client.script(CALL, ["n"], []) == 1
+        own_server.command("ACL", "SETUSER", "default", "-fcall")
+        assert await client.script(CALL, ["n"], []) == 1
+        assert await client.script(CALL, ["n"], []) == 1
+    stats = own_server.command("INFO", "commandstats").decode()
+    assert re.search(r"cmdstat_fcall:.*rejected_calls=1,", stats)  # it does not insist
+
+
+async def test_on_a_full_server_a_script_does_what_takes_no_memory(own_server: Server) -> None:
+    async with with_functions(own_server) as client:
+        assert await client.script(CALL, ["n"], ["write"]) == 1
+        own_server.command("CONFIG", "SET", "maxmemory", "1")
+        assert await client.script(CALL, ["n"], []) == 1
+        with pytest.raises(ServerError) as caught:
+            await client.script(CALL, ["n"], ["write"])
+        assert caught.value.code == "OOM"
+        own_server.command("CONFIG", "SET", "maxmemory", "0")
+        assert await client.script(CALL, ["n"], ["write"]) == 2
 
 
 async def test_requests_of_many_tasks_take_their_turns(client: Client) -> None:

@@ -139,6 +139,26 @@ async def test_who_may_do_what_its_role_needs_can_do_it(
         assert denied(shared_server) == set()
 
 
+@pytest.mark.only("trio")
+@pytest.mark.parametrize("given", [(), ("fcall",), ("fcall", "function|load")])
+async def test_functions_are_for_those_who_may_use_them(
+    own_server: Server, prefix: str, given: tuple[str, ...]
+) -> None:
+    url = allow(own_server, *CONSUMER, *ALONE, *given, prefix=prefix)
+    async with leaseq.connect(url) as broker:
+        queue = await broker.queue("work")
+        for _ in range(3):
+            await queue.put("a", 1)
+    stats = own_server.command("INFO", "commandstats").decode()
+    calls = dict(re.findall(r"cmdstat_(fcall|function\|load):calls=(\d+)", stats))
+    assert calls.keys() == {*given}
+    assert calls.get("function|load", "1") == "1"
+    if calls:  # who may not load it asks for it once
+        assert (int(calls["fcall"]) == 1) == (given == ("fcall",))
+    assert denied(own_server) <= {"client|setinfo"}
+    assert all(f"`+{each}`" in PAGE.read_text() for each in given)
+
+
 FORBIDDEN: Mapping[str, Mapping[str, Callable[[Scene], Awaitable[object]]]] = {
     "producer": {
         "get": lambda scene: scene.queue.get(),

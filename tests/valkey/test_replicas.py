@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leaseq._core.errors import ServerError, ServerUnavailableError
-from leaseq._valkey.client import Reply, Script
+from leaseq._valkey.client import Functions, Reply, Script
 from leaseq._valkey.connection import Arg
 from leaseq._valkey.replication import ReplicatedClient
 
@@ -28,6 +28,7 @@ class Told:
     def __init__(self, *answers: list[object]) -> None:
         self._answers = [*answers]
         self.asked: list[tuple[Sequence[Arg], ...]] = []
+        self.functions = Functions()
 
     async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
         return [script.source.encode()]

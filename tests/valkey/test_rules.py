@@ -562,3 +562,103 @@ def test_who_waits_for_room_is_given_what_another_left(caller: Caller, ear: Ear)
     assert caller.one("parked", 1, 2, 1, b"r", stamp) == [b"ok"]  # there is room for one alone
     get(caller)
     assert caller.one("parked", 1, 2, 1, b"r", stamp) == [b"ok", b"r"]
+
+
+# Acks that come together
+
+
+ACKED_TOGETHER: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "twice": {"twice": True},
+    "an update": {"again": "update"},
+    "a successor": {"again": "buffer"},
+    "late": {"late": True},
+    "history": {"history": 5},
+    "dedupe": {"dedupe_for": 60 * SECOND},
+    "tenants": {"tenants": {"x": (1.0, 2), "y": (2.0, -1)}, "of": ("x", "y", None)},
+    "priorities": {"priority": 9},
+}
+
+
+@pytest.mark.parametrize("case", ACKED_TOGETHER)
+def test_acks_that_come_together_do_what_each_would_do(caller: Caller, ear: Ear, case: str) -> None:
+    known = dict(ACKED_TOGETHER[case])
+    tenants, priority = known.pop("of", (None,)), known.pop("priority", None)
+    twice, again, late = (known.pop(each, None) for each in ("twice", "again", "late"))
+
+    def outcome(*, together: bool) -> object:
+        caller.offset = 0
+        caller.client.flushdb()
+        make(caller, **known)
+        for n in range(9):
+            tenant = tenants[n % len(tenants)]
+            caller.turn(put(1, (f"k{n}", f"body{n}"), tenant=tenant, priority=priority))
+        held = leases(get(caller, request(count=8, lease=10 * SECOND)))
+        if again:
+            caller.turn(put(1, ("k1", "new"), if_in_flight=again))
+        if late:
+            caller.one("extend", 1, held[2][0], held[2][2], 60 * SECOND)
+            caller.offset = 20 * SECOND
+        get(caller, request("tenants", own=["x"]), process="p1", park=True)
+        get(caller, request("key", key="none"), process="p2", park=True)
+        ear.heard()
+        acks: list[Operation] = [["ack", 1, lease[0], lease[2]] for lease in held]
+        acks[3][3] = 7  # a token that holds nothing
+        acks[4][2] = "sother"
+        acks += acks[:2] if twice else []
+        acks += [["ack", 3, held[5][0], held[5][2]], ["ack", 1, held[5][0], held[5][2]]]
+        if together:
+            results = caller.turn(*acks, number="5").results
+            assert caller.turn(*acks, number="5").results == results
+        else:
+            results = [caller.turn(each).results[0] for each in acks]
+        found = dump(caller)
+        left = {key: (one.state, one.tenant, one.body) for key, one in found.items.items()}
+        counts = caller.look("counts", 1, "1")[:14]
+        return results, left, found.line, found.counts, found.tenants, counts, ear.heard()
+
+    assert outcome(together=True) == outcome(together=False)
+
+
+def test_acks_that_come_together_are_few_commands(caller: Caller) -> None:
+    make(caller)
+    caller.turn(put(1, *((f"k{n}", n) for n in range(100))))
+    held = leases(get(caller, request(count=100)))
+    caller.client.config_resetstat()
+    assert caller.turn(*(["ack", 1, each[0], each[2]] for each in held)).results == [[b"ok"]] * 100
+    stats = caller.client.info("commandstats")
+    assert {stats[f"cmdstat_{name}"]["calls"] for name in ("hmget", "hdel", "zrem")} == {1}
+    assert "cmdstat_hget" not in stats
+    assert dump(caller).items == {}
+
+
+@pytest.mark.parametrize("case", ["plain", "twice", "late", "an update"])
+def test_extensions_that_come_together_do_what_each_would_do(caller: Caller, case: str) -> None:
+    def outcome(*, together: bool) -> object:
+        caller.offset = 0
+        caller.client.flushdb()
+        make(caller)
+        caller.turn(put(1, *((f"k{n}", n) for n in range(6))))
+        held = leases(get(caller, request(count=6, lease=10 * SECOND, consumer="=me")))
+        spans = (60, 90, -1, 30, 20, 40)
+        extensions: list[Operation] = [
+            ["extend", 1, lease[0], lease[2], span * SECOND if span > 0 else span]
+            for lease, span in zip(held, spans, strict=True)
+        ]
+        extensions[3][3] = 7  # a token that holds nothing
+        if case == "twice":
+            extensions += [["extend", 1, held[0][0], held[0][2], 0], extensions[0]]
+        elif case == "late":
+            caller.one("extend", 1, held[2][0], held[2][2], 60 * SECOND)
+            caller.offset = 20 * SECOND
+        elif case == "an update":
+            caller.turn(put(1, ("k1", "new")))
+        if together:
+            results = caller.turn(*extensions).results
+        else:
+            results = [caller.turn(each).results[0] for each in extensions]
+        inflight = caller.look("inflight", 1)[1:]
+        return results, sorted((each[0], each[2], each[4] // (5 * SECOND)) for each in inflight)
+
+    together, one_by_one = outcome(together=True), outcome(together=False)
+    assert together == one_by_one

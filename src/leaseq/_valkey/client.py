@@ -35,7 +35,7 @@ from .diagnostics import (
     why_not_connected,
     why_unusable,
 )
-from .scripts import slot_key
+from .scripts import library, slot_key
 from .server_errors import ServerNotReadyError, error_of
 from .url import ValkeyUrl
 
@@ -56,6 +56,12 @@ _LEFT: Final = frozenset({"CLUSTERDOWN", "MASTERDOWN", "READONLY"})
 """Errors of a server that may have been replaced as primary."""
 _LEAVE_EVERY: Final = 1.0
 """Seconds from one time to the next at which a server is left for its successor."""
+_AWAY: Final = 60.0
+"""Seconds for which scripts are sent to a server that has not the function, nor may be given it."""
+_FOR_NOW: Final = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
+"""Codes of a server that refuses a function as a whole, where of a script it refuses a command."""
+_REFUSED: Final = frozenset({*_FOR_NOW, "NOPERM"})
+"""Codes of a server that has not begun with a function."""
 _REDIRECTIONS: Final = 5
 """Nodes of a cluster that may send a request on to another one."""
 
@@ -67,15 +73,48 @@ class Script:
     Attributes:
         source: The Lua.
         changes: True: it changes something, and so is numbered and remembered by the server.
+        is_function: True: there is a function that does the same.
+        function: Its name.
+        library: The code that defines it.
     """
 
     source: str = field(repr=False)
     changes: bool = True
+    is_function: bool = False
+    function: str = field(init=False, repr=False, default="")
+    library: str = field(init=False, repr=False, default="")
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
         digest = hashlib.sha1(self.source.encode(), usedforsecurity=False)
         object.__setattr__(self, "sha", digest.hexdigest())
+        if self.is_function:
+            name, code = library(self.source)
+            object.__setattr__(self, "function", name)
+            object.__setattr__(self, "library", code)
+
+
+class Functions:
+    """The use of a server's functions: by default none.
+
+    Attributes:
+        may_call: True: the user may call functions.
+        may_load: True: the user may load the library that is missing.
+    """
+
+    def __init__(self) -> None:
+        self.may_call = False
+        self.may_load = False
+        self._away_until = -inf
+
+    @property
+    def are_there(self) -> bool:
+        """False if they cannot be used, or could not a moment ago."""
+        return self.may_call and anyio.current_time() >= self._away_until
+
+    def rest(self) -> None:
+        """Do without them for a while."""
+        self._away_until = anyio.current_time() + _AWAY
 
 
 class Client(Protocol):
@@ -86,12 +125,14 @@ class Client(Protocol):
 
     Attributes:
         is_cluster: True: the server is one of a cluster.
+        functions: How the user may use the server's functions.
     """
 
     is_cluster: bool
+    functions: Functions
 
     async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
-        """Run a script, sent by its digest, and in full only if the server does not know it.
+        """Run a script by the shortest way that the server has: see `run_script`.
 
         If cancelled, the script may have run, or may still run.
 
@@ -161,6 +202,7 @@ class ServerClient:
         self, url: ValkeyUrl, *, channel: str | None = None, on_message: OnMessage | None = None
     ) -> None:
         self.is_cluster = url.is_cluster
+        self.functions = Functions()
         self._url = url
         self._channel = channel
         self._on_message = on_message
@@ -180,13 +222,9 @@ class ServerClient:
     # Requests
 
     async def script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
-        operands = (str(len(keys)), *keys, *args)
-        try:
-            reply = await self.command("EVALSHA", script.sha, *operands)
-        except ServerError as error:
-            if error.code != "NOSCRIPT":
-                raise
-            reply = await self.command("EVAL", script.source, *operands)
+        [reply] = await run_script(self, script, (str(len(keys)), *keys, *args))
+        if isinstance(reply, LeaseqError):
+            raise reply
         return cast("Reply", reply)
 
     async def command(self, *args: Arg) -> object:
@@ -561,6 +599,65 @@ class ServerClient:
                 self._on_message(payload)
         except Exception as error:
             log(logging.ERROR, "handling a message from the server failed", error=error)
+
+
+async def load_function(client: Client, script: Script) -> bool:
+    """Give the server the function of a script, unless it has it; False: this user may not.
+
+    If cancelled, it may have been done, or may still be.
+
+    Raises:
+        ServerUnavailableError: there is no answer.
+    """
+    may_load = client.functions.may_call and client.functions.may_load
+    if may_load:
+        await client.pipeline(("FUNCTION", "LOAD", script.library))
+    return may_load
+
+
+async def run_script(
+    client: Client, script: Script, operands: Sequence[Arg], *others: Sequence[Arg]
+) -> list[object]:
+    """Run a script, and commands directly after it; return their answers, errors included.
+
+    It is run as a function, for which the server defines nothing anew, or by its digest; or in full
+    if the server knows neither. The server forgets functions and scripts, and a function is refused
+    as a whole where a script could still do the operations that need no memory. Nothing is done by
+    a call that is refused.
+
+    If cancelled, some or all may have been done, or may still be.
+
+    Args:
+        client: The connection.
+        script: The script.
+        operands: The number of its keys, these, and its arguments.
+        others: The commands.
+
+    Raises:
+        ServerUnavailableError: there is no answer; ``in_doubt`` says whether some were done.
+    """
+    if script.is_function and client.functions.are_there:
+        call = ("FCALL", script.function, *operands)
+        answers = await client.pipeline(call, *others)
+        if _is_unknown(answers[0]) and await load_function(client, script):
+            answers = await client.pipeline(call, *others)
+        code = getattr(answers[0], "code", "")
+        is_refused = code in _REFUSED or _is_unknown(answers[0])
+        if not is_refused:
+            return answers
+        if code not in _FOR_NOW:
+            client.functions.rest()
+    answers = await client.pipeline(("EVALSHA", script.sha, *operands), *others)
+    if getattr(answers[0], "code", "") == "NOSCRIPT":
+        answers = await client.pipeline(("EVAL", script.source, *operands), *others)
+    return answers
+
+
+def _is_unknown(answer: object) -> bool:
+    """Return True if an answer says that there is no such function, or no functions at all."""
+    return isinstance(answer, ServerError) and str(answer).lower().startswith(
+        ("err function not found", "err unknown command")
+    )
 
 
 async def open_client(

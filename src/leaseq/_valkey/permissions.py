@@ -27,6 +27,9 @@ _PUBLISH = {False: "publish", True: "spublish"}
 _LATER = ("eval", "ping")
 """Commands that are needed when the connection breaks, or the server has forgotten the scripts."""
 
+_FUNCTIONS = ("fcall", "function|load")
+"""Commands that spare the server work, for users that may give them."""
+
 PRODUCER = (
     *("get", "hdel", "hexists", "hget", "hincrby", "hmget", "hrandfield", "hset", "set", "time"),
     *("zadd", "zcard", "zrandmember", "zrange", "zrem", "zscore"),
@@ -61,7 +64,8 @@ def commands_to_check(*, is_cluster: bool, waits: bool) -> tuple[str, ...]:
         is_cluster: True if it is one of a cluster.
         waits: True if replicas are waited for.
     """
-    return (*OPERATOR, *_LATER, _PUBLISH[is_cluster], *(("wait",) if waits else ()))
+    publish = _PUBLISH[is_cluster]
+    return (*OPERATOR, *_LATER, *_FUNCTIONS, publish, *(("wait",) if waits else ()))
 
 
 class Permissions:
@@ -83,6 +87,16 @@ class Permissions:
     def missing(self) -> str:
         """The commands that are lacking and that every user needs, as the server's ACL has them."""
         return _as_acl(self._lacking & {*PRODUCER, *_LATER, *_PUBLISH.values(), "wait"})
+
+    @property
+    def may_call_functions(self) -> bool:
+        """True if the user may call functions that the server has."""
+        return "fcall" not in self._lacking
+
+    @property
+    def may_load_functions(self) -> bool:
+        """True if the user may give functions to the server."""
+        return "function|load" not in self._lacking
 
     def check(self, operation: type[Operation[Any]]) -> None:
         """Raise if the user may not ask for such an operation. O(1).

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
-from .._core.errors import LeaseqError, ServerError, ServerUnavailableError
-from .client import Client, Reply, Script
+from .._core.errors import LeaseqError, ServerUnavailableError
+from .client import Client, Reply, Script, run_script
 from .connection import Arg
 from .scripts import CONFIRM
 
@@ -38,6 +38,7 @@ class ReplicatedClient:
         self._replicas = replicas
         self._milliseconds = max(1, round(request_timeout * _SHARE * 1000))  # 0 is for ever
         self.is_cluster = client.is_cluster
+        self.functions = client.functions
         self.command = client.command
         self.pipeline = client.pipeline
         self.listen = client.listen
@@ -49,10 +50,7 @@ class ReplicatedClient:
         operands = (str(len(keys)), *keys, *args)
         proof = ("EVAL", CONFIRM, "0", keys[0], args[_PROCESS], args[_NUMBER])
         wait = ("WAIT", str(self._replicas), str(self._milliseconds))
-        answers = await self.pipeline(("EVALSHA", script.sha, *operands), proof, wait)
-        if isinstance(answers[0], ServerError) and answers[0].code == "NOSCRIPT":
-            answers = await self.pipeline(("EVAL", script.source, *operands), proof, wait)
-        reply, shown, copies = answers
+        reply, shown, copies = await run_script(self._client, script, operands, proof, wait)
         if isinstance(reply, LeaseqError):
             raise reply
         if isinstance(reply, list) and reply[0] == _NOTHING:

@@ -6,7 +6,12 @@ script is some of them, one after the other.
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
+from typing import Final
+
+FORMAT: Final = 1
+"""The number of the format in which queues are kept. `lua/item.lua` says what it is."""
 
 QUEUE_PARTS = (
     "state",
@@ -50,13 +55,38 @@ def _source(name: str) -> str:
 
 
 def _script(*names: str) -> str:
-    """Put a script together.
+    """Put a script together, which defines all its functions and then does a call.
 
     What the first two files define is in an outer function, for the others to be defined in an
     inner one: a function that is defined finds each local of its own function by a search.
     """
     base, item, *others = map(_source, names)
-    return "".join((base, item, "return (function()\n", *others, "end)()\n"))
+    inner = "".join(("return (function()\n", *others, "end)()\n"))
+    return f"{_BEGINNING}{base}{item}{inner}{_END}(KEYS, ARGV)\n"
+
+
+_BEGINNING, _END = "return (function()\n", "end)()"
+
+
+def library(script: str) -> tuple[str, str]:
+    """Return the name of the function that does a script's calls, and the library that has it.
+
+    The definitions are made at the first call, as commands cannot be given while a library is
+    loaded; they stay from one call to the next. The name has the number of the format and a digest
+    of the code, so that processes of several versions can share a server.
+    """
+    assert script.startswith(_BEGINNING)
+    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    name = f"leaseq_{FORMAT}_{digest[:16]}"
+    definitions = script.removeprefix("return ").removesuffix("(KEYS, ARGV)\n")
+    return name, (
+        f"#!lua name={name}\n"
+        "local do_call\n"
+        f"redis.register_function('{name}', function(keys, arguments)\n"
+        f"do_call = do_call or {definitions}\n"
+        "return do_call(keys, arguments)\n"
+        "end)\n"
+    )
 
 
 _COMMON = ("base", "item", "fair", "line", "lease", "wake", "moves", "calls")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from .._core.options import ANY_KEY
 from .._core.texts import shown
 from .._remote import protocol
 from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
-from .client import Client, Script, open_client
+from .client import Client, Script, load_function, open_client
 from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
 from .operations import OPERATIONS, Word, unreadable
 from .permissions import Permissions, commands_to_check
@@ -27,7 +28,7 @@ from .server_errors import server_error
 from .url import ValkeyUrl
 
 _SCRIPTS: Final = {
-    "commands": Script(COMMANDS),
+    "commands": Script(COMMANDS, is_function=True),
     "queries": Script(QUERIES, changes=False),
     "admin": Script(ADMIN),
 }
@@ -316,6 +317,10 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
     known_as = "!" * client.is_cluster + process  # one that listens on the shard
     try:
         permissions = await _shake_hands(client, url, known_as)
+        client.functions.may_call = permissions.may_call_functions
+        client.functions.may_load = permissions.may_load_functions
+        with suppress(ServerUnavailableError):  # then it is loaded when it is called
+            await load_function(client, _SCRIPTS["commands"])
     except BaseException:
         with CancelScope(shield=True):
             await client.close()

@@ -1,12 +1,15 @@
 -- The frame of a call: its arguments, the time, and its queues.
 --
 -- A script is these files put one after the other, in the order in which scripts.py names them; so
--- what a file defines is there for all that follow. Nothing is global. The arguments are read by
+-- what a file defines is there for all that follow. Nothing is global. A server that keeps it as a
+-- function defines all this once, and does only the last part, in reply.lua, at each call. So what
+-- is a call's own is declared without a value, and set there. The arguments are read by
 -- one cursor, `take`, from the front to the back. An operation that took one too few or too many
 -- would spoil all operations after it, so each takes all of its own before it looks at anything.
 -- The fields of each are in the table of operations.py, and a test compares it with this text: so
 -- arguments are read by `take` and its kin alone, several of something by a loop up to
--- `take_number()`, and a function that reads some is called `take_...` and has no arguments.
+-- `take_number()`, and a function that reads some is called `take_...` and has no arguments. Only
+-- those that are done several at a time are read by their places.
 --
 -- All times are whole microseconds of the server's clock, in doubles, which are exact below 2^53.
 -- `now` is what the rules go by, and `wall` what is reported; only tests set the two apart. "Never"
@@ -24,15 +27,30 @@ local floor, min, max = math.floor, math.min, math.max
 local NEVER = math.huge
 local LOT = 1000 -- items in one command: what can be unpacked is limited
 
-local clock = redis.pcall("TIME")
-if clock.err then -- the first command of all: not every server says which it refuses
-  return redis.error_reply("NOPERM no permissions to run the 'time' command")
-end
-local wall = clock[1] * 1000000 + clock[2]
-local now = wall + ARGV[1]
-local process = ARGV[3]
+-- Of the call
+local KEYS, ARGV
+local wall, now
+local process
+local cursor -- the last argument that was taken
+local events
+local queues -- by their index in this call
+local seeded -- whether the draws of this call have their seed
 
-local cursor = 5 + ARGV[5]
+-- Begin a call; nothing is left of the one before. False: the time may not be asked for. That is the
+-- first command of all, and not every server says which command it refuses.
+local function begin(keys, arguments)
+  KEYS, ARGV = keys, arguments
+  events, queues, seeded = {}, {}, false
+  local clock = redis.pcall("TIME")
+  if clock.err then
+    return false
+  end
+  wall = clock[1] * 1000000 + clock[2]
+  now = wall + ARGV[1]
+  process = ARGV[3]
+  cursor = 5 + ARGV[5]
+  return true
+end
 
 local function take()
   cursor = cursor + 1
@@ -53,12 +71,8 @@ end
 
 -- A whole number as text: tostring() would round it to 14 digits.
 local function digits(number)
-  return format("%.0f", number)
+  return format("%d", number)
 end
-
-local events = {}
-
-local queues = {} -- by their index in this call
 
 -- A queue from the names of its parts, which follow `at` in KEYS, and from its state, in the order
 -- in which `store_queue` packs it.

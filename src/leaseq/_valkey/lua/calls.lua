@@ -5,10 +5,14 @@
 -- read again; those that their leases do not hold any more are left out.
 
 local FORGOTTEN = 3600000000 -- a process that has not called for so long is
-local number = tonumber(ARGV[4]) -- nil: not recorded
+local KEPT_OK = 1 -- in place of the most frequent result
 
-local kept = {} -- the results to keep, by operation; false: as it is
-local operation = 0
+local is_kept = true -- false: nothing is kept of any call of this script
+
+-- Of the call
+local number -- nil or false: not recorded
+local kept -- the results to keep, by operation; nil: as it is
+local operation
 
 local function remember_claim(index, result)
   if not number then
@@ -28,7 +32,8 @@ end
 
 local function remember_call(results)
   for at = 4, #results do
-    kept[at - 3] = kept[at - 3] or results[at]
+    local result = results[at]
+    kept[at - 3] = kept[at - 3] or (result == OK and KEPT_OK or result)
   end
   local record = pack(number, wall) .. pack(events, kept)
   if type(redis.pcall("HSET", KEYS[1], process, record)) == "table" then
@@ -71,7 +76,11 @@ local function results_again()
   events = then_events
   local results = {}
   for n, each in ipairs(then_kept) do
-    results[n] = each[1] == "claim" and claim_again(each) or each
+    if each == KEPT_OK then
+      results[n] = OK
+    else
+      results[n] = each[1] == "claim" and claim_again(each) or each
+    end
   end
   return results
 end

@@ -1,13 +1,17 @@
 -- The first call of a process: what its user may not do.
 
-number = nil -- nothing is kept of it: it may just be asked again
+is_kept = false -- it may just be asked again
 
 local handshake = lazily(function()
   local function may(command)
     if command == "eval" then
       return redis.acl_check_cmd(command, "", 0)
+    elseif command == "fcall" or command == "function|load" then
+      local name, second = command:match("^(%l+)|?(%l*)$")
+      local known, allowed = pcall(redis.acl_check_cmd, name, second, 0)
+      return known and allowed -- some servers have no functions
     end
-    return redis.acl_check_cmd(command, command:find("publish") and waiters.channel or KEYS[1])
+    return redis.acl_check_cmd(command, command:find("publish") and waiters.channel() or KEYS[1])
   end
 
   -- Remember the process, and say which of some commands its user may not give.

@@ -1,33 +1,63 @@
--- An item as it is kept: a small header and the body, in one field of the queue's hash.
+-- An item as it is kept: a header and the body, in one field of the queue's hash.
 --
--- The header is an array that ends with its last unusual value, so that a fresh item's is the
--- fifteen bytes of its state, its place in line, and since when it has it. An item that is leased
--- has its token where one that waits has its rank. The body is opaque, or a packed letter.
+-- The header has 26 bytes, all numbers with the highest byte first:
+--
+--     1         the state, and 4 if there is more
+--     2 .. 8    its place: of one that is ready the rank, plus BIAS; of a leased one the token; of one
+--               that is delayed the order
+--     9 .. 15   since when it has its state; of one that is delayed, when it is due
+--     16 .. 19  the priority, with its sign
+--     20 .. 23  the deliveries
+--     24 .. 25  the length of the tenant's name
+--     26        the length of the name of the process that holds it
+--
+-- Then come the two names, and if there is more, a packed array, which ends with its last unusual
+-- value; and the body, which is opaque, or a packed letter. So most items that are put, leased or
+-- done change by the first 26 bytes and the process alone, and need not be taken apart.
 --
 -- Of what falls due at one time, leases come first, in the order of their tokens, then those that
 -- wait, in the order in which they were put: by their `order`, a number that an item is given with
--- its first timer and keeps while it waits. One that is delayed has it in place of its rank, one
--- that is ready and has a time to live in place of its due time.
+-- its first timer and keeps while it waits.
 
 local READY, DELAYED, LEASED = 0, 1, 2
+local MORE = 4
 local UPDATE, BUFFERED = 1, 2
 local NORMAL = 3 -- priority
-local USUAL = { nil, nil, nil, NORMAL, 0, "", "", 0, 0, 0, 0, 0, "", 0, 0 }
+local HEADER, HEADER_SIZE = ">BI7I7i4I4I2B", 26
+local USUAL = { 0, 0, 0, 0, 0, "", 0, 0 }
+
+local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
+local BIAS = OLD + OLD / 2 -- makes all ranks positive, and keeps them below 2^53
 
 local function pack_item(item)
-  local header = {
-    item.state, item.state == DELAYED and item.order or item.rank, item.since, item.priority,
-    item.deliveries, item.tenant, item.process, item.cancellations, item.expiries,
-    item.expires == NEVER and 0 or item.expires, item.state == READY and item.order or item.due,
-    item.rest, item.consumer, item.after, item.letter,
+  local state, place, since = item.state, item.rank, item.since
+  if state == READY then
+    place = place + BIAS
+  elseif state == DELAYED then
+    place, since = item.order, item.due
+  end
+  local more = {
+    item.cancellations, item.expiries, item.expires == NEVER and 0 or item.expires,
+    state == READY and item.order or 0, item.rest, item.consumer, item.after, item.letter,
   }
-  local last = 15
-  while header[last] == USUAL[last] do
-    header[last] = nil
+  local last = 8
+  while last > 0 and more[last] == USUAL[last] do
+    more[last] = nil
     last = last - 1
   end
-  return pack(header) .. item.body
+  local header = struct.pack(
+    HEADER, last > 0 and state + MORE or state, place, since, item.priority, item.deliveries,
+    #item.tenant, #item.process
+  )
+  return header .. item.tenant .. item.process .. (last > 0 and pack(more) or "") .. item.body
 end
+
+-- The header but for the state, the place and the time, with the names.
+local function pack_tail(priority, deliveries, tenant, whom)
+  return struct.pack(">i4I4I2B", priority, deliveries, #tenant, #whom) .. tenant .. whom
+end
+
+local FRESH = pack_tail(NORMAL, 0, "", "")
 
 -- What follows a packed value: its end is given as -1 where nothing does.
 local function rest_of(raw, at)
@@ -35,28 +65,44 @@ local function rest_of(raw, at)
 end
 
 local function unpack_item(raw)
-  local at, h = unpack_one(raw)
-  local state, expires = h[1], h[10]
-  local waits = state ~= LEASED
+  local flags, place, since, priority, deliveries, n_tenant, n_process = struct.unpack(HEADER, raw)
+  local state = flags % MORE
+  local ready, delayed = state == READY, state == DELAYED
+  local names, body_at = HEADER_SIZE + n_tenant, HEADER_SIZE + n_tenant + n_process
+  local body, more
+  if flags >= MORE then
+    local at
+    at, more = unpack_one(raw, body_at)
+    body = rest_of(raw, at)
+  else
+    body, more = sub(raw, body_at + 1), USUAL
+  end
+  local expires = more[3] or 0
   return {
     state = state,
-    rank = state == DELAYED and 0 or h[2], -- in line, or the token
-    order = waits and (state == DELAYED and h[2] or h[11]) or 0, -- among what falls due
-    since = h[3], -- ready or leased
-    priority = h[4] or NORMAL,
-    deliveries = h[5] or 0,
-    tenant = h[6] or "",
-    process = h[7] or "", -- which holds the lease
-    cancellations = h[8] or 0,
-    expiries = h[9] or 0, -- leases on it that ran out
-    expires = (not expires or expires == 0) and NEVER or expires, -- when its time to live is over
-    due = state == DELAYED and h[11] or 0,
-    rest = h[12] or 0, -- no put may make it due earlier: it rests after a failure
-    consumer = h[13] or "",
-    after = h[14] or 0,
-    letter = h[15] or 0, -- 1: the body is a packed letter
-    body = rest_of(raw, at),
+    rank = ready and place - BIAS or delayed and 0 or place, -- in line, or the token
+    order = ready and more[4] or delayed and place or 0, -- among what falls due
+    since = delayed and 0 or since, -- ready or leased
+    priority = priority,
+    deliveries = deliveries,
+    tenant = n_tenant > 0 and sub(raw, HEADER_SIZE + 1, names) or "",
+    process = n_process > 0 and sub(raw, names + 1, body_at) or "", -- which holds the lease
+    cancellations = more[1] or 0,
+    expiries = more[2] or 0, -- leases on it that ran out
+    expires = expires == 0 and NEVER or expires, -- when its time to live is over
+    due = delayed and since or 0,
+    rest = more[5] or 0, -- no put may make it due earlier: it rests after a failure
+    consumer = more[6] or "",
+    after = more[7] or 0,
+    letter = more[8] or 0, -- 1: the body is a packed letter
+    body = body,
   }
+end
+
+-- The tenant of a packed item.
+local function tenant_in(raw)
+  local length = struct.unpack(">I2", raw, 24)
+  return sub(raw, HEADER_SIZE + 1, HEADER_SIZE + length)
 end
 
 local function new_item(body, tenant, priority, expires)
@@ -110,9 +156,6 @@ end
 -- Three places are in one rank. Those at the *back* are counted up from 1. Those at their *old
 -- place* come before all of these, in the order of their hand-outs: their rank is the last lease's
 -- token less 2^52. Those at the *front* come before these: they are counted down from -2^52.
-
-local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
-local BIAS = OLD + OLD / 2 -- makes all ranks positive, and keeps them below 2^53
 
 local function prefix_of(tenant)
   if tenant == "" then

@@ -14,7 +14,7 @@ end
 -- The item that a lease holds, past its deadline or not; nil: it holds nothing any more.
 local function find_leased(q, key, token)
   local item = read_item(q, key)
-  if item and item.state == LEASED and digits(item.rank) == token then
+  if item and item.state == LEASED and item.rank == tonumber(token) then
     return item
   end
 end
@@ -27,16 +27,21 @@ local function find_held(q, key, token)
   end
 end
 
+-- Note for the turns of tenants that a lease of one has ended.
+local function note_end(q, tenant)
+  if q.fair and schedule.end_lease(q, tenant) then
+    q.freed = q.freed or {}
+    q.freed[#q.freed + 1] = tenant
+  end
+end
+
 -- Its time to live has ended with its first lease.
 local function end_lease(q, key, item)
   q.changed = true
   item.expires = NEVER
   call("ZREM", q.leased, lease_member(key, item))
   q.n_leased = q.n_leased - 1
-  if q.fair and schedule.end_lease(q, item.tenant) then
-    q.freed = q.freed or {}
-    q.freed[#q.freed + 1] = item.tenant
-  end
+  note_end(q, item.tenant)
 end
 
 -- The key of the first whose deadline has passed, of leases or timers, and when; nil: none has.

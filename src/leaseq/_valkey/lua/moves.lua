@@ -6,8 +6,6 @@
 local moves = lazily(function()
   local UNBURIED = 60000000 -- until an item that could not be buried is tried again, without a backoff
 
-  local seeded = false
-
   -- A rest after so many deliveries: exponential, with full jitter.
   local function backoff(q, deliveries)
     if q.base <= 0 then

@@ -2,6 +2,7 @@
 -- one out again that waits.
 
 local puts = lazily(function()
+  local READY_BYTE = string.char(READY)
   local OUTCOMES = { added = "a", replaced = "r", updated = "u", duplicate = "d", buffered = "b" }
 
   local function take_terms()
@@ -120,8 +121,33 @@ local puts = lazily(function()
     return OUTCOMES.replaced
   end
 
+  -- Put keys that are absent, come once, and are ready for ever, in a queue without tenants.
+  local function put_plain(q, keys, bodies, terms)
+    q.changed, q.has_put = true, true
+    local items, members, came = {}, {}, q.came or {}
+    local priority = terms.priority or NORMAL
+    local before = prefix_of("") .. struct.pack(">I4", 2147483647 - priority)
+    local since_and_tail = struct.pack(">I7", now) .. pack_tail(priority, 0, "", "")
+    local n_came = #came
+    for n, key in ipairs(keys) do
+      local place = struct.pack(">I7", q.seq + n + BIAS)
+      items[2 * n - 1], items[2 * n] = key, READY_BYTE .. place .. since_and_tail .. bodies[n]
+      members[2 * n - 1], members[2 * n] = 0, before .. place .. key
+      came[n_came + 2 * n - 1], came[n_came + 2 * n] = key, ""
+    end
+    q.came = came
+    q.seq = q.seq + #keys
+    q.n_ready = q.n_ready + #keys
+    call("HSET", q.items, unpack(items))
+    call("ZADD", q.ready, unpack(members))
+  end
+
   -- Put keys that are absent and come once: two commands for all of them.
   local function put_fresh(q, keys, bodies, terms)
+    if not q.fair and terms.tenant == "" and terms.delay <= 0 and terms.ttl == NEVER then
+      put_plain(q, keys, bodies, terms)
+      return
+    end
     q.changed, q.has_put = true, true
     local items, members = {}, {}
     for n, key in ipairs(keys) do

@@ -1,6 +1,6 @@
 -- Queries. Nothing is written here, and nothing done that has fallen due.
 
-number = nil -- nothing is kept of a query: it may just be asked again
+is_kept = false -- a query may just be asked again
 
 local queries = lazily(function()
   -- A query of a queue that must be there; `take_field` takes the argument after it, if any.

@@ -55,10 +55,60 @@ local function refused(text, n_events)
   return { "raised", text }
 end
 
+-- Operations that can be done several at a time, and how many words each has: the first is its name,
+-- and the second its queue.
+local WORDS = { ack = 4, extend = 5 }
+
+-- The number of operations that come one after the other, with one name and of one queue, when the
+-- name of the first has been taken.
+local function count_alike(name, most)
+  local count, queue = 1, ARGV[cursor + 1]
+  while count < most do
+    local at = cursor + WORDS[name] * count
+    if ARGV[at] ~= name or ARGV[at + 1] ~= queue then
+      break
+    end
+    count = count + 1
+  end
+  return count
+end
+
+-- Do the operations that come next, if they can be done together; the number of those that were done.
+local function do_together(reply, n, name, most)
+  local count = count_alike(name, most)
+  if count == 1 then
+    return 0
+  end
+  local begun = cursor
+  local done, results = pcall(ops[name].several[name], count)
+  if not done or not results then -- nothing was done: each is to find out for itself
+    cursor = begun
+    return 0
+  end
+  cursor = begun + WORDS[name] * count - 1
+  for each, result in ipairs(results) do
+    reply[n + each + 2] = result
+  end
+  pcall(end_operation)
+  return count
+end
+
+-- Do the operation that comes next; an error of the server: another one does it, and all others.
+local function do_next(reply, n, name)
+  local n_events = #events
+  local done, result = pcall(ops[name][name])
+  if not done and message_of(result):find("^%-?READONLY") then
+    return redis.error_reply(message_of(result))
+  end
+  reply[n + 3] = done and result or refused(message_of(result), n_events)
+  pcall(end_operation)
+end
+
 local function run()
   local reply = { digits(now), {}, events }
   local count = take_number()
-  for n = 1, count do
+  local n = 1
+  while n <= count do
     operation = n
     local name = take()
     if not ops[name] then -- the next one may begin anywhere
@@ -67,13 +117,14 @@ local function run()
       end
       break
     end
-    local n_events = #events
-    local done, result = pcall(ops[name][name])
-    if not done and message_of(result):find("^%-?READONLY") then
-      return redis.error_reply(message_of(result)) -- another server does it, all of it
+    local together = WORDS[name] and do_together(reply, n, name, min(count - n + 1, LOT)) or 0
+    if together == 0 then
+      local elsewhere = do_next(reply, n, name)
+      if elsewhere then
+        return elsewhere
+      end
     end
-    reply[n + 3] = done and result or refused(message_of(result), n_events)
-    pcall(end_operation)
+    n = n + max(together, 1)
   end
   pcall(store_queues)
   if number and not pcall(remember_call, reply) then
@@ -102,4 +153,14 @@ local function answer()
   return reply
 end
 
-return answer()
+-- Do a call.
+return function(keys, arguments)
+  if not begin(keys, arguments) then
+    return redis.error_reply("NOPERM no permissions to run the 'time' command")
+  end
+  number = is_kept and tonumber(ARGV[4])
+  kept, operation = {}, 0
+  local reply = answer()
+  KEYS, ARGV, events, queues, kept = nil, nil, nil, nil, nil -- a large call's are not to stay
+  return reply
+end

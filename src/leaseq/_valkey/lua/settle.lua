@@ -109,6 +109,100 @@ local settlements = lazily(function()
   end
 
   local ack = settle(find_held, nil, ack_item)
+
+  -- Read the items of several operations that follow one another, of one queue: their keys, as they
+  -- are packed, and the places in their headers if the tokens are theirs. nil: some leases are over,
+  -- or it has to be seen what an operation before has done.
+  local function read_several(q, count, words)
+    if not q or first_over(q.leased) then
+      return nil
+    end
+    local keys, places, seen = {}, {}, {}
+    for n = 1, count do
+      local at = cursor + words * (n - 1)
+      local key, token = ARGV[at + 2], tonumber(ARGV[at + 3])
+      if seen[key] then
+        return nil
+      end
+      seen[key] = true
+      keys[n], places[n] = key, token and struct.pack(">I7", token)
+    end
+    return keys, call("HMGET", q.items, unpack(keys)), places
+  end
+
+  local function note_ends(q, tenants)
+    for _, tenant in ipairs(tenants) do
+      note_end(q, tenant)
+    end
+  end
+
+  -- True if the token of this place holds the item.
+  local function holds(place, raw)
+    return raw and byte(raw) % MORE == LEASED and sub(raw, 2, 8) == place
+  end
+
+  -- Those that are done several at a time, with a few commands. All are checked before anything is
+  -- changed. nil: nothing was done, as there is something unusual about one.
+  local several = {}
+
+  function several.ack(count)
+    local q = queue_at(tonumber(ARGV[cursor + 1]))
+    local keys, raws, places = read_several(q, count, 4)
+    if not keys or q.dedupe_for > 0 or q.history_size > 0 then
+      return nil
+    end
+    local results, done, members, tenants = {}, {}, {}, {}
+    for n, key in ipairs(keys) do
+      local raw, place = raws[n], places[n]
+      if not holds(place, raw) then
+        results[n] = NO
+      elseif byte(raw) >= MORE then
+        return nil
+      else
+        results[n] = OK
+        done[#done + 1] = key
+        members[#members + 1] = place .. key
+        if q.fair then
+          tenants[#tenants + 1] = tenant_in(raw)
+        end
+      end
+    end
+    if done[1] then
+      call("ZREM", q.leased, unpack(members))
+      call("HDEL", q.items, unpack(done))
+      q.changed = true
+      q.n_leased, q.acked = q.n_leased - #done, q.acked + #done
+      if tenants[1] then
+        pcall(note_ends, q, tenants) -- they are done, whatever becomes of the turns
+      end
+    end
+    return results
+  end
+
+  function several.extend(count)
+    local q = queue_at(tonumber(ARGV[cursor + 1]))
+    local keys, raws, places = read_several(q, count, 5)
+    if not keys then
+      return nil
+    end
+    local results, ends = {}, {}
+    for n, key in ipairs(keys) do
+      if holds(places[n], raws[n]) then
+        local span = tonumber(ARGV[cursor + 5 * n - 1])
+        results[n] = OK
+        ends[#ends + 1] = span < 0 and NEVER or now + span
+        ends[#ends + 1] = places[n] .. key
+      else
+        results[n] = NO
+      end
+    end
+    if ends[1] then
+      call("ZREM", q.leased, "") -- as below
+      call("ZADD", q.leased, unpack(ends))
+    end
+    return results
+  end
+
   local release = settle(find_held, take_release, release_item)
   local reject = settle(find_held, take_reject, reject_item)
   local give_back = settle(find_held, nil, give_back_item)
@@ -146,6 +240,6 @@ local settlements = lazily(function()
   return {
     take_release = take_release, take_reject = take_reject, ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
-    give_back = give_back, undo = undo, extend = extend, close = close,
+    give_back = give_back, undo = undo, extend = extend, close = close, several = several,
   }
 end)

@@ -21,7 +21,11 @@ local waiters = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
   local OVERLOOKED = 500000 -- after so long, the process that was woken for an item does not come
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait
-  local CHANNEL = sub(KEYS[1], 1, -6) .. "p:"
+
+  -- The beginning of the names of all channels: the key of the calls ends in "calls".
+  local function channel()
+    return sub(KEYS[1], 1, -6) .. "p:"
+  end
 
   local function want_prefix(want)
     return struct.pack(">I2", #want) .. want
@@ -37,9 +41,9 @@ local waiters = lazily(function()
   -- begins with "!": it listens on the shard.
   local function tell(whom, message)
     if byte(whom) == 33 then
-      return call("SPUBLISH", CHANNEL .. sub(whom, 2), message) > 0
+      return call("SPUBLISH", channel() .. sub(whom, 2), message) > 0
     end
-    return call("PUBLISH", CHANNEL .. whom, message) > 0
+    return call("PUBLISH", channel() .. whom, message) > 0
   end
 
   -- The oldest park under a want, and its stamp.
@@ -231,7 +235,7 @@ local waiters = lazily(function()
   end
 
   return {
-    channel = CHANNEL, tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
+    channel = channel, tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
     wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
     is_overlooked = is_overlooked, parked_member = parked_member, unpark_member = unpark_member,
   }
