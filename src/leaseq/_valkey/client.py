@@ -125,7 +125,7 @@ class Client(Protocol):
 
     Attributes:
         is_cluster: True: the server is one of a cluster.
-        functions: How the user may use the server's functions.
+        functions: The use of the server's functions.
     """
 
     is_cluster: bool
