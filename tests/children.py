@@ -23,6 +23,7 @@ class Child:
         self._process = process
         self.lines: list[list[Any]] = []
         self._more = Event()
+        self._silent = Event()
 
     def kill(self) -> None:
         """As ``kill -9`` does."""
@@ -42,9 +43,11 @@ class Child:
         self._process.send_signal(signal.SIGTERM)
 
     async def ended(self, *, within: float = 30) -> int:
-        """Wait until it has ended, for so many seconds at most; how it has."""
+        """Wait until it has ended and all that it said was read, for so many seconds at most."""
         with fail_after(within):
-            return await self._process.wait()
+            code = await self._process.wait()
+            await self._silent.wait()
+            return code
 
     async def listen(self) -> None:
         assert self._process.stdout is not None
@@ -54,6 +57,7 @@ class Child:
             self.lines += map(json.loads, lines)
             self._more.set()
             self._more = Event()
+        self._silent.set()
 
     async def until(self, said: Callable[[list[list[Any]]], bool]) -> None:
         """Wait for what it is to say, for half a minute at most."""
