@@ -53,7 +53,7 @@ from .._core.reports import (
 from .._core.requests import ClaimRequest, PutRequest, check_limit
 from .._core.texts import failure_text
 from .._core.validation import check_text, keys_of, lease_seconds
-from .._rules.by_key import findable, in_order
+from .._rules.by_key import can_be_found, in_order
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -701,7 +701,7 @@ class Engine(Generic[K, V]):
             letter_key = item._key
             if not isinstance(letter, DeadLetter) or letter.queue != self.name:
                 continue
-            if not findable((letter.key,), self.ledger.item):
+            if not can_be_found(letter.key, self.ledger.item):
                 conflicts.append(letter.key)
                 continue
             if wanted is not None and letter.key not in wanted:

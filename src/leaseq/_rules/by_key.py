@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,7 +72,7 @@ def hashable_keys(items: dict[K, Item[K, V]]) -> set[K]:
     try:
         return set(keys)
     except Exception:
-        return set(findable(keys, hash))
+        return {key for key in keys if can_be_found(key, hash)}
 
 
 def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:
@@ -83,12 +83,8 @@ def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:
         return False
 
 
-def findable(keys: Iterable[K], look: Callable[[K], object]) -> list[K]:
-    """Return the keys that can be looked up. O(keys)."""
-    return [key for key in keys if _can_be_found(key, look)]
-
-
-def _can_be_found(key: K, look: Callable[[K], object]) -> bool:
+def can_be_found(key: K, look: Callable[[K], object]) -> bool:
+    """Return True if a key can be looked up: neither its hash nor a comparison raises."""
     try:
         look(key)
     except Exception:

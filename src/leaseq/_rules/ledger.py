@@ -102,7 +102,7 @@ from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
 from .._core.validation import check_hashable
 from . import moves
-from .by_key import expel, findable, first_of, has, in_order, insert
+from .by_key import can_be_found, expel, first_of, has, in_order, insert
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -313,7 +313,7 @@ class Ledger(Generic[K, V]):
                 self._done.popitem(last=False)
         except Exception:  # a key has changed since it was done: no put can be of that one
             times = dict.items(self._done)
-            self._done = OrderedDict(pair for pair in times if findable(pair[:1], hash))
+            self._done = OrderedDict(pair for pair in times if can_be_found(pair[0], hash))
 
     def add(
         self,

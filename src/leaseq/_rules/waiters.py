@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from .._core.options import ANY_KEY
 from .._core.requests import ClaimRequest
-from .by_key import findable, leave
+from .by_key import can_be_found, leave
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Waiters(Generic[K, V]):
         return self._drop_from(
             line
             for (kind, key), line in self._lines.items()
-            if kind == "key" and not (findable((key,), self._ledger.item) and key in self._ledger)
+            if kind == "key" and not (can_be_found(key, self._ledger.item) and key in self._ledger)
         )
 
     def drop_patient(self) -> list[Waiter[K, V]]:

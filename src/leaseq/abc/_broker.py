@@ -191,6 +191,6 @@ class Broker(ABC):
         Raises:
             BusyResourceError: it is running already.
 
-        If cancelled, nothing falls due until it is started again, as with `LeasedQueue.run`, whose
-        cost it has.
+        If cancelled, nothing falls due until it is started again. Its cost is that of
+        `LeasedQueue.run`, for each queue.
         """
