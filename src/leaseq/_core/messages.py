@@ -256,7 +256,10 @@ def timed_out(queue: object, key: object | AnyKey, seconds: float) -> TimeoutErr
 
 def closed_with_work_left(queue: object) -> QueueClosedError:
     """Return the error for using a queue that was closed before it was drained."""
-    return QueueClosedError(f"{queue!r} was closed with work left")
+    return QueueClosedError(
+        f"{queue!r} was closed with work left: to let consumers finish first, call shutdown() and "
+        "wait in join()"
+    )
 
 
 def key_cannot_come(queue: object, key: object) -> QueueClosedError:
