@@ -268,7 +268,7 @@ class ServerClient:
         """
         if self._connection is not None and self._connection.is_usable:
             return self._connection
-        problem = ""
+        problem, pause = "", _PAUSE
         with CancelScope(deadline=until):
             await self._drop(self._connection)
             if self._was_lost:  # other clients may have lost theirs too: not all at one moment
@@ -285,7 +285,8 @@ class ServerClient:
                     raise ServerUnavailableError(str(error), in_doubt=False) from None
                 else:
                     return self._connection
-                await sleep(_PAUSE * random.uniform(0.5, 1.5))
+                await sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, _SPREAD)
         where = self._url.address
         raise ServerUnavailableError(f"{where} cannot be reached{problem}", in_doubt=False)
 
