@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from anyio import create_task_group, sleep_forever
+from anyio import Event, create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import (
     TIMEOUT,
@@ -240,15 +240,17 @@ async def test_a_body_of_the_one_is_cancelled_when_the_other_takes_its_leases(
 ) -> None:
     one, other = both
     await one.put("a", 1)
+    entered = Event()
 
     async def work() -> None:
         with pytest.raises(LeaseLostError):
             async with one.lease(consumer="worker-1"):
+                entered.set()
                 await sleep_forever()
 
     async with create_task_group() as tg:
         tg.start_soon(work)
-        await until(other, leased=1)
+        await entered.wait()  # who has not seen its lease yet would get another one
         assert await other.release_all(consumer="worker-1") == 1
     assert await in_line(other) == ["a"]
 
