@@ -14,7 +14,12 @@ from tests.contract.helpers import until
 
 from leaseq import LeasedKeyQueue, QueueClosedError, Tenant
 
-pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.virtual_time,
+    # From CPython 3.13 on an OrderedDict says so of an error of a key that it does not pass on.
+    pytest.mark.filterwarnings("ignore:Exception ignored in PyDict_GetItem"),
+]
 
 Queue = LeasedKeyQueue[Any, str]
 
