@@ -12,7 +12,7 @@ import pytest
 from anyio import WouldBlock, create_task_group, fail_after
 from tests.contract.helpers import until
 
-from leaseq import LeasedKeyQueue, QueueClosedError, Tenant
+from leaseq import LeasedKeyQueue, MemoryBroker, QueueClosedError, Tenant, TransactionError
 
 pytestmark = [
     pytest.mark.anyio,
@@ -220,6 +220,30 @@ async def goes_well(
             tg.cancel_scope.cancel()
     assert len(queue.drain_nowait()) == here
     return fired
+
+
+@pytest.mark.parametrize("how", ["put_many", "transaction"])
+async def test_one_look_up_that_raises_leaves_no_half_of_what_is_put_together(how: str) -> None:
+    for number in range(1, 80):
+        async with MemoryBroker() as broker:
+            queue = await broker.queue("work")
+            pages = [Page(1), Page(2)]
+            pages[1].left = number
+            raised = False
+            try:
+                if how == "put_many":
+                    await queue.put_many([(page, "x") for page in pages])
+                else:
+                    async with broker.transaction() as tx:
+                        for page in pages:
+                            tx.put(queue, page, "x")
+            except (RuntimeError, TransactionError):
+                raised = True
+            fired, pages[1].left = pages[1].left == 0, 0
+            assert await queue.qsize() == (0 if raised else 2)
+        if not fired:
+            break
+    assert number > 5
 
 
 # Names

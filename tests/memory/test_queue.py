@@ -506,6 +506,18 @@ ENDS: dict[str, Callable[[LeasedKeyQueue[Any, int], Any], Awaitable[object]]] = 
 }
 
 
+async def values_left(queue: LeasedKeyQueue[Any, int]) -> list[int]:
+    """Take and acknowledge all that is ready."""
+    left = []
+    while True:
+        try:
+            _, value, lease = await queue.get(timeout=0)
+        except TimeoutError:
+            return left
+        left.append(value)
+        await queue.ack(lease)
+
+
 @pytest.mark.parametrize(
     "name", ["new", "b", []], ids=["unlike others", "like another", "not hashable"]
 )
@@ -525,14 +537,7 @@ async def test_a_key_that_changes_costs_nobody_an_item(
     changing.name = name
     if how is not None:
         await ENDS[how](queue, lease)
-    left = []
-    while True:
-        try:
-            _, value, another = await queue.get(timeout=0)
-        except TimeoutError:
-            break
-        left.append(value)
-        await queue.ack(another)
+    left = await values_left(queue)
     ended = how in ("ack", "reject")
     assert sorted(left) == ([2, 2, 2] if ended else [1, 2, 2, 2])
     counts = await queue.statistics()
@@ -573,14 +578,7 @@ async def test_a_key_that_raises_costs_nobody_an_item(
     assert value == 1
     raising.raises = True
     await ENDS[how](queue, lease)
-    left = []
-    while True:
-        try:
-            _, value, another = await queue.get(timeout=0)
-        except TimeoutError:
-            break
-        left.append(value)
-        await queue.ack(another)
+    left = await values_left(queue)
     assert sorted(left) == ([2, 2, 2] if how in ("ack", "reject") else [1, 2, 2, 2])
     counts = await queue.statistics()
     assert counts.put == counts.acked + counts.dropped == 4

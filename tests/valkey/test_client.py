@@ -628,6 +628,28 @@ async def test_a_closed_client_does_nothing(server: Server) -> None:
     assert await counted(server, "n") == 0
 
 
+async def test_a_client_that_is_closed_while_it_connects_anew_leaves_no_connection(
+    own_server: Server,
+) -> None:
+    wire = Wire(own_server)
+    async with wire.listening() as url, anyio.create_task_group() as tg:
+        client = await open_client(ValkeyUrl.parse(url))
+        wire.cut()
+        with pytest.raises(ServerUnavailableError):
+            await client.command("PING")
+        wire.plan(Fault(b"HELLO", "reply", 0.0, "stall"))
+
+        async def ask() -> None:
+            with pytest.raises(ServerUnavailableError, match="closed"):
+                await client.command("PING")
+
+        tg.start_soon(ask)
+        await eventually(lambda: bool(wire.happened))
+        await client.close()
+        wire.mend()
+        await eventually(lambda: b"name=leaseq" not in own_server.command("CLIENT", "LIST"))
+
+
 async def test_requests_under_way_when_it_is_closed_are_in_doubt(own_server: Server) -> None:
     client = await open_client(ValkeyUrl.parse(own_server.url))
     async with anyio.create_task_group() as tg:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from tests.contract.helpers import until
@@ -49,15 +48,14 @@ async def test_a_call_that_waits_is_woken_without_a_run(
                 if counted:
                     await until(mine, **{counted: 1})
                 else:
-                    await anyio.sleep(0.2)
+                    await eventually(lambda: bool(mine._engine._joiners))
                 await other.ack(lease)
                 if waits == "a put that waits for room":
                     await (await other.get())[2].ack()
                 if waits in ("a get", "a take"):
                     await other.put("c", 3)
                 if beside != "alone" and waits != "a join":
-                    await anyio.sleep(0.5)
-                    assert (await mine.statistics()).getters == 0
+                    await until(mine, getters=0, takers=0, putters=0)
                     tg.cancel_scope.cancel()
 
 
@@ -84,10 +82,9 @@ async def test_a_subscription_that_is_lost_comes_back_with_few_connections(
             tg.start_soon(empty.get)
             if busy:
                 tg.start_soon(produce, full)
-            await anyio.sleep(0.3)
+            await until(empty, getters=1)
             own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
             before = made()
             await eventually(subscribed)
-            await anyio.sleep(1.0)
             assert made() - before < 20  # of which most are this test's own
             tg.cancel_scope.cancel()

@@ -69,7 +69,11 @@ class LeaseLostError(InvalidLeaseError):
 
 
 class LostAtCloseError(LeaseLostError, QueueClosedError):
-    """The lease was lost because its queue was closed: for the consumer it is the end of both."""
+    """The lease was lost because its queue was closed: a lost lease and a closed queue in one.
+
+    Attributes:
+        drained: True if nothing was left in the queue.
+    """
 
 
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):

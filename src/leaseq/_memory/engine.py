@@ -250,7 +250,7 @@ class Engine(Generic[K, V]):
     def put_all(self, pairs: Collection[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
         """Put items that `new_keys` has accepted."""
         now = self.home.time()
-        outcomes = [self.ledger.put(key, value, now, request) for key, value in pairs]
+        outcomes = [self.ledger.put_accepted(key, value, now, request) for key, value in pairs]
         # Only now: a key that comes twice must not be leased in between.
         self.after_change([key for key, _ in pairs], (request.tenant,))
         return outcomes

@@ -47,7 +47,7 @@ class _Put:
         plan.put(self.key, self._terms)
 
     def do(self, now: float) -> None:
-        self.engine.ledger.put(self.key, self._value, now, self._terms)
+        self.engine.ledger.put_accepted(self.key, self._value, now, self._terms)
 
 
 class _Settle:

@@ -91,6 +91,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -360,6 +361,20 @@ class Ledger(Generic[K, V]):
             return self._put_on_waiting(waiting, value, now, terms)
         if self.is_duplicate(key, now):
             return PutOutcome.DUPLICATE
+        return self._put_new(key, value, now, terms)
+
+    def put_accepted(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
+        """Put a key that `check_put` has accepted before. It does not raise. As for `put`.
+
+        It may be one of several that are put all or none. If its look-up raises now, it is tried
+        once more; a key that raises always is equal to no other one, and so it is a new one.
+        """
+        for _ in range(2):
+            with suppress(Exception):
+                return self.put(key, value, now, terms)
+        return self._put_new(key, value, now, terms)
+
+    def _put_new(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
         item = self._make(self._queue, key, value)
         if terms.priority is not None:
             item._priority = terms.priority

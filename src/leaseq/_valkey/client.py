@@ -57,7 +57,7 @@ _LEFT: Final = frozenset({"CLUSTERDOWN", "MASTERDOWN", "READONLY"})
 _LEAVE_EVERY: Final = 1.0
 """Seconds from one time to the next at which a server is left for its successor."""
 _AWAY: Final = 60.0
-"""Seconds for which scripts are sent to a server that has not the function, nor may be given it."""
+"""Seconds for which scripts are used when the function is missing and this user may not load it."""
 _FOR_NOW: Final = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
 """Codes of a server that refuses a function as a whole, where of a script it refuses a command."""
 _REFUSED: Final = frozenset({*_FOR_NOW, "NOPERM"})
@@ -235,8 +235,7 @@ class ServerClient:
 
     async def pipeline(self, *commands: Sequence[Arg]) -> list[object]:
         async with self._turn:
-            if self._closed:
-                raise ServerUnavailableError("the connection is closed", in_doubt=False)
+            self._check_open()
             answers = list(map(self._explained, await self._ask(commands)))
             if any(getattr(answer, "code", "") in _LEFT for answer in answers):
                 await self._leave()
@@ -317,7 +316,7 @@ class ServerClient:
         """Send a request to the node that the keys are moving to (`ASKING`), this once."""
         try:
             connection = await self._open(node)
-        except (TimeoutError, *LOST) as error:
+        except (TimeoutError, LeaseqError, *LOST) as error:
             raise ServerUnavailableError(f"{node}: {error}", in_doubt=False) from None
         try:
             _, *answers = await self._send(connection, [("ASKING",), *commands], until)
@@ -409,10 +408,15 @@ class ServerClient:
                         f"{node} does not let this user in to database {url.database}: does it "
                         "have one?"
                     )
+                self._check_open()  # it may have been closed meanwhile
             except BaseException:
                 await connection.hang_up()
                 raise
         return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServerUnavailableError("the connection is closed", in_doubt=False)
 
     async def _context(self) -> ssl.SSLContext | None:
         """Read the certificates anew: they may have been renewed."""
@@ -422,7 +426,7 @@ class ServerClient:
         return await to_thread.run_sync(make_context, self._url, limiter=self._threads)
 
     async def _drop(self, connection: Connection | None) -> None:
-        """Close a connection, and have another one made when it is wanted."""
+        """Close a connection; the next request makes another one."""
         if connection is None:
             return
         if connection is self._connection:
@@ -541,8 +545,8 @@ class ServerClient:
     async def _subscribe_again(self, channel: str) -> Connection:
         """Subscribe, after a connection was lost.
 
-        Who listens is cancelled again and again, without a `run` at least. So what is begun is
-        brought to its end, for a second at most; and if it fails, the next try is later.
+        Without a `run` the listening call is cancelled often. So a try is finished even then,
+        within a second; and if it fails, the next one is later.
         """
         self._subscribe_at = anyio.current_time() + random.uniform(0.5, 1.5) * self._pause
         self._pause = min(2 * self._pause, _SPREAD)
@@ -559,6 +563,7 @@ class ServerClient:
             with fail_after(self._url.connect_timeout):
                 await connection.tell(command, channel)
                 await connection.hear()
+            self._check_open()
         except Refusal as error:
             await connection.hang_up()
             raise error_of(str(error), self._url.address) from None
@@ -588,7 +593,10 @@ class ServerClient:
     async def _hear(self, subscription: Connection) -> None:
         """Pass on what comes, until the subscription is lost, which raises."""
         while True:
-            kind, *_, payload = await subscription.hear()
+            message = await subscription.hear()
+            if len(message) < 3:
+                continue  # no server sends such a one
+            kind, *_, payload = message
             if kind in (b"message", b"smessage"):
                 self._pass_on(payload)
             elif kind in (b"unsubscribe", b"sunsubscribe"):  # the keys have gone to another node
