@@ -38,6 +38,10 @@ class Child:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
 
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+
     def terminate(self) -> None:
         """Ask it to end, as an operator does."""
         self._process.send_signal(signal.SIGTERM)

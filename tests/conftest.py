@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -20,6 +21,12 @@ MOST_PROCESSES = 16
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="decides what goes wrong in the tests")
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C in the background as well, where a shell has programs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -68,7 +75,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if virtual:
             waits = definition.get_closest_marker("time_passes") is None
             on_server = [*SKIPPED_TIME, *(["asyncio+uvloop"] if waits else [])]
-        names = {"memory": names[None], "valkey": on_server}
+        in_file = on_server[:1] if virtual else [*REAL_TIME]
+        names = {"memory": names[None], "sqlite": in_file, "valkey": on_server}
     if "skipping" in metafunc.fixturenames:
         names = {None: [*SKIPPED_TIME]}
     arguments = ["anyio_backend"]
@@ -100,6 +108,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     make_backend = (REAL_TIME | VIRTUAL_TIME | SKIPPED_TIME)[request.param]
     return make_backend()
+
+
+@pytest.fixture(autouse=True)
+def own_signal() -> Iterator[None]:
+    """Keep from the tests what the command does at Ctrl-C, wherever one of them runs it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def endless_leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that end only where a test says so: most look and take without a timekeeper."""
+    if request.node.get_closest_marker("usual_leases") is None:
+        monkeypatch.setattr("leaseq._remote.broker.SHARED_LEASE_TIMEOUT", None)
 
 
 @pytest.fixture(scope="session")

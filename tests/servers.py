@@ -249,6 +249,7 @@ class Node(Server):
         """Start it: on the ports that it had, or else on free ones."""
         super().start()
         self.name = self.command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+        self.shard = self.command("CLUSTER", "MYSHARDID").split(b"\r\n")[1].decode()
 
     def _further_options(self) -> Sequence[str]:
         if not self.port:
@@ -258,6 +259,11 @@ class Node(Server):
     def says(self, *words: str, word: bytes) -> bool:
         """Whether this is in the answer to a command."""
         return word in self.command(*words)
+
+    def knows(self, other: "Node") -> bool:
+        """Whether it knows of which shard another one is."""
+        written = (self._folder / "nodes.conf").read_text().splitlines()
+        return any(line.startswith(other.name) and other.shard in line for line in written)
 
 
 class Cluster(Running):
@@ -376,6 +382,8 @@ class Cluster(Running):
             start, end = SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1
             node.command("CLUSTER", "ADDSLOTSRANGE", str(start), str(end))
             node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for node in self.nodes:  # a replica that does not know its shard yet never agrees with it
+            self.wait_until(lambda node=node: all(map(node.knows, primaries)))
         for node, primary in zip(replicas, primaries, strict=True):
             self.wait_until(partial(self._replicate, node, primary))
         self.wait_until(self.is_whole)

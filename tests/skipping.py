@@ -1,4 +1,4 @@
-"""Real time without its idle parts, for tests that ask a server.
+"""Real time without its idle parts, for tests that ask a server, or a thread for a file.
 
 A virtual clock cannot see the world outside: it would jump while a server thinks. Here the clock
 runs as the real one does, and where nothing has happened for a moment, and no request is under way,
@@ -19,6 +19,7 @@ import trio
 from anyio.lowlevel import current_token
 from trio.testing import MockClock
 
+from leaseq._sqlite.store import SqliteStore
 from leaseq._valkey import store as valkey_store
 from leaseq._valkey.store import ValkeyStore
 
@@ -94,6 +95,23 @@ async def asking() -> AsyncIterator[None]:
         _under_way.remove(request)
         if clock is not None and not _under_way:
             clock.autojump_threshold = QUIET
+
+
+def skip_with_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all stores in files here say when they ask, and skip what is skipped here."""
+    open_file, exchange = SqliteStore.open, SqliteStore.exchange
+
+    async def open_watched(self: SqliteStore) -> None:
+        async with asking():
+            await open_file(self)
+
+    async def watched(self: SqliteStore, batch: Any) -> Any:
+        async with asking():
+            self.file.offset = skipped()
+            return await exchange(self, batch)
+
+    monkeypatch.setattr(SqliteStore, "open", open_watched)
+    monkeypatch.setattr(SqliteStore, "exchange", watched)
 
 
 def skip_with_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,12 @@ def test_an_engine_that_is_not_there_is_named_with_its_extra(
     assert "secret" not in str(caught.value)
 
 
+def test_a_python_without_sqlite3_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "leaseq.sqlite", None)
+    with pytest.raises(LeaseqError, match="sqlite:// needs the sqlite3 of Python, which is not"):
+        connect("sqlite:///q.db")
+
+
 @pytest.mark.parametrize("scheme", ["valkey", "valkeys", "redis", "rediss"])
 def test_an_engine_on_a_server_connects_when_it_is_entered(scheme: str) -> None:
     broker = connect(f"{scheme}://ada:secret@localhost:1/0")
@@ -73,7 +79,7 @@ def test_no_url_of_a_server_is_quoted(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "amqp://ada:secret@localhost", "localhost:6379", "memory"])
 def test_any_other_url_is_refused_with_the_choices(url: str) -> None:
-    with pytest.raises(ValueError, match=r"memory://, valkey://, .* rediss://") as caught:
+    with pytest.raises(ValueError, match=r"memory://, sqlite://, .* rediss://") as caught:
         connect(url)
     assert "secret" not in str(caught.value)
 

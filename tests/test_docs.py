@@ -4,7 +4,8 @@ A page is run from top to bottom, on asyncio and on trio, in virtual time; its b
 namespace. A block that defines ``main`` and does not run it has it run here. A block that imports
 asyncio or trio is for that library alone. What a block prints has to be what the ``text`` block
 right under it says. Blocks that need a server, and examples that do, are run where there is one:
-`tests.valkey.test_docs`.
+`tests.valkey.test_docs`; and those that keep a queue in a file, in real time, by
+`tests.sqlite.test_docs`.
 """
 
 import ast
@@ -20,7 +21,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from pages import BLOCK, PAGES, ROOT, blocks, execute, needs_server, relative
+from pages import BLOCK, PAGES, ROOT, blocks, execute, needs_file, needs_server, relative
 
 import leaseq
 import leaseq.testing
@@ -77,7 +78,7 @@ def test_every_block_of_the_page_runs(
 ) -> None:
     namespace: dict[str, Any] = {"__name__": "docs"}
     for code, said in blocks(page, library):
-        if needs_server(code):
+        if needs_server(code) or needs_file(code):
             continue
         execute(code, str(page), namespace, runs)
         printed = capsys.readouterr().out

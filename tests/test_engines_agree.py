@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.contract.engines import Memory
 from tests.remote.engine import Ledgers
 from tests.servers import Servers
+from tests.sqlite.engine import Sqlite
 from tests.valkey.engine import Valkey
 
 from leaseq import Broker, Lease, LeasedQueue, LeaseqError, Retry, Tenant
@@ -26,6 +27,10 @@ UNIT = 1_000.0  # seconds; a plan takes less
 TICK = 0.001  # seconds that a step takes: only what one step does falls due in one moment
 MAX_SIZE = 5
 KEYS = "abcdefgh"
+COUNTERS = (
+    *("ready", "delayed", "leased", "buffered", "put", "delivered", "acked", "released"),
+    *("expired", "cancelled", "dead", "dropped", "superseded"),
+)
 
 Step = tuple[str, Any]
 Plan = tuple[dict[str, Any], list[Step]]
@@ -55,13 +60,27 @@ class Teller:
             await self.tell(name, getattr(self, name)(*arguments))
             await anyio.sleep(TICK)
             counts = await self.queue.statistics(tenants=True)
-            self.story.append((counts.ready, counts.delayed, counts.leased, counts.buffered))
+            tenants = sorted((counts.tenants or {}).items(), key=repr)
+            shares = [(name, each) for name, each in tenants if each.ready or each.leased]
+            self.story.append((*(getattr(counts, name) for name in COUNTERS), *shares))
+            await self.tell("keys", self.keys())
 
     async def tell(self, name: str, outcome: Awaitable[object]) -> None:
         try:
             self.story.append((name, await outcome))
         except (LeaseqError, TimeoutError, TypeError, ValueError) as error:
             self.story.append((name, reasons(error)))
+
+    async def keys(self) -> object:
+        asked = {
+            "ready": self.queue.available_keys,
+            "delayed": self.queue.delayed_keys,
+            "leased": self.queue.inflight_keys,
+        }
+        by_state = {state: sorted(await keys()) for state, keys in asked.items()}
+        for state, keys in by_state.items():
+            assert {await self.queue.state(key) for key in keys} <= {state}
+        return by_state
 
     def lease(self, number: int) -> Lease[str, Any]:
         return self.leases[number % len(self.leases)]
@@ -164,6 +183,7 @@ async def story_of(engine: Brokers, plan: Plan) -> Story:
         await teller.advance(20)  # all leases expire, and all delays are over
         for lease in teller.leases:
             await teller.tell("the end", queue.release(lease))
+            await anyio.sleep(TICK)
         await teller.empty(queue)
         await teller.empty(letters)
         tg.cancel_scope.cancel()
@@ -263,7 +283,35 @@ def test_a_plan_goes_as_in_memory_on_a_store_that_is_shared(examples: int) -> No
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_plan_goes_as_in_memory_in_a_file(examples: int) -> None:
+    compare(Sqlite, examples, virtual=False)
+
+
+@pytest.mark.parametrize("examples", [25, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["valkey", pytest.param("redis", marks=pytest.mark.slow)])
 def test_a_plan_goes_as_in_memory_on_a_server(servers: Servers, kind: str, examples: int) -> None:
     url = servers(kind).url
     compare(lambda: Valkey(url), examples, virtual=False)
+
+
+LONG = [0, *(pytest.param(first, marks=pytest.mark.slow) for first in range(3, 303, 6))]
+
+
+@pytest.mark.parametrize("first", LONG)
+def test_long_plans_go_as_in_memory_on_a_server(servers: Servers, first: int) -> None:
+    from tests.sqlite.plans import plan_of  # which takes its steps from here
+
+    url = servers("valkey").url
+    for seed in range(first, first + (6 if first else 3)):
+        plan = plan_of(seed, 500 if first else 200)
+        here = run(Memory, plan, virtual_backend("asyncio"))
+        there = run(lambda: Valkey(url), plan, ("asyncio", {}))
+        assert there == here, f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_a_long_plan_goes_as_in_memory_in_a_file(seed: int) -> None:
+    from tests.sqlite.plans import agrees  # which takes its steps from here
+
+    assert agrees(seed, 300) == ""

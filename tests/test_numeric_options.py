@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from inspect import isawaitable
 from math import inf, nan
 from typing import Any
@@ -130,7 +131,7 @@ NUMBERS: list[tuple[Make, str, tuple[float, ...]]] = [
     (lambda **it: odd.Backoff(1, **it), "factor", (0.5, nan, inf)),
     (lambda **it: odd.Backoff(1, **it), "ceiling", SECONDS),
     (lambda **it: odd.Backoff(1, **it), "seed", (2**70,)),
-    (odd.Tenant, "weight", (0, -1, nan, inf)),
+    (odd.Tenant, "weight", (0, -1, nan, inf, 1e308, 1e7, 1e-7)),
     (odd.Tenant, "max_in_flight", COUNT),
     (lambda **it: odd.Batcher(flush, **it), "max_batch_size", COUNT),
     (lambda **it: odd.Batcher(flush, **it), "flush_interval", SECONDS),
@@ -209,6 +210,21 @@ async def test_a_number_out_of_range_is_a_value_error_that_names_option_and_valu
         assert isinstance(error, ValueError), (value, error)
         wanted = f"{option if option != 'seconds' else 'time'}.* must .*, not {shown(value)}"
         assert re.search(wanted, str(error)), error
+
+
+@pytest.mark.parametrize(("make", "option", "out"), NUMBERS, ids=NAMES)
+async def test_a_number_that_cannot_be_compared_is_refused_by_the_name_of_the_option(
+    make: Make, option: str, out: tuple[float, ...]
+) -> None:
+    error = await error_of(make, option, Decimal("sNaN"))
+    assert type(error) in {TypeError, ValueError}, error
+    wanted = f"{option if option != 'seconds' else 'time'}.* must .*, not (Decimal|nan)"
+    assert re.search(wanted, str(error)), error
+
+
+async def test_an_infinite_number_of_any_kind_is_no_bound() -> None:
+    odd.Batcher(flush, max_pending=Decimal("inf"))
+    queue(max_size=Decimal("inf")).put_many_nowait({"a": 1, "b": 2})
 
 
 async def test_a_delay_of_none_is_not_no_delay() -> None:

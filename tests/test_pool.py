@@ -4,12 +4,14 @@ import asyncio
 import functools
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Unpack
 
 import anyio
 import pytest
+import sniffio
 from anyio import CancelScope, Event, create_task_group, current_time, sleep, sleep_forever
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import in_line, until
@@ -36,10 +38,6 @@ Queue = LeasedKeyQueue[str, int]
 Handler = Callable[[Lease[str, int]], Coroutine[Any, Any, object]]
 
 virtual_time = pytest.mark.virtual_time
-
-
-class Stop(BaseException):
-    """Something outside `Exception` that event loops have no opinion of."""
 
 
 @pytest.fixture
@@ -435,16 +433,6 @@ async def test_a_callback_that_finds_another_queue_closed_has_failed(
     assert len(messages(caplog)) == 3
 
 
-async def test_a_callback_that_ends_the_program_ends_the_pool(queue: Queue) -> None:
-    async def on_success(lease: Lease[str, int], _: object) -> None:
-        raise Stop
-
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await serve(queue, nothing, on_success=on_success)
-    assert caught.group_contains(Stop)
-    assert await in_line(queue) == ["b", "c"]
-
-
 async def test_of_two_errors_of_the_engine_one_comes_out_and_one_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -523,20 +511,6 @@ async def test_an_error_of_the_engine_ends_the_pool_and_cancels_its_handlers() -
     with pytest.raises(ConnectionError):
         await serve(queue, handle, 2)
     assert await in_line(queue) == ["a"]
-
-
-@pytest.mark.parametrize("in_group", [False, True])
-async def test_an_error_that_is_no_exception_ends_the_pool(queue: Queue, in_group: bool) -> None:
-    async def handle(lease: Lease[str, int]) -> None:
-        if in_group:
-            raise BaseExceptionGroup("both", [Stop(), KeyError()])
-        raise Stop
-
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await serve(queue, handle)
-    assert caught.group_contains(Stop)
-    _, _, lease = await queue.take("a")
-    assert lease.deliveries == (2 if in_group else 1)
 
 
 async def test_a_cancelled_pool_gives_its_items_back_uncounted(queue: Queue) -> None:
@@ -807,6 +781,25 @@ async def test_an_error_of_the_engine_in_a_heartbeat_ends_the_pool() -> None:
         assert await in_line(queue) == ["a"]
 
 
+@virtual_time
+async def test_a_heartbeat_without_a_timekeeper_ends_the_pool(queue: Queue) -> None:
+    async def handle(lease: Lease[str, int]) -> None:
+        time_is_kept.cancel()
+        await sleep_forever()
+
+    async with create_task_group() as tg:
+        time_is_kept = CancelScope()
+
+        async def keep_time(*, task_status: Any) -> None:
+            with time_is_kept:
+                await queue.run(task_status=task_status)
+
+        await tg.start(keep_time)
+        with pytest.raises(TimekeeperNotRunningError):
+            await serve(queue, handle, lease_timeout=10, heartbeat=True)
+    assert await in_line(queue) == ["a", "b", "c"]
+
+
 # Stopping
 
 
@@ -1028,16 +1021,6 @@ async def test_a_heartbeat_extends_a_batch_by_its_whole_lease(queue: Queue) -> N
         await queue.shutdown()
         assert current_time() == pytest.approx(109)
     assert (await queue.statistics()).expired == 0
-
-
-async def test_an_error_that_is_no_exception_ends_a_batch_pool(queue: Queue) -> None:
-    async def handle(batch: LeaseBatch[str, int]) -> None:
-        raise Stop
-
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await serve_batches(queue, handle, 2)
-    assert caught.group_contains(Stop)
-    assert await in_line(queue) == ["a", "b", "c"]
 
 
 @virtual_time
@@ -1288,3 +1271,98 @@ async def test_a_stop_that_is_no_event_is_refused(stop: Any) -> None:
         await serve(queue, print, stop=stop)
     with pytest.raises(TypeError, match=message):
         await stop_on_signals(stop)
+
+
+# Threads, which cannot be stopped
+
+
+class Slow:
+    """A handler in a thread that takes its time, and counts how many run at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begun = threading.Event()
+        self.at_once: list[int] = []
+        self.ended: list[str] = []
+        self._running = 0
+
+    def __call__(self, work: Any) -> None:
+        keys = [lease.key for lease in work] if isinstance(work, LeaseBatch) else [work.key]
+        self._running += 1
+        self.at_once.append(self._running)
+        self.begun.set()
+        time.sleep(self.seconds)
+        self._running -= 1
+        self.ended += keys
+
+
+each_way = pytest.mark.parametrize(
+    "pool", [serve, functools.partial(serve_batches, max_items=1)], ids=["one by one", "batches"]
+)
+
+
+@each_way
+async def test_the_lease_of_a_thread_is_kept_until_it_has_ended(pool: Any) -> None:
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=0.2)
+    queue.put_nowait("a", 1)
+    handle = Slow(0.7)
+    async with timekeeper(queue):
+        await queue.shutdown()
+        await pool(queue, handle, concurrency=3)
+    assert (handle.at_once, handle.ended) == ([1], ["a"])
+    statistics = await queue.statistics()
+    assert (statistics.acked, statistics.expired) == (1, 0)
+
+
+@each_way
+async def test_a_thread_over_its_max_runtime_is_a_failure_when_it_has_ended(
+    pool: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = LeasedKeyQueue[str, int](retry=Retry(max_deliveries=2), default_lease_timeout=0.3)
+    queue.put_nowait("a", 1)
+    handle = Slow(0.6)
+    async with timekeeper(queue):
+        await queue.shutdown()
+        await pool(queue, handle, concurrency=4, heartbeat=True, max_runtime=0.2)
+    assert (handle.at_once, handle.ended) == ([1, 1], ["a", "a"])
+    statistics = await queue.statistics()
+    assert (statistics.released, statistics.expired, statistics.dropped) == (2, 0, 1)
+    assert any("takes longer than max_runtime=0.2" in text for text in messages(caplog))
+    assert any("TimeoutError: it took longer" in text for text in caplog.text.splitlines())
+
+
+@each_way
+@pytest.mark.parametrize("how", ["scope", "grace", "native"])
+async def test_the_lease_of_a_thread_is_kept_whatever_cancels_its_pool(pool: Any, how: str) -> None:
+    on_asyncio = sniffio.current_async_library() == "asyncio"
+    if how == "native" and not on_asyncio:
+        pytest.skip("asyncio has it")
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=0.2)
+    queue.put_nowait("a", 1)
+    handle, stop = Slow(0.7), Event()
+    options: Any = {"stop": stop, "grace": 0.0} if how == "grace" else {}
+    async with timekeeper(queue), create_task_group() as tg:
+
+        async def run() -> None:
+            with suppress(*([asyncio.CancelledError] if how == "native" else [])):
+                await pool(queue, handle, concurrency=2, **options)
+
+        if how == "native":
+            task = asyncio.create_task(run())
+        else:
+            tg.start_soon(run)
+        await anyio.to_thread.run_sync(handle.begun.wait, 10)
+        if how == "native":
+            for each in asyncio.all_tasks():  # as the end of the event loop does
+                if each is not asyncio.current_task() and "run_one" in repr(each.get_coro()):
+                    each.cancel()
+            task.cancel()
+            await asyncio.wait([task])
+        elif how == "grace":
+            stop.set()
+        else:
+            tg.cancel_scope.cancel()
+    assert handle.ended == ["a"]
+    statistics = await queue.statistics()
+    assert statistics.expired == 0
+    assert statistics.acked + statistics.cancelled == 1

@@ -1,11 +1,12 @@
 """Pools and the code that they run: contexts, memory, wrong handlers, and errors of every kind."""
 
+import asyncio
 import functools
 import gc
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -554,6 +555,27 @@ async def test_a_pool_remembers_the_failures_of_so_many_keys_and_no_more() -> No
     assert len(pool._known) == _pool._KNOWN_FAILURES
 
 
+class Fading:
+    """A key that has no hash any more, if it is told so."""
+
+    is_odd = False
+
+    def __hash__(self) -> int:
+        if self.is_odd:
+            raise TypeError("no hash")
+        return 1
+
+
+async def test_the_failures_of_a_key_that_cannot_be_found_any_more_are_each_told_in_full() -> None:
+    from leaseq import _pool
+
+    pool, key = _pool.Pool("work", 1), Fading()
+    assert not pool._is_known(("failed", key), 1)
+    assert pool._is_known(("failed", key), 2)
+    key.is_odd = True
+    assert not pool._is_known(("failed", key), 3)
+
+
 # The heartbeat of a stalled loop
 
 
@@ -647,25 +669,140 @@ async def test_a_pool_whose_handlers_never_wait_lets_others_run(pool: Serve, fai
 # The end of the program
 
 
+class PanicError(BaseException):
+    """An error outside `Exception`, as extension modules have it."""
+
+
+EXITS = [
+    SystemExit(2),
+    SystemExit(),
+    PanicError("of an extension module"),
+    BaseExceptionGroup("of a task group", [SystemExit(2)]),
+    GeneratorExit("of no generator"),
+    BaseExceptionGroup("of a task group", [GeneratorExit()]),
+]
+
+
 @each_pool
-@pytest.mark.parametrize("in_group", [False, True])
-async def test_a_handler_that_exits_has_failed_and_the_exit_goes_on(
-    pool: Serve, in_group: bool
+@pytest.mark.parametrize("error", EXITS, ids=repr)
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_a_handler_that_exits_has_failed_and_the_pool_goes_on(
+    pool: Serve, error: BaseException, in_a_thread: bool
 ) -> None:
     letters: LeasedKeyQueue[str, DeadLetter[str, int]] = LeasedKeyQueue()
-    queue = Queue(retry=Retry(max_deliveries=1), dead_letters=letters)
+    queue = Queue(retry=Retry(max_deliveries=2), dead_letters=letters)
+    queue.put_many_nowait({"a": 1, "b": 2} if pool is serve_one_by_one else {"a": 1})
+    done: list[str] = []
+
+    def handle(work: Any) -> None:
+        if "a" in keys_of(work):
+            raise error
+        done.extend(keys_of(work))
+
+    async def handle_here(work: Any) -> None:
+        handle(work)
+
+    async with timekeeper(queue):
+        await queue.shutdown()
+        await pool(queue, handle if in_a_thread else handle_here)
+    assert done == (["b"] if pool is serve_one_by_one else [])
+    ((_, letter),) = letters.drain_nowait()
+    assert (letter.key, letter.reason, letter.deliveries) == ("a", "max_deliveries", 2)
+
+
+@pytest.mark.parametrize("error", EXITS, ids=repr)
+@pytest.mark.parametrize("name", ["on_start", "on_success", "on_failure"])
+async def test_a_callback_that_exits_ends_no_pool(name: str, error: BaseException) -> None:
+    queue = Queue(retry=Retry(max_deliveries=1))
+    queue.put_many_nowait({"a": 1, "b": 2})
+    called: list[str] = []
+
+    async def handle(lease: Lease[str, int]) -> None:
+        if name == "on_failure":
+            raise KeyError
+
+    async def exit_now(lease: Lease[str, int], *_: object) -> None:
+        called.append(lease.key)
+        raise error
+
+    await queue.shutdown()
+    await serve(queue, handle, **{name: exit_now})  # type: ignore[arg-type]
+    assert called == ["a", "b"]
+
+
+@pytest.mark.only("asyncio")
+@each_pool
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_cancels_its_own_task_has_failed_and_the_pool_goes_on(
+    pool: Serve, waits: bool
+) -> None:
+    queue = Queue(retry=Retry(max_deliveries=2))
+    queue.put_many_nowait({"a": 1, "b": 2} if pool is serve_one_by_one else {"a": 1})
+    seen: list[str] = []
+
+    async def handle(work: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        seen.extend(keys_of(work))
+        if "a" in keys_of(work):
+            if waits:
+                await anyio.sleep(0.01)
+            task.cancel()
+            await anyio.sleep(1)
+
+    async with timekeeper(queue):
+        await queue.shutdown()
+        await pool(queue, handle)
+    assert seen.count("a") == 2
+    assert seen.count("b") == (1 if pool is serve_one_by_one else 0)
+
+
+@pytest.mark.only("asyncio")
+@each_pool
+async def test_a_pool_whose_workers_are_all_cancelled_does_not_end_as_if_it_was_asked_to(
+    pool: Serve,
+) -> None:
+    queue = Queue()
+    queue.put_nowait("a", 1)
+    tasks: list[Any] = []
+
+    async def handle(work: object) -> None:
+        task: Any = asyncio.current_task()
+        task.cancel()  # its own cancellation is over when the other one comes
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        task.uncancel()
+        tasks.append(task)
+        await anyio.sleep_forever()
+
+    async def cancel() -> None:
+        while not tasks:
+            await checkpoint()
+        tasks[0].cancel()
+
+    async with create_task_group() as tg:
+        tg.start_soon(cancel)
+        with pytest.raises(RuntimeError, match="cancel was called on each worker of the pool"):
+            await pool(queue, handle)
+    (lease,) = await queue.get_batch(1)
+    assert (lease.deliveries, lease.cancellations) == (1, 1)
+
+
+@each_pool
+async def test_a_handler_that_is_interrupted_ends_the_pool_and_its_item_goes_back(
+    pool: Serve,
+) -> None:
+    queue = Queue()
     queue.put_nowait("a", 1)
 
     async def handle(work: object) -> None:
-        if in_group:
-            raise BaseExceptionGroup("of a task group", [SystemExit(2)])
-        raise SystemExit(2)
+        raise KeyboardInterrupt
 
-    # On asyncio a SystemExit ends the loop itself before any task group can tell.
-    with pytest.raises((BaseExceptionGroup, SystemExit)):
+    # On asyncio it ends the loop itself before any task group can tell.
+    with pytest.raises((BaseExceptionGroup, KeyboardInterrupt)):
         await _in_a_loop_of_its_own(pool, queue, handle)
-    ((_, letter),) = letters.drain_nowait()
-    assert (letter.key, letter.reason) == ("a", "max_deliveries")
+    assert queue.drain_nowait() == [("a", 1)]
 
 
 async def _in_a_loop_of_its_own(pool: Serve, queue: Queue, handle: Any) -> None:

@@ -9,6 +9,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,8 @@ from leaseq import (
     MemoryBroker,
     Transaction,
 )
-from leaseq.tasks import TaskFailedError
+from leaseq.sqlite import SqliteBroker, SqliteUrl
+from leaseq.tasks import ResultLostError, TaskFailedError
 from leaseq.valkey import RemoteQueue, ValkeyBroker, ValkeyUrl
 
 # Objects
@@ -52,7 +54,7 @@ QUEUE = LeasedKeyQueue[str, int]()
 QUEUE.put_nowait("a", 1)
 _, _, LEASE = QUEUE.get_nowait()
 
-ENGINE: Any = SimpleNamespace(name="q")
+ENGINE: Any = SimpleNamespace(name="q", made_with={})
 BROKER = ValkeyBroker(ValkeyUrl.parse("valkey://localhost"))
 
 TWINS = named(
@@ -68,6 +70,7 @@ OBJECTS = {
     "LeasedKeyQueue": Public(QUEUE, LeasedQueue, TWINS | {"name", "dead_letters"}),
     "MemoryBroker": Public(MemoryBroker(), Broker),
     "MemoryTransaction": Public(MemoryBroker().transaction(), Transaction),
+    "SqliteBroker": Public(SqliteBroker(SqliteUrl(Path("queues.db"))), Broker),
     "ValkeyBroker": Public(BROKER, Broker),
     "RemoteQueue": Public(RemoteQueue(ENGINE), LeasedQueue, named("name")),
     "RemoteTransaction": Public(BROKER.transaction(), Transaction),
@@ -116,7 +119,8 @@ MODULES = {
         "GetOptions HistoryEntry InFlightPolicy InvalidLeaseError JsonCodec "
         "KeyAlreadyInFlightError KeyState Lease LeaseAlreadyAcknowledgedError LeaseBatch "
         "LeaseInfo LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError LostAtCloseError "
-        "MemoryBroker MessageId PoolOptions Priority PutOptions PutOutcome QueueClosedError "
+        "MemoryBroker MessageId PoolOptions Priority ProcessDiedError ProcessError "
+        "PutOptions PutOutcome QueueClosedError "
         "QueueInfo RedriveResult Reject Retry ServeOptions ServerError ServerUnavailableError "
         "Statistics TakeOptions Tenant TenantMismatchError TenantStatistics "
         "TimekeeperNotRunningError Transaction TransactionError UnusableServerError connect serve "
@@ -124,10 +128,12 @@ MODULES = {
     ),
     "leaseq.abc": ABC,
     "leaseq.memory": named("LeasedKeyQueue MemoryBroker"),
+    "leaseq.sqlite": named("RemoteQueue SqliteBroker SqliteUrl put_in"),
     "leaseq.tasks": named(
-        "QueueSettings RedisSettings Task TaskDataError TaskDecorator TaskFailedError TaskFunction "
-        "TaskHandler TaskQueue TaskQueueOptions TaskWorker ValueTooLargeError WorkerConfig "
-        "WorkerHealth WorkerSettings current_task xcom_pull xcom_pull_sync xcom_push"
+        "QueueSettings RedisSettings ResultLostError Schedule Task TaskDataError "
+        "TaskDecorator TaskFailedError TaskFunction TaskHandler TaskQueue TaskQueueOptions "
+        "TaskWorker ValueTooLargeError WorkerConfig WorkerHealth WorkerSettings "
+        "current_task xcom_pull xcom_pull_sync xcom_push"
     ),
     "leaseq.testing": named(
         "Operation Scenario VirtualEventLoop advance cancel_sweep virtual_backend"
@@ -179,6 +185,7 @@ ERRORS = [
     leaseq.ServerUnavailableError("why", in_doubt=True),
     leaseq.TenantMismatchError("why", tenant="a"),
     leaseq.TransactionError([leaseq.InvalidLeaseError("why"), ValueError("why")]),
+    ResultLostError("task-1"),
     TaskFailedError("task-1", "why"),
 ]
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -22,9 +23,10 @@ LAYERS = [
     {"abc"},
     {"_rules"},
     {"_memory", "_remote"},
-    {"_valkey"},
-    {"memory", "valkey"},
+    {"_sqlite", "_valkey"},
+    {"memory", "sqlite", "valkey"},
     {"_connect"},
+    {"_handler_in_process"},
     {"_batcher", "_pool"},
     {"tasks"},
     {"testing"},
@@ -35,30 +37,54 @@ LAYERS = [
 
 ENGINES = {
     "memory": {"_memory", "memory"},
+    "sqlite": {"_sqlite", "sqlite"},
     "valkey": {"_valkey", "valkey"},
 }
 """The rooms of each engine, its face among them."""
 CLIENT = "_remote"
 """The client of any store that processes share: only stores know of it."""
+STORES = {"_sqlite", "_valkey"}
+SEAM = {f"leaseq._remote.{name}" for name in ("checks", "encoding", "protocol", "stored_options")}
+"""The part of the client that stores know: the protocol, and what all of them do alike."""
 MAY_NAME_ENGINES = {"leaseq", "leaseq._connect"}
 
 AROUND_THE_CORE = {"__main__", "_cli", "testing"}
 """What uses the package as its users do, and may need more than the package does."""
 
-BY_AN_EXTRA = {("leaseq._core.codec", "msgspec"), ("leaseq._core.codec", "msgspec.json")}
+BY_AN_EXTRA = {
+    ("leaseq._core.codec", "msgspec"),
+    ("leaseq._core.codec", "msgspec.json"),
+    ("leaseq.tasks._config", "yaml"),
+    ("leaseq.tasks._slots", "cronsim"),
+}
 """What the core uses of an extra's, when it is asked to and not before."""
 
 SANS_IO = {
     *(f"leaseq._rules.{name}" for name in ("by_key", "capacity", "ledger", "moves", "plan")),
     *(f"leaseq._rules.{name}" for name in ("ready_list", "schedule", "timers", "waiters")),
-    *(f"leaseq._core.{name}" for name in ("heap", "queue_options", "requests", "messages")),
+    *(
+        f"leaseq._core.{name}"
+        for name in ("heap", "limits", "messages", "queue_options", "requests")
+    ),
     "leaseq._batcher.buffer",
-    "leaseq._valkey.encoding",
+    "leaseq._remote.checks",
+    "leaseq._remote.encoding",
+    "leaseq._remote.stored_options",
+    "leaseq._valkey.times",
 }
 """The rules, and what they are made of: nothing in them waits or tells the time."""
 PLAIN = {
     f"leaseq._core.{name}"
-    for name in ("codec", "errors", "options", "policies", "reports", "texts", "validation")
+    for name in (
+        "codec",
+        "errors",
+        "options",
+        "policies",
+        "reports",
+        "texts",
+        "validation",
+        "values",
+    )
 } | {"leaseq._remote.protocol"}
 """What the rules may use of all that is there."""
 IO = {
@@ -262,7 +288,7 @@ def test_nothing_outside_an_engine_names_it() -> None:
 
 
 def test_nothing_but_stores_knows_the_client_of_stores() -> None:
-    rooms = {CLIENT, *ENGINES["valkey"]}
+    rooms = {CLIENT, *ENGINES["sqlite"], *ENGINES["valkey"]}
     wrong = [
         f"{name} imports {of}"
         for name, of in own_imports()
@@ -275,10 +301,10 @@ def test_a_store_knows_the_protocol_and_its_broker_the_client() -> None:
     wrong = [
         f"{name} imports {of}"
         for name, of in own_imports()
-        if part(name) == "_valkey"
+        if part(name) in STORES
         and part(of) == CLIENT
-        and of != "leaseq._remote.protocol"
-        and name != "leaseq._valkey.broker"
+        and of not in SEAM
+        and name not in {f"leaseq.{store}.broker" for store in STORES}
     ]
     assert wrong == []
 
@@ -286,12 +312,12 @@ def test_a_store_knows_the_protocol_and_its_broker_the_client() -> None:
 @pytest.mark.parametrize("name", sorted(name for name in FILES if part(name) == CLIENT))
 def test_the_client_of_stores_does_not_name_one(name: str) -> None:
     text = FILES[name].read_text(encoding="utf-8").lower()
-    assert [word for word in ("valkey", "redis", "lua", "script") if word in text] == []
+    assert [word for word in ("sqlite", "valkey", "redis", "lua", "script") if word in text] == []
 
 
 def test_the_core_needs_anyio_alone() -> None:
     allowed = sys.stdlib_module_names | {"anyio", "leaseq", "trio"}
-    others = AROUND_THE_CORE | {"tasks", "_remote", "_valkey", "valkey"}
+    others = AROUND_THE_CORE | {"tasks", "_valkey", "valkey"}
     wrong = [
         f"{name} imports {each.of}"
         for name, found in IMPORTS.items()
@@ -310,7 +336,7 @@ def test_tasks_need_msgspec_alone() -> None:
         for each in found
         if part(name) == "tasks"
         and each.of.split(".")[0] not in allowed
-        and (name, each.of) != ("leaseq._cli.worker", "typer")
+        and not (each.lazily and (name, each.of) in BY_AN_EXTRA)
     ]
     assert wrong == []
 
@@ -336,10 +362,15 @@ import sys
 for absent in ("trio", "typer", "rich", "uvloop", "msgspec", "yaml", "hiredis"):
     sys.modules[absent] = None
 import leaseq
+leaseq.connect("sqlite:///queues.db")
 print(*[name for name in sys.modules if name.startswith("leaseq.")])
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        env=unmeasured(),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert {part(name) for name in run.stdout.split()}.isdisjoint(AROUND_THE_CORE)
 
@@ -584,3 +615,121 @@ def test_the_ground_floor_names_no_other_floor_even_for_type_checkers(name: str)
         if module.startswith("leaseq.")
     }
     assert {part(module) for module in named} <= {"_core"}
+
+
+# What is imported when
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a process whose coverage is not measured, as that imports modules too."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def imported_by(program: str) -> set[str]:
+    """The modules that a program imports, which ends with its last line."""
+    shown = f"{program}\nimport sys\nprint('modules:', *sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", shown],
+        env=unmeasured(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(run.stdout.rpartition("modules:")[2].split())
+
+
+def with_parts(names: set[str], *parts: str) -> set[str]:
+    """The names that are one of these modules, or in one of them."""
+    return {name for name in names if any(f"{name}.".startswith(f"{part}.") for part in parts)}
+
+
+SLOW = ("asyncio", "email", "hashlib", "http", "importlib.metadata", "importlib.resources")
+SLOW += ("msgspec", "multiprocessing", "pathlib", "rich", "socket", "ssl", "trio", "typer", "yaml")
+"""Modules each of which takes a tenth or more of the time of an import: they are for those who use
+them."""
+
+
+def test_the_package_imports_nothing_until_a_name_is_used() -> None:
+    own = with_parts(imported_by("import leaseq"), "leaseq", "anyio", "dataclasses", "logging")
+    assert own == {"leaseq"}
+
+
+def test_the_names_of_the_package_are_imported_from_where_the_type_checkers_look() -> None:
+    block = next(node for node in TREES["leaseq"].body if isinstance(node, ast.If))
+    homes = {
+        f"{statement.module}": tuple(alias.name for alias in statement.names)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+    }
+    assert homes == leaseq._HOMES
+    assert sorted(name for names in homes.values() for name in names) == sorted(leaseq.__all__)
+
+
+def test_the_package_knows_all_its_names_and_no_others() -> None:
+    assert set(leaseq.__all__) <= set(dir(leaseq))
+    with pytest.raises(AttributeError, match="module 'leaseq' has no attribute 'nothing'"):
+        leaseq.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("program", "others"),
+    [
+        ("from leaseq import LeasedKeyQueue, serve, Batcher", ("leaseq._remote",)),
+        ("from leaseq import Batcher", ("leaseq._memory", "leaseq._remote", "leaseq._rules")),
+        (
+            "import leaseq.valkey",
+            ("leaseq._memory", "leaseq._rules", "leaseq._batcher", "leaseq._pool"),
+        ),
+        ("import leaseq; leaseq.connect('valkey://localhost')", ("leaseq._memory",)),
+        ("import leaseq._cli.app; leaseq._cli.app.make_app()", ("leaseq.abc", "anyio")),
+    ],
+)
+def test_an_import_brings_nothing_slow_and_no_engine_that_is_not_used(
+    program: str, others: tuple[str, ...]
+) -> None:
+    slow = set(SLOW) - ({"pathlib", "typer"} if "_cli" in program else set())
+    assert with_parts(imported_by(program), *slow, *others) == set()
+
+
+def test_an_overview_of_the_commands_imports_none_of_them() -> None:
+    program = """
+import contextlib, sys
+import leaseq._cli
+sys.argv = ["leaseq", "--help"]
+with contextlib.suppress(SystemExit):
+    leaseq._cli.main()
+"""
+    found = imported_by(program)
+    light = {"leaseq", "leaseq._core", "leaseq._core.texts"}
+    assert with_parts(found, "leaseq") - light == {
+        f"leaseq._cli{part}" for part in ("", ".app", ".streams")
+    }
+    assert with_parts(found, "anyio", "asyncio", "importlib.metadata", "msgspec", "rich") == set()
+
+
+def test_a_queue_on_trio_does_not_import_asyncio() -> None:
+    program = """
+import contextlib, trio
+from leaseq import Batcher, LeasedKeyQueue, LeaseqError, serve
+
+async def flush(items):
+    raise ValueError
+
+async def handle(lease):
+    raise ValueError
+
+async def main():
+    async with trio.open_nursery() as nursery, LeasedKeyQueue() as queue, Batcher(flush) as batcher:
+        await nursery.start(queue.run)
+        await nursery.start(batcher.run)
+        await nursery.start(serve, queue, handle, 2)
+        await queue.put("key", "value")
+        await batcher.add("item")
+        with trio.move_on_after(0.05):
+            await queue.join()
+        nursery.cancel_scope.cancel()
+
+with contextlib.suppress(BaseExceptionGroup, LeaseqError):
+    trio.run(main)
+"""
+    assert with_parts(imported_by(program), "asyncio") == set()

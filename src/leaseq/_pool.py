@@ -9,7 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from logging import ERROR, INFO, WARNING
 from math import inf
-from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, get_args, overload
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -31,23 +31,27 @@ from ._core.errors import (
     TimekeeperNotRunningError,
     rejection,
 )
+from ._core.exports import adopt
 from ._core.functions import (
     check_function,
     check_has_run,
     is_async,
+    keeper,
     result_of,
     run_in,
     run_in_thread,
 )
 from ._core.log import log
-from ._core.loop import Home, is_failure
+from ._core.loop import Home, cancel_counter, is_cancelled, is_mere_failure
 from ._core.options import ANY_KEY, GetOptions
 from ._core.policies import Backoff
+from ._core.process_pool import Processes
 from ._core.requests import ClaimRequest
-from ._core.texts import failure_text, is_a, leaves, queue_text, shown
+from ._core.texts import failure_text, queue_text, shown
 from ._core.validation import check_flag, check_known, lease_seconds, wait_seconds, whole_number
+from ._handler_in_process import as_call
 from .abc import LeasedQueue
-from .abc._lease import Lease, LeaseBatch
+from .abc._lease import Bodies, Lease, LeaseBatch, kept_leases
 from .abc._queue import EarlyClaim
 
 K = TypeVar("K")
@@ -55,6 +59,8 @@ V = TypeVar("V")
 R = TypeVar("R")
 T = TypeVar("T")
 
+RunIn: TypeAlias = Literal["thread", "process"]
+"""The place in which an ordinary function runs."""
 _Leases: TypeAlias = Sequence[Lease[Any, Any]]
 
 _GET_OPTIONS = GetOptions.__required_keys__ | GetOptions.__optional_keys__
@@ -73,11 +79,12 @@ class PoolOptions(TypedDict, total=False):
     heartbeat: bool
     """True: leases are extended at every third of their length while their handler runs; those that
     never expire are left as they are. False (the default): a handler that takes longer than its
-    lease loses it."""
+    lease loses it, unless it runs in a thread."""
     max_runtime: float | None
     """With ``heartbeat``: seconds of a handler after which its lease is no longer extended, so that
     a handler that hangs does not hold its key for ever; a lease that never expires gets this
-    length. None (the default): no bound."""
+    length. A handler in a thread keeps its lease until it has ended, and then has failed. None (the
+    default): no bound."""
     stop: Event | None
     """Once it is set, the pool claims nothing more, gives the running handlers ``grace`` to finish,
     cancels the others, whose items go back uncounted, and returns."""
@@ -99,6 +106,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None: ...
@@ -113,6 +121,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None: ...
@@ -126,6 +135,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None:
@@ -136,13 +146,13 @@ async def serve(
 
     - returns, the item is acknowledged;
     - raises `Reject`, alone or as every leaf of a group, the item becomes a dead letter;
-    - raises another `Exception`, the error is logged, and the item released under the retry policy;
+    - raises another error, also one outside `Exception` such as `SystemExit`, the error is logged,
+      and the item released under the retry policy;
     - loses its lease, it is cancelled, and the loss is logged.
 
-    In all of these cases the pool goes on. An error of the queue itself ends it, and so does an
-    exception outside `Exception`, such as `SystemExit`; the other handlers are cancelled. An error
-    of the queue is raised by itself. The exception of a handler comes in a group, as from any task
-    group; asyncio raises `SystemExit` and `KeyboardInterrupt` out of its event loop besides.
+    In all of these cases the pool goes on. An error of the queue itself ends it, and is raised by
+    itself; so does `KeyboardInterrupt`, which comes in a group, as from any task group. The other
+    handlers are cancelled.
 
     Each delivery, from ``on_start`` to ``on_success``, runs in its own copy of the pool's context.
 
@@ -157,9 +167,10 @@ async def serve(
     Args:
         queue: The queue, on any engine.
         handler: A function that takes a lease and does the work. An ordinary function runs in a
-            worker thread. A thread cannot be stopped: if its lease is lost, or the pool is
-            cancelled, it still runs to its end, and the pool waits for it. A result that is code
-            which was not run, such as a generator, counts as an error.
+            worker thread. A thread cannot be stopped, so its lease is extended until it has ended,
+            also without ``heartbeat``, after ``max_runtime``, which then counts as a failure, and
+            when the pool is cancelled. A result that is code which was not run, such as a
+            generator, counts as an error.
         concurrency: The number of workers, and so of items at a time.
         on_start: Called with the lease, before the handler. It may extend the lease: the heartbeat
             then keeps it at that length. An error in it counts as an error of the handler.
@@ -167,11 +178,18 @@ async def serve(
             by the pool or by the handler. An error in it is logged, and has no other effect.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
             itself; if it does not, or raises an error, which is logged, the retry policy decides.
+        run_in: The place of an ordinary function. ``"thread"`` (the default): in a worker thread.
+            ``"process"``: in a process, which is killed when the lease is lost, ``max_runtime`` is
+            over, or the pool is cancelled; one that dies is a failure of the item. Each worker has
+            one process, which ends with the pool. The handler is found there by its name, so it
+            must be at the top of a module. Its lease can only be read; the value goes there by the
+            codec of the queue, and its result comes back as JSON.
         task_status: For ``tg.start``: the workers have started.
         **options: As `ServeOptions` has them.
 
     Raises:
         QueueClosedError: the queue was closed with work left.
+        RuntimeError: on asyncio, each of its workers was cancelled by itself.
         TimekeeperNotRunningError: as `LeasedQueue.get` does.
         TypeError: an option is unknown; or the handler or a callback is a generator function, or
             cannot be called with these arguments.
@@ -182,14 +200,19 @@ async def serve(
     extension costs O(workers).
     """
     callbacks = {"on_start": on_start, "on_success": on_success, "on_failure": on_failure}
-    _check_call("serve", handler, "a lease", options, ("concurrency", *callbacks))
+    _check_call("serve", handler, "a lease", options, ("concurrency", "run_in", *callbacks))
     for name, callback in callbacks.items():
         if callback is not None:
             others = {"on_start": (), "on_success": ("a result",), "on_failure": ("an error",)}
             check_function(name, callback, "a lease", *others[name])
+    check_run_in(run_in)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
-    handle = _as_async(handler, concurrency)
+    handle = (
+        as_call(queue, cast("Any", handler), pool.processes, keeps_result=on_success is not None)
+        if run_in == "process"
+        else _as_async(handler, pool.concurrency)
+    )
 
     async def claim(worker: Worker) -> Sequence[Lease[K, V]]:
         early, worker.early = worker.early, None
@@ -206,7 +229,7 @@ async def serve(
     async def work(worker: Worker, leases: Sequence[Lease[K, V]]) -> None:
         (lease,) = leases
         try:
-            async with lease:
+            async with worker.bodies.of(lease):
                 if pool.is_bounded:
                     await pool.bound(worker)
                 try:
@@ -291,11 +314,11 @@ async def serve_batches(
     """
     own = ("max_items", "max_wait", "concurrency")
     _check_call("serve_batches", handler, "a batch", options, own)
-    whole_number("max_items", max_items, 1, "1 or more")
+    max_items = whole_number("max_items", max_items, 1, "1 or more")
     wait_seconds("max_wait", max_wait)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
-    handle = _as_async(handler, concurrency)
+    handle = _as_async(handler, pool.concurrency)
 
     async def claim(worker: Worker) -> Sequence[Lease[K, V]]:
         return await queue.get_batch(max_items, max_wait=max_wait, **get_options)
@@ -363,7 +386,7 @@ class Pool:
         stop: Event | None = None,
         grace: float = inf,
     ) -> None:
-        whole_number("concurrency", concurrency, 1, "1 worker or more")
+        self.concurrency = whole_number("concurrency", concurrency, 1, "1 worker or more")
         self._max_runtime = lease_seconds("max_runtime", max_runtime)
         if max_runtime is not None and not heartbeat:
             raise ValueError(
@@ -378,16 +401,19 @@ class Pool:
             )
         if stop is not None:
             check_event(stop)
+        self.processes = Processes()
         self._queue = queue_text(name)
         self.is_bounded = self._max_runtime < inf
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self._stop = stop
-        self._workers = [Worker() for _ in range(concurrency)]
+        self._workers = [Worker(self) for _ in range(self.concurrency)]
         self._home = Home()
         self._beat_at = inf
         self._alarm = Event()
         self._everything = CancelScope()
+        self._beating = CancelScope(shield=True)  # leases are kept until their handlers have ended
         self._error: Exception | None = None
+        self._drained = False
         self._known: dict[int, int] = {}  # hashes of failures, and the delivery of the last one
 
     async def run(
@@ -401,22 +427,30 @@ class Pool:
 
         async def run_one(worker: Worker) -> None:
             nonlocal at_work
-            await self._work(worker, claim, work)
-            at_work -= 1
-            if not at_work:
-                self._everything.cancel()  # the tasks beside the workers
+            try:
+                keeper.set(worker)
+                await self._work(worker, claim, work)
+            finally:
+                at_work -= 1
+                if not at_work:
+                    self._everything.cancel()  # the tasks beside the workers
+                    self._beating.cancel()
 
-        async with create_task_group() as tg:
+        async with self.processes, create_task_group() as tg:
             self._everything = tg.cancel_scope
             for worker in self._workers:
                 tg.start_soon(run_one, worker)
-            if self._heartbeat:
-                tg.start_soon(self._beat)
+            tg.start_soon(self._beat)
             if self._stop is not None:
                 tg.start_soon(self._end_when, self._stop)
             task_status.started()
         if self._error is not None:
             raise self._error
+        if not (self._drained or self.is_stopping or is_cancelled()):
+            raise RuntimeError(
+                f"{self._queue}: asyncio.Task.cancel was called on each worker of the pool, and "
+                "not on the task that runs it"
+            )
 
     @property
     def is_stopping(self) -> bool:
@@ -445,7 +479,7 @@ class Pool:
 
     def replan(self, worker: Worker) -> None:
         """Plan the heartbeat of a worker's leases anew, by their present length. O(1)."""
-        if self._heartbeat and worker.leases is not None:
+        if self.heartbeat and worker.leases is not None:
             self._plan(worker, worker.leases)
 
     async def _work(
@@ -455,13 +489,14 @@ class Pool:
         work: Callable[[Worker, Sequence[Lease[K, V]]], Coroutine[Any, Any, None]],
     ) -> None:
         turns = 0
+        cancels = cancel_counter()
         try:
-            with worker.scope:
+            with worker.scope, worker.bodies:
                 while not self.is_stopping:
                     worker.leases = await claim(worker)
-                    if self._heartbeat:
+                    if self.heartbeat:
                         self._plan(worker, worker.leases)
-                    rest = run_in(copy_context(), work(worker, worker.leases))
+                    rest = run_in(copy_context(), work(worker, worker.leases), cancels)
                     if rest is not None:
                         await rest
                         rest = None
@@ -472,7 +507,9 @@ class Pool:
                         await self._home.checkpoint()
         except Exception as error:
             claiming = worker.leases is None
-            if not (claiming and isinstance(error, QueueClosedError) and error.drained):
+            if claiming and isinstance(error, QueueClosedError) and error.drained:
+                self._drained = True
+            else:
                 self._fail(error)
         finally:
             if worker.early is not None:
@@ -532,62 +569,160 @@ class Pool:
     def _plan(self, worker: Worker, leases: _Leases) -> None:
         """Plan the heartbeat of the leases of a worker, unless an earlier one is planned."""
         worker.plan(leases, self._home.time(), self._max_runtime)
+        self._ring(worker)
+
+    def _ring(self, worker: Worker) -> None:
+        """Have the heartbeat come in time for a worker."""
         if worker.beat_at < self._beat_at:
             self._beat_at = worker.beat_at
             self._alarm.set()
 
+    def keep(self, worker: Worker) -> None:
+        """Keep the leases of a worker, in which a thread has begun, whatever the options say."""
+        now = self._home.time()
+        if not self.heartbeat and worker.leases is not None:
+            worker.plan(worker.leases, now, inf)
+        worker.keep(now)
+        self._ring(worker)
+
+    def check_runtime(self, worker: Worker) -> None:
+        """Raise `TimeoutError` if a handler has taken longer than ``max_runtime``."""
+        if self._home.time() > worker.until:
+            raise TimeoutError(
+                f"it took longer than max_runtime={self._max_runtime:g}, in a thread, which could "
+                "not be stopped"
+            )
+
     async def _beat(self) -> None:
-        """Extend leases when they are due, until cancelled."""
+        """Extend leases when they are due, until the last worker has ended."""
         try:
-            while True:
-                now = self._home.time()
-                due = [worker for worker in self._workers if worker.is_due(now)]
-                for extension in [each for worker in due for each in worker.beat(now)]:
-                    with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled
-                        await extension
-                self._beat_at = min(worker.beat_at for worker in self._workers)
-                self._alarm = Event()
-                with CancelScope(deadline=self._beat_at):
-                    await self._alarm.wait()
+            with self._beating:
+                while True:
+                    try:
+                        await self._beat_on()
+                    except get_cancelled_exc_class():  # `asyncio.Task.cancel` knows no shield
+                        held = any(worker.is_held for worker in self._workers)
+                        if self._beating.cancel_called or not held:
+                            raise
         except Exception as error:
             self._fail(error)
+
+    async def _beat_on(self) -> None:
+        while True:
+            now = self._home.time()
+            due = [worker for worker in self._workers if worker.is_due(now)]
+            for worker in due:
+                if worker.is_late(now):
+                    message = "%s: the handler of %r takes longer than max_runtime=%g, in a thread"
+                    for lease in (worker.leases or ())[:1]:
+                        log(WARNING, message, self._queue, lease.key, self._max_runtime)
+            for worker, extension in [(each, one) for each in due for one in each.beat(now)]:
+                try:
+                    await extension
+                except (InvalidLeaseError, QueueClosedError):
+                    pass  # its body is cancelled
+                except TimekeeperNotRunningError:
+                    if not worker.is_held:  # else the pool is at its end, but for a thread
+                        raise
+            self._beat_at = min(worker.beat_at for worker in self._workers)
+            self._alarm = Event()
+            with CancelScope(deadline=self._beat_at):
+                await self._alarm.wait()
 
 
 class Worker:
     """A worker of a pool: the leases that it holds, and the time to extend them."""
 
-    __slots__ = ("_length", "_until", "beat_at", "early", "leases", "scope")
+    __slots__ = (
+        "_held",
+        "_kept",
+        "_length",
+        "_pool",
+        "_told",
+        "beat_at",
+        "bodies",
+        "early",
+        "leases",
+        "scope",
+        "until",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.scope = CancelScope()
+        self.bodies = Bodies()
         self.leases: _Leases | None = None  # None: it waits for leases
         self.early: EarlyClaim[Any, Any] | None = None  # its next one, if that is under way
         self.beat_at = inf
+        self.until = inf  # the end of max_runtime
+        self._pool = pool
         self._length = inf
-        self._until = inf
+        self._held = 0  # threads that run in its delivery
+        self._kept: _Leases = ()
+        self._told = False
+
+    @property
+    def is_held(self) -> bool:
+        """True while code runs in its delivery that cannot be stopped."""
+        return self._held > 0
+
+    def hold(self) -> None:
+        """Keep its leases until `let_go`, however long that takes and whatever cancels it."""
+        self._held += 1
+        if self._held == 1 and self.leases is not None:
+            self._kept = tuple(self.leases)
+            kept_leases.update(self._kept)
+            self._pool.keep(self)
+
+    def let_go(self, *, failed: bool) -> None:
+        """End what `hold` began.
+
+        Raises:
+            TimeoutError: The handler has taken longer than it may, and has not failed otherwise.
+        """
+        self._held -= 1
+        if not self._held:
+            kept_leases.difference_update(self._kept)
+            self._kept = ()
+            if not self._pool.heartbeat:
+                self.beat_at = inf
+        if not failed:
+            self._pool.check_runtime(self)
 
     def plan(self, leases: _Leases, now: float, max_runtime: float) -> None:
         """Plan the extension of timed leases: at a third of the length of the first to expire."""
+        self.until = now + max_runtime
+        self._told = False
         first = min(leases, key=lambda lease: lease.deadline)
         if first.deadline == inf:
             self.beat_at = inf
             return
         self._length = first.deadline - (now if first.since is None else first.since)
-        self._until = now + max_runtime
         self.beat_at = first.deadline - self._length * 2 / 3
+
+    def keep(self, now: float) -> None:
+        """Plan an extension although max_runtime has none left."""
+        if self.beat_at == inf and any(lease.deadline < inf for lease in self._kept):
+            self.beat_at = now
+
+    def is_late(self, now: float) -> bool:
+        """Return True, once, if a thread has taken longer than it may."""
+        late = self.is_held and now > self.until and not self._told
+        self._told = self._told or late
+        return late
 
     def is_due(self, now: float) -> bool:
         """Return True if its leases are to be extended now, or so soon that they go along."""
-        return self.beat_at <= now + self._length * _ALONG
+        return self.beat_at < inf and self.beat_at <= now + self._length * _ALONG
 
     def beat(self, now: float) -> Iterator[Awaitable[None]]:
         """Ask for the extension of the leases that it holds, and yield an awaitable of each.
 
-        Also a lease that is past its deadline: if the event loop was stalled, nobody else can have
-        had the item. If it was not, the queue refuses.
+        Also a lease that is past its deadline: if the event loop was stalled, no other consumer
+        can have had the item. If it was not, the queue refuses.
         """
-        deadline = min(now + self._length, self._until)
-        self.beat_at = inf if deadline == self._until else now + self._length / 3
+        until = inf if self.is_held else self.until
+        deadline = min(now + self._length, until)
+        self.beat_at = inf if deadline == until else now + self._length / 3
         for lease in self.leases or ():
             if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
@@ -608,6 +743,12 @@ def _as_async(
         return cast("Callable[[T], Awaitable[R]]", handler)
     # The pool has its own threads: a worker that waited for one would hold a lease meanwhile.
     return partial(run_in_thread, handler, limiter=CapacityLimiter(concurrency))
+
+
+def check_run_in(run_in: object) -> None:
+    """Raise `ValueError` if it is no place for an ordinary function."""
+    if run_in not in get_args(RunIn):
+        raise ValueError(f'run_in must be "thread" or "process", not {shown(run_in)}')
 
 
 def _get_options(options: ServeOptions) -> GetOptions:
@@ -638,7 +779,4 @@ def _pool_options(options: ServeOptions) -> PoolOptions:
     return cast("PoolOptions", others)
 
 
-def is_mere_failure(error: BaseException) -> bool:
-    """Return True if an error is a failure, without others beside it that end the pool."""
-    mere = (Exception, get_cancelled_exc_class())
-    return all(is_a(leaf, mere) for leaf in leaves(error)) and is_failure(error)
+adopt("leaseq", globals())

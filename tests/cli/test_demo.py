@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 from anyio import from_thread
 from anyio.lowlevel import checkpoint
+from typer.testing import CliRunner
 
-from leaseq import Lease, LeasedKeyQueue, Statistics
+from leaseq import Lease, LeasedKeyQueue, Statistics, connect
+from leaseq._cli import make_app
 from leaseq._cli.demo import Options, find_files, index
 from leaseq._cli.demo import job as job_module
+from leaseq._cli.demo import shared as shared_module
 from leaseq._cli.demo.audit import Audit, Database, Record
 from leaseq._cli.demo.files import Facts, read_facts
+from leaseq._cli.demo.shared import index_with_processes
 
 SOURCE = """
 import os.path, sys
@@ -195,6 +199,61 @@ async def test_a_file_that_the_queue_loses_is_found_missing(
     assert report.failures == (
         f"1 of 60 files not done, or not in the newest revision, the first is {files[0]}",
     )
+
+
+# Over several processes
+
+
+@pytest.mark.anyio
+async def test_processes_that_are_killed_lose_nothing(
+    files: list[Path], tmp_path: Path, anyio_backend_name: str
+) -> None:
+    files[0].write_text("def")
+    url = f"sqlite:///{tmp_path / 'demo.db'}?synchronous=normal"
+    options = Options(workers=4, crash_rate=0.5, lease_timeout=1.0)
+    report = await index_with_processes(files, options, url, 2, anyio_backend_name)
+    assert report.failures == ()
+    assert (report.files, report.unparsable) == (60, 1)
+    assert report.definitions == 59 * 4
+    assert report.deaths == 3
+    async with connect(url) as broker:
+        assert await broker.list_queues() == []
+
+
+@pytest.mark.anyio
+async def test_a_file_that_no_process_does_is_found_missing(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_of = shared_module._all_of
+
+    async def lose_one(queue: Any) -> list[Any]:
+        return (await all_of(queue))[1:]
+
+    monkeypatch.setattr(shared_module, "_all_of", lose_one)
+    url = f"sqlite:///{tmp_path / 'demo.db'}?synchronous=normal"
+    report = await index_with_processes(files[:5], Options(crash_rate=0.0), url, 1, "asyncio")
+    (failure,) = report.failures
+    assert "1 of 5 files not done" in failure
+    assert report.deaths == 0
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path, files: list[Path]) -> None:
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(make_app(), ["demo", str(tmp_path), *arguments])
+
+    refused = run("--processes", "2")
+    assert refused.exit_code == 2
+    assert "--url sqlite:///demo.db" in refused.output
+    refused = run("--url", "memory://", "--processes", "2")
+    assert refused.exit_code == 2
+    failed = run("--url", f"sqlite:///{tmp_path / 'none' / 'demo.db'}")
+    assert failed.exit_code == 1
+    assert "there is no folder" in failed.output.replace("\n", " ")
+    place = f"sqlite:///{tmp_path / 'demo.db'}"
+    done = run("--url", place, "--processes", "2", "--crash-rate", "0.1", "--lease-timeout", "1")
+    assert done.exit_code == 0, done.output
+    assert "processes that died" in done.output
+    assert "checked: every file done" in done.output
 
 
 # The checks

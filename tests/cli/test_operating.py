@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 import anyio
@@ -16,6 +17,7 @@ from leaseq import LeasedKeyQueue, MemoryBroker, QueueClosedError, QueueInfo, Re
 from leaseq._cli import common, make_app
 from leaseq._cli.common import CommandError, address_of, describe_error
 from leaseq._cli.queries import find_rows
+from leaseq._cli.streams import OutputError
 from leaseq._cli.text import (
     LegibleCodec,
     as_json,
@@ -197,6 +199,23 @@ def test_queues_are_listed_for_scripts(use: Use) -> None:
     assert emails["oldest_ready_age"] is None
 
 
+def test_groups_are_shown_where_there_are_some(use: Use) -> None:
+    async def fill_groups(broker: Broker) -> None:
+        await broker.create_queue_pair("orders", group="shop")
+        await broker.queue("emails")
+
+    use(fill_groups)
+    assert [each["group"] for each in said("queues")] == ["shop", "shop", ""]
+    assert said("info", "orders")["group"] == "shop"
+    header, *rows = invoke("queues").output.splitlines()[1:]
+    assert "group" in header
+    assert [row.split("│")[-2].strip() for row in rows[1:-1]] == ["shop", "shop", ""]
+    assert "│ group" in invoke("info", "orders").output
+    assert "│ group" not in invoke("info", "emails").output
+    use(fill)
+    assert "group" not in invoke("queues").output
+
+
 def test_a_row_is_a_line_where_there_is_no_terminal(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,12 +357,46 @@ def test_dead_letters_are_shown_the_latest_first(use: Use) -> None:
     assert "and 1 more" in cut
 
 
+def test_dead_letters_of_tasks_are_told_by_their_functions(use: Use) -> None:
+    trace = 'Traceback (most recent call last):\n  File "a.py"\nValueError: total, its last: 3'
+
+    async def tasks(broker: Broker) -> None:
+        queue = await broker.queue("tasks", dead_letters="tasks.dead")
+        for reason in (
+            f"failed at delivery 4, its last: ValueError: total, its last: 3\n{trace}",
+            "no such order",
+        ):
+            await queue.put("task-1", {"made_at": 1.0, "name": "pack_order"}, tenant="")
+            await queue.reject((await queue.get())[2], reason)
+
+    use(tasks)
+    output = invoke("dead", "tasks").output
+    assert "pack_order" in output
+    assert "failed at delivery 4, its last │ ValueError: total, its last: 3 " in output
+    assert "no such order " in output
+    assert "Traceback" not in output
+    reasons = [each["reason"] for each in said("dead", "tasks")["letters"]]
+    assert any(trace in reason for reason in reasons)
+
+
+def test_a_tenant_without_a_name_is_another_than_none(use: Use) -> None:
+    async def two(broker: Broker) -> None:
+        queue = await broker.queue("orders")
+        for key, tenant in (("a", None), ("b", ""), ("c", "-")):
+            await queue.put(key, 1, tenant=tenant)
+            await queue.get(consumer=tenant)
+
+    use(two)
+    lines = [line.split() for line in invoke("info", "orders").output.splitlines()]
+    assert {line[1] for line in lines if len(line) == 7} >= {"-", "''", "'-'"}
+
+
 def test_dead_letters_are_shown_for_scripts(use: Use) -> None:
     use(fill)
     found = said("dead", "orders", "--limit", 1)
     assert (found["queue"], found["total"]) == ("orders", 2)
     (letter,) = found["letters"]
-    assert letter["error"] == "OSError: reset by \x1b[31mpeer"
+    assert letter["error"] == "OSError: reset by \\x1b[31mpeer"
     assert (letter["key"], letter["value"], letter["tenant"]) == ("order-1", {"total": 1}, "globex")
 
 
@@ -359,6 +412,21 @@ def test_a_queue_of_dead_letters_shows_those_of_all(use: Use) -> None:
     assert "│ one " in output
     assert "│ two " in output
     assert [each["queue"] for each in said("dead", "one")["letters"]] == ["one"]
+
+
+def test_a_dead_letter_is_shown_in_whatever_state_it_is(use: Use) -> None:
+    async def put_off(broker: Broker) -> None:
+        await fill(broker)
+        letters = await broker.dead_letters("orders")
+        async with anyio.create_task_group() as tg:
+            await tg.start(letters.run)
+            await (await letters.get())[2].release(delay=60)
+            tg.cancel_scope.cancel()
+        await letters.get()
+
+    use(put_off)
+    found = said("dead", "orders")
+    assert (found["total"], len(found["letters"])) == (2, 2)
 
 
 def test_a_dead_letter_is_a_value_too(use: Use) -> None:
@@ -431,6 +499,33 @@ def test_a_queue_that_is_not_there_is_not_made(use: Use, command: tuple[str, ...
     assert all("'order'" not in repr(each._queues) for each in brokers)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("queues",),
+        ("info", "orders"),
+        ("purge", "orders", "--yes"),
+        ("put", "orders", "key", "1"),
+        ("watch",),
+    ],
+)
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "ordres.db"
+    result = invoke(*command, "--url", f"sqlite:///{path}")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"there is no file {path}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_made_with_a_queue_that_is(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    put = ("put", "orders", "key", "1", "--url", f"sqlite:///{path}")
+    assert invoke(*put, "--create").output == "added\n"
+    assert invoke(*put).output == "replaced\n"
+    refused = invoke(*put, "--create", "--url", f"sqlite:///{tmp_path / 'none' / 'new.db'}")
+    assert "there is no folder" in refused.stderr
+
+
 # Putting
 
 
@@ -484,6 +579,20 @@ def test_an_item_is_put_from_a_file_and_from_stdin(kept: list[Any], tmp_path: An
         "outcome": "added",
     }
     assert [value for _, value, _ in kept] == ["från", [1]]
+
+
+def test_a_folder_is_no_value(kept: list[Any], tmp_path: Path) -> None:
+    result = invoke("put", "emails", "a", f"@{tmp_path}")
+    assert result.exit_code == 2
+    assert f"{tmp_path} cannot be read: Is a directory" in result.stderr
+    assert "Errno" not in result.stderr
+
+
+def test_a_priority_that_is_no_number_is_told_those_that_have_names(kept: list[Any]) -> None:
+    result = invoke("put", "emails", "a", "1", "--priority", "high")
+    assert result.exit_code == 2
+    assert "'high' is not a whole number, such as 1 (very_low), 2 (low), 3 (n" in result.stderr
+    assert kept == []
 
 
 @pytest.mark.parametrize("value", ["oops", "@/nowhere/at/all", "-"])
@@ -553,6 +662,16 @@ def test_who_interrupts_a_change_is_told_that_it_may_have_been_done(
     result = invoke("purge", "orders", "--yes")
     assert result.exit_code == 130
     assert "it may have been done, so look" in result.stderr
+
+
+def test_what_was_interrupted_before_it_could_begin_was_not_done(use: Use) -> None:
+    class Locked(Filled):
+        async def __aenter__(self) -> Any:
+            raise KeyboardInterrupt
+
+    use(fill, Locked)
+    result = invoke("put", "orders", "a", "1")
+    assert (result.exit_code, result.output) == (130, "")
 
 
 @pytest.mark.parametrize("command", ["info", "dead", "purge", "redrive"])
@@ -826,7 +945,8 @@ class Interrupting(Filled):
 
 
 @pytest.fixture
-def interrupted(use: Use) -> None:
+def interrupted(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaseq._cli.watch._GRACE", 60.0)  # then it would end the tests' process
     Interrupting.looks = 0
     use(fill, Interrupting)
 
@@ -851,8 +971,7 @@ def test_a_watch_shows_tables(interrupted: None, terminal: bool) -> None:
     assert "hunter2" not in result.stdout
 
 
-def test_a_watch_of_nothing_says_so(use: Use) -> None:
-    Interrupting.looks = 0
+def test_a_watch_of_nothing_says_so(interrupted: None, use: Use) -> None:
     use(None, Interrupting)
     assert "there are no queues" in invoke("watch", "--interval", 0.1).stdout
 
@@ -944,10 +1063,10 @@ def test_a_bug_with_the_password_in_it_is_told_without() -> None:
 def test_a_pipe_that_nobody_reads_is_no_failure_of_the_queue(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Broken, "error", BrokenPipeError(32, "Broken pipe"), raising=False)
+    monkeypatch.setattr(Broken, "error", OutputError(32, "Broken pipe"), raising=False)
     use(fill, Broken)
     result = invoke("queues")
-    assert result.exit_code == 1
+    assert isinstance(result.exception, OutputError)  # of which `main` makes an exit code
     assert result.stderr == ""
 
 

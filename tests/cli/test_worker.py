@@ -3,15 +3,16 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
 import pytest
 from anyio.abc import TaskStatus
 from typer.testing import CliRunner, Result
 
 from leaseq._cli import make_app
+from leaseq.tasks import TaskWorker
 
 APP = """
 import signal
@@ -136,8 +137,11 @@ def test_what_is_wrong_is_said_with_the_way_out(arguments: list[str], error: str
 def test_an_error_of_the_module_is_not_taken_for_a_wrong_name(tmp_path: Path) -> None:
     (tmp_path / "broken_app.py").write_text("import nothing_like_that")
     result = invoke("broken_app:tasks")
-    assert isinstance(result.exception, ModuleNotFoundError)
-    assert result.exception.name == "nothing_like_that"
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "leaseq: broken_app cannot be imported: "
+        "ModuleNotFoundError: No module named 'nothing_like_that' (broken_app.py:1)\n"
+    )
 
 
 def test_an_event_loop_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,14 +183,85 @@ def test_a_worker_whose_queues_are_gone_says_so_and_fails(backend: str) -> None:
 def test_a_worker_is_bound_to_the_url_for_as_long_as_it_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def at_once(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+    async def at_once(worker: TaskWorker, *_: object, task_status: TaskStatus[None]) -> None:
         task_status.started()
-        stop.set()
+        worker.stop()
 
-    monkeypatch.setattr("leaseq._cli.worker.stop_on_signals", at_once)
+    monkeypatch.setattr("leaseq._cli.worker._obey_signals", at_once)
     result = invoke("app_of_tasks:tasks", "--url", "memory://")
     assert result.exit_code == 0, result.output
     assert not sys.modules["app_of_tasks"].tasks.bound
+
+
+STUBBORN = """
+import anyio
+import leaseq._cli.worker
+from leaseq import MemoryBroker
+from leaseq.tasks import TaskQueue
+
+leaseq._cli.worker._GRACE = GRACE
+
+class Broker(MemoryBroker):
+    async def run(self, *, task_status) -> None:
+        await tasks.push(work.task())
+        await super().run(task_status=task_status)
+
+tasks = TaskQueue(Broker())
+
+@tasks.task
+async def work() -> None:
+    with anyio.CancelScope(shield=True):
+        print("begun", flush=True)
+        await anyio.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals, as POSIX has them")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("grace", "signals", "code"),
+    [
+        (0.3, [signal.SIGINT, signal.SIGINT], 130),
+        (60, [signal.SIGINT, signal.SIGINT, signal.SIGINT], -signal.SIGTERM),
+        (60, [signal.SIGTERM, signal.SIGINT, signal.SIGTERM], -signal.SIGTERM),
+    ],
+)
+def test_a_task_that_cannot_be_cancelled_does_not_keep_a_worker(
+    tmp_path: Path, backend: str, grace: float, signals: list[signal.Signals], code: int
+) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN.replace("GRACE = GRACE", f"GRACE = {grace}"))
+    command = [sys.executable, "-m", "leaseq", "worker", "stubborn:tasks", "--backend", backend]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            for each in signals:
+                process.send_signal(each)
+                time.sleep(0.3)
+            _, log = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == code, log
+    assert ("tasks that have not ended when cancelled" in log) == (code == 130)
+
+
+def test_a_worker_says_that_it_makes_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def at_once(worker: TaskWorker, *_: object, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        worker.stop()
+
+    monkeypatch.setattr("leaseq._cli.worker._obey_signals", at_once)
+    path = tmp_path / "ordres.db"
+    for _ in range(2):
+        result = invoke("app_of_tasks:tasks", "--url", f"sqlite:///{path}")
+        assert result.exit_code == 0, result.output
+        assert path.exists()
+    said = [each.getMessage() for each in caplog.records if "no file" in each.getMessage()]
+    assert said == [f"there is no file {path} yet: this worker makes it"]
 
 
 def test_ctrl_c_ends_a_worker() -> None:

@@ -32,6 +32,7 @@ from tests.contract.handles_here import HandlesHere
 from tests.contract.helpers import QueueOptions
 from tests.remote.engine import Ledgers
 from tests.servers import Cluster, Servers
+from tests.sqlite.engine import Sqlite
 from tests.valkey.engine import Valkey
 
 from leaseq import LeasedKeyQueue, MemoryBroker
@@ -77,14 +78,14 @@ def here(engine: Callable[[], object]) -> Open:
     return lambda _: nullcontext(engine())
 
 
-def on_server(kind: str) -> Open:
+def on_server(kind: str, options: str = "") -> Open:
     """Open the engine on a server of this kind, with nothing in it."""
 
     def open_on_server(request: pytest.FixtureRequest) -> Opened:
         servers: Servers = request.getfixturevalue("servers")
         server = servers(kind)
         server.command("FLUSHALL")
-        return valkey(server.url)
+        return valkey(server.url, options)
 
     return open_on_server
 
@@ -101,8 +102,17 @@ def on_cluster(request: pytest.FixtureRequest) -> Opened:
 
 
 @asynccontextmanager
-async def valkey(url: str) -> AsyncIterator[Valkey]:
-    engine = Valkey(url)
+async def valkey(url: str, options: str = "") -> AsyncIterator[Valkey]:
+    engine = Valkey(url, options)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def sqlite() -> AsyncIterator[Sqlite]:
+    engine = Sqlite()
     try:
         yield engine
     finally:
@@ -127,9 +137,18 @@ ENGINES: tuple[Entry, ...] = (
     Entry("handles", here(HandlesHere), frozenset({"handles"}), REAL_TIME),
     Entry("handles", here(HandlesHere), frozenset({"handles", "advance"}), VIRTUAL_TIME),
     Entry("remote", lambda _: ledgers(), SHARED, VIRTUAL_TIME, frozenset({"trio+virtual"})),
+    Entry("sqlite", lambda _: sqlite(), SHARED, REAL_TIME, frozenset({"trio"})),
     Entry("valkey", on_server("valkey"), SHARED, REAL_TIME),
+    Entry(
+        "groups",
+        on_server("valkey", "&groups=1"),
+        SHARED,
+        ["asyncio"],
+        frozenset({"asyncio"}),
+    ),
     Entry("redis", on_server("redis"), SHARED, ["trio"]),
     Entry("cluster", on_cluster, SHARED, ["asyncio"], frozenset({"asyncio"})),
 )
 """All that are held to the contract. Whose server it is makes no difference to the backends: Redis
-and the cluster are each run on one of them alone."""
+and the cluster are each run on one of them alone. ``"groups"`` has no queue in the broker's own
+group: all are found through it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import types
+from collections.abc import Awaitable, Generator, Mapping
 from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 import pytest
@@ -226,3 +227,18 @@ async def settle(lease: Lease[str, object], how: str) -> None:
         await lease.queue._fail(lease, KeyError())
     else:
         await lease.queue._give_back(lease)
+
+
+@types.coroutine
+def suspensions(awaitable: Awaitable[object]) -> Generator[Any, Any, int]:
+    """Await something, and count how often it let other tasks run."""
+    steps = awaitable.__await__()
+    count = 0
+    answer = None
+    while True:
+        try:
+            trap = steps.send(answer)
+        except StopIteration:
+            return count
+        count += 1
+        answer = yield trap

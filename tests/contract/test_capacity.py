@@ -62,8 +62,9 @@ async def test_producers_are_served_in_the_order_in_which_they_came(full: Queue)
         for key in ("c", "d", "e"):
             await waiting.put(key)
         await full.get()
-        await until(full, putters=2)
+        await until(full, putters=2, ready=2)
         await full.get()
+        await until(full, putters=1, ready=2)
         key, _, _ = await full.get()
     assert key == "c"
     assert await in_line(full) == ["d", "e"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from anyio import create_task_group
@@ -43,6 +44,21 @@ async def test_a_leased_item_is_nobody_elses(queue: Queue) -> None:
         await queue.get(timeout=0)
     with pytest.raises(TimeoutError):
         await queue.take("a", timeout=0)
+
+
+class Two:
+    """A whole number of another library, which can only index."""
+
+    def __index__(self) -> int:
+        return 2
+
+
+async def test_a_number_that_can_only_index_is_a_number_of_items(queue: Queue) -> None:
+    two: Any = Two()
+    await queue.put_many({"a": 1, "b": 2, "c": 3})
+    assert [lease.key for lease in await queue.get_batch(two)] == ["a", "b"]
+    async with queue.lease_batch(two) as batch:
+        assert [lease.key for lease in batch] == ["c"]
 
 
 async def test_tokens_grow_from_one_hand_out_of_a_key_to_the_next(queue: Queue) -> None:

@@ -8,7 +8,7 @@ import pytest
 from anyio import create_task_group, current_time
 from tests.contract.helpers import Engine, Queue, Start, Waiting, in_line
 
-from leaseq import TenantStatistics
+from leaseq import Backoff, Retry, TenantStatistics
 
 pytestmark = pytest.mark.anyio
 
@@ -64,12 +64,69 @@ async def test_keys_are_available_or_in_flight(queue: Queue) -> None:
     assert await queue.inflight_keys() == {"a"}
 
 
+@pytest.mark.parametrize("ttl", [None, 90], ids=["for ever", "with a time to live"])
+@pytest.mark.parametrize("tenant", [None, "ann"])
+async def test_each_key_is_among_those_of_its_state(
+    queue: Queue, ttl: float | None, tenant: str | None
+) -> None:
+    await queue.put_many([("held", 1), ("freed", 1), ("over", 1), ("pushed", 1)], tenant=tenant)
+    held, freed, over = [(await queue.get())[2] for _ in range(3)]
+    await queue.put("held", 2, if_in_flight="buffer", delay=60)
+    await queue.put("over", 2, if_in_flight="buffer", delay=60, ttl=ttl)
+    await over.ack()
+    await freed.release(delay=60)
+    await queue.put("pushed", 2, delay=60, reschedule="latest", ttl=ttl)
+    await queue.put("pulled", 1, delay=60, ttl=ttl)
+    await queue.put("pulled", 2)
+    await queue.put_many({f"later{n}": n for n in range(30)}, delay=60, ttl=ttl, tenant=tenant)
+    await queue.put_many({f"now{n}": n for n in range(30)}, ttl=ttl, tenant=tenant)
+    sets = {
+        "ready": await queue.available_keys(),
+        "delayed": await queue.delayed_keys(),
+        "leased": await queue.inflight_keys(),
+    }
+    assert sets == {
+        "ready": {"pulled", *(f"now{n}" for n in range(30))},
+        "delayed": {"freed", "over", "pushed", *(f"later{n}" for n in range(30))},
+        "leased": {held.key},
+    }
+    for state, keys in sets.items():
+        assert {await queue.state(key) for key in keys} == {state}
+    statistics = await queue.statistics()
+    assert statistics.delayed == len(sets["delayed"])
+
+
+async def test_an_item_that_rests_is_delayed(start: Start) -> None:
+    queue = await start(retry=Retry(5, Backoff(base=60, ceiling=60)))
+    await queue.put("a", 1)
+    while await queue.delayed_keys() != {"a"}:  # a rest is a random part of the backoff
+        assert await queue.delayed_keys() == set()
+        _, _, lease = await queue.get(timeout=0)
+        await queue._fail(lease, KeyError())
+    assert await queue.state("a") == "delayed"
+
+
+@pytest.mark.needs("advance")
+async def test_what_falls_due_is_delayed_no_more(engine: Engine, queue: Queue) -> None:
+    await queue.put("a", 1, delay=10)
+    await queue.put("b", 1, delay=30)
+    await engine.advance(9)
+    assert (await queue.available_keys(), await queue.delayed_keys()) == (set(), {"a", "b"})
+    await engine.advance(2)
+    assert (await queue.available_keys(), await queue.delayed_keys()) == ({"a"}, {"b"})
+    await queue.discard("b")
+    assert await queue.delayed_keys() == set()
+
+
 async def test_a_set_of_keys_is_the_callers_own(queue: Queue) -> None:
     await queue.put_many([("a", 1), ("b", 1)])
+    await queue.put("c", 1, delay=60)
     await queue.get()
     (await queue.available_keys()).clear()
+    (await queue.delayed_keys()).clear()
     (await queue.inflight_keys()).clear()
     assert await queue.available_keys() == {"b"}
+    assert await queue.delayed_keys() == {"c"}
     assert await queue.inflight_keys() == {"a"}
 
 

@@ -187,8 +187,14 @@ async def test_an_interruption_is_no_failure_of_the_item(queue: Queue) -> None:
     assert (lease.key, lease.deliveries) == ("a", 1)
 
 
+class PanicError(BaseException):
+    """An error outside `Exception`, as extension modules have it."""
+
+
 @pytest.mark.parametrize(
-    "error", [SystemExit(2), BaseExceptionGroup("of a task group", [SystemExit(2)])]
+    "error",
+    [SystemExit(2), PanicError(), BaseExceptionGroup("of a task group", [SystemExit(2)])],
+    ids=repr,
 )
 async def test_a_body_that_exits_has_failed_and_the_exit_goes_on(
     queue: Queue, error: BaseException

@@ -21,7 +21,7 @@ lease_timeouts = pytest.mark.parametrize("timeout", [0, -1, math.nan])
 async def test_a_timed_lease_needs_a_timekeeper(engine: Engine) -> None:
     queue = await engine.queue()
     await queue.put("a", 1)
-    with pytest.raises(TimekeeperNotRunningError, match=r"await tg\.start\(queue\.run\)"):
+    with pytest.raises(TimekeeperNotRunningError, match=r"await tg\.start\((queue|broker)\.run\)"):
         await queue.get(lease_timeout=60)
     with pytest.raises(TimekeeperNotRunningError, match="a lease of 60"):
         await queue.take("a", lease_timeout=60)
@@ -175,14 +175,33 @@ async def test_an_unknown_option_is_told_with_those_that_there_are(queue: Queue)
         await odd.add(1, nope=1)
     with pytest.raises(TypeError, match=r"has no option 'nope': it has if_in_flight"):
         await odd.put_many([("a", 1)], nope=1)
-    with pytest.raises(TypeError, match=r"get\(\) has no option 'nope': it has lease_timeout, con"):
+    with pytest.raises(TypeError, match=r"get\(\) has no option 'nope': it has timeout, lease"):
         await odd.get(nope=1)
-    with pytest.raises(TypeError, match=r"take\(\) has no option 'nope': it has lease_timeout, c"):
+    with pytest.raises(TypeError, match=r"take\(\) has no option 'nope': it has timeout, lease"):
         await odd.take("a", nope=1)
     with pytest.raises(TypeError, match=r"lease\(\) with a key has no option 'tenants': it "):
         async with odd.lease(key="a", tenants=["x"]):
             raise AssertionError("entered")
     assert await queue.qsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "own"),
+    [
+        (lambda queue: queue.get(timeot=3), "timeout"),
+        (lambda queue: queue.take("a", timeot=3), "timeout"),
+        (lambda queue: queue.get_batch(2, timeot=3), "max_wait, timeout"),
+        (lambda queue: queue.lease(timeot=3), "timeout, key"),
+        (lambda queue: queue.lease(key="a", timeot=3), "timeout, key"),
+        (lambda queue: queue.lease_batch(2, timeot=3), "max_wait, timeout"),
+        (lambda queue: queue.add(1, mesage_id="a"), "message_id"),
+    ],
+)
+async def test_the_options_that_there_are_include_the_call_s_own(
+    queue: Queue, call: Any, own: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"has no option '(timeot|mesage_id)': it has {own}, "):
+        await call(queue)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
@@ -20,6 +22,36 @@ async def test_nothing_is_put_after_a_shutdown(queue: Queue) -> None:
         await queue.put_many([("a", 1)])
     with pytest.raises(QueueClosedError, match="accepts no more items"):
         await queue.add(1)
+
+
+CALLS: dict[str, Callable[[Queue], Awaitable[object]]] = {
+    "put": lambda queue: queue.put("a", 1),
+    "put_many": lambda queue: queue.put_many([("a", 1)]),
+    "get": lambda queue: queue.get(),
+    "take": lambda queue: queue.take("a"),
+    "get_batch": lambda queue: queue.get_batch(2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("end", ["shutdown", "close"])
+async def test_calls_that_are_refused_give_others_a_turn(queue: Queue, call: str, end: str) -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with create_task_group() as tg:
+        await (queue.shutdown() if end == "shutdown" else queue.close())
+        tg.start_soon(count_turns)
+        for _ in range(100):
+            with pytest.raises(QueueClosedError):
+                await CALLS[call](queue)
+        assert turns > 1
+        tg.cancel_scope.cancel()
 
 
 async def test_nothing_is_updated_after_a_shutdown(queue: Queue) -> None:
@@ -197,8 +229,9 @@ async def test_what_a_join_was_told_keeps_nobody_from_waiting(queue: Queue) -> N
     _, _, lease = await queue.get()
 
     async def consume() -> None:
-        _, value, _ = await queue.take("a")
+        _, value, lease = await queue.take("a")
         got.append(value)
+        await queue.ack(lease)  # a join that was not told before the put waits for this
 
     async with create_task_group() as tg:
         tg.start_soon(queue.join)

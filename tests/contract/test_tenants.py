@@ -223,7 +223,9 @@ async def test_a_key_in_a_priority_of_its_own_counts_for_its_tenants_cap(start: 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
 def test_a_weight_that_is_none_is_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match=f"weight must be a number above 0, not {weight}"):
+    with pytest.raises(
+        ValueError, match=f"weight must be a number from 0.000001 to 1,000,000, not {weight}"
+    ):
         Tenant(weight)
 
 

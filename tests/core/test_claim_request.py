@@ -94,6 +94,15 @@ def test_names_that_are_none_are_refused(options: dict[str, Any], message: str) 
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    "options", [{"tenants": ["x"]}, {"steal_from": ["x"]}, {"tenants": None, "wrong": 1}]
+)
+def test_a_key_is_asked_for_without_tenants(options: dict[str, Any]) -> None:
+    name = next(name for name, value in options.items() if value)
+    with pytest.raises(TypeError, match=rf"take\(\) has no option '{name}'"):
+        ClaimRequest("a", **options)
+
+
 def test_a_key_that_is_not_hashable_is_refused() -> None:
     with pytest.raises(TypeError) as caught:
         ClaimRequest(["a"])

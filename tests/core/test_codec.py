@@ -1,9 +1,12 @@
 import math
+import pickle
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
 
 import msgspec
@@ -76,8 +79,8 @@ def test_a_type_may_be_made_of_types(value: dict[int, set[bytes] | None]) -> Non
     assert codec.decode(codec.encode(value)) == value
 
 
-def test_without_a_type_a_dataclass_comes_back_as_a_dict() -> None:
-    codec: JsonCodec[Any] = JsonCodec()
+def test_without_a_type_a_dataclass_may_come_back_as_a_dict() -> None:
+    codec: JsonCodec[Any] = JsonCodec(strict=False)
     body = codec.encode(Part("a", (Colour.RED,)))
     assert codec.decode(body) == {"name": "a", "colours": ["red"]}
 
@@ -112,14 +115,14 @@ def test_what_json_cannot_say_is_an_error_with_its_type_and_the_way_out(
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_json_has_no_such_numbers(number: float) -> None:
-    codec: JsonCodec[Any] = JsonCodec()
+    codec: JsonCodec[Any] = JsonCodec(strict=False)
     assert codec.decode(codec.encode([number])) == [None]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'"\xff"', b"nul", b"1 2", b"[" * 100_000])
 def test_what_is_no_json_is_an_error(body: bytes) -> None:
     codec: JsonCodec[Any] = JsonCodec()
-    with pytest.raises(CodecError, match=f"{len(body)} bytes are not JSON: "):
+    with pytest.raises(CodecError, match="the value cannot be read as JSON: "):
         codec.decode(body)
 
 
@@ -131,8 +134,10 @@ def test_any_bytes_are_a_value_or_an_error(body: bytes) -> None:
 
 
 def test_json_of_another_type_is_an_error_that_says_where() -> None:
-    with pytest.raises(CodecError, match=r"not JSON of .*Order.*: .*\$\.number"):
+    with pytest.raises(CodecError, match=r"cannot be read as Order: .*\$\.number"):
         JsonCodec(Order).decode(b'{"number": "one", "parts": []}')
+    with pytest.raises(CodecError, match=r"cannot be read as list\[int\]: Expected `array`"):
+        JsonCodec(list[int]).decode(b"{}")
 
 
 def test_what_is_no_type_is_refused() -> None:
@@ -151,7 +156,92 @@ def test_a_codec_shows_its_type() -> None:
     assert repr(JsonCodec(list[int])) == "JsonCodec(list[int])"
 
 
-def test_without_msgspec_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_msgspec_an_error_does_not_advise_what_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "msgspec.json", None)
-    with pytest.raises(LeaseqError, match=r"leaseq\[valkey\]"):
-        JsonCodec()
+    codec: JsonCodec[Any] = JsonCodec()
+    with pytest.raises(CodecError, match=r"type 'Part' cannot .*pip install msgspec") as caught:
+        codec.encode(Part("a", ()))
+    assert "put a value of JSON, a dataclass" not in str(caught.value)
+
+
+def test_a_type_needs_msgspec_and_the_error_says_how_to_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "msgspec.json", None)
+    with pytest.raises(LeaseqError, match="pip install msgspec"):
+        JsonCodec(list[int])
+
+
+@given(JSON)
+def test_without_msgspec_json_s_own_types_come_back_as_what_they_were(value: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "msgspec.json", None)
+        codec: JsonCodec[Any] = JsonCodec()
+    body = codec.encode(value)
+    assert isinstance(body, bytes)
+    assert codec.decode(body) == value
+    assert JsonCodec().decode(body) == value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, b"", object(), "\ud800", [{1, 2}]])
+def test_without_msgspec_anything_else_is_refused(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "msgspec.json", None)
+    with pytest.raises(CodecError, match="cannot be put as JSON"):
+        JsonCodec(strict=False).encode(value)
+
+
+# Without a type, what would be changed is refused
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (Decimal("1.10"), "a value of the type 'Decimal'"),
+        (b"bytes", "a value of the type 'bytes'"),
+        ((1, 2), "a value of the type 'tuple'"),
+        ({1: "a"}, "the key 1, which is no string,"),
+        ({"a": [1, {"b": {2, 3}}]}, "a value of the type 'set' at ['a'][1]['b']"),
+        ({"a": {2: 1}}, "the key 2, which is no string, at ['a']"),
+        ([math.nan], "nan at [0]"),
+        ([1.5, None, (1,)], "a value of the type 'tuple' at [2]"),
+        ({"a": math.inf}, "inf at ['a']"),
+        (Point(1.0, 2.0), "a value of the type 'Point'"),
+        (Part("wheel", ()), "a value of the type 'Part'"),
+        (datetime(2030, 1, 1), "a value of the type 'datetime'"),
+        (Colour.RED, "a value of the type 'Colour'"),
+        (IntEnum("Number", ["ONE"]).ONE, "a value of the type 'Number'"),
+    ],
+    ids=repr,
+)
+def test_what_json_would_change_is_refused_unless_it_is_asked_for(value: Any, what: str) -> None:
+    with pytest.raises(CodecError, match=f"^{re.escape(what)}.* would not come back as it was"):
+        JsonCodec().encode(value)
+    lax: JsonCodec[Any] = JsonCodec(strict=False)
+    assert repr(lax.decode(lax.encode(value))) != repr(value)
+    assert lax != JsonCodec()
+    assert repr(lax) == "JsonCodec(strict=False)"
+
+
+@given(JSON)
+def test_what_json_has_is_taken_and_comes_back_of_the_same_types(value: object) -> None:
+    codec: JsonCodec[Any] = JsonCodec()
+    assert repr(codec.decode(codec.encode(value))) == repr(value)
+
+
+def test_a_value_that_is_shared_within_another_comes_back() -> None:
+    shared = ["a string that occurs twice", 1.5]
+    assert JsonCodec[Any]().encode({"one": shared, "two": shared})
+
+
+def test_a_codec_is_pickled_with_its_type() -> None:
+    for codec in (JsonCodec(), JsonCodec(strict=False), JsonCodec(Order)):
+        assert pickle.loads(pickle.dumps(codec)) == codec
+
+
+def test_strict_is_a_flag() -> None:
+    with pytest.raises(TypeError, match="strict must be"):
+        JsonCodec(strict="yes")  # type: ignore[arg-type]

@@ -150,7 +150,7 @@ def test_a_few_of_a_kind_are_written_one_by_one(caplog: pytest.LogCaptureFixture
     burst.write()
     assert caplog.messages == [
         "queue 'work': the lease on 'a', token 1, expired",
-        "queue 'work': 'b', not leased, is a dead letter (max_deliveries)",
+        "queue 'work': 'b', not leased, is a dead letter ('max_deliveries')",
         "an unnamed queue: the lease on 'c', token 3, expired",
     ]
     burst.write()
@@ -193,3 +193,80 @@ def test_what_is_held_twice_is_written_at_the_first_end(caplog: pytest.LogCaptur
         burst.write()
         assert len(caplog.messages) == 1
     assert len(caplog.messages) == 2
+
+
+# Texts from elsewhere
+
+HOSTILE = "x\x1b[31m\nERROR forged\r\u202e\x00" + "y" * 5000
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        return HOSTILE
+
+
+@pytest.fixture
+def written(logger: logging.Logger) -> io.StringIO:
+    """What a handler as `logging.basicConfig` makes it writes."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return stream
+
+
+def check_harmless(written: io.StringIO, first: str = "WARNING ") -> None:
+    text = written.getvalue()
+    assert "forged" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert [line for line in text.splitlines() if not line.startswith((first, "    "))] == []
+
+
+@pytest.mark.parametrize("form", ["%s", "%r"])
+@pytest.mark.parametrize("value", [HOSTILE, Hostile(), ValueError(HOSTILE), {HOSTILE: Hostile()}])
+def test_a_text_from_elsewhere_is_one_short_printable_line(
+    written: io.StringIO, form: str, value: object
+) -> None:
+    log(WARNING, f"it was {form}", value)
+    check_harmless(written)
+    assert len(written.getvalue()) < 500
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(HOSTILE),
+        ExceptionGroup(HOSTILE, [KeyError(HOSTILE)]),
+        type("Odd\x1b", (Exception,), {})(HOSTILE),
+    ],
+    ids=["one", "group", "type"],
+)
+def test_the_traceback_of_an_error_does_not_look_like_other_records(
+    written: io.StringIO, error: Exception
+) -> None:
+    error.add_note(HOSTILE)
+    try:
+        raise error from RuntimeError(HOSTILE)
+    except Exception as raised:
+        log(WARNING, "it failed", error=raised)
+    check_harmless(written)
+    assert "Traceback (most recent call last):\n    " in written.getvalue()
+
+
+def test_a_record_with_a_traceback_is_of_the_place_that_logs(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = logging.LoggerAdapter(logger, {"shop": "north"})
+    log(WARNING, "it failed", error=KeyError("a"), logger=adapter)
+    log(WARNING, "it went", logger=adapter)
+    for record in caplog.records:
+        assert (record.filename, record.shop) == ("test_log.py", "north")  # type: ignore[attr-defined]
+        assert record.funcName == "test_a_record_with_a_traceback_is_of_the_place_that_logs"
+
+
+def test_the_reason_of_a_death_is_quoted(written: io.StringIO) -> None:
+    burst = Burst()
+    burst.death("work", HOSTILE, 1, HOSTILE, "dead")
+    burst.write()
+    check_harmless(written)
+    assert "is a dead letter ('x\\x1b[31m\\nERROR forged" in written.getvalue()

@@ -13,6 +13,16 @@ def test_the_error_says_what_needs_time_and_how_to_let_it_pass() -> None:
     assert "await tg.start(queue.run)" in text
 
 
+def test_a_queue_of_a_broker_is_kept_by_its_broker() -> None:
+    class Queue:
+        _kept_by = "broker"
+
+    text = str(no_timekeeper(Queue(), "a lease of 3 s", "expire"))
+    assert "as tg, broker:\n        await tg.start(broker.run)" in text
+    assert "tg.create_task(broker.run())" in text
+    assert "queue.run" not in text
+
+
 def test_a_release_without_a_delay_needs_no_timekeeper() -> None:
     check_release("queue", True, 0.0, True, timed=False)
 

@@ -6,22 +6,22 @@ from leaseq import BrokerQueueOptions, JsonCodec, Retry
 from leaseq._core.queue_options import (
     check_broker_options,
     check_handle,
-    check_name,
     check_same,
     codec_for,
     options_of_queue,
+    queue_name,
 )
 
 
 @pytest.mark.parametrize("name", ["a", "9", "mail.dead", "a_b-c:d", "x" * 128])
 def test_a_name_has_letters_digits_and_some_marks(name: str) -> None:
-    check_name(name)
+    queue_name(name)
 
 
 @pytest.mark.parametrize("name", ["", ".a", "a b", "ä", "a\n", "a/b", "x" * 129])
 def test_anything_else_is_no_name(name: str) -> None:
     with pytest.raises(ValueError, match="invalid queue name "):
-        check_name(name)
+        queue_name(name)
 
 
 def test_an_unknown_option_is_told_with_those_that_there_are() -> None:

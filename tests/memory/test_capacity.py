@@ -24,9 +24,9 @@ def full() -> Queue:
 
 
 async def test_what_has_no_room_would_block(full: Queue) -> None:
-    with pytest.raises(WouldBlock):
+    with pytest.raises(WouldBlock, match="2 ready, 0 leased> is full: it has max_size=2"):
         full.put_nowait("c", 1)
-    with pytest.raises(WouldBlock):
+    with pytest.raises(WouldBlock, match="is full"):
         full.put_many_nowait({"a": 2, "c": 1})
     assert await full.peek("a") == 1
     full.get_nowait()

@@ -261,7 +261,7 @@ async def test_a_dead_letter_is_logged_with_key_and_token_and_without_the_value(
     [record] = caplog.records
     assert (record.name, record.levelno) == ("leaseq", logging.WARNING)
     assert record.getMessage() == (
-        f"queue 'pages': 'page-1', token {lease.token}, is a dead letter (max_deliveries)"
+        f"queue 'pages': 'page-1', token {lease.token}, is a dead letter ('max_deliveries')"
     )
 
 
@@ -273,7 +273,7 @@ async def test_an_item_that_is_dropped_is_logged(caplog: pytest.LogCaptureFixtur
     [record] = caplog.records
     assert (record.name, record.levelno) == ("leaseq", logging.WARNING)
     assert record.getMessage() == (
-        f"queue 'pages': 'page-1', token {lease.token}, is dead (unreadable) and dropped"
+        f"queue 'pages': 'page-1', token {lease.token}, is dead ('unreadable') and dropped"
     )
 
 
@@ -291,7 +291,7 @@ async def test_an_item_that_is_dropped_because_its_time_was_over_is_no_warning(
     [record] = caplog.records
     assert (record.name, record.levelno) == ("leaseq", logging.DEBUG)
     assert record.getMessage() == (
-        "queue 'pages': 'page-1', not leased, is dead (expired) and dropped"
+        "queue 'pages': 'page-1', not leased, is dead ('expired') and dropped"
     )
 
 
@@ -305,7 +305,9 @@ async def test_an_item_that_could_not_be_buried_is_an_error_in_the_log(
     [record] = caplog.records
     assert (record.name, record.levelno) == ("leaseq", logging.ERROR)
     message = record.getMessage()
-    assert message.startswith(f"queue 'pages': 'page-1', token {lease.token}, is dead (unreadable)")
+    assert message.startswith(
+        f"queue 'pages': 'page-1', token {lease.token}, is dead ('unreadable')"
+    )
     assert "closed" in message
     assert "secret" not in message
 
@@ -319,7 +321,7 @@ async def test_an_item_that_outlived_its_time_is_logged_without_a_token(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "queue 'pages': 'page-1', not leased, is a dead letter (expired)"
+        "queue 'pages': 'page-1', not leased, is a dead letter ('expired')"
     )
 
 
@@ -333,7 +335,7 @@ async def test_an_expiry_at_the_last_delivery_is_logged_as_both(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert sum(message.endswith("expired") for message in messages) == 1
-    assert sum(message.endswith("(max_deliveries)") for message in messages) == 1
+    assert sum(message.endswith("('max_deliveries')") for message in messages) == 1
     assert not any("secret" in message for message in messages)
 
 

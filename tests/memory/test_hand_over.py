@@ -71,6 +71,41 @@ async def test_a_waiter_has_its_item_before_it_runs(queue: Queue) -> None:
     assert consumer.keys == ["a"]
 
 
+@pytest.mark.parametrize("getters", [1, 2, 4])
+@pytest.mark.parametrize(
+    "items",
+    [
+        [("a", 1), ("b", 2), ("c", 3)],
+        [("a", 1), ("b", 2), ("a", 3)],  # a key that comes twice has its last value
+        [("a", 1), ("held", 2), ("b", 3)],  # one that is leased is updated
+    ],
+    ids=["new", "twice", "held"],
+)
+async def test_several_items_go_to_those_who_wait_as_one_by_one(
+    queue: Queue, items: list[tuple[str, int]], getters: int
+) -> None:
+    queue.put_nowait("held", 0)
+    _, _, held = queue.get_nowait()
+    got: dict[str, object] = {}
+
+    async def consume() -> None:
+        key, value, _ = await queue.get()
+        got[key] = value
+
+    async with create_task_group() as tg:
+        for _ in range(getters):
+            tg.start_soon(consume)
+            await anyio.wait_all_tasks_blocked()
+        outcomes = await queue.put_many(items)
+        await anyio.wait_all_tasks_blocked()
+        new = {key: value for key, value in items if key != "held"}
+        assert got == dict(list(new.items())[:getters])  # trio wakes them in any order
+        assert outcomes.count(PutOutcome.ADDED) == len(new)
+        assert queue.drain_nowait() == list(new.items())[getters:]
+        tg.cancel_scope.cancel()
+    assert held.ended is None
+
+
 async def test_an_item_on_its_way_can_be_updated(queue: Queue) -> None:
     consumer = Consumer(queue)
     async with create_task_group() as tg:

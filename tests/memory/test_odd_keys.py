@@ -47,6 +47,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"tenant": "t"}, {"priority": 5}]
 LOOKS: dict[str, Callable[[Queue], Awaitable[object]]] = {
     "statistics": lambda queue: queue.statistics(),
     "available_keys": lambda queue: queue.available_keys(),
+    "delayed_keys": lambda queue: queue.delayed_keys(),
     "inflight_keys": lambda queue: queue.inflight_keys(),
     "info": lambda queue: queue.info(),
 }
@@ -112,6 +113,21 @@ async def test_all_items_are_drained_once_whatever_their_keys_are_by_now(
         assert sorted(value for _, value in queue.drain_nowait()) == ["a", "b", "c"]
         counts = await queue.statistics()
         assert (counts.put, counts.dropped, counts.ready) == (3, 3, 0)
+
+
+async def test_a_letter_whose_key_cannot_be_looked_up_comes_back_another_time() -> None:
+    async with MemoryBroker() as broker:
+        queue, letters = await broker.create_queue_pair("work")
+        pages = [Page(number) for number in range(2)]
+        for page in pages:
+            await queue.put(page, "x")
+            await queue.reject((await queue.get(lease_timeout=None))[2], reason="bad")
+        pages[0].left = 1
+        redriven = await queue.redrive()
+        assert (redriven.keys, redriven.conflicts) == ((pages[1],), (pages[0],))
+        redriven = await queue.redrive()
+        assert (redriven.keys, redriven.conflicts) == ((pages[0],), ())
+        assert await letters.qsize() == 0
 
 
 async def test_keys_of_acknowledged_items_that_change_disturb_no_later_ack() -> None:

@@ -1,13 +1,12 @@
 """What is particular to the queue in this process."""
 
-import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 from anyio import CancelScope, WouldBlock, create_task_group, from_thread, to_thread
-from tests.contract.helpers import in_line, until
+from tests.contract.helpers import in_line, others_run, suspensions, until
 
 from leaseq import (
     KeyAlreadyInFlightError,
@@ -16,6 +15,7 @@ from leaseq import (
     QueueClosedError,
     TimekeeperNotRunningError,
 )
+from leaseq._core.loop import CALLS, budget_for_tests
 
 pytestmark = pytest.mark.anyio
 
@@ -27,31 +27,32 @@ def queue() -> Queue:
     return LeasedKeyQueue(name="pages")
 
 
-@types.coroutine
-def suspensions(awaitable: Awaitable[object]) -> Generator[Any, Any, int]:
-    """Await something, and count how often it let other tasks run."""
-    steps = awaitable.__await__()
-    count = 0
-    answer = None
-    while True:
-        try:
-            trap = steps.send(answer)
-        except StopIteration:
-            return count
-        count += 1
-        answer = yield trap
-
-
 # Checkpoints
 
 
-async def test_what_need_not_wait_is_one_checkpoint(queue: Queue) -> None:
-    assert await suspensions(queue.put("a", 1)) == 1
-    assert await suspensions(queue.put_many({"b": 1, "c": 1})) == 1
-    assert await suspensions(queue.add(1)) == 1
-    assert await suspensions(queue.get()) == 1
-    assert await suspensions(queue.get(timeout=60)) == 1
-    assert await suspensions(queue.take("c")) == 1
+async def test_the_first_call_in_a_while_is_one_checkpoint(queue: Queue) -> None:
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: queue.put("a", 1),
+        lambda: queue.put_many({"b": 1, "c": 1}),
+        lambda: queue.add(1),
+        queue.get,
+        lambda: queue.get(timeout=60),
+        lambda: queue.take("c"),
+    ]
+    for call in calls:
+        with budget_for_tests(1):
+            assert await suspensions(call()) == 1
+
+
+async def test_those_that_follow_and_need_not_wait_do_not_suspend(queue: Queue) -> None:
+    with budget_for_tests(CALLS):
+        assert await suspensions(queue.put("a", 1)) == 0
+        assert await suspensions(queue.put_many({"b": 1, "c": 1})) == 0
+        assert await suspensions(queue.add(1)) == 0
+        assert await suspensions(queue.get()) == 0
+        assert await suspensions(queue.get(timeout=60)) == 0
+        assert await suspensions(queue.take("c")) == 0
+        assert await suspensions(queue.get_batch(10)) == 0
 
 
 async def test_a_join_that_need_not_wait_is_one_checkpoint(queue: Queue) -> None:
@@ -60,7 +61,8 @@ async def test_a_join_that_need_not_wait_is_one_checkpoint(queue: Queue) -> None
 
 async def test_entering_a_lease_is_the_one_checkpoint_of_its_get(queue: Queue) -> None:
     queue.put_nowait("a", 1)
-    assert await suspensions(queue.lease().__aenter__()) == 1
+    with budget_for_tests(1):
+        assert await suspensions(queue.lease().__aenter__()) == 1
 
 
 async def test_a_queue_in_a_hurry_has_no_checkpoint_where_it_need_not_wait() -> None:
@@ -111,6 +113,7 @@ async def test_looking_into_the_queue_never_suspends(queue: Queue) -> None:
         queue.state("a"),
         queue.discard("a"),
         queue.available_keys(),
+        queue.delayed_keys(),
         queue.inflight_keys(),
         queue.qsize(),
         queue.inflight_size(),
@@ -187,9 +190,9 @@ async def test_a_lease_can_be_released_and_extended_without_waiting(queue: Queue
 
 
 async def test_what_would_have_to_wait_says_so(queue: Queue) -> None:
-    with pytest.raises(WouldBlock):
+    with pytest.raises(WouldBlock, match="0 ready, 0 leased>: no item is ready"):
         queue.get_nowait()
-    with pytest.raises(WouldBlock):
+    with pytest.raises(WouldBlock, match="key 'a' is not ready"):
         queue.take_nowait("a")
     assert (await queue.statistics()).getters == 0
 
@@ -243,6 +246,18 @@ async def test_an_open_queue_can_be_drained_of_what_is_ready(queue: Queue) -> No
     assert queue.drain_nowait() == [("b", 2), ("c", 3)]
     statistics = await queue.statistics()
     assert (statistics.ready, statistics.leased, statistics.dropped) == (0, 1, 2)
+
+
+async def test_a_join_that_was_told_ends_whatever_is_put_since(queue: Queue) -> None:
+    await queue.put("a", 1)
+    _, _, lease = await queue.get()
+    with anyio.fail_after(5):
+        async with create_task_group() as tg:
+            tg.start_soon(queue.join)
+            await others_run()
+            await queue.ack(lease)
+            await queue.put("a", 2)
+    assert await queue.qsize() == 1
 
 
 async def test_draining_what_is_left_ends_a_join(queue: Queue) -> None:
@@ -402,7 +417,7 @@ def test_a_queue_belongs_to_one_event_loop(anyio_backend: tuple[str, dict[str, A
             queue.close,
         ]
         for call in calls:
-            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            with pytest.raises(RuntimeError, match="belongs to an event loop that is over"):
                 await call()
         assert await queue.available_keys() == {"a"}
 
@@ -638,6 +653,7 @@ async def test_a_key_that_raises_keeps_nobody_waiting(how: str, options: dict[st
         tg.start_soon(consume)
         await until(queue, getters=1)
         await ENDS[how](queue, lease)
+        await others_run()  # the producer, which has been told that there is room
         await queue.join()
         tg.cancel_scope.cancel()
     assert sorted(got) == ([2, 3] if how in ("ack", "reject") else [1, 2, 3])

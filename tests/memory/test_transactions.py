@@ -19,11 +19,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leaseq import Lease, LeasedKeyQueue, LeaseqError, MemoryBroker, Retry, TransactionError
+from leaseq._core.reports import KeyState
 
 Queue = LeasedKeyQueue[str, Any]
 Step = tuple[Any, ...]
 
 QUEUES = ("orders", "invoices")
+STATES: tuple[KeyState, ...] = ("ready", "delayed", "leased")
 KEYS = "abc"
 gets = st.tuples(st.just("get"), st.sampled_from(QUEUES))
 
@@ -122,12 +124,11 @@ class World:
         """All that there is to see."""
         return [
             [
-                sorted((item.key, value_of(item.value), item.deliveries) for item in items.values())
-                for items in (
-                    ledger.ready,
-                    ledger.delayed,
-                    ledger.leased,
+                sorted(
+                    (item.key, value_of(item.value), item.deliveries)
+                    for item in ledger.items(state)
                 )
+                for state in STATES
             ]
             + [ledger.buffered, [ledger.look(key)[1] for key in KEYS]]
             for queue in self.queues.values()

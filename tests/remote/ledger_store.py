@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
@@ -20,11 +20,11 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from leaseq._core.errors import (
-    InvalidLeaseError,
     KeyAlreadyInFlightError,
     ServerError,
     ServerUnavailableError,
 )
+from leaseq._core.kept import Kept
 from leaseq._core.options import ANY_KEY, BrokerQueueOptions
 from leaseq._core.policies import Retry
 from leaseq._core.reports import (
@@ -36,13 +36,14 @@ from leaseq._core.reports import (
     TenantStatistics,
 )
 from leaseq._core.requests import PutRequest
-from leaseq._core.validation import check_hashable
+from leaseq._core.validation import check_key
 from leaseq._remote import protocol as p
 from leaseq._remote.protocol import Key, Park, Want
 from leaseq._rules.item import Item
+from leaseq._rules.kept import KeptValues
 from leaseq._rules.ledger import Burial, Death, Ledger
 from leaseq._rules.moves import Fate
-from leaseq._rules.plan import Plan
+from leaseq._rules.plan import Plan, plan_for
 
 __all__ = ["LedgerBackend", "LedgerStore"]
 
@@ -50,6 +51,7 @@ Held: TypeAlias = "Item[Key, p.Body]"
 Letter: TypeAlias = "DeadLetter[Key | p.RawKey, p.Body]"
 
 _SWEPT = 64  # of what is due a claim does first
+_PAGE = 4  # members
 _LOOKED_AT = 3  # letters, in one step of a redrive: so few, that most take several
 _OVERLOOKED = 0.5  # seconds after which whoever was woken for an item does not come
 _STALE = 60.0  # seconds after which a process that was not heard of does not wait any more
@@ -61,6 +63,7 @@ class LedgerBackend:
     Args:
         clock: Gives the time, in seconds.
         wall: Gives the time since the epoch.
+        most: How many operations of a batch it does; None: all.
         remembers: Whether it knows a batch again, as each store must.
         refuse: Says why an operation is to fail that could be done; None: it is not.
     """
@@ -71,10 +74,13 @@ class LedgerBackend:
         clock: Callable[[], float] = anyio.current_time,
         wall: Callable[[], float] = time.time,
         remembers: bool = True,
+        most: int | None = None,
         refuse: Callable[[p.Operation[Any]], Exception | None] = lambda _: None,
     ) -> None:
         self.clock = clock
         self.wall = wall
+        self.most = most
+        self.made = 0  # queues
         self.queues: dict[str, _Queue] = {}
         self.listening: dict[str, p.OnEvent] = {}  # by process
         self.heard: dict[str, float] = {}  # when it was, by process
@@ -107,7 +113,8 @@ class LedgerBackend:
             answers = [self._again(operation, answer) for operation, answer in pairs]
         else:
             self.events = []
-            answers = [self._do_one(process, operation) for operation in batch.operations]
+            answers = [self._do_one(process, each) for each in batch.operations[: self.most]]
+            answers += [p.LATER] * (len(batch.operations) - len(answers))
             last = _Call(batch.number, answers, self.events)
             if changes:
                 self._last[process] = last
@@ -134,7 +141,9 @@ class LedgerBackend:
         awaited = [(queue, _Before(queue)) for queue in self.queues.values() if queue.parks]
         answer = self._answer(process, operation)
         for queue, before in awaited:
-            queue.wake_all(before, has_put=isinstance(operation, (p.Put, p.Transact)))
+            went_in = isinstance(operation, p.Put) and isinstance(answer, tuple)
+            was_done = isinstance(operation, p.Transact) and answer == ()
+            queue.wake_all(before, has_put=went_in or was_done)
         if isinstance(answer, p.Claimed):
             self.queues[operation.queue.name].wake_next()  # this one may have been woken in vain
         return answer
@@ -144,23 +153,45 @@ class LedgerBackend:
         match operation:
             case p.Transact():
                 return self._transact(operation)
+            case p.Abandon():
+                last = self._last.get(process)
+                if last is None or last.number < operation.number:
+                    return False
+                for answer in last.answers:
+                    for delivery in claimed_by(answer):
+                        for each in self.queues.values():
+                            item = each.leased(delivery.key, delivery.token)
+                            if item is not None:
+                                each.ledger.undo(item, self.clock())
+                return True
             case p.ListQueues():
-                return tuple((each.name, each.letters_name) for each in self.queues.values())
+                listed = [
+                    p.Listed(number, each.name, each.letters_name)
+                    for number, each in enumerate(self.queues.values())
+                ]
+                return page_of(listed, operation.after)
             case p.Declare():
                 letters = operation.options.get("dead_letters")
+                group = operation.options.get("group")
                 if name not in self.queues:
+                    there = self.queues.get(letters or "")
+                    if there is not None and there.declared().options.get("group") != group:
+                        return None
                     self.queues[name] = _Queue(self, name, operation.options)
-                if letters and letters not in self.queues:
-                    self.queues[letters] = _Queue(self, letters, {})
-                return self.queues[name].declared()
+                has = self.queues[name].declared()
+                same = (has.letters, has.options.get("group")) == (letters, group)
+                if letters and same and letters not in self.queues:
+                    self.queues[letters] = _Queue(self, letters, {"group": group} if group else {})
+                return has
         queue = self.queues.get(name)
         if queue is None:
             return p.GoneError()
         match operation:
             case p.Delete():
                 del self.queues[name]
-                for each in dict.fromkeys(queue.parks.processes()):
-                    self.tell(each, p.QueueDeleted(name))
+                waiting = [each for names in queue.waiting_for.values() for each in names]
+                for told in dict.fromkeys([*queue.parks.processes(), *waiting]):
+                    self.tell(told, p.QueueDeleted(name))
                 return None
             case p.Find():
                 return queue.declared()
@@ -185,25 +216,17 @@ class LedgerBackend:
         failures: list[p.StepRefused] = []
         plans: dict[_Queue, Plan] = {}
         last: dict[_Queue, int] = {}
-        tenants: dict[tuple[_Queue, object], str | None] = {}  # of keys that are put by it
         for number, step in enumerate(transaction.steps):
             queue = None if step is None else self.queues.get(step.queue.name)
             if step is None or queue is None:
                 failures.append(p.StepRefused(number, "not held" if step is None else "gone"))
                 continue
-            plan = plans.setdefault(queue, Plan(queue.ledger, now))
+            plan = plans.setdefault(queue, plan_for(queue.ledger, now))
             last[queue] = number
-            try:
-                planned = queue.plan(plan, step, tenants)
-            except InvalidLeaseError:
-                failures.append(p.StepRefused(number, "twice"))
-            except KeyAlreadyInFlightError:
-                failures.append(p.StepRefused(number, "in flight"))
-            except _OtherTenantError as error:
-                failures.append(p.StepRefused(number, "tenant", tenant=error.tenant))
-            else:
-                if not planned:
-                    failures.append(p.StepRefused(number, "not held"))
+            refused = queue.plan(plan, step)
+            if refused is not None:
+                why, tenant = refused
+                failures.append(p.StepRefused(number, why, tenant=tenant))
         for queue, plan in plans.items():
             if plan.places and queue.ledger.waiting + plan.places > queue.max_size:
                 failures.append(p.StepRefused(last[queue], "full", places=plan.places))
@@ -222,12 +245,6 @@ class _Call:
     number: int
     answers: list[object]
     events: list[p.ItemDied | p.LeaseEnded]
-
-
-class _OtherTenantError(Exception):
-    def __init__(self, tenant: str | None) -> None:
-        super().__init__(tenant)
-        self.tenant = tenant
 
 
 class LedgerStore:
@@ -289,7 +306,7 @@ class LedgerStore:
 
 def _check_key(key: object) -> None:
     if not isinstance(key, (str, bytes, int)) or isinstance(key, bool):
-        check_hashable(key)
+        check_key(key)
         raise TypeError(f"a key must be str, bytes or int on this engine, not {key!r}")
 
 
@@ -348,7 +365,7 @@ class _Before:
 
     def __init__(self, queue: _Queue) -> None:
         ledger = queue.ledger
-        self.ready = dict(ledger.ready)
+        self.ready = {*ledger.ready}
         self.slots = queue.slots()
         self.waiting = ledger.waiting
         self.drained = ledger.drained
@@ -362,10 +379,15 @@ class _Queue:
         self.letters_name = options.get("dead_letters") or ""
         self.max_size = options.get("max_size", inf)
         self.parks = _Parks()
+        self.kept = KeptValues()
+        backend.made += 1
+        self._number = backend.made
+        self.waiting_for: dict[str, dict[str, None]] = {}  # processes, by the name of a value
         self._backend = backend
         self._options = options
         self._made_at = backend.wall()
         self._letter = 0  # the number of the last one that came here
+        self._unread = False  # of the item that is being rejected
         self.history: deque[HistoryEntry[Key, p.Body]] = deque(maxlen=options.get("history", 0))
         self._holders: dict[Key, str] = {}  # the process of each key's last lease
         self.ledger: Ledger[Key, p.Body] = Ledger(
@@ -393,7 +415,7 @@ class _Queue:
         return max(0.0, self.ledger.next_deadline() - self.now)
 
     def declared(self) -> p.Declared:
-        return p.Declared(self.letters_name, self._options)
+        return p.Declared(self.letters_name, self._options, made=self._number)
 
     def leased(self, key: Key | p.RawKey, token: int) -> Held | None:
         """The item that a lease holds, past its deadline or not."""
@@ -424,8 +446,18 @@ class _Queue:
                 return p.Swept(done == operation.limit, self.ledger.outlived - outlived)
             case p.Wake() | p.Unpark() | p.Parked() | p.Join():
                 return self._wait(process, operation)
+            case p.KeepValues():
+                self._keep(operation.values)
+                return None
+            case p.Recall():
+                return self._recall(process, operation)
+            case p.StopWaiting():
+                for name in operation.names:
+                    self.waiting_for.get(name, {}).pop(process, None)
+                return None
             case p.Purge():
-                return len(self.ledger.drain())
+                waited = self.ledger.waiting
+                return p.Purged(len(self.ledger.drain()), waited)
             case p.Redrive():
                 return self._redrive(operation)
             case p.SetTenant():
@@ -464,7 +496,7 @@ class _Queue:
         try:
             self.ledger.check_put(key, terms)
         except KeyAlreadyInFlightError:
-            return "in flight"
+            return "in_flight"
         except ValueError:
             return "tenant"
         return None
@@ -499,7 +531,7 @@ class _Queue:
         """What a request that was not served waits for."""
         request = part.request
         if request.key is not ANY_KEY:
-            item = self.ledger.ready.get(request.key)
+            item = self._ready(request.key)
             capped = [] if item is None else [Want("cap", item.tenant)]
             return [Want("key", request.key), *capped]
         if request.tenants is None:
@@ -522,7 +554,9 @@ class _Queue:
             return p.Settled.NOT_HELD
         match settlement:
             case p.Ack():
-                return p.Settled.UPDATE_DROPPED if self._ack(item) else p.Settled.DONE
+                dropped = self._ack(item)
+                self._keep(settlement.keep)
+                return p.Settled.UPDATE_DROPPED if dropped else p.Settled.DONE
             case p.Release():
                 ledger.release(
                     item,
@@ -533,7 +567,10 @@ class _Queue:
                     error=settlement.error,
                 )
             case p.Reject():
+                self._unread = settlement.unread
                 ledger.reject(item, now, settlement.reason, settlement.error)
+                self._unread = False
+                self._keep(settlement.keep)
             case p.GiveBack():
                 ledger.give_back(item, now)
             case p.Extend():
@@ -559,40 +596,44 @@ class _Queue:
                 self.ledger.undo(item, self.now)
         return p.Remaining(self.total)
 
+    # Kept values
+
+    def _keep(self, values: tuple[Kept, ...]) -> None:
+        self.kept.keep(values, self.now)
+        for value in values:
+            for process in self.waiting_for.pop(value.name, {}):
+                self._backend.tell(process, p.ValueKept(self.name, value.name))
+
+    def _recall(self, process: str, recall: p.Recall) -> p.Recalled:
+        body = self.kept.read(recall.name, self.now)
+        if body is None and recall.waits:
+            self.waiting_for.setdefault(recall.name, {})[process] = None
+        return p.Recalled(body, body is not None)
+
     # Transactions
 
     def plan(
-        self,
-        plan: Plan,
-        step: p.Put | p.Ack | p.Release | p.Reject,
-        tenants: dict[tuple[_Queue, object], str | None],
-    ) -> bool:
-        """Plan a step; False: its lease does not hold its item. Raises what the plan does."""
+        self, plan: Plan, step: p.Put | p.Ack | p.Release | p.Reject
+    ) -> tuple[p.WhyNot, str | None] | None:
+        """Plan a step; return the reason, if it cannot be taken."""
         if isinstance(step, p.Put):
-            for key, _ in step.items:
-                item = self.ledger.item(key)
-                there = None if item is None else item.tenant
-                try:
-                    plan.put(key, step.request)
-                except ValueError:
-                    raise _OtherTenantError(tenants.get((self, key), there)) from None
-                tenants.setdefault((self, key), there if item else step.request.tenant)
-            return True
+            refusals = (plan.put(key, step.request) for key, _ in step.items)
+            return next(filter(None, refusals), None)
         item = self.held(step.key, step.token, self.now)
         if item is None:
-            return False
+            return "not held", None
         letters = self._backend.queues.get(self.letters_name)
         buried = not self.letters_name or letters is not None
         match step:
             case p.Ack():
-                plan.ack(item)
+                ends = plan.ack(item.key)
             case p.Release():
                 dies = step.counted and self.ledger.verdict(item, rests=False) is None
-                plan.release(item, leaves=dies and buried)
+                ends = plan.release(item.key, leaves=dies and buried)
             case p.Reject():
-                kept = step.reason == p.UNDECODABLE and not self.letters_name
-                plan.release(item, leaves=buried and not kept)
-        return True
+                kept = step.unread and not self.letters_name
+                ends = plan.release(item.key, leaves=buried and not kept)
+        return None if ends else ("twice", None)
 
     def take_step(self, step: p.Put | p.Ack | p.Release | p.Reject) -> None:
         """Take a step that was planned."""
@@ -619,7 +660,7 @@ class _Queue:
         fate: Fate = "kept"
         if letters is not None:
             fate = "dead"
-        elif not self.letters_name and reason != p.UNDECODABLE:
+        elif not self.letters_name and not self._unread:
             fate = "dropped"
         letter: Letter = DeadLetter(
             queue=self.name,
@@ -652,8 +693,7 @@ class _Queue:
         letters = self._backend.queues.get(self.letters_name)
         if letters is None:
             return p.GoneError()
-        line = letters.ledger.line
-        order = [*(letters.ledger.ready.values() if line is None else line)]
+        order = letters.ledger.items("ready")
         skipped = int(redrive.after or b"0")
         lot = order[skipped : skipped + _LOOKED_AT]
         back: list[Key] = []
@@ -676,14 +716,14 @@ class _Queue:
         after = b"%d" % (skipped + len(lot) - len(back)) if len(lot) == _LOOKED_AT else None
         return p.Redriven(tuple(back), tuple(conflicts), len(order), len(lot), after)
 
-    def _release_all(self, process: str, release: p.ReleaseAll) -> int:
+    def _release_all(self, process: str, release: p.ReleaseAll) -> p.Released:
         ended = self.ledger.revoke(release.consumer, self.now)
         for item in ended:
             event = p.LeaseEnded(self.name, item.token)
             self._backend.events.append(event)
             if self._holders[item.key] != process:
                 self._backend.tell(self._holders[item.key], event)
-        return len(ended)
+        return p.Released(len(ended), None)
 
     # Questions
 
@@ -694,17 +734,23 @@ class _Queue:
                 state, body = ledger.look(query.key)
                 return p.Looked(state, body if query.value else None)
             case p.AvailableKeys():
-                return tuple(ledger.ready)
+                return page_of(ledger.ready, query.after)
+            case p.DelayedKeys():
+                return page_of(ledger.delayed, query.after)
             case p.LeasedKeys():
-                return tuple(ledger.leased)
+                return page_of(ledger.leased, query.after)
             case p.Counts():
                 return self._statistics()
+            case p.CountTenants():
+                return page_of(self._tenants(), query.after)
             case p.InFlight():
-                return tuple(map(self._lease_info, ledger.leased.values()))
+                return page_of(map(self._lease_info, ledger.leased.values()), query.after)
             case p.Info():
                 return self._info()
             case p.ReadHistory():
-                return tuple(self.history)
+                return page_of(self.history, query.after)
+            case p.Held():
+                return self.held(query.key, query.token, now) is not None
             case p.Resume():
                 item = self.held(query.key, query.token, now)
                 if item is None:
@@ -729,7 +775,6 @@ class _Queue:
     def _info(self) -> QueueInfo:
         letters = self._backend.queues.get(self.letters_name)
         there = [] if letters is None else list(letters.letters())
-        queues = self._backend.queues.values()
         return QueueInfo(
             name=self.name,
             ready=len(self.ledger.ready),
@@ -737,23 +782,18 @@ class _Queue:
             leased=len(self.ledger.leased),
             dead=sum(letter.queue == self.name for letter in there),
             created_at=self._made_at,
-            dead_letters_of=tuple(
-                queue.name for queue in queues if queue.letters_name == self.name
-            ),
+            dead_letters_of=(),
         )
 
     def letters(self) -> Iterator[Letter]:
         """The letters that are here, in whatever state."""
-        ledger = self.ledger
-        for items in (ledger.ready, ledger.delayed, ledger.leased):
-            for item in items.values():
-                if isinstance(item.value, DeadLetter):
-                    yield item.value
+        for value in self.ledger.values():
+            if isinstance(value, DeadLetter):
+                yield value
 
     def _statistics(self) -> Statistics:
         ledger = self.ledger
         since = ledger.oldest_ready_since()
-        counts = ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]
         return Statistics(
             getters=0,
             takers=0,
@@ -772,8 +812,13 @@ class _Queue:
             dropped=ledger.dropped,
             superseded=ledger.superseded,
             oldest_ready_age=None if since is None else self.now - since,
-            tenants={tenant: TenantStatistics(*each) for tenant, *each in counts},
+            tenants=None,
         )
+
+    def _tenants(self) -> Iterator[tuple[str | None, TenantStatistics]]:
+        ledger = self.ledger
+        for tenant, *each in ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]:
+            yield tenant, TenantStatistics(*each)
 
     # Waiting
 
@@ -820,7 +865,7 @@ class _Queue:
         if kind == "any":
             item = self._next()
         elif kind == "key" and ledger.claimable(cast("Key", want.name)):
-            item = ledger.ready[cast("Key", want.name)]
+            item = self._ready(cast("Key", want.name))
         elif kind in ("own", "steal"):
             item = self._next_of(want.name)
         return item is not None and (item.since or 0.0) < self.now - _OVERLOOKED
@@ -829,8 +874,10 @@ class _Queue:
         schedule = self.ledger.schedule
         if schedule is not None:  # a look that moves no virtual time, mostly at the next one
             return schedule.next_of([tenant for tenant, _, _ in schedule])
-        assert self.ledger.line is not None
-        return self.ledger.line.first() if self.ledger.ready else None
+        return next(iter(self.ledger.items("ready")), None)
+
+    def _ready(self, key: Key) -> Held | None:
+        return next((item for item in self.ledger.items("ready") if item.key == key), None)
 
     def _next_of(self, tenant: Any) -> Held | None:
         if self.ledger.schedule is not None:
@@ -853,7 +900,7 @@ class _Queue:
     def wake_all(self, before: _Before, *, has_put: bool) -> None:
         """Wake all who are to be woken for what an operation has done."""
         ledger = self.ledger
-        came = [item for key, item in ledger.ready.items() if before.ready.get(key) is not item]
+        came = [item for item in ledger.items("ready") if item.key not in before.ready]
         for item in came:
             self._wake_for(item)
         for tenant, slots in self.slots().items():
@@ -910,7 +957,7 @@ class _Queue:
             case "any" | "any more":
                 self.wake_next()
             case "key":
-                item = self.ledger.ready.get(cast("Key", want.name))
+                item = self._ready(cast("Key", want.name))
                 if item is not None:
                     self._wake_for(item)
             case "room":
@@ -930,6 +977,20 @@ class _Queue:
             first = min(parks, key=lambda park: park.stamp)
             if self._backend.tell(self.parks.pop(first), p.Woken(self.name, first.want)):
                 return True
+
+
+def claimed_by(answer: object) -> list[p.Delivery]:
+    """What a claim has brought; nothing, if it is the answer to something else."""
+    batches = answer.batches if isinstance(answer, p.Claimed) else ()
+    return [delivery for batch in batches for delivery in batch]
+
+
+def page_of(members: Iterable[Any], after: bytes | None) -> p.Page[Any]:
+    """A page of so few that most answers take several."""
+    start = int(after or b"0")
+    all_members = [*members]
+    end = start + _PAGE
+    return p.Page(tuple(all_members[start:end]), b"%d" % end if end < len(all_members) else None)
 
 
 def _delivery(item: Held) -> p.Delivery:

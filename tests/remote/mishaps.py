@@ -36,14 +36,14 @@ def dispatcher_of(client: Client) -> Dispatcher:
     """The dispatcher of a broker that is open, or of a queue."""
     if isinstance(client, RemoteQueue):
         return client._engine.dispatcher
-    assert client._dispatcher is not None
-    return client._dispatcher
+    assert client._own.dispatcher is not None
+    return client._own.dispatcher
 
 
 def rule_out_beats(*brokers: RemoteBroker) -> None:
     """Have waiters of these brokers look again when they are woken, and not otherwise."""
     for broker in brokers:
-        broker._housekeeping._beat_at = 1e9
+        broker._own.housekeeping._beat_at = 1e9
 
 
 async def eventually(is_so: Callable[[], bool], *, within: float = 20.0) -> None:

@@ -39,6 +39,7 @@ from leaseq import (
     Tenant,
     TransactionError,
 )
+from leaseq._core.kept import Kept
 from leaseq._core.options import BrokerQueueOptions
 from leaseq._core.policies import Backoff
 from leaseq._remote import protocol as p
@@ -71,6 +72,8 @@ class Audit:
     """Tokens whose ack was confirmed."""
     doubtful: set[int] = field(default_factory=set)
     """Tokens whose ack may have been done."""
+    kept: bool = False
+    """Whether an ack was confirmed that keeps its token as the key's value."""
     with_ack_of: tuple[str, int] | None = None
     """The key and token that one transaction with the put acknowledges."""
 
@@ -150,11 +153,12 @@ class Auditor:
         if lease.key not in HOT:
             self.keys[lease.key].doubtful.add(lease.token)
 
-    def acked(self, lease: Lease[str, Any]) -> None:
-        """An ack was confirmed."""
+    def acked(self, lease: Lease[str, Any], *, kept: bool = False) -> None:
+        """An ack was confirmed, which may have kept its token."""
         self._log(f"acked {lease.key} token={lease.token}")
         if lease.key not in HOT:
             audit = self.keys[lease.key]
+            audit.kept = kept
             audit.acks.add(lease.token)
             if self._tokens[lease.key] != lease.token:
                 self.fail(f"{lease.key} was acknowledged with an old token, {lease.token}")
@@ -184,6 +188,9 @@ class Auditor:
                 self.fail(f"not put, it was said, was {known}")
             if not audit.acks <= {*tokens} <= audit.acks | audit.doubtful:
                 self.fail(f"not as its consumers know it is {known}")
+            value = work.kept.read(key, backend.clock())
+            if audit.kept if value is None else int(value) not in tokens:
+                self.fail(f"the value {value!r} is not that of {known}")
             if audit.with_ack_of is not None:
                 other, token = audit.with_ack_of
                 if bool(places) != (token in done.get(other, ())):
@@ -243,14 +250,22 @@ NO_FAULTS = Faults(*(0.0,) * len(Faults.__dataclass_fields__))
 class FaultyStore:
     """A process's way to the store, on which things go wrong."""
 
-    def __init__(self, world: Simulation, name: str, process: str, on_event: p.OnEvent) -> None:
+    def __init__(
+        self,
+        world: Simulation,
+        name: str,
+        backend: LedgerBackend,
+        process: str,
+        on_event: p.OnEvent,
+    ) -> None:
         self._world = world
+        self._backend = backend
         self._name = name
         self._process = process
         self._on_event = on_event
         self._cut = False
         self._closed = False
-        self._store = LedgerStore(world.backend, process, self._told)
+        self._store = LedgerStore(backend, process, self._told)
 
     async def exchange(self, batch: p.Batch) -> p.Reply:
         world, rng = self._world, self._world.rng
@@ -273,7 +288,7 @@ class FaultyStore:
             await self._travel(rng.uniform(0.0, 1.0))
             raise ServerUnavailableError("no reply as yet", in_doubt=True)
         draw -= faults.late
-        reply = world.backend.do(self._process, batch)
+        reply = self._backend.do(self._process, batch)
         if world.says:
             world.log(f"{self._name} did {batch.number}: {reply.answers}")
         if draw < faults.lost:
@@ -295,7 +310,7 @@ class FaultyStore:
     def _arrive_later(self, batch: p.Batch) -> None:
         def arrive() -> None:
             with suppress(ServerError):  # if a later one was done
-                self._world.backend.do(self._process, batch)
+                self._backend.do(self._process, batch)
                 self._world.log(f"{self._name} late {batch.number}")
 
         self._world.later(self._world.rng.uniform(0.0, 4.0), arrive)
@@ -321,7 +336,7 @@ class FaultyStore:
         """Nothing comes through any more; whether that is known there, chance decides."""
         self._cut = True
         if self._world.rng.random() < 0.5:
-            self._world.backend.listening.pop(self._process, None)
+            self._backend.listening.pop(self._process, None)
 
     async def listen(self) -> None:
         await self._store.listen()
@@ -346,12 +361,22 @@ class Client:
         self._audit = world.auditor
         self._last = last
         self._runs = last or world.rng.random() < 0.8
-        self._store: FaultyStore | None = None
+        self._stores: list[FaultyStore] = []
         self._puts = 0
+        self._waits_for: dict[str, None] = {}  # values of these keys
 
     async def _open(self, process: str, on_event: p.OnEvent) -> FaultyStore:
-        self._store = FaultyStore(self._world, self.name, process, on_event)
-        return self._store
+        return self._open_at(self._world.backend, process, on_event)
+
+    def _open_group(self, group: str) -> p.OpenStore:
+        async def open_store(process: str, on_event: p.OnEvent) -> FaultyStore:
+            return self._open_at(self._world.place, process, on_event)
+
+        return open_store
+
+    def _open_at(self, backend: LedgerBackend, process: str, on_event: p.OnEvent) -> FaultyStore:
+        self._stores.append(FaultyStore(self._world, self.name, backend, process, on_event))
+        return self._stores[-1]
 
     async def live(self) -> None:
         """Work until the end, whichever that is."""
@@ -365,7 +390,12 @@ class Client:
 
     async def _live(self) -> None:
         with CancelScope() as self._scope:
-            broker = RemoteBroker(self._open, place="the simulation", patience=1.0)
+            broker = RemoteBroker(
+                self._open,
+                open_group=self._open_group if self._world.grouped else None,
+                place="the simulation",
+                patience=1.0,
+            )
             async with broker:
                 try:
                     queue = await broker.queue("work", **self._world.options)
@@ -376,7 +406,7 @@ class Client:
                         await tg.start(broker.run)
                     if not self._last:
                         for _ in range(self._rng.randint(1, 2)):
-                            tg.start_soon(self._produce, broker, queue)
+                            tg.start_soon(self._produce, tg, queue)
                     if self._runs:
                         for _ in range(self._rng.randint(1, 2)):
                             tg.start_soon(self._consume, broker, queue)
@@ -390,15 +420,19 @@ class Client:
             if self._last:
                 await self._clear_up(queue)
             await world.quiet()
-            await queue.join()
+            await self._join(queue)
+            await sleep(5.0)
+            for key in self._waits_for:
+                if world.backend.queues["work"].kept.read(key, world.backend.clock()):
+                    self._audit.fail(f"{self.name} waits for the value of {key}, which is there")
             await queue.shutdown()
             await broker.close()
             return
         how = rng.choice(("crash", "crash", "close", "shutdown", "cancel"))
         world.log(f"{self.name}: {how}")
         if how == "crash":
-            assert self._store is not None
-            self._store.cut()
+            for store in self._stores:
+                store.cut()
             self.alive = False
             self._scope.cancel()
         elif how == "cancel":
@@ -414,15 +448,24 @@ class Client:
         """End the leases of those that are gone, which would not end, until nothing is left."""
         while True:
             for name in [*self._world.gone]:
-                await queue.release_all(consumer=name)
+                with suppress(ServerUnavailableError):  # as for what was asked before, see `_join`
+                    await queue.release_all(consumer=name)
             with move_on_after(5.0):
                 await self._world.quiet()
-                await queue.join()
+                await self._join(queue)
                 return
+
+    async def _join(self, queue: Any) -> None:
+        """Wait until nothing is left, also if a call before it is given up, having no answer."""
+        while True:
+            try:
+                return await queue.join()
+            except ServerUnavailableError:
+                await sleep(0.1)
 
     # Producers
 
-    async def _produce(self, broker: RemoteBroker, queue: Any) -> None:
+    async def _produce(self, tg: TaskGroup, queue: Any) -> None:
         rng, world = self._rng, self._world
         for _ in range(rng.randint(1, 6)):
             await sleep(rng.expovariate(2.0))
@@ -439,14 +482,28 @@ class Client:
                     await self._put(queue, [rng.choice(HOT)])
                 else:
                     keys = [self._new_key() for _ in range(rng.choice((1, 1, 3)))]
+                    tg.start_soon(self._wait_for_value, queue, keys[0])
                     await self._put(queue, keys)
+
+    async def _wait_for_value(self, queue: Any, key: str) -> None:
+        """Wait for what an ack keeps, often not for long enough."""
+        rng = random.Random(key)  # so that it takes no draw away from others
+        self._waits_for[key] = None
+        try:
+            with suppress(LeaseqError), move_on_after(rng.choice((inf, rng.expovariate(1.0)))):
+                await queue._recall(key, rng.choice((None, None, rng.expovariate(1.0))))
+        except TimeoutError:
+            pass
+        finally:
+            del self._waits_for[key]
 
     def _new_key(self) -> str:
         self._puts += 1
         return f"{self.name}-{self._puts}"
 
     async def _look(self, queue: Any) -> None:
-        looks = (queue.statistics, queue.inflight, queue.history, queue.available_keys)
+        keys = (queue.available_keys, queue.delayed_keys, queue.inflight_keys)
+        looks = (queue.statistics, queue.inflight, queue.history, *keys)
         with suppress(ServerUnavailableError, ServerError, QueueClosedError):
             await self._rng.choice(looks)()
 
@@ -614,12 +671,13 @@ class Client:
                 if scope.cancelled_caught:
                     return
             else:
-                await queue.ack(lease)
+                value = Kept(lease.key, b"%d" % lease.token, inf, b"")
+                await queue._ack_and_keep(lease, [value])
         except (InvalidLeaseError, QueueClosedError, ServerUnavailableError, ServerError) as error:
             if not getattr(error, "in_doubt", False):
                 self._audit.not_acked(lease)
             raise
-        self._audit.acked(lease)
+        self._audit.acked(lease, kept=draw >= 0.2)
 
     async def _ack_and_put(self, broker: RemoteBroker, queue: Any, lease: Lease[str, Any]) -> None:
         key = self._new_key()
@@ -649,6 +707,7 @@ class Simulation:
         seed: Decides all of it.
         length: Seconds of virtual time in which things go wrong.
         remembers: Whether the store knows a batch again.
+        grouped: Whether the queue is in another group than the broker's own, in a store of its own.
         say: Takes a line of the story.
     """
 
@@ -656,8 +715,9 @@ class Simulation:
         self,
         seed: int,
         *,
-        length: float = 5.0,
+        length: float = 8.0,
         remembers: bool = True,
+        grouped: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.rng = rng = random.Random(seed)
@@ -674,9 +734,11 @@ class Simulation:
             ),
             "tenants": {"red": Tenant(max_in_flight=1)} if self.fair else None,
         }
-        self.backend = LedgerBackend(
-            wall=lambda: EPOCH + self.backend.clock(), remembers=remembers, refuse=self._refuse
-        )
+        self.backend = self.place = self._make_backend(remembers)
+        self.grouped = grouped
+        if grouped:
+            self.options["group"] = "elsewhere"
+            self.place = self._make_backend(remembers)
         self.auditor = Auditor(self.log)
         self.gone: list[str] = []  # clients
         self.over: Event
@@ -685,6 +747,15 @@ class Simulation:
         self._pending = 0  # things that come later
         self._quiet: Event
         self._tg: TaskGroup
+
+    def _make_backend(self, remembers: bool) -> LedgerBackend:
+        backend = LedgerBackend(
+            wall=lambda: EPOCH + backend.clock(),
+            remembers=remembers,
+            most=self.rng.choice((None, None, 1, 3)),
+            refuse=self._refuse,
+        )
+        return backend
 
     @property
     def says(self) -> bool:
@@ -748,7 +819,10 @@ class Simulation:
                 raise
         if self.auditor.failures:
             raise ViolationError(self.auditor.failures[0])
-        self.auditor.check_end(self.backend)
+        self.auditor.check_end(self.place)
+        if self.grouped:
+            signposts = [self.backend.queues[name].ledger for name in ("work", "lost")]
+            assert not any(ledger.waiting or ledger.delivered for ledger in signposts)
 
     async def _live(self, slot: int) -> None:
         generation = 0
@@ -765,7 +839,7 @@ def simulate(seed: int, **options: Any) -> Simulation:
     try:
         anyio.run(simulation.run, backend=name, backend_options=backend_options)
     except BaseException as error:
-        again = f"--seed {seed} --length {simulation.length}"
+        again = f"--seed {seed} --length {simulation.length}{' --grouped' * simulation.grouped}"
         error.add_note(f"replay it: python -m tests.remote.simulation {again}")
         raise
     return simulation
@@ -776,13 +850,16 @@ def main(arguments: Iterable[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--runs", type=int, default=1, help="how many seeds from there on")
     parser.add_argument("--length", type=float, default=5.0, help="seconds with faults")
+    parser.add_argument("--grouped", action="store_true", help="the queue is in a group")
     parser.add_argument("--quiet", action="store_true", help="do not tell the story")
     chosen = parser.parse_args([*arguments])
     logging.getLogger("leaseq").setLevel(logging.CRITICAL)
     deliveries = 0
     say = None if chosen.quiet or chosen.runs > 1 else print
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
-        deliveries += simulate(seed, length=chosen.length, say=say).auditor.deliveries
+        deliveries += simulate(
+            seed, length=chosen.length, grouped=chosen.grouped, say=say
+        ).auditor.deliveries
     print(f"nothing lost, nothing in two hands: {deliveries} deliveries")  # noqa: T201
 
 

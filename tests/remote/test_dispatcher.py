@@ -27,7 +27,7 @@ from tests.remote.mishaps import (
 )
 
 from leaseq import CodecError, LeaseLostError, PutOutcome, Tenant
-from leaseq._core.errors import InvalidLeaseError, ServerUnavailableError
+from leaseq._core.errors import InvalidLeaseError, ServerError, ServerUnavailableError
 from leaseq._core.loop import Home
 from leaseq._remote.broker import RemoteBroker
 from leaseq._remote.dispatcher import Call, Dispatcher
@@ -39,6 +39,7 @@ from leaseq._remote.protocol import (
     QueueDeleted,
     QueueRef,
     Reply,
+    Wake,
     Want,
     Woken,
 )
@@ -414,10 +415,10 @@ async def test_a_loss_that_is_told_before_the_claims_reply_ends_the_lease(
     other = await (await engine.another_broker()).queue(queue.name)
     await queue.put("a", 1)
     with fail_after(20), Gate(queue, replies=True).closed() as gate:
+        leases: list[Any] = []
 
         async def get() -> None:
-            with pytest.raises(TimeoutError):
-                await queue.get(timeout=0, consumer="me")
+            leases.append((await queue.get(timeout=0, consumer="me"))[2])
 
         async with create_task_group() as tg:
             tg.start_soon(get)
@@ -425,7 +426,37 @@ async def test_a_loss_that_is_told_before_the_claims_reply_ends_the_lease(
             assert await other.release_all(consumer="me") == 1
             await eventually(lambda: bool(queue._engine.dispatcher._messages))
             gate.open()
+        assert await queue.qsize() == 1  # with which goes the question whether it is so
+        assert [lease.ended for lease in leases] == ["lost"]
         assert await in_line(other) == ["a"]
+
+
+async def test_what_is_said_of_a_lease_or_a_queue_is_asked_for_before_it_is_believed(
+    engine: Ledgers,
+) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+    lease = (await queue.get())[2]
+    dispatcher = dispatcher_of(queue)
+    joined: list[str] = []
+
+    async def join() -> None:
+        await queue.join()
+        joined.append("joined")
+
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(broker_of(engine, queue).run)
+            tg.start_soon(join)
+            await until(queue, leased=1)
+            dispatcher.hear(LeaseEnded(queue.name, lease.token))
+            dispatcher.hear(QueueDeleted(queue.name))
+            dispatcher.hear(Woken(queue.name, Want("drained")))
+            await until(queue, leased=1)
+            assert (lease.ended, queue.closed, joined) == (None, False, [])
+            await queue.ack(lease)
+            await eventually(lambda: joined == ["joined"])
+            tg.cancel_scope.cancel()
 
 
 async def test_a_message_about_a_queue_that_is_not_known_here_is_of_no_matter(
@@ -441,6 +472,155 @@ async def test_a_message_about_a_queue_that_is_not_known_here_is_of_no_matter(
         dispatcher_of(queue).hear(QueueDeleted("unknown"))
         await queue.put("a", 1)
         assert await in_line(queue) == ["a"]
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
+async def test_a_message_that_cannot_be_followed_is_logged_and_the_next_one_counts(
+    engine: Ledgers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await engine.queue()
+    dispatcher = dispatcher_of(queue)
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatcher._callbacks, "hinted", raises(KeyError("odd")))
+        dispatcher.hear(QueueDeleted("unknown"))
+    assert "nothing was done about the event QueueDeleted" in caplog.text
+    assert "odd" in caplog.text
+    with fail_after(20):
+        await queue.put("a", 1)
+        assert await in_line(queue) == ["a"]
+
+
+async def test_the_events_of_a_reply_that_cannot_be_followed_are_logged_and_its_answers_count(
+    engine: Ledgers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await engine.queue()
+    with monkeypatch.context() as patch, fail_after(20):
+        patch.setattr(dispatcher_of(queue)._callbacks, "heard", raises(KeyError("odd")))
+        assert await queue.put("a", 1) is PutOutcome.ADDED
+    assert "nothing was done about the events of a reply" in caplog.text
+    assert await in_line(queue) == ["a"]
+
+
+async def test_a_store_that_fails_to_listen_tells_the_task_that_stands_in_for_a_run(
+    engine: Ledgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await engine.queue()
+
+    async def listen() -> None:
+        await checkpoint()
+        raise OSError("deaf")
+
+    with monkeypatch.context() as patch, fail_after(20):
+        patch.setattr(dispatcher_of(queue)._store, "listen", listen)
+        with pytest.raises(OSError, match="deaf"):  # and no group of it
+            await queue.get()
+    await queue.put("a", 1)
+    assert (await queue.get())[0] == "a"
+
+
+class UnlikeOthersError(ServerError):
+    """An error that was not made to be copied."""
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError
+
+
+async def test_an_error_that_cannot_be_copied_is_raised_as_it_is(engine: Ledgers) -> None:
+    queue = await engine.queue()
+    error = UnlikeOthersError("odd", code="ERR")
+
+    def way(_: object) -> Callable[[Batch], Awaitable[Any]]:
+        async def refuse(_: Batch) -> Any:
+            raise error
+
+        return refuse
+
+    with fail_after(20):
+        with exchanges_go_through(queue, way), pytest.raises(UnlikeOthersError) as caught:
+            await queue.put("a", 1)
+        assert caught.value is error
+        assert await queue.put("a", 1) is PutOutcome.ADDED
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["open", "closed"])
+async def test_wake_ups_that_none_here_wants_are_passed_on_one_at_a_time_for_queues_that_were_open(
+    engine: Ledgers, closes: bool
+) -> None:
+    queue = await engine.queue()
+    broker = broker_of(engine, queue)
+    if closes:
+        await queue.close()
+    asked: list[str] = []
+
+    def see(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def exchange(batch: Batch) -> Any:
+            asked.extend(each.queue.name for each in batch.operations if isinstance(each, Wake))
+            return await call(batch)
+
+        return exchange
+
+    with fail_after(20), exchanges_go_through(broker, see):
+        for _ in range(100):
+            for name in ("unknown", queue.name):
+                dispatcher_of(broker).hear(Woken(name, Want("any")))
+        await broker.list_queues()
+        assert asked == [queue.name]
+        dispatcher_of(broker).hear(Woken(queue.name, Want("any")))
+        await broker.list_queues()
+        assert asked == [queue.name] * 2
+
+
+async def test_however_many_wake_ups_are_told_so_many_are_passed_on_at_a_time(
+    engine: Ledgers,
+) -> None:
+    queue = await engine.queue()
+    dispatcher = dispatcher_of(queue)
+    for number in range(100_000):
+        dispatcher.hear(Woken(queue.name, Want("key", f"key-{number}")))
+    assert len(dispatcher._line) <= 1000
+    with fail_after(20):
+        await queue.put("a", 1)
+        assert await in_line(queue) == ["a"]
+    assert not queue._engine._passing
+
+
+async def test_a_forbidden_call_is_refused_alone(engine: Ledgers) -> None:
+    queue = await engine.queue()
+    other = await broker_of(engine, queue).queue("other")
+    outcomes: dict[str, str] = {}
+
+    def guard(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def exchange(batch: Batch) -> Any:
+            await checkpoint()
+            if any(each.queue.name == "other" for each in batch.operations):
+                raise ServerError("NOPERM not you", code="NOPERM")
+            return await call(batch)
+
+        return exchange
+
+    async def put(where: Any, key: str) -> None:
+        try:
+            await where.put(key, 1)
+            outcomes[key] = "done"
+        except ServerError as error:
+            outcomes[key] = error.code
+
+    with fail_after(20), exchanges_go_through(queue, guard):
+        async with create_task_group() as tg:
+            await tg.start(broker_of(engine, queue).run)
+            tg.start_soon(queue.get)  # whose claim goes with the puts
+            async with create_task_group() as putting:
+                for key in "abcdef":
+                    putting.start_soon(put, other if key == "c" else queue, key)
+            await until(queue, leased=1)
+            tg.cancel_scope.cancel()
+    assert outcomes == {key: "NOPERM" if key == "c" else "done" for key in "abcdef"}
 
 
 async def test_what_is_asked_of_a_broker_at_once_is_answered_each(engine: Ledgers) -> None:
@@ -485,12 +665,14 @@ class Idle:
     def do_due(self, now: float) -> float:
         return inf
 
-    def claims(self) -> list[Call]:
+    def claims(self, effort: float) -> list[Call]:
         return []
 
     def heard(self, due: object, events: object, now: float) -> None: ...
 
-    def told(self, event: object) -> None: ...
+    def hinted(self, event: object) -> None: ...
+
+    def deleted(self, name: str) -> None: ...
 
 
 @pytest.mark.virtual_time

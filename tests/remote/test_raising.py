@@ -20,11 +20,21 @@ from tests.remote.engine import Ledgers
 from tests.remote.ledger_store import LedgerBackend
 from tests.remote.mishaps import broker_of, dispatcher_of, exchanges_go_through
 
-from leaseq import CodecError, LeaseqError, Retry, TransactionError
+from leaseq import CodecError, LeaseqError, QueueClosedError, Retry, TransactionError
 from leaseq._core.errors import ServerError, ServerUnavailableError
 from leaseq._remote.broker import RemoteBroker
 from leaseq._remote.dispatcher import Call
-from leaseq._remote.protocol import Batch, Claim, ListQueues, Put, QueueRef, Reply, Transact
+from leaseq._remote.protocol import (
+    AvailableKeys,
+    Batch,
+    Claim,
+    ListQueues,
+    Put,
+    QueueRef,
+    RawKey,
+    Reply,
+    Transact,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -75,6 +85,39 @@ async def test_a_transaction_whose_answer_cannot_be_read_is_in_doubt(engine: Led
             tx.ack(lease)
     assert caught.value.in_doubt
     assert lease.ended is None  # as far as is known
+
+
+async def test_a_key_that_is_none_is_left_out_of_a_list(
+    engine: Ledgers, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await engine.queue()
+    await queue.put("a", 1)
+
+    def change(operation: Any, answer: Any) -> object:
+        if isinstance(operation, AvailableKeys):
+            return answer._replace(members=(*answer.members, RawKey(b"?")))
+        return answer
+
+    with exchanges_go_through(queue, answered(change)):
+        assert await queue.available_keys() == {"a"}
+    assert "b'?' is not a key, and left out" in caplog.text
+
+
+async def test_a_queue_that_was_shut_down_and_closed_says_whether_it_was_drained(
+    engine: Ledgers,
+) -> None:
+    drained, left = await engine.queue(), await engine.queue()
+    await left.put("a", 1)
+    for queue in (drained, left):
+        for _ in range(2):
+            await queue.shutdown()
+    await drained.join()
+    for queue in (drained, left):
+        await queue.close()
+        await queue.shutdown()
+    await drained.join()
+    with pytest.raises(QueueClosedError):
+        await left.join()
 
 
 async def test_an_answer_that_cannot_be_read_leaves_the_rest_of_its_batch_alone(

@@ -32,11 +32,18 @@ def test_nothing_is_lost_and_nothing_is_in_two_hands(first: int) -> None:
     assert deliveries > 10 * LOT
 
 
+@pytest.mark.parametrize("first", FEW[::LOT])
+def test_nothing_is_lost_in_a_group_of_its_own(first: int) -> None:
+    runs = [simulate(seed, grouped=True) for seed in range(first, first + LOT)]
+    assert sum(run.auditor.deliveries for run in runs) > 7 * LOT
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("first", MANY[:: 10 * LOT])
-def test_nothing_is_lost_whatever_the_seed(first: int) -> None:
+def test_nothing_is_lost_whatever_the_seed(first: int, grouped: bool) -> None:
     for seed in range(first, first + 10 * LOT):
-        simulate(seed)
+        simulate(seed, grouped=grouped)
 
 
 def test_a_seed_gives_the_same_run_each_time() -> None:

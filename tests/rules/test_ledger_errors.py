@@ -127,7 +127,7 @@ def test_a_policy_that_raises_where_there_is_no_caller_leaves_an_item_to_rest(
 def test_a_policy_may_give_its_rest_as_a_number_of_any_kind(rest: object) -> None:
     ledger, item = make(retry=OddRetry(rest), bury=BrokenBurial())
     ledger.release(item, 0)
-    assert ledger.delayed["a"].deadline == 2.5
+    assert ledger.items("delayed")[0].deadline == 2.5
 
 
 @pytest.mark.parametrize("how", MOVES)

@@ -539,19 +539,20 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def what_is_ready_is_the_model_s(self) -> None:
         ready = {
-            key: (*_seen_waiting(item), item.deadline) for key, item in self.ledger.ready.items()
+            item.key: (*_seen_waiting(item), item.deadline) for item in self.ledger.items("ready")
         }
         assert ready == {job.key: (*job.seen, job.dies_at) for job in self.model.ready}
 
     def the_line_is_in_the_model_s_order(self) -> None:
         if self.ledger.line is not None:
             line = sorted(self.model.ready, key=lambda job: job.order)
-            assert [item.key for item in self.ledger.line] == [job.key for job in line]
+            keys = [item.key for item in self.ledger.items("ready")]
+            assert keys == [job.key for job in line]
 
     def what_is_delayed_is_the_model_s(self) -> None:
         assert {
-            key: (*_seen_waiting(item), item._timers and item._timers.due, item.deadline)
-            for key, item in self.ledger.delayed.items()
+            item.key: (*_seen_waiting(item), item._timers and item._timers.due, item.deadline)
+            for item in self.ledger.items("delayed")
         } == {
             job.key: (*job.seen, job.due, min(job.due, job.dies_at)) for job in self.model.delayed
         }

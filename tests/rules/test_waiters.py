@@ -1,4 +1,5 @@
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,10 @@ from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Burial, Ledger
 from leaseq._rules.waiters import Waiter, Waiters
+from leaseq.abc._lease import Lease
 
 StrWaiter = Waiter[str, str]
+OF_THE_QUEUE = {"_queue", "_lost_by"}
 
 
 class Desk:
@@ -31,8 +34,9 @@ class Desk:
         tenants: Collection[str | None] | None = None,
         steal_from: Collection[str | None] = (),
         patient: bool = False,
+        **options: Any,
     ) -> StrWaiter:
-        request = ClaimRequest(*keys, tenants=tenants, steal_from=steal_from)
+        request = ClaimRequest(*keys, tenants=tenants, steal_from=steal_from, **options)
         waiter: StrWaiter = Waiter(request, patient=patient)
         self.waiters.add(waiter)
         return waiter
@@ -285,6 +289,58 @@ def test_one_whose_key_is_another_tenant_s_by_now_waits_for_that_one_s_cap() -> 
     desk.ledger.ack(item)
     assert desk.serve_tenant("y") == [taker]
     assert desk.waiters._lines == {}
+
+
+# The short way
+
+
+def test_a_new_item_that_is_handed_over_directly_is_as_one_that_was_in_line() -> None:
+    leases = []
+    for short in (True, False):
+        desk = Desk()
+        waiter = desk.wait(lease_timeout=30.0, consumer="c")
+        waiter_behind = desk.wait()
+        if short:
+            assert desk.waiters.hand_new("a", "a1", 5.0) is waiter
+        else:
+            desk.now = 5.0
+            assert desk.come("a") == [waiter]
+        item = waiter.item
+        assert item is desk.ledger.leased["a"]
+        assert item._timers is not None
+        assert desk.come("b") == [waiter_behind]
+        values = [getattr(item, name) for name in Lease.__slots__ if name not in OF_THE_QUEUE]
+        leases.append([*values, item._timers.consumer, desk.ledger.next_deadline()])
+        desk.ledger.undo(item, 6.0)
+        assert (desk.ledger.delivered, desk.ledger.added) == (1, 2)
+        assert list(desk.ledger.ready) == ["a"]
+    assert leases[0] == leases[1]
+
+
+def test_only_a_new_key_goes_the_short_way(desk: Desk) -> None:
+    desk.put("leased", "leased too")
+    desk.put("delayed", delay=60.0)
+    desk.claim("leased")
+    desk.claim("leased too")
+    desk.wait()
+    for key in ("leased", "delayed"):
+        assert desk.waiters.hand_new(key, "x", 0.0) is None
+    assert desk.waiters.hand_new("new", "x", 0.0) is not None
+
+
+@pytest.mark.parametrize("options", [{"tenants": ["x"]}, {"patient": True}])
+def test_where_others_wait_too_nothing_goes_the_short_way(
+    desk: Desk, options: dict[str, Any]
+) -> None:
+    desk.wait()
+    desk.wait(**options)
+    assert desk.waiters.hand_new("a", "x", 0.0) is None
+
+
+def test_where_there_are_tenants_nothing_goes_the_short_way() -> None:
+    desk = Desk(x=Tenant(max_in_flight=1))
+    desk.wait()
+    assert desk.waiters.hand_new("a", "x", 0.0) is None
 
 
 # Leaving

@@ -13,6 +13,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SERVER = "valkey://localhost:6379"
 """Where the pages say that there is a server: a block that does needs one."""
 
+FILE = "sqlite:///"
+"""The beginning of the URLs of files: a block with one runs in a folder of its own."""
+
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
@@ -26,6 +29,10 @@ def relative(path: Path) -> str:
 
 def needs_server(code: str) -> bool:
     return SERVER in code
+
+
+def needs_file(code: str) -> bool:
+    return FILE in code
 
 
 def blocks(page: Path, library: str) -> Iterator[tuple[str, str | None]]:

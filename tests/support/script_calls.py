@@ -90,7 +90,7 @@ def declare(
     """A queue, unless it is there."""
     weights = [part for each, (w, c) in (tenants or {}).items() for part in (name(each), w, c)]
     limits: Operation = [max_size, max_deliveries, *backoff, history, dedupe_for]
-    return ["declare", queue, queue_name, "{}", letters, *limits, len(weights) // 3, *weights]
+    return ["declare", queue, queue_name, "{}", letters, "{}", *limits, len(weights) // 3, *weights]
 
 
 def name(tenant: str | None) -> str:
@@ -183,7 +183,7 @@ class FrozenCaller(Caller):
         return super().load_function(self._frozen(script))
 
     def _frozen(self, script: str) -> str:
-        frozen = script.replace("  now = wall + ARGV[1]\n", "  now = tonumber(ARGV[1])\n")
+        frozen = script.replace("  now = steady + ARGV[1]\n", "  now = tonumber(ARGV[1])\n")
         assert frozen != script
         return frozen
 

@@ -8,8 +8,8 @@ from script_calls import Caller
 
 from leaseq._valkey import scripts
 
-_PARTS = scripts._script("base", "item", "fair", "line", "lease", "moves")
-_END = "end)()\nend)()(KEYS, ARGV)\n"
+_PARTS = scripts._script("base", "item", "work", "fair", "line", "lease", "moves")
+_END = "end)()\nend)()(KEYS, ARGV, true)\n"
 assert _PARTS.endswith(_END)
 _DUMP = (
     _PARTS.removesuffix(_END)
@@ -26,13 +26,13 @@ for _, key in ipairs(call("HKEYS", q.items)) do
     local i = read_item(q, key)
     local after = {}
     if i.after ~= 0 then
-      local a = moves.read_after(q, key)
+      local a = moves.look_at_after(q, key, i)
       after = { a.buffered and 1 or 0, a.priority, digits(a.due), digits(a.expires), a.body }
     end
     items[#items + 1] = {
       key, i.state, digits(i.rank), digits(i.since), i.priority, i.deliveries, i.tenant, i.process,
       i.cancellations, i.expiries, digits(i.expires), digits(i.due), digits(i.rest), i.consumer,
-      i.body, after, i.state == READY and member_of(key, i) or "", digits(i.order),
+      i.body, after, i.state == 0 and member_of(key, i) or "", digits(i.order),
     }
   end
 end

@@ -3,12 +3,13 @@
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio import create_task_group, sleep
 from tests.servers import Server, find_valkey
-from tests.skipping import skip_with_server
+from tests.skipping import skip_with_file, skip_with_server
 
 import leaseq.testing
 from leaseq import Backoff, Broker, DeadLetter, connect
@@ -36,10 +37,18 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def url(engine_name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(
+    engine_name: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> str:
     """A broker's, with nothing in it."""
     if engine_name == "memory":
         return "memory://"
+    if engine_name == "sqlite":
+        skip_with_file(monkeypatch)
+        return f"sqlite:///{tmp_path / 'tasks.db'}?synchronous=normal"
     skip_with_server(monkeypatch)
     server: Server = request.getfixturevalue("server")
     return f"{server.url}?prefix={uuid.uuid4().hex}"

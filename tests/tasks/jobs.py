@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sys
+import time
 
 import anyio
+from anyio.lowlevel import current_token
 
 from leaseq import Backoff
 from leaseq.tasks import TaskQueue, current_task
@@ -25,6 +28,8 @@ workers:
     task_timeout_seconds: 1
   - id: one at a time
     max_concurrent_tasks: 1
+  - id: two at a time
+    max_concurrent_tasks: 2
   - id: the first
     assigned_users: [busy, small]
     steal_targets: [middle]
@@ -79,3 +84,52 @@ async def hang() -> None:
 async def die() -> None:
     say("begun")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@tasks.task(result_ttl=60.0)
+def toil(seconds: float) -> int:
+    say("begun", "toil", os.getpid())
+    time.sleep(seconds)
+    say("ended", "toil", os.getpid())
+    return os.getpid()
+
+
+@tasks.task(result_ttl=60.0)
+def leave() -> None:
+    say("left")
+    sys.exit(3)
+
+
+@tasks.task(result_ttl=60.0)
+async def leave_here() -> None:
+    say("left")
+    sys.exit(3)
+
+
+@tasks.task(result_ttl=60.0)
+async def leave_as_if_closed() -> None:
+    say("left")
+    raise BaseExceptionGroup("of a task group", [GeneratorExit()])
+
+
+@tasks.task(result_ttl=60.0)
+async def leave_by_a_cancellation() -> None:
+    say("left")
+    if hasattr(current_token().native_token, "create_task"):
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep(1)
+    raise GeneratorExit
+
+
+@tasks.task(result_ttl=60.0)
+async def leave_in_a_task_of_its_own() -> None:
+    say("left")
+
+    async def leave() -> None:
+        sys.exit(3)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(leave)
+        await anyio.sleep_forever()

@@ -248,3 +248,27 @@ def test_settings_made_by_hand_take_lists_and_their_own_kind() -> None:
     assert worker.assigned_users == ("user:1",)
     assert config.workers == (worker,)
     assert config.broker_url == "redis://localhost:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("workers: []\nurl: a\nworkers: []\n", "the key 'workers' is there twice, at line 3, col"),
+        ("workers:\n- id: one\n  id: two\n", "the key 'id' is there twice, at line 3, column 3"),
+        ("workers: [{id: one, 'id': secret}]", "the key 'id' is there twice, at line 1, column 21"),
+    ],
+)
+def test_a_key_that_is_there_twice_in_yaml_is_refused(
+    tmp_path: Path, text: str, where: str
+) -> None:
+    path = tmp_path / "workers.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(where)) as caught:
+        WorkerConfig.from_file(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_yaml_shares_by_aliases_and_merges_is_no_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "workers.yaml"
+    path.write_text("workers:\n- &one {id: one, max_concurrent_tasks: 3}\n- {<<: *one, id: two}\n")
+    assert [worker.id for worker in WorkerConfig.from_file(path).workers] == ["one", "two"]

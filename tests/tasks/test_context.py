@@ -9,6 +9,7 @@ from anyio import sleep
 
 from leaseq import Broker, LeasedKeyQueue
 from leaseq.tasks import (
+    TaskFailedError,
     TaskQueue,
     ValueTooLargeError,
     current_task,
@@ -306,3 +307,23 @@ async def test_a_decorated_partial_is_a_task(tasks: TaskQueue, do_all: Any_) -> 
     await tasks.push(twice.task(4))
     await do_all(tasks)
     assert done == [4, 4]
+
+
+@virtual_time
+async def test_a_key_of_any_length_is_pushed_or_refused(
+    tasks: TaskQueue, do_all: Any_, letter: Any_
+) -> None:
+    @tasks.task(result_ttl=60.0)
+    async def give(key: str) -> object:
+        xcom_push(key, 1)
+        return await xcom_pull(key)
+
+    short = await tasks.push(give.task("ö/\0" * 100))
+    long = await tasks.push(give.task("x" * 1000))
+    await do_all(tasks)
+    assert await tasks.result(short) == 1
+    with pytest.raises(TaskFailedError, match="too long: the two may have 994 bytes together"):
+        await tasks.result(long)
+    assert "too long" in (await letter()).reason
+    with pytest.raises((TimeoutError, ValueError)):
+        await tasks.result("x" * 100_000, timeout=0)

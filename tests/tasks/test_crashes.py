@@ -1,5 +1,6 @@
 """Worker processes that are killed, that hang, and that are told to end."""
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -7,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from anyio import create_task_group, fail_after
 from tests import children
@@ -134,7 +136,9 @@ async def test_a_single_task_is_among_the_first_and_the_work_of_a_killed_worker_
 ) -> None:
     numbers = {"busy": 1_000, "middle": 100, "small": 1}
     for tenant, number in numbers.items():
-        await tasks.push_many([jobs.note.task(each) for each in range(number)], tenant=tenant)
+        notes = [jobs.note.task(each) for each in range(number)]
+        for first in range(0, number, 500):
+            await tasks.push_many(notes[first : first + 500], tenant=tenant)
     async with work("the first") as first:
         await first.until(lambda lines: len(lines) > 100)
         first.kill()
@@ -150,3 +154,77 @@ async def test_a_single_task_is_among_the_first_and_the_work_of_a_killed_worker_
     statistics = await tasks.stats()
     assert statistics.acked == 1_101
     assert statistics.expired <= 1  # what the killed one had in its hands
+
+
+# Threads, and the second signal
+
+
+async def test_a_task_in_a_thread_over_its_max_runtime_is_in_one_hand_at_a_time(
+    broker: Broker, work: Work
+) -> None:
+    toiling = await tasks.push(jobs.toil.task(LEASE * 2))  # of which it may take one second
+    async with work() as worker, work() as other:
+        with fail_after(PATIENCE), pytest.raises(TaskFailedError, match="longer than max_runtime"):
+            await tasks.result(toiling)
+        lines = sorted([*worker.lines, *other.lines], key=str)
+        assert len(lines) == 8  # its retries too
+        for each in (worker, other):
+            assert [line[0] for line in each.lines] == ["begun", "ended"] * (len(each.lines) // 2)
+    statistics = await tasks.stats()
+    assert (statistics.expired, statistics.released) == (0, 3)
+
+
+@pytest.mark.parametrize("signals", ["interrupt", "terminate"])
+async def test_the_second_signal_ends_a_worker_and_the_threads_in_it(
+    broker: Broker, work: Work, signals: str
+) -> None:
+    toiling = await tasks.push(jobs.toil.task(LEASE * 3))
+    lingering = await tasks.push(jobs.linger.task(LEASE * 3))
+    async with work("two at a time") as worker:
+        await worker.until(lambda lines: len(lines) == 2)
+        began = anyio.current_time()
+        getattr(worker, signals)()
+        await anyio.sleep(0.3)
+        getattr(worker, signals)()
+        code = await worker.ended()
+        assert anyio.current_time() - began < LEASE
+        assert code == (130 if signals == "interrupt" else -signal.SIGTERM)
+    flying = await (await tasks.open()).inflight_keys()
+    if signals == "interrupt":  # the other one was given back
+        assert flying == {toiling.id}
+        assert (await tasks.stats()).cancelled == 1
+    else:
+        assert flying == {toiling.id, lingering.id}
+    async with work("two at a time"):
+        with fail_after(PATIENCE):
+            await tasks.result(toiling)
+            await tasks.result(lingering)
+    assert (await tasks.stats()).expired == len(flying)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        jobs.leave,
+        jobs.leave_here,
+        jobs.leave_in_a_task_of_its_own,
+        jobs.leave_as_if_closed,
+        jobs.leave_by_a_cancellation,
+    ],
+    ids=["thread", "here", "child", "closed", "cancelled"],
+)
+async def test_a_task_that_exits_fails_and_ends_no_worker(
+    broker: Broker, work: Work, task: Any
+) -> None:
+    leaving = await tasks.push(task.task())
+    note = await tasks.push(jobs.note.task(), delay=0.5)
+    async with work("one at a time") as worker:
+        with fail_after(PATIENCE):
+            with pytest.raises(
+                TaskFailedError, match=r"failed at delivery 4, .*(Exit: 3|GeneratorExit|Cancelled)"
+            ):
+                await tasks.result(leaving)
+            await tasks.result(note)
+        assert worker.lines.count(["left"]) == 4
+        worker.terminate()
+        assert await worker.ended() == 0

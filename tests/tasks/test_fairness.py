@@ -27,7 +27,9 @@ def done(tasks: TaskQueue) -> list[str | None]:
 async def push(tasks: TaskQueue, numbers: dict[str, int]) -> None:
     work = tasks.functions["work"]
     for tenant, number in numbers.items():
-        await tasks.push_many([work.task() for _ in range(number)], tenant=tenant)
+        for lot in range(0, number, 100):
+            count = min(100, number - lot)
+            await tasks.push_many([work.task() for _ in range(count)], tenant=tenant)
 
 
 @time_passes

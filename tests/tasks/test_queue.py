@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from leaseq import Broker, LeasedKeyQueue, Priority, Tenant, TransactionError, connect
 from leaseq.tasks import Task, TaskDataError, TaskFailedError, TaskQueue
+from leaseq.tasks._results import result_name, value_kept
 from leaseq.testing import Operation, cancel_sweep
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -310,7 +311,7 @@ async def test_a_cancelled_wait_leaves_the_result_to_others(url: str, native: bo
             tasks = TaskQueue(broker)
             double = register(tasks)
             task = await tasks.push(double.task(4))
-            store = await tasks._backend.results("the result")
+            queue = await tasks.open()
             results: list[int] = []
 
             async def wait() -> None:
@@ -319,8 +320,7 @@ async def test_a_cancelled_wait_leaves_the_result_to_others(url: str, native: bo
             async def produce() -> None:
                 for _ in range(8):
                     await checkpoint()
-                async with broker.transaction() as transaction:
-                    store.stage(transaction, task.id, {"result": 8}, 60.0)
+                await queue._keep([value_kept(result_name(task.id), b"8", 60.0)])
 
             async with create_task_group() as waiting:
                 waiting.start_soon(wait)
@@ -384,7 +384,7 @@ async def test_options_are_those_of_the_queue_that_is_made(broker: Broker) -> No
 async def test_options_that_cannot_be_are_refused_at_once(broker: Broker) -> None:
     with pytest.raises(TypeError, match="tasks go into a broker or a LeasedQueue, not 'str'"):
         TaskQueue("memory://")  # type: ignore[arg-type]
-    every = "name, max_retries, xcom_ttl, value_limit, lease_timeout, backoff, tenants"
+    every = "name, max_retries, xcom_ttl, value_limit, unknown_for, version"
     with pytest.raises(TypeError, match=rf"TaskQueue\(\) has no option 'colour': it has {every}"):
         TaskQueue(colour="red")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"lease_timeout: .* exists already"):

@@ -102,7 +102,9 @@ def test_public_objects_have_the_documented_names_alone(public: type) -> None:
         TaskQueue: {
             *("task", "functions", "bind", "bound", "open", "push", "push_many", "pop", "get"),
             *("delete", "result", "stats", "shutdown", "join"),
-            *("name", "max_retries", "xcom_ttl", "value_limit"),
+            *("name", "max_retries", "xcom_ttl", "value_limit", "unknown_for", "version"),
+            *("schedule", "scheduled", "schedules", "unschedule", "run_now"),
+            *("pause_schedule", "resume_schedule"),
         },
         TaskWorker: {"from_config", "run", "stop", "health"},
     }

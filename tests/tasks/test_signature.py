@@ -101,6 +101,27 @@ def test_an_argument_that_cannot_be_json_is_refused_at_once_by_its_name(tasks: T
         pack.task(1, tasks)
 
 
+def test_a_result_that_cannot_be_json_is_refused_by_the_name_of_its_task(tasks: TaskQueue) -> None:
+    @tasks.task
+    def pack() -> object: ...
+
+    assert pack._definition.signature.json_result({"box": 1}) == b'{"box":1}'
+    for result in (tasks, {"box": object()}, {1.5: 1j}):
+        with pytest.raises(TaskDataError, match="'pack': its result cannot be written as JSON: "):
+            pack._definition.signature.json_result(result)
+
+
+def test_a_plain_value_that_is_none_is_refused_by_the_name_of_its_task(tasks: TaskQueue) -> None:
+    @tasks.task
+    def pack(order: object) -> object: ...
+
+    signature = pack._definition.signature
+    with pytest.raises(TaskDataError, match="task 'pack': "):
+        signature.unbind({"order": tasks})
+    with pytest.raises(TaskDataError, match="task 'pack': its result: "):
+        signature.typed_result(tasks)
+
+
 def test_an_annotation_that_json_cannot_fill_is_refused(tasks: TaskQueue) -> None:
     @tasks.task
     def pack(order: "int | TaskQueue") -> None: ...
@@ -123,5 +144,5 @@ def test_arguments_of_an_older_or_newer_function_are_refused(tasks: TaskQueue) -
 
     with pytest.raises(TaskDataError, match="task 'pack' has no parameter 'box', 'colour'"):
         pack._definition.signature.unbind({"order": 1, "box": 2, "colour": 3})
-    with pytest.raises(TaskDataError, match="task 'pack': Object missing required field `order`"):
+    with pytest.raises(TaskDataError, match="task 'pack' needs a value for its parameter 'order'"):
         pack._definition.signature.unbind({})

@@ -1,12 +1,15 @@
 """Workers: what becomes of tasks that succeed, fail, hang, or cannot be done."""
 
+import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,7 +17,9 @@ import pytest
 from anyio import BusyResourceError, Event, create_task_group, sleep, sleep_forever
 from anyio.lowlevel import checkpoint
 
+import leaseq.testing
 from leaseq import Backoff, Broker, LeasedKeyQueue, Priority, Reject, connect
+from leaseq._remote.protocol import Put, Transact
 from leaseq.tasks import (
     Task,
     TaskDataError,
@@ -24,8 +29,11 @@ from leaseq.tasks import (
     TaskWorker,
     WorkerConfig,
     WorkerHealth,
+    _backend,
+    _worker,
     xcom_push,
 )
+from leaseq.tasks._results import result_name, xcom_name
 from leaseq.testing import Operation, cancel_sweep
 
 pytestmark = pytest.mark.anyio
@@ -146,18 +154,295 @@ async def test_a_task_that_is_rejected_is_not_tried_again(
         await tasks.result(task)
 
 
+def versions_of(broker: Broker, **options: Any) -> tuple[TaskQueue, TaskQueue]:
+    """The tasks of an old version of the code, and of the next one, on one queue."""
+    old, new = (
+        TaskQueue(broker, lease_timeout=30.0, backoff=Backoff(0.0), **options) for _ in range(2)
+    )
+
+    @old.task(name="pack")
+    async def pack(order: int) -> None: ...
+
+    @new.task(name="pack")
+    async def pack_in_colour(order: int = 0, colour: str = "red") -> None: ...
+
+    @new.task
+    async def unpack(order: int) -> None: ...
+
+    return old, new
+
+
+def unknown_to(new: TaskQueue, how: str) -> Task[Any]:
+    match how:
+        case "name":
+            return new.functions["unpack"].task(1)
+        case "argument":
+            return new.functions["pack"].task(1, colour="blue")
+        case _:
+            return new.functions["pack"].task(colour="blue")
+
+
+each_unknown = pytest.mark.parametrize("how", ["name", "argument", "no argument"])
+
+
+@time_passes
 @virtual_time
-async def test_an_unknown_function_is_a_dead_letter_that_says_so(
-    tasks: TaskQueue, broker: Broker, do_all: Any_, letter: Any_
+@each_unknown
+async def test_a_task_that_a_worker_does_not_know_is_left_to_one_that_does(
+    broker: Broker, working: Any_, advance: Any_, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    others = TaskQueue(broker, lease_timeout=30.0, backoff=Backoff(0.0))
+    old, new = versions_of(broker)
+    task = await new.push(unknown_to(new, how))
+    async with working(old, id="old"):
+        await advance(2.5)  # it is tried now and after a second, and rests for two more
+        with anyio.fail_after(10):
+            while (await old.stats()).released < 2:  # noqa: ASYNC110 - on any engine
+                await sleep(0.05)
+        assert (await old.stats()).dead == 0
+        wire = await (await old.open())._look(task.id)
+        assert wire[1] is not None
+        assert wire[1]["left"][1] == 2
+        notes = await broker.queue("tasks.unknown", make=False)
+        assert (await notes.peek(str(task.name)))["worker"] == "old"
+    assert sum("leaves" in record.message for record in caplog.records) == 1
+    async with working(new):
+        await advance(4.5)
+        with anyio.fail_after(10):
+            await new.join()
+    statistics = await new.stats()
+    assert (statistics.acked, statistics.dead, statistics.released) == (1, 0, 2)
 
-    @others.task
-    async def elsewhere() -> None: ...
 
-    await others.push(elsewhere.task())
-    await do_all(tasks)
-    assert (await letter()).reason.startswith("unknown task 'elsewhere': <TaskQueue 'tasks'")
+@virtual_time
+async def test_notes_on_unknown_tasks_go_with_the_worker_that_ends(
+    broker: Broker, working: Any_
+) -> None:
+    old, new = versions_of(broker)
+    await new.push(unknown_to(new, "name"))
+    async with working(old, id="old"):
+        with anyio.fail_after(10):
+            while not (await old.stats()).delayed:  # noqa: ASYNC110 - on any engine
+                await sleep(0.02)
+        notes = await broker.queue("tasks.unknown", make=False)
+        assert await notes.available_keys() == {"unpack"}
+        await notes.put("of another", {"reason": "", "worker": "other", "at": 1.0})
+    assert await notes.available_keys() == {"of another"}
+
+
+async def test_notes_of_a_worker_that_was_killed_go_in_time(
+    tmp_path: Path, working: Any_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backend, "NOTES_KEPT", 0.5)
+    url = f"sqlite:///{tmp_path / 'tasks.db'}"
+    async with create_task_group() as tg, connect(url) as broker:
+        await tg.start(broker.run)
+        old, new = versions_of(broker)
+        task = await new.push(unknown_to(new, "name"))
+        await tg.start(TaskWorker(old).run)
+        while not (await old.stats()).delayed:  # noqa: ASYNC110 - in a file
+            await sleep(0.02)
+        await new.delete(task.id)
+        tg.cancel_scope.cancel()
+    async with create_task_group() as tg, connect(url) as broker, connect(url) as looker:
+        await tg.start(broker.run)
+        notes = await looker.queue("tasks.unknown", make=False)
+        assert await notes.qsize() == 1
+        async with working(versions_of(broker)[1]):
+            with anyio.fail_after(10):
+                while await notes.qsize():  # noqa: ASYNC110 - in a file
+                    await sleep(0.05)
+        tg.cancel_scope.cancel()
+
+
+@virtual_time
+@each_unknown
+async def test_a_task_that_no_worker_has_known_for_long_is_a_dead_letter(
+    broker: Broker, do_all: Any_, letter: Any_, how: str
+) -> None:
+    old, new = versions_of(broker, unknown_for=0.0)
+    await new.push(unknown_to(new, how))
+    await do_all(old)
+    reason = (await letter()).reason
+    assert reason.startswith(
+        {
+            "name": "unknown task 'unpack': there is no such function",
+            "argument": "task 'pack' has no parameter 'colour'",
+            "no argument": "task 'pack' has no parameter 'colour'",
+        }[how]
+    )
+    assert reason.endswith(", and no worker has known it for 0 s")
+
+
+@virtual_time
+async def test_the_time_for_which_a_task_was_unknown_travels_with_it(
+    broker: Broker, do_all: Any_, letter: Any_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = versions_of(broker)
+    task = await new.push(unknown_to(new, "name"))
+    queue = await old.open()
+    _, wire = await queue._look(task.id)
+    since = time.time() - 86_401
+    await queue.put(task.id, {**wire, "left": [since, 1441], "field of a later version": 1})
+    await do_all(old)
+    dead = await letter()
+    assert dead.reason.endswith("and no worker has known it for 86400 s")
+    assert dead.value["field of a later version"] == 1
+
+
+@time_passes
+@virtual_time
+async def test_a_task_that_is_left_keeps_what_other_versions_have_written_in_it(
+    broker: Broker, working: Any_, advance: Any_
+) -> None:
+    old, new = versions_of(broker)
+    task = await new.push(unknown_to(new, "name"), tenant="north")
+    queue = await old.open()
+    _, wire = await queue._look(task.id)
+    await queue.put(task.id, {**wire, "field of a later version": 1, "left": "odd"})
+    async with working(old):
+        await advance(0.5)
+        with anyio.fail_after(10):
+            while not (await old.stats()).delayed:  # noqa: ASYNC110 - on any engine
+                await sleep(0.02)
+    _, left = await queue._look(task.id)
+    assert left["left"][1] == 1
+    assert {**left, "left": 0} == {**wire, "field of a later version": 1, "left": 0}
+
+
+async def test_a_task_is_left_only_by_the_worker_that_has_its_lease(
+    url: str, engine_name: str, working: Any_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine_name == "memory":
+        pytest.skip("nothing is under way for long within a process")
+    done = Event()
+    async with create_task_group() as tg, connect(url) as slow, connect(url) as fast:
+        await tg.start(slow.run)
+        await tg.start(fast.run)
+        old, new = (
+            TaskQueue(each, lease_timeout=0.5, backoff=Backoff(0.0)) for each in (slow, fast)
+        )
+        ran: list[int] = []
+
+        @new.task
+        async def unpack() -> None:
+            ran.append(1)
+
+        task = await new.push(unpack.task())
+        store = slow._own.dispatcher._store  # type: ignore[attr-defined]
+        exchange = store.exchange
+
+        async def held_up(batch: Any) -> Any:
+            """Let what an old worker writes of a task be under way until that is done."""
+            writes = [each for each in batch.operations if isinstance(each, Put | Transact)]
+            if any(each.queue.name == "tasks" for each in writes):
+                with anyio.CancelScope(shield=True), anyio.fail_after(20):
+                    await done.wait()
+            return await exchange(batch)
+
+        monkeypatch.setattr(store, "exchange", held_up)
+        with anyio.fail_after(30):
+            async with working(old, id="old"):
+                while not (await new.stats()).expired:
+                    await fast.process_expired()
+                    await sleep(0.05)
+                async with working(new, id="new"):
+                    await new.join()
+                done.set()
+            assert await new.get(task.id) is None
+            async with working(new):
+                await new.join()
+        statistics = await new.stats()
+        assert (statistics.put, statistics.acked, ran) == (1, 1, [1])
+        tg.cancel_scope.cancel()
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("queue", "function"),
+    [("q" * 123, "unpack"), ("tasks", "\x1b[31m"), ("tasks", "n" * 1_025)],
+)
+async def test_a_task_is_left_uncounted_also_if_that_cannot_be_noted(
+    broker: Broker,
+    working: Any_,
+    advance: Any_,
+    caplog: pytest.LogCaptureFixture,
+    queue: str,
+    function: str,
+) -> None:
+    tasks = TaskQueue(broker, name=queue, max_retries=0)
+    wire = {"name": function, "arguments": {}, "made_at": 1.0, "max_retries": 0}
+    await (await tasks.open()).put("t", wire)
+    await (await tasks.open()).put("u", wire | {"name": function[:-1]})
+    async with working(tasks):
+        await advance(1.2)
+        with anyio.fail_after(10):
+            while (await tasks.stats()).released < 3:  # noqa: ASYNC110 - on any engine
+                await sleep(0.05)
+    statistics = await tasks.stats()
+    assert (statistics.dead, statistics.dropped) == (0, 0)
+    assert sum("could not note" in record.message for record in caplog.records) <= 1
+
+
+@virtual_time
+async def test_a_task_is_left_uncounted_also_if_what_it_waits_for_cannot_be_written(
+    broker: Broker, working: Any_, advance: Any_, engine_name: str
+) -> None:
+    tasks = TaskQueue(broker, max_retries=0)
+    queue = await tasks.open()
+    wire = {"name": "unpack", "arguments": {"data": ""}, "made_at": 1.0, "max_retries": 0}
+    most = 4 * 1024 * 1024
+    wire["arguments"] = {"data": "x" * (most - len(json.dumps(wire, separators=(",", ":"))))}
+    await queue.put("t", wire)
+    async with working(tasks):
+        await advance(0.1)
+        with anyio.fail_after(10):
+            while not (await tasks.stats()).delayed:  # noqa: ASYNC110 - on any engine
+                await sleep(0.05)
+    statistics = await tasks.stats()
+    assert (statistics.dead, statistics.released) == (0, 1)
+    if engine_name != "memory":  # which has no largest value
+        assert "left" not in (await queue._look("t"))[1]
+
+
+@virtual_time
+async def test_a_plain_queue_has_its_tasks_left_too(working: Any_) -> None:
+    queue: LeasedKeyQueue[str, Any] = LeasedKeyQueue(default_lease_timeout=30.0)
+    tasks = TaskQueue(queue, max_retries=0)
+    queue.put_nowait("t", {"name": "unpack", "arguments": {}, "made_at": 1.0, "max_retries": 0})
+    async with create_task_group() as tg:
+        await tg.start(queue.run)
+        async with working(tasks):
+            await leaseq.testing.advance(1.5)
+        _, wire = await queue._look("t")
+        tg.cancel_scope.cancel()
+    assert wire["left"][1] == 2
+
+
+@virtual_time
+async def test_names_from_the_queue_take_no_memory_for_long(
+    broker: Broker, working: Any_, advance: Any_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_worker, "_MOST_NOTES", 5)
+    monkeypatch.setattr(_worker, "_NOTE_EVERY", 0.2)
+    tasks = TaskQueue(broker)
+    queue = await tasks.open()
+    async with working(tasks, concurrency=1) as worker:
+        for turn in range(2):
+            for number in range(8):
+                wire = {"name": f"{turn}.{number}", "arguments": {}, "made_at": 1.0}
+                await queue.put(f"{turn}.{number}", wire)
+            with anyio.fail_after(10):
+                while (await queue.statistics()).ready:  # noqa: ASYNC110 - on any engine
+                    await sleep(0.02)
+            assert len(worker._told) <= 5
+            await advance(0.3)
+        assert not any(name.startswith("0.") for name in worker._told)
+
+
+async def test_unknown_for_is_a_time(broker: Broker) -> None:
+    assert TaskQueue().unknown_for == 86_400
+    with pytest.raises(ValueError, match="unknown_for"):
+        TaskQueue(unknown_for=-1.0)
 
 
 @virtual_time
@@ -165,7 +450,6 @@ async def test_an_unknown_function_is_a_dead_letter_that_says_so(
     ("wire", "reason"),
     [
         ({"made_at": 1.0, "name": "work", "arguments": {"order": ["x"]}}, "at `$.order[0]`"),
-        ({"made_at": 1.0, "name": "work", "arguments": {}}, "missing required field `order`"),
         ({"made_at": 1.0, "name": 5}, "Expected `str | null`, got `int` - at `$.name`"),
         ({"made_at": 1.0}, "the task has a payload and no function"),
         ("nonsense", "Expected `object`, got `str`"),
@@ -541,6 +825,25 @@ async def test_a_worker_runs_once_at_a_time(tasks: TaskQueue, working: Any_) -> 
             await worker.run()
 
 
+@virtual_time
+async def test_of_two_runs_that_begin_together_one_is_refused(tasks: TaskQueue) -> None:
+    worker = TaskWorker(tasks)
+    refused: list[BusyResourceError] = []
+
+    async def run() -> None:
+        try:
+            await worker.run()
+        except BusyResourceError as error:
+            refused.append(error)
+
+    await tasks.shutdown()
+    async with create_task_group() as tg:
+        for _ in range(2):
+            tg.start_soon(run)
+    assert len(refused) == 1
+    await worker.run()  # and later it may run again
+
+
 @time_passes
 @virtual_time
 async def test_a_worker_says_how_it_is(tasks: TaskQueue, working: Any_) -> None:
@@ -605,18 +908,22 @@ async def test_a_cancelled_worker_has_stored_all_of_a_task_or_nothing(
             await tasks.shutdown()
             operation: Operation = TaskWorker(tasks, concurrency=1).run
             yield operation
-            xcom = await tasks._backend.xcom("")
+            queue = await tasks.open()
+
+            async def is_kept(name: str) -> bool:
+                try:
+                    return bool(await queue._recall(name, 0))
+                except TimeoutError:
+                    return False
+
             for task in pushed:
                 is_left = await tasks.get(task.id) is not None
-                kept = [
-                    bool(await xcom.read(f"{task.id}/result")),
-                    bool(await xcom.read(f"{task.id}/number")),
-                ]
-                try:
-                    await tasks.result(task, timeout=0)
-                    kept.append(True)
-                except TimeoutError:
-                    kept.append(False)
+                names = (
+                    result_name(task.id),
+                    xcom_name(task.id, "result"),
+                    xcom_name(task.id, "number"),
+                )
+                kept = [await is_kept(name) for name in names]
                 assert kept == [not is_left] * 3
             assert (await tasks.stats()).leased == 0
             tg.cancel_scope.cancel()

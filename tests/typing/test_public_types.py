@@ -182,6 +182,7 @@ async def test_what_is_in_there() -> None:
     assert_type(await queue.state("a"), KeyState)
     assert_type(await queue.discard("a"), bool)
     assert_type(await queue.available_keys(), set[str])
+    assert_type(await queue.delayed_keys(), set[str])
     assert_type(await queue.inflight_keys(), set[str])
     assert_type(await queue.qsize(), int)
     assert_type(await queue.inflight_size(), int)

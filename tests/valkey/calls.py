@@ -12,6 +12,7 @@ from tests.valkey.engine import store_of
 
 import leaseq
 from leaseq import Lease, Retry, Tenant
+from leaseq._core.kept import Kept
 from leaseq._remote import protocol
 from leaseq._remote.protocol import Operation, Park, QueueRef, Want
 from leaseq._valkey.store import _shake_hands
@@ -21,6 +22,8 @@ Queue = RemoteQueue[Any, Any]
 
 ANY = Want("any")
 PARKS = (Park(ANY, 1),)
+VALUE = Kept("kept", b"1", 600.0, b"-")
+NEW = (VALUE._replace(body=b"2"), VALUE._replace(name="new"))
 
 
 class Scene:
@@ -42,6 +45,7 @@ class Scene:
         self.empty = await broker.queue("empty")
         await self.queue.put_many({str(number): number for number in range(6)})
         await self.small.put("full", 1)
+        await self.queue._keep([VALUE])
         self.held = []
         for _ in range(3):
             self.held.append((await self.queue.get(consumer="ada"))[2])
@@ -119,6 +123,13 @@ CALLS: Mapping[str, Call] = {
     "fail": Call("release", lambda scene: scene.queue._fail(scene.first, ValueError("no"))),
     "give back": Call("give_back", lambda scene: scene.queue._give_back(scene.first)),
     "reject": Call("reject", lambda scene: scene.first.reject("no good either")),
+    "ack and keep": Call("ack", lambda scene: scene.queue._ack_and_keep(scene.first, NEW)),
+    "reject and keep": Call("reject", lambda s: s.queue._reject_and_keep(s.first, "no", NEW)),
+    "keep": Call("keep_values", lambda scene: scene.queue._keep(NEW)),
+    "recall": Call("recall", lambda scene: scene.queue._recall("kept", None)),
+    "stop waiting": Call(
+        "stop_waiting", lambda scene: scene.ask(lambda q: protocol.StopWaiting(q, ("kept",)))
+    ),
     "extend": Call("extend", lambda scene: scene.first.extend(None)),
     "undo": Call("undo", lambda scene: scene.give_up_a_batch(), "never"),
     "close": Call("close", lambda scene: scene.queue.close(), "never"),
@@ -132,9 +143,13 @@ CALLS: Mapping[str, Call] = {
     "state": Call("look", lambda scene: scene.queue.state("5")),
     "discard": Call("discard", lambda scene: scene.queue.discard("5")),
     "available keys": Call("ready", lambda scene: scene.queue.available_keys()),
+    "delayed keys": Call("delayed", lambda scene: scene.queue.delayed_keys()),
     "inflight keys": Call("leased", lambda scene: scene.queue.inflight_keys()),
     "qsize": Call("counts", lambda scene: scene.queue.qsize()),
     "inflight": Call("inflight", lambda scene: scene.queue.inflight()),
+    "tenants": Call("tenants", lambda scene: scene.queue.statistics(tenants=True)),
+    "held": Call("held", lambda scene: scene.ask(lambda q: protocol.Held(q, "0", 1))),
+    "abandon": Call("abandon", lambda s: s.ask(lambda q: protocol.Abandon(q, 10**9, (q,)))),
     "info": Call("info", lambda scene: scene.queue.info()),
     "history": Call("history", lambda scene: scene.queue.history()),
     "resume": Call("resume", lambda scene: scene.queue.resume(scene.first.receipt)),
@@ -167,6 +182,8 @@ def plain(result: object) -> object:
         return (result.key, result.value, result.deliveries, result.cancellations)
     if isinstance(result, leaseq.LeaseInfo):
         return replace(result, token=0, since=None)
+    if isinstance(result, leaseq.Statistics):
+        return replace(result, oldest_ready_age=None)
     if isinstance(result, leaseq.HistoryEntry):
         return replace(result, token=0, acked_at=0.0)
     if isinstance(result, leaseq.QueueInfo):
@@ -183,7 +200,8 @@ async def picture(broker: ValkeyBroker) -> dict[str, object]:
     seen: dict[str, object] = {}
     for info in await broker.list_queues():
         queue = await broker.queue(info.name)
-        keys = sorted([*await queue.available_keys(), *await queue.inflight_keys()])
+        sets = (queue.available_keys, queue.delayed_keys, queue.inflight_keys)
+        keys = sorted([key for ask in sets for key in await ask()])
         statistics = replace(
             await queue.statistics(tenants=True), oldest_ready_age=None, getters=0, takers=0
         )
@@ -195,5 +213,14 @@ async def picture(broker: ValkeyBroker) -> dict[str, object]:
             values if letters else dict(zip(keys, values, strict=True)),
             plain(await queue.inflight()),
             plain(await queue.history()),
+            [await value_of(queue, name) for name in ("kept", "new")],
         )
     return seen
+
+
+async def value_of(queue: Queue, name: str) -> bytes | None:
+    """The value that a queue keeps under a name."""
+    try:
+        return await queue._recall(name, 0)
+    except TimeoutError:
+        return None

@@ -9,10 +9,12 @@ import argparse
 import json
 import logging
 import random
+import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
@@ -47,6 +49,34 @@ def arguments() -> argparse.Namespace:
 def say(*words: object) -> None:
     sys.stdout.write(json.dumps(words) + "\n")
     sys.stdout.flush()
+
+
+async def drain(queue: Queue, asked: argparse.Namespace) -> None:
+    """Do what there is, until a signal comes, and say how much memory that took at most, in MB."""
+    done = 0
+
+    async def handle(lease: Lease[str, Any]) -> None:
+        nonlocal done
+        done += 1
+
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tg:
+        await tg.start(leaseq.stop_on_signals, stop)
+        say("ready")
+        await leaseq.serve(queue, handle, asked.consumers, stop=stop)
+    say("drained", done, most_memory())
+
+
+def most_memory() -> float:
+    """The most megabytes that this program has had.
+
+    `getrusage` has those of the program that has started this one among them.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
 
 
 async def hold(queue: Queue, asked: argparse.Namespace) -> None:
@@ -150,6 +180,7 @@ async def hang(queue: Queue, asked: argparse.Namespace) -> None:
 
 
 PROGRAMS: Mapping[str, Callable[[Queue, argparse.Namespace], Awaitable[None]]] = {
+    "drain": drain,
     "hold": hold,
     "consume": consume,
     "produce": produce,

@@ -230,7 +230,8 @@ async def test_what_replicas_were_waited_for_is_not_lost_with_the_primary(
     with fail_after(60):
         async with running(f"{own_cluster.url}?wait_replicas={replicas}") as (broker, tg):
             produced, consumed = await broker.queue("produced"), await broker.queue("consumed")
-            await consumed.put_many({str(number): number for number in range(2000)})
+            for first in range(0, 2000, 500):
+                await consumed.put_many({str(n): n for n in range(first, first + 500)})
             for number in range(5):
                 tg.start_soon(produce, produced, number)
                 tg.start_soon(consume, consumed)

@@ -11,6 +11,8 @@ import pytest
 from pages import PAGES, ROOT, SERVER, blocks, execute, needs_server, relative
 from tests.servers import Server
 
+pytestmark = pytest.mark.usual_leases
+
 SERVED = [page for page in PAGES if SERVER in page.read_text()]
 EXAMPLES = sorted((ROOT / "examples" / "valkey").glob("*.py"))
 

@@ -9,22 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaseq import MessageId, PutOutcome
-from leaseq._remote.protocol import RawKey, Want, WantKind
-from leaseq._valkey.encoding import (
+from leaseq._remote.encoding import (
+    decode_event,
     decode_key,
     decode_name,
     decode_want,
-    encode_finite_seconds,
+    encode_event,
     encode_key,
     encode_name,
-    encode_optional_seconds,
-    encode_seconds,
     encode_text,
+    encode_value_name,
     encode_want,
     read_key,
     read_name,
-    read_seconds,
     read_text,
+)
+from leaseq._remote.protocol import (
+    Event,
+    LeaseEnded,
+    QueueDeleted,
+    RawKey,
+    ValueKept,
+    Want,
+    WantKind,
+    Woken,
+)
+from leaseq._valkey.times import (
+    encode_finite_seconds,
+    encode_optional_seconds,
+    encode_seconds,
+    read_seconds,
 )
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # with what is no Unicode
@@ -148,6 +162,25 @@ def test_different_wants_are_different_bytes() -> None:
 def test_what_is_no_want_is_refused(encoded: bytes) -> None:
     with pytest.raises(ValueError, match="not a want"):
         decode_want(encoded)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        LeaseEnded("work", 7),
+        QueueDeleted("work"),
+        ValueKept("work", "réserve"),
+        Woken("work", Want("room")),
+        Woken("work", Want("key", 7)),
+    ],
+)
+def test_an_event_comes_back_as_what_it_was(event: Event) -> None:
+    assert decode_event(encode_event(event)) == event
+
+
+def test_the_name_of_a_value_is_a_text() -> None:
+    with pytest.raises(TypeError, match="the name of a kept value must be a str, not 7"):
+        encode_value_name(7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

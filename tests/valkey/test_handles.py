@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -22,7 +23,7 @@ from tests.remote.mishaps import (
 from tests.servers import Server
 from tests.valkey.engine import Valkey
 
-from leaseq import PutOutcome, QueueClosedError, Tenant, connect
+from leaseq import Lease, PutOutcome, QueueClosedError, Tenant, connect, serve
 from leaseq._core.errors import LeaseqError
 from leaseq._remote.protocol import Batch, Put
 
@@ -165,7 +166,9 @@ async def test_what_cannot_be_read_keeps_nobody_from_what_can(
     engine: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = await engine.broker()
-    other = await (await engine.another_broker()).queue("work", dead_letters="dead")
+    other = await (await engine.another_broker()).queue(
+        "work", dead_letters="dead", default_lease_timeout=None
+    )
     queue = await broker.queue("work", type=int)
     with fail_after(20), caplog.at_level(logging.CRITICAL):
         await other.put_many([("bad", "x"), ("good", 1)])
@@ -313,7 +316,8 @@ async def test_many_letters_are_brought_back_a_lot_at_a_time(engine: Valkey) -> 
     async with create_task_group() as tg:
         await tg.start(broker.run)
         queue, letters = await broker.create_queue_pair("work", default_lease_timeout=60)
-        await queue.put_many([(key, 1) for key in many])
+        for first in range(0, len(many), 350):
+            await queue.put_many([(key, 1) for key in many[first : first + 350]])
         died = 0
         while died < len(many):
             async with create_task_group() as burying:
@@ -380,9 +384,9 @@ async def test_what_dies_is_named_in_the_log_as_it_is_called(
         await engine.advance(2)
         said = [record.getMessage() for record in caplog.records]
         assert [re.sub(r"\d{10,}", "N", each) for each in said] == [
-            "queue 'work': 42, token N, is a dead letter (no good)",
-            "queue 'alone': 'a', token N, is dead (no good) and dropped",
-            "queue 'work': b'b', not leased, is a dead letter (expired)",
+            "queue 'work': 42, token N, is a dead letter ('no good')",
+            "queue 'alone': 'a', token N, is dead ('no good') and dropped",
+            "queue 'work': b'b', not leased, is a dead letter ('expired')",
         ]
         tg.cancel_scope.cancel()
 
@@ -404,3 +408,35 @@ async def test_a_server_that_does_not_answer_is_complained_of_once(
     said = [record.getMessage() for record in caplog.records]
     assert sum("tried again and again" in each for each in said) == 1
     assert sum("answers again" in each for each in said) == 1
+
+
+async def test_a_handle_that_is_closed_leaves_what_a_thread_works_on_to_the_leases_time(
+    engine: Valkey,
+) -> None:
+    """Given back, the item would be in two hands: nothing can stop the thread."""
+    broker, operator = await engine.broker(), await engine.another_broker()
+    queue = await broker.queue("work", default_lease_timeout=30.0)
+    await queue.put_many({"in a thread": 1, "here": 2})
+    begun, go_on = threading.Event(), threading.Event()
+    states: list[str] = []
+
+    def handle(lease: Lease[str, int]) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async def close() -> None:
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        await broker.close()
+        there = await operator.queue("work")
+        states.extend([await there.state("in a thread"), await there.state("here")])
+        go_on.set()
+
+    with fail_after(20):
+        async with create_task_group() as tg:
+            await tg.start(broker.run)
+            _, _, lease = await queue.take("here")
+            tg.start_soon(close)
+            with pytest.raises(QueueClosedError):
+                await serve(queue, handle)
+            assert lease.ended == "lost"
+    assert states == ["leased", "ready"]

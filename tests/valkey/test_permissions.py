@@ -15,8 +15,10 @@ from tests.remote.mishaps import eventually
 from tests.servers import Cluster, Server
 from tests.valkey.calls import CALLS, Scene, outcome, picture
 from tests.valkey.conftest import MakeServer
+from tests.valkey.engine import store_of
 
 import leaseq
+from leaseq import LeasedQueue
 from leaseq._core.errors import ServerError, UnusableServerError
 from leaseq._valkey.permissions import CONSUMER, OPERATOR, PRODUCER
 from leaseq.valkey import ValkeyBroker, ValkeyUrl
@@ -45,6 +47,7 @@ PRODUCERS_CALLS = {
         "qsize",
     ),
     *("available keys", "inflight keys", "inflight", "queue", "dead letters", "close", "hello"),
+    *("keep", "recall", "stop waiting"),
 }
 
 
@@ -105,7 +108,7 @@ async def test_replicas_follow_where_the_default_user_is_off(make_server: MakeSe
         replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
         await eventually(lambda: b"link_status:up" in replica.command("INFO", "replication"))
         await queue.put("a", 1)  # it goes on with the connection that it has
-        await eventually(lambda: replica.command("EXISTS", "{leaseq}:q:work:items") == b":1")
+        await eventually(lambda: replica.command("EXISTS", "{leaseq}:q:work/items") == b":1")
 
 
 @pytest.mark.only("trio")
@@ -200,7 +203,7 @@ async def test_who_may_not_is_refused_before_anything_is_done(
         tg.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("command", [*PRODUCER, "eval", "evalsha", "info", "ping", "publish"])
+@pytest.mark.parametrize("command", [*PRODUCER, "eval", "evalsha", "ping", "publish"])
 async def test_what_everybody_needs_is_asked_for_at_once(
     shared_server: Server, prefix: str, command: str
 ) -> None:
@@ -213,19 +216,124 @@ async def test_what_everybody_needs_is_asked_for_at_once(
     assert "secret" not in str(caught.value)
 
 
+ALIKE = ("orders:eu", "orders:state", "orders.eu", "orders-eu", "orders_", "orders2", "Orders")
+
+
+ATTEMPTS: tuple[Callable[[LeasedQueue[str, int]], Awaitable[object]], ...] = (
+    lambda queue: queue.put("b", 3),
+    lambda queue: queue.get(timeout=0),
+    lambda queue: queue.peek("b"),
+    lambda queue: queue.available_keys(),
+    lambda queue: queue.delayed_keys(),
+    lambda queue: queue.history(),
+    lambda queue: queue.info(),
+    lambda queue: queue.release_all(consumer="ada"),
+)
+
+
+def patterns_for_some_queues() -> list[str]:
+    """The keys that the page for operators names for those who are kept to some queues."""
+    [line] = re.findall(r"^~\{leaseq\}:calls .*orders\.dead/\*$", PAGE.read_text(), re.MULTILINE)
+    return [word.removeprefix("~{leaseq}:") for word in line.split()]
+
+
 async def test_a_user_can_be_kept_to_some_queues(shared_server: Server, prefix: str) -> None:
-    keys = ("calls", "queues", "q:orders:*")
-    url = allow(shared_server, *CONSUMER, *ALONE, keys=keys, prefix=prefix)
+    url = allow(
+        shared_server, *OPERATOR, *ALONE, keys=tuple(patterns_for_some_queues()), prefix=prefix
+    )
+    others = [
+        *ALIKE,
+        *(f"{each}.dead" for each in ALIKE),
+        "bills",
+        "orders.dead:eu",
+        "orders.dead2",
+    ]
     async with leaseq.connect(f"{shared_server.url}?prefix={prefix}") as free:
-        bills = await free.queue("bills")
-        await bills.put("a", 1)
+        for name in others:
+            queue = await free.queue(name, history=1)
+            await queue.put_many({"a": 1, "b": 2})
+            await (await queue.get())[2].ack()
+        before = await picture(free)
         async with leaseq.connect(url) as broker:
-            orders = await broker.queue("orders")
+            orders, dead = await broker.create_queue_pair("orders")
             await orders.put("a", 1)
-            await (await orders.get())[2].ack()
+            await (await orders.get())[2].reject("bad")
+            await (await dead.get())[2].ack()
+            for name in others:
+                with pytest.raises(ServerError, match="NOPERM"):
+                    await broker.queue(name)
+                with pytest.raises(ServerError, match="NOPERM"):
+                    await broker.purge(name)
+                with pytest.raises(ServerError, match="NOPERM"):
+                    await broker.queue("orders:new", dead_letters=name)
+                other = await broker.queue(name, make=False)
+                for call in ATTEMPTS:
+                    with pytest.raises(ServerError, match="NOPERM"):
+                        await call(other)
             with pytest.raises(ServerError, match="NOPERM"):
-                await broker.queue("bills")
-        assert (await bills.statistics()).ready == 1
+                await broker.queue("orders:new")
+            with pytest.raises(ServerError, match="NOPERM"):
+                await broker.delete_queue("orders:eu")
+            await broker.delete_queue("orders")
+        assert await picture(free) == before
+
+
+async def test_no_hint_and_no_forbidden_call_fails_the_calls_that_a_user_may_make(
+    shared_server: Server, prefix: str
+) -> None:
+    own = ("calls", "queues", "q:mine/*", "q:mine.dead/*")
+    url = allow(shared_server, *OPERATOR, *ALONE, keys=own, prefix=prefix)
+    async with leaseq.connect(f"{shared_server.url}?prefix={prefix}") as free:
+        await free.queue("other")
+    async with leaseq.connect(url) as broker, create_task_group() as tg:
+        await tg.start(broker.run)
+        mine = await broker.queue("mine")
+        other = await broker.queue("other", make=False)
+        mailbox = store_of(broker)._client._channel
+        assert mailbox is not None
+        refused: dict[int, str] = {}
+
+        async def put(number: int) -> None:
+            try:
+                await (mine if number % 10 else other).put(number, 1)
+            except ServerError as error:
+                refused[number] = error.code
+
+        for lot in range(5):
+            for name in ("other", "else"):
+                shared_server.command("PUBLISH", mailbox, f"{name}\0a")
+            async with create_task_group() as putting:
+                for number in range(30 * lot, 30 * lot + 30):
+                    putting.start_soon(put, number)
+        assert refused == dict.fromkeys(range(0, 150, 10), "NOPERM")
+        assert await mine.qsize() == 135
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("name", ["shop:eu", "shop.eu", "shop-2", "shop2", "sho"])
+async def test_a_user_can_be_kept_to_a_prefix(
+    shared_server: Server, prefix: str, name: str
+) -> None:
+    mine, other = f"{prefix}.shop", f"{prefix}.{name}"
+    url = allow(shared_server, *OPERATOR, *ALONE, prefix=mine)
+    async with leaseq.connect(url) as broker:
+        await (await broker.queue("work")).put("a", 1)
+    with pytest.raises((ServerError, UnusableServerError), match=r"NOPERM|its ACL lacks"):
+        async with leaseq.connect(url.replace(mine, other)) as broker:
+            await broker.queue("work")
+
+
+async def test_another_database_than_the_first_needs_a_right_that_is_named(
+    shared_server: Server, prefix: str
+) -> None:
+    url = allow(shared_server, *CONSUMER, *ALONE, prefix=prefix)
+    elsewhere = url.replace("/0?", "/1?") if "/0?" in url else url.replace("?", "/1?")
+    with pytest.raises(UnusableServerError, match=r"database 1: .* its ACL lacks \+select"):
+        async with leaseq.connect(elsewhere):
+            pass
+    allow(shared_server, *CONSUMER, *ALONE, "select", prefix=prefix)
+    async with leaseq.connect(elsewhere) as broker:
+        await (await broker.queue("work")).put("a", 1)
 
 
 async def test_a_user_of_few_rights_comes_back_when_its_connection_breaks(

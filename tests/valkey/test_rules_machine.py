@@ -61,6 +61,9 @@ RETRIES = [
     Drawn(max_deliveries=3, backoff=Backoff(2.0 * UNIT, ceiling=4.0 * UNIT)),
     Drawn(backoff=Backoff(1.0 * UNIT, factor=1.0, ceiling=0.0)),
 ]
+BACK = 2
+"""Begins the order of a job that came to the back of its line."""
+
 DECLARED: list[dict[str | None, tuple[float, int]]] = [
     {},
     {},
@@ -98,10 +101,22 @@ class Served(Model):
         self.tombs.append((str(key), int(str(value)), reason, error, self.fate))
 
     def wait(self, job: Job, now: float, due: float, order: Order | None = None) -> None:
-        """What time brings is ready since it was due, not since somebody noticed."""
+        """What time brings is ready since it was due, not since somebody noticed.
+
+        But not for longer than those before it in the line to whose back it comes.
+        """
         super().wait(job, now, due, order)
-        if self.since is not None:
-            job.ready_since = self.since
+        if self.since is None or job not in self.ready:
+            return
+        job.ready_since = self.since
+        if job.order[0] == BACK:
+            line = (job.tenant, job.priority, BACK)
+            before = (
+                other.ready_since
+                for other in self.ready
+                if (other.tenant, other.priority, other.order[0]) == line
+            )
+            job.ready_since = max(before)  # its own is among them
 
     def sweep(self, now: float, most: int) -> list[str]:
         """What time does first, the earliest first; the keys of the leases that have expired."""
@@ -473,7 +488,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
     @rule(number=numbers)
     def ack(self, number: int) -> None:
         hold = self.pick(number)
-        reply = self.turn(["ack", 1, f"s{hold.job.key}", hold.token])
+        reply = self.turn(["ack", 1, f"s{hold.job.key}", hold.token, 0])
         if hold.deadline <= reply.now:
             assert reply.results == [[b"no"]]
             return
@@ -508,7 +523,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
     @rule(number=numbers)
     def reject(self, number: int) -> None:
         hold = self.pick(number)
-        self.settle(hold, lambda now: self.model.reject(hold, now), "reject", "bad", "")
+        self.settle(hold, lambda now: self.model.reject(hold, now), "reject", "bad", "", 0)
 
     @precondition(lambda self: self.model.holds)
     @rule(number=numbers, lease=leases)
@@ -531,11 +546,11 @@ class ServerAgainstModel(RuleBasedStateMachine):
         number=numbers,
         settle=st.sampled_from(
             [
-                ["ack"],
+                ["ack", 0],
                 ["release", 0, -1, 1, ""],
                 ["give_back"],
                 ["extend", 1],
-                ["reject", "bad", ""],
+                ["reject", "bad", "", 0],
                 ["undo"],
             ]
         ),
@@ -570,10 +585,10 @@ class ServerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.holds)
     @rule(stranger=st.booleans())
     def release_all(self, stranger: bool) -> None:
-        reply = self.turn(["release_all", 1, "" if stranger else "somebody"], "manage")
+        reply = self.turn(["release_all", 1, "" if stranger else "somebody", ""], "manage")
         items = {hold.job.key: hold for hold in self.model.holds}
         lost = [e[2][1:].decode() for e in reply.events if e[1] == b"lost"]
-        assert reply.results == [[b"ok", len(lost)]]
+        assert reply.results == [[b"ok", len(lost), b""]]
         heard = self.ear.heard()
         told = [what for _, what in heard if what.startswith(b"l")]
         assert told == [f"ls{key}\0{items[key].token}".encode() for key in lost]
@@ -587,7 +602,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
     def purge(self) -> None:
         reply = self.turn(["purge", 1], "manage")
         count = len(self.model.ready) + len(self.model.delayed)
-        assert reply.results == [[b"ok", count]]
+        assert reply.results == [[b"ok", count, count]]
         self.model.drop_all()
         self.settled()
 
@@ -644,7 +659,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
             assert int(newest) == self.model.newest_value(key)
 
     def the_counters_are_the_model_s(self) -> None:
-        word, *counts = self.caller.look("counts", 1, 0)
+        word, *counts = self.caller.look("counts", 1)
         model = self.model
         assert word == b"ok"
         assert counts[:-1] == [
@@ -672,7 +687,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
             for key, value, reason, error, fate in self.model.tombs
             if fate == "dead"
         ]
-        (_, *keys) = self.caller.look("ready", 2)
+        (_, _, *keys) = self.caller.look("ready", 2, "")
         assert len(keys) == len(expected)
         if keys:
             state, letter, flag = self.caller.look("look", 2, keys[-1], 1)[1:]

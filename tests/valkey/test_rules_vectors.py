@@ -91,9 +91,10 @@ class ScriptDriver:
     ) -> None:
         rest = -1 if delay is None else delay * SECOND
         release = [int(front), rest, int(counted), ""]
-        words = {"release": release, "fail": release, "reject": [reason, ""]}.get(how, [])
+        reject = [reason, "", 0, 0]
+        words = {"release": release, "fail": release, "reject": reject, "ack": [0]}
         verb = "release" if how == "fail" else how
-        self.one(verb, 1, f"s{key}", self.tokens[key], *words)
+        self.one(verb, 1, f"s{key}", self.tokens[key], *words.get(how, []))
 
     def extend(self, key: str, seconds: int) -> None:
         self.one("extend", 1, f"s{key}", self.tokens[key], seconds * SECOND)
@@ -106,7 +107,7 @@ class ScriptDriver:
         self.one("sweep", 1, 1000)
 
     def release_all(self) -> None:
-        self.one("release_all", 1, "c", script="manage")
+        self.one("release_all", 1, "c", "", script="manage")
 
     def close(self) -> None:
         held = dump(self.caller).of("leased")
@@ -128,13 +129,13 @@ class ScriptDriver:
 
     def letters(self) -> list[list[Any]]:
         found = []
-        for key in self.caller.look("ready", 2)[1:]:
+        for key in self.caller.look("ready", 2, "")[2:]:
             letter = self.caller.look("look", 2, key, 1)[2]
             found.append([letter[1][1:].decode(), int(letter[2]), letter[5].decode()])
         return found
 
     def counts(self) -> dict[str, int]:
-        counts = dict(zip(COUNTERS, self.caller.look("counts", 1, 0)[6:], strict=False))
+        counts = dict(zip(COUNTERS, self.caller.look("counts", 1)[6:], strict=False))
         return {name: count for name, count in sorted(counts.items()) if count}
 
 

@@ -18,13 +18,15 @@ from tests.valkey.calls import CALLS, Scene, outcome
 
 from leaseq import PutOutcome, Retry, Tenant, TenantStatistics
 from leaseq._core.errors import ServerError, ServerUnavailableError
+from leaseq._core.kept import Kept
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._remote import protocol
+from leaseq._remote.encoding import decode_event
 from leaseq._remote.protocol import Batch, Event, Operation, QueueRef, RawKey, Settled, Want
 from leaseq._valkey.operations import OPERATIONS
 from leaseq._valkey.permissions import Permissions
-from leaseq._valkey.store import _SCRIPTS, ScriptCall, ValkeyStore, decode_message, open_store
+from leaseq._valkey.store import _SCRIPTS, ScriptCall, ValkeyStore, open_store
 from leaseq._valkey.url import ValkeyUrl
 from leaseq.valkey import ValkeyBroker
 
@@ -99,9 +101,14 @@ async def test_every_operation_is_answered(process: Process) -> None:
     for_any = protocol.ClaimFor(ClaimRequest[protocol.Key](), 1)
     declared = await do(protocol.Find(QUEUE))
     assert declared == protocol.Declared(
-        "dead", {"dead_letters": "dead", "history": 5, "retry": Retry(2)}
+        "dead", {"dead_letters": "dead", "history": 5, "retry": Retry(2)}, made=2
     )
-    assert await do(protocol.ListQueues(QUEUE)) == (("dead", ""), ("work", "dead"))
+    listed = await do(protocol.ListQueues(QUEUE))
+    assert listed.after is None
+    assert sorted(listed.members) == [
+        protocol.Listed(1, "dead", ""),
+        protocol.Listed(2, "work", "dead"),
+    ]
 
     claimed = await do(protocol.Claim(QUEUE, (for_any,), parks=True))
     [park] = claimed.parks
@@ -118,12 +125,14 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert await do(protocol.Look(QUEUE, b"8", value=False)) == protocol.Looked("ready", None)
     assert await do(protocol.Discard(QUEUE, "absent")) is False
     available = await do(protocol.AvailableKeys(QUEUE))
-    assert {*available} == {key for key, _ in items}
+    assert {*available.members} == {key for key, _ in items}
 
     a, b, c, d, e = await process.claim(5, consumer="me")
     assert (a.key, a.body, a.tenant, a.deliveries, a.priority) == ("a", b"body", None, 1, 3)
-    assert await do(protocol.LeasedKeys(QUEUE)) == ("a", "b", "c", "d", "e")
-    held = await do(protocol.InFlight(QUEUE))
+    assert await do(protocol.LeasedKeys(QUEUE)) == protocol.Page(("a", "b", "c", "d", "e"))
+    held = (await do(protocol.InFlight(QUEUE))).members
+    assert await do(protocol.Held(QUEUE, a.key, a.token)) is True
+    assert await do(protocol.Held(QUEUE, a.key, 1)) is False
     assert [(one.key, one.token, one.consumer, one.deadline) for one in held] == [
         (one.key, one.token, "me", inf) for one in (a, b, c, d, e)
     ]
@@ -137,8 +146,16 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert await do(protocol.GiveBack(QUEUE, c.key, c.token)) is Settled.DONE
     assert await do(protocol.Undo(QUEUE, d.key, d.token)) is Settled.DONE
     assert await do(protocol.Reject(QUEUE, e.key, e.token, "bad", "E: e")) is Settled.DONE
-    [record] = await do(protocol.ReadHistory(QUEUE))
+    [record] = (await do(protocol.ReadHistory(QUEUE))).members
     assert (record.key, record.value, record.token, record.deliveries) == ("a", b"body", a.token, 1)
+
+    kept = (Kept("x", b"1", 60.0, b"-"),)
+    assert await do(protocol.Recall(QUEUE, "x", waits=True)) == protocol.Recalled(
+        None, is_there=False
+    )
+    assert await do(protocol.StopWaiting(QUEUE, ("x",))) is None
+    assert await do(protocol.KeepValues(QUEUE, kept)) is None
+    assert await do(protocol.Recall(QUEUE, "x")) == protocol.Recalled(b"1", is_there=True)
 
     info = await do(protocol.Info(QUEUE))
     assert (info.ready, info.delayed, info.leased, info.dead, info.dead_letters_of) == (
@@ -148,10 +165,21 @@ async def test_every_operation_is_answered(process: Process) -> None:
         1,
         (),
     )
-    assert (await do(protocol.Info(LETTERS))).dead_letters_of == ("work",)
-    counts = await do(protocol.Counts(QUEUE, tenants=True))
+    counts = await do(protocol.Counts(QUEUE))
     assert (counts.ready, counts.put, counts.acked, counts.dead) == (6, 8, 1, 1)
-    assert counts.tenants == {None: TenantStatistics(6, 0)}
+    by_tenant = await do(protocol.CountTenants(QUEUE))
+    assert by_tenant == protocol.Page(((None, TenantStatistics(6, 0)),))
+
+    [lost] = await process.claim()
+    queues = (QUEUE,)
+    assert await do(protocol.Abandon(QUEUE, process.number, queues)) is True
+    assert await do(protocol.Abandon(QUEUE, process.number + 5, queues)) is False
+    assert await do(protocol.Ack(QUEUE, lost.key, lost.token)) is Settled.NOT_HELD
+
+    assert await do(protocol.DelayedKeys(QUEUE)) == protocol.Page(())
+    await process.put("later", terms=PutRequest(delay=60.0))
+    assert await do(protocol.DelayedKeys(QUEUE)) == protocol.Page(("later",))
+    assert await do(protocol.Discard(QUEUE, "later")) is True
 
     redriven = await do(protocol.Redrive(QUEUE, ("e",), 1))
     assert redriven == protocol.Redriven(("e",), (), 1, 1, None)
@@ -165,7 +193,7 @@ async def test_every_operation_is_answered(process: Process) -> None:
 
     assert await do(protocol.SetTenant(QUEUE, "x", Tenant(2.0, 1))) is None
     await process.claim(consumer="gone")
-    assert await do(protocol.ReleaseAll(QUEUE, "gone")) == 1
+    assert await do(protocol.ReleaseAll(QUEUE, "gone")) == protocol.Released(1, None)
     [last] = await process.claim()
     left = (await do(protocol.Counts(QUEUE))).ready + 1
     remaining = protocol.Remaining(left)
@@ -174,7 +202,7 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert joined.left == left
     assert joined.stamp > 0
     assert await do(protocol.Sweep(QUEUE, 64)) == protocol.Swept(more=False, outlived=0)
-    assert await do(protocol.Purge(QUEUE)) == left
+    assert await do(protocol.Purge(QUEUE)) == protocol.Purged(left, left)
     assert await do(protocol.Delete(QUEUE)) is None
     assert isinstance(await do(protocol.Find(QUEUE)), protocol.GoneError)
     assert isinstance(await do(put), protocol.GoneError)
@@ -187,7 +215,7 @@ async def test_every_operation_is_answered(process: Process) -> None:
 async def test_no_operation_takes_words_of_the_next(
     shared_server: Server, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    at_the_end = "  pcall(store_queues)\n"
+    at_the_end = "  store_queues()\n"
     for family, script in _SCRIPTS.items():
         assert at_the_end in script.source
         check = at_the_end + '  if cursor ~= #ARGV then error("not its own words") end\n'
@@ -259,12 +287,12 @@ def test_a_call_is_a_header_and_its_operations() -> None:
 
 
 async def test_a_failure_is_that_operation_s_alone(process: Process, server: Server) -> None:
-    server.command("SET", "{leaseq}:q:other:state", "nonsense")
+    server.command("SET", "{leaseq}:q:other/state", "nonsense")
     declare = protocol.Declare(QueueRef("other"), {})
     reply = await process.exchange(declare, protocol.Purge(QUEUE))
     failed, purged = reply.answers
     assert isinstance(failed, ServerError)
-    assert purged == 0
+    assert purged == protocol.Purged(0, 0)
 
 
 async def test_what_time_has_done_comes_as_events(process: Process) -> None:
@@ -273,7 +301,7 @@ async def test_what_time_has_done_comes_as_events(process: Process) -> None:
     await process.claim(1, key="b", lease_timeout=2.0)
     reply = await process.exchange(protocol.Counts(QUEUE))
     assert 0 < reply.due["work"] <= 2.0
-    [lease] = await process.do(protocol.InFlight(QUEUE))
+    [lease] = (await process.do(protocol.InFlight(QUEUE))).members
     process.store.offset += 6_000_000
     reply = await process.exchange(protocol.Sweep(QUEUE, 64))
     assert reply.answers == [protocol.Swept(more=False, outlived=1)]
@@ -291,7 +319,7 @@ async def test_processes_are_told_of_what_others_do(process: Process, other: Pro
     await other.put("a")
     await process.hear(lambda: process.events == [protocol.Woken("work", Want("any"))])
     [lease] = await process.claim(consumer="me")
-    assert await other.do(protocol.ReleaseAll(QUEUE, "me")) == 1
+    assert await other.do(protocol.ReleaseAll(QUEUE, "me")) == protocol.Released(1, None)
     await process.hear(lambda: process.events[1:] == [protocol.LeaseEnded("work", lease.token)])
     await process.do(protocol.Join(QUEUE))
     await other.do(protocol.Purge(QUEUE))
@@ -328,12 +356,12 @@ async def test_a_message_that_no_script_sends_is_logged_and_ignored(
     ],
 )
 def test_a_message_is_a_queue_and_what_has_happened(message: bytes, event: Event) -> None:
-    assert decode_message(message) == event
+    assert decode_event(message) == event
 
 
 def test_a_queue_s_name_is_text() -> None:
     with pytest.raises(ValueError, match="decode"):
-        decode_message(b"\xff\0a")
+        decode_event(b"\xff\0a")
 
 
 async def test_a_closed_store_asks_nothing(process: Process) -> None:

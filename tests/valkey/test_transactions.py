@@ -32,14 +32,14 @@ def test_all_steps_are_taken(caller: Caller) -> None:
     one, two, three = lease(caller, "a"), lease(caller, "b"), lease(caller, "c")
     result = transact(
         caller,
-        ["ack", *one],
+        ["ack", *one, 0],
         put(2, ("next", 1)),
         ["release", *two, 1, -1, 0, ""],
-        ["reject", *three, "bad", ""],
+        ["reject", *three, "bad", "", 0],
     )
     assert result == [b"ok"]
     assert dump(caller).line == ["b"]
-    assert len(caller.look("ready", 2)) == 3
+    assert len(caller.look("ready", 2, "")) == 4
 
 
 def test_no_step_is_taken_if_one_fails_and_all_failures_are_told(caller: Caller) -> None:
@@ -48,9 +48,9 @@ def test_no_step_is_taken_if_one_fails_and_all_failures_are_told(caller: Caller)
     before = dump(caller)
     result = transact(
         caller,
-        ["ack", *one],
-        ["ack", *one],
-        ["ack", 1, "sb", 1],
+        ["ack", *one, 0],
+        ["ack", *one, 0],
+        ["ack", 1, "sb", 1, 0],
         put(1, ("b", 2), if_in_flight="reject"),
         put(1, ("t", 2), tenant="y"),
         put(1, ("t", 2), tenant="x"),
@@ -67,7 +67,7 @@ def test_no_step_is_taken_if_one_fails_and_all_failures_are_told(caller: Caller)
 
 def test_a_key_can_be_put_again_once_its_lease_is_settled(caller: Caller) -> None:
     one = lease(caller, "a")
-    result = transact(caller, ["ack", *one], put(1, ("a", 2), if_in_flight="reject"))
+    result = transact(caller, ["ack", *one, 0], put(1, ("a", 2), if_in_flight="reject"))
     assert result == [b"ok"]
     assert dump(caller).items["a"].body == b"2"
 
@@ -81,6 +81,6 @@ def test_an_item_that_dies_makes_no_room_and_takes_none(caller: Caller) -> None:
 
 def test_what_is_put_on_a_leased_key_is_there_when_the_lease_is_settled(caller: Caller) -> None:
     one = lease(caller, "a")
-    steps = [put(1, ("a", 2), if_in_flight="buffer"), ["ack", *one], put(1, ("a", 3))]
+    steps = [put(1, ("a", 2), if_in_flight="buffer"), ["ack", *one, 0], put(1, ("a", 3))]
     assert transact(caller, *steps) == [b"ok"]
     assert dump(caller).items["a"].body == b"3"

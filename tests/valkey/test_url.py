@@ -28,6 +28,15 @@ SECRET = "geheim"
             "valkey://h?connect_timeout=0.5&request_timeout=10",
             ValkeyUrl((("h", 6379),), connect_timeout=0.5, request_timeout=10.0),
         ),
+        ("unix:///run/valkey.sock", ValkeyUrl((("/run/valkey.sock", 0),))),
+        ("valkey+unix:///run/valkey.sock?db=3", ValkeyUrl((("/run/valkey.sock", 0),), database=3)),
+        (
+            "redis+unix://ada:p%40w@/run/our%20s.sock?request_timeout=2",
+            ValkeyUrl(
+                (("/run/our s.sock", 0),), username="ada", password="p@w", request_timeout=2.0
+            ),
+        ),
+        ("valkey://h?groups=30", ValkeyUrl((("h", 6379),), groups=30)),
         ("valkey://a,b?wait_replicas=1", ValkeyUrl((("a", 6379), ("b", 6379)), wait_replicas=1)),
         (
             "valkeys://h?cacert=/etc/our%20ca.pem&cert=c.pem&key=k.pem",
@@ -60,10 +69,30 @@ def test_a_url_is_read(url: str, expected: ValkeyUrl) -> None:
         ("valkey://h/jobs", "number of a database"),
         ("valkey://h/-1", "number of a database"),
         ("valkey://h/0/1", "number of a database"),
+        ("valkey://h?colour=1", "unknown option 'colour' in the URL: there are"),
+        ("valkey://u:geheim@h?colour=1", "unknown option 'colour' in the URL: there are"),
+        ("valkey://h:1?gruops=geheim", r"option 'gruops' in the URL \(did you mean groups\?\)"),
+        ("valkey://ada:1?geheim=2", "unknown option in the URL: there are"),
+        ("valkey://h?groups=3&groups=4", "groups is in the URL twice"),
+        ("valkeys://h?cacert=a&cacert=b", "cacert is in the URL twice"),
+        ("unix:///run/s?db=1&db=2", "db is in the URL twice"),
         ("valkey://h?timeout=1", "unknown option .* connect_timeout, request_timeout, prefix"),
+        ("valkey://h?prefix=", "prefix in the URL has 1 to 64 characters"),
+        ("valkey://h?prefix=a{b}", "prefix in the URL has 1 to 64 characters"),
         ("valkey://h?wait_replicas=one", "wait_replicas .* number from 0 to 100"),
         ("valkey://h?wait_replicas=-1", "wait_replicas .* number from 0 to 100"),
         ("valkey://h?wait_replicas=101", "wait_replicas .* number from 0 to 100"),
+        ("valkey://h?groups=-1", "groups .* number from 0 to 1000"),
+        ("valkey://h?groups=1001", "groups .* number from 0 to 1000"),
+        ("valkey://h/1?db=2", "db= in the URL is for sockets: valkey://host/0"),
+        ("unix://", "whole path, and no host: unix:///run/valkey/valkey.sock"),
+        ("unix:///", "whole path, and no host"),
+        ("unix://run/valkey.sock", "whole path, and no host"),
+        ("unix:///a%00b", "whole path, and no host"),
+        ("unix:///run/valkey.sock?db=one", "db .* number of a database"),
+        ("unix:///run/valkey.sock?cacert=ca.pem", "cacert .* is of TLS"),
+        ("unix:///run/valkey.sock?password=geheim", "unknown option .* prefix"),
+        ("unix://:geheim@run/valkey.sock", "whole path, and no host"),
         ("valkeys://h?cacert=", "cacert .* path of a file"),
         ("valkey://h?cacert=ca.pem", "cacert .* is of TLS: .* valkeys://"),
         ("redis://h?cert=a.pem&key=b.pem", "cert .* is of TLS"),
@@ -93,6 +122,9 @@ def test_the_text_of_a_url_hides_the_password() -> None:
     assert str(url) == "valkeys://ada:***@a:6379,[::1]:7000/2"
     assert SECRET not in repr(url)
     assert str(ValkeyUrl.parse("valkey://h")) == "valkey://h:6379/0"
+    url = ValkeyUrl.parse(f"valkey+unix://ada:{SECRET}@/run/our%20s.sock?db=2")
+    assert str(url) == "unix://ada:***@/run/our%20s.sock?db=2"
+    assert SECRET not in repr(url)
 
 
 def test_several_hosts_are_a_cluster() -> None:

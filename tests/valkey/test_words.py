@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def test_no_operation_takes_words_of_the_next(
     shared_server: Server, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    at_the_end = "  pcall(store_queues)\n"
+    at_the_end = "  store_queues()\n"
 
     def strict(script: Script) -> Script:
         assert at_the_end in script.source

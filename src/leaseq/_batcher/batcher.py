@@ -12,7 +12,6 @@ from typing import Any, Generic, Never, Self, TypeVar
 from anyio import (
     TASK_STATUS_IGNORED,
     BusyResourceError,
-    CancelScope,
     Event,
     WouldBlock,
     get_cancelled_exc_class,
@@ -21,6 +20,7 @@ from anyio import (
 from anyio.abc import TaskStatus
 
 from .._core.errors import TimekeeperNotRunningError
+from .._core.exports import adopt
 from .._core.functions import check_function
 from .._core.log import log
 from .._core.loop import Home
@@ -28,7 +28,14 @@ from .._core.messages import RUN_TWICE, takes_nothing_more
 from .._core.policies import Backoff, Retry
 from .._core.queue_options import check_retry
 from .._core.texts import is_a, leaves, shown
-from .._core.validation import check_flag, check_known, check_text, wait_seconds, whole_number
+from .._core.validation import (
+    check_flag,
+    check_known,
+    check_text,
+    wait_seconds,
+    whole_number,
+    whole_or_inf,
+)
 from .buffer import Buffer
 from .flusher import Call, Flusher
 
@@ -148,8 +155,7 @@ class Batcher(Generic[T]):
         check_retry(retry)
         size = whole_number("max_batch_size", max_batch_size, 1, "1 or more items")
         interval = wait_seconds("flush_interval", flush_interval)
-        if max_pending != inf:
-            max_pending = whole_number("max_pending", max_pending, 1, "1 or more, or math.inf")
+        max_pending = whole_or_inf("max_pending", max_pending, 1, "1 or more, or math.inf")
         if retry.max_deliveries is not None and on_give_up is None:
             raise ValueError(
                 f"with max_deliveries={retry.max_deliveries} a batch can be given up, and would be "
@@ -168,7 +174,7 @@ class Batcher(Generic[T]):
         self._running = False
         self._closed = False
         self._times_opened = 0
-        self._alarm = Event()
+        self._alarm: Awaitable[object] | None = None  # there is one while `run` sleeps
         self._wake_at = inf  # the time at which `run` wakes by itself
 
     def __repr__(self) -> str:
@@ -189,8 +195,8 @@ class Batcher(Generic[T]):
 
         Waiting producers get room in order of arrival. If cancelled, nothing was added. O(1).
         """
-        if not self._fast_acquire:
-            await self._home.checkpoint()
+        if not self._fast_acquire and (turn := self._home.turn()) is not None:
+            await turn
         buffer = self._buffer
         if buffer.spare:
             buffer.spare -= 1
@@ -213,8 +219,8 @@ class Batcher(Generic[T]):
         Waits until there is room for all of them. If cancelled, nothing was added. O(items).
         """
         many = items if isinstance(items, list) else list(items)
-        if not self._fast_acquire:
-            await self._home.checkpoint()
+        if not self._fast_acquire and (turn := self._home.turn()) is not None:
+            await turn
         if not many:
             return
         if not self._buffer.room(len(many)):
@@ -241,7 +247,7 @@ class Batcher(Generic[T]):
             return
         if not buffer.room(1):
             self._check_open()
-            raise WouldBlock
+            raise WouldBlock(f"{self!r} has no room: it has max_pending={self._max_pending}")
         self._add_now([item])
 
     async def _wait_for_room(self, places: int) -> None:
@@ -251,7 +257,7 @@ class Batcher(Generic[T]):
                 f"{places} items never fit into a batcher with max_pending={self._max_pending}: "
                 "add fewer at a time"
             )
-        if self._fast_acquire and not self._running:
+        if not self._running:
             await self._home.checkpoint()  # `run` may have been started just now
         while True:
             self._check_open()
@@ -383,15 +389,21 @@ class Batcher(Generic[T]):
         deadline = self._buffer.next_deadline()
         if deadline < self._wake_at:
             self._wake_at = deadline
-            self._alarm.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._alarm is not None:
+            self._home.ring(self._alarm)
 
     async def _sleep(self, now: float, deadline: float) -> None:
         """Sleep until there is something to do, or at most until the planned time."""
         planned = self._wake_at if self._wake_at > now else inf
         self._wake_at = min(planned, deadline)
-        self._alarm = Event()
-        with CancelScope(deadline=self._wake_at):
-            await self._alarm.wait()
+        home = self._home
+        self._alarm = alarm = home.bell()
+        with home.scope(deadline=self._wake_at):
+            await alarm
+        self._alarm = None
 
     def _look_again(self) -> None:
         """Plan and admit producers anew after the delivery of a batch."""
@@ -423,7 +435,7 @@ class Batcher(Generic[T]):
     ) -> None:
         self._closed = True
         self._set_open()
-        self._alarm.set()
+        self._wake()
         final = Call(0)
         try:
             await self._finish(final, error)
@@ -468,3 +480,6 @@ def _is_cancellation(error: BaseException) -> bool:
     """Return True if an error is a cancellation, or a group of cancellations alone."""
     cancelled = get_cancelled_exc_class()
     return all(is_a(leaf, cancelled) for leaf in leaves(error))
+
+
+adopt("leaseq", globals())

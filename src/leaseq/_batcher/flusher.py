@@ -14,8 +14,8 @@ from anyio import CancelScope, Event, Lock, current_effective_deadline
 from .._core.errors import LeaseqError
 from .._core.functions import check_has_run, result_of
 from .._core.log import log
-from .._core.loop import Home, is_failure, times_cancelled
-from .._core.texts import shown
+from .._core.loop import Home, is_failure, native_cancellations, times_cancelled
+from .._core.texts import is_a, shown
 from .buffer import Batch, Buffer
 
 T = TypeVar("T")
@@ -179,8 +179,6 @@ class Flusher(Generic[T]):
 
     async def _attempt(self, batch: Batch[T]) -> Exception | None:
         """Call `on_flush` and return its error; raise one that took the place of a cancellation."""
-        from asyncio import CancelledError  # as in `_core.loop`
-
         cancelled = times_cancelled()
         try:
             flushing = self._on_flush(batch.items.copy())
@@ -191,7 +189,7 @@ class Flusher(Generic[T]):
             if times_cancelled() > cancelled and current_effective_deadline() != -inf:
                 raise  # a native cancellation comes once: the task would go on as if it had not
             return error
-        except CancelledError as error:
+        except native_cancellations() as error:
             if not is_failure(error):
                 raise
             failure = LeaseqError("on_flush awaited something that was cancelled")
@@ -228,13 +226,11 @@ class Flusher(Generic[T]):
             self._log_error("the retry policy failed: the items rest for a minute", mishap)
 
     async def _give_up(self, batch: Batch[T], error: Exception) -> None:
-        from asyncio import CancelledError
-
         assert self._on_give_up is not None
         try:
             await result_of(self._on_give_up(batch.items.copy(), error))
-        except (Exception, CancelledError) as own:
-            if not is_failure(own):
+        except BaseException as own:
+            if not is_a(own, (Exception, *native_cancellations())) or not is_failure(own):
                 raise
             self._buffer.not_given_up(batch, self._home.time())
             self._log_error(

@@ -2,92 +2,73 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import typer
-
-_EXTRA = ("typer", "rich")
 
 
 def main() -> None:
     """Run the command line with the arguments of this process."""
+    signal.signal(signal.SIGINT, _leave)  # as `_leaseq_start` does, for `python -m leaseq`
+    # The last thing that is done: at its end the interpreter takes the handler away.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    from .streams import mended_streams
+
+    with mended_streams():
+        code = _run()
+    sys.exit(code)
+
+
+def _leave(*_: object) -> None:
+    os._exit(130)
+
+
+def _run() -> int | str | None:
+    """Run the command line, and return what `sys.exit` takes."""
     try:
-        app = make_app()
+        try:
+            app = make_app()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            app()
+        finally:
+            signal.signal(signal.SIGINT, _leave)
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if error.name != "typer":
             raise
-        sys.exit(
-            f"the command line of leaseq needs {error.name}, which is not installed: "
+        return (
+            "the command line of leaseq needs typer, which is not installed: "
             "pip install 'leaseq[cli]'"
         )
-    app()
+    except SystemExit as exit:
+        return exit.code
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        from .._core.texts import leaves
+        from .streams import OutputError, end, is_interrupt
+
+        first = next(leaves(error))
+        if isinstance(first, OutputError):
+            return end(first)
+        if all(map(is_interrupt, leaves(error))):
+            return 130
+        raise
+    return None
 
 
 def make_app() -> typer.Typer:
     """Return the typer application with all commands.
 
     Raises:
-        ModuleNotFoundError: typer or rich is not installed. They are imported here, not above,
-            so that `main` can report it.
+        ModuleNotFoundError: typer is not installed. It is imported here, not above, so that `main`
+            can report it.
     """
-    import typer
+    from .app import make_app
 
-    from .change import purge, put, redrive
-    from .demo.command import demo
-    from .show import dead, info, peek, queues
-    from .watch import watch
-
-    app = typer.Typer(
-        name="leaseq",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_show_locals=False,  # they may have secrets
-    )
-
-    def show_version(asked: bool) -> None:
-        if asked:
-            typer.echo(f"leaseq {metadata.version('leaseq')}")
-            raise typer.Exit
-
-    @app.callback()
-    def leaseq(
-        *,
-        version: bool = typer.Option(
-            False,
-            "--version",
-            callback=show_version,
-            is_eager=True,
-            help="Show the version and exit.",
-        ),
-    ) -> None:
-        """A keyed, leased work queue for trio and asyncio."""
-
-    for command in (demo, _worker(), queues, info, watch, put, peek, purge, dead, redrive):
-        app.command()(command)
-    return app
-
-
-def _worker() -> Callable[..., None]:
-    """Return ``leaseq worker``, or a command that says which extra it needs."""
-    try:
-        from .worker import worker
-    except ModuleNotFoundError as error:
-        if error.name != "msgspec":
-            raise
-    else:
-        return worker
-
-    def worker_is_missing() -> None:
-        """Run the tasks of a module. Needs leaseq[tasks]."""
-        sys.exit(
-            "the workers of leaseq need msgspec, which is not installed: "
-            "pip install 'leaseq[tasks]'"
-        )
-
-    worker_is_missing.__name__ = "worker"
-    return worker_is_missing
+    return make_app()

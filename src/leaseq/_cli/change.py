@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import anyio
 import typer
@@ -19,6 +19,7 @@ from .._core.errors import (
     TenantMismatchError,
 )
 from .._core.options import InFlightPolicy, PutOptions
+from .._core.policies import Priority
 from .._core.reports import PutOutcome, QueueInfo
 from .._core.requests import PutRequest
 from .._core.texts import shown
@@ -37,10 +38,19 @@ from .common import (
 from .queries import find, find_queue
 from .text import LegibleCodec, as_json, counted, printable, read_value, write_key
 
+_LONGEST_VALUE = 32 * 2**20  # bytes; and no queue should have such values
 _PAUSE = 0.1  # seconds between two checks of a put that waits for room
 
 
 # Put
+
+
+def _parse_priority(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        names = ", ".join(f"{each.value} ({each.name.lower()})" for each in Priority)
+        raise typer.BadParameter(f"{text!r} is not a whole number, such as {names}") from None
 
 
 def put(
@@ -52,7 +62,12 @@ def put(
     *,
     url: Url,
     priority: Annotated[
-        int | None, typer.Option(help="Priority, the higher the sooner; 3 is normal.", metavar="N")
+        int | None,
+        typer.Option(
+            help="Priority, the higher the sooner; 3 is normal.",
+            metavar="N",
+            parser=_parse_priority,
+        ),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option(help="Tenant that the work belongs to.", metavar="NAME")
@@ -104,7 +119,7 @@ def put(
             tg.cancel_scope.cancel()
         return outcome
 
-    outcome = run_with_broker(url, command, changes=True)
+    outcome = run_with_broker(url, command, changes=True, makes=create)
     if json:
         result = {"queue": name, "key": write_key(parsed), "outcome": outcome.value}
         typer.echo(as_json(result))
@@ -118,12 +133,30 @@ def put(
 def _read_value(value: str) -> Any:
     try:
         if value == "-":
-            return read_value(sys.stdin.buffer.read())
+            return read_value(_read(sys.stdin.buffer))
         if value.startswith("@"):
-            return read_value(Path(value[1:]).read_bytes())
+            with Path(value[1:]).open("rb") as file:
+                return read_value(_read(file))
         return read_value(value)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = f"{value[1:]} cannot be read: {error.strerror or error}"
+        raise typer.BadParameter(why, param_hint="VALUE") from None
+    except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="VALUE") from None
+
+
+def _read(file: BinaryIO) -> bytes:
+    """Read a file that may have no end.
+
+    Raises:
+        ValueError: It is larger than a value may be.
+    """
+    data = file.read(_LONGEST_VALUE + 1)
+    if len(data) > _LONGEST_VALUE:
+        raise ValueError(
+            f"the value is larger than {_LONGEST_VALUE:,} bytes: put a reference to it instead"
+        )
+    return data
 
 
 async def _put(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import sys
@@ -10,17 +11,19 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from traceback import extract_tb
+from types import ModuleType
 from typing import Annotated, TypeVar
 from urllib.parse import unquote
 
 import anyio
 import typer
 
-from .._connect import SERVER_SCHEMES, connect
+from .._connect import SHARED_SCHEMES, connect, file_of, path_hint
 from .._core.errors import LeaseqError, ServerUnavailableError
-from .._core.queue_options import check_name
-from .._core.texts import leaves
+from .._core.queue_options import queue_name
+from .._core.texts import failure_text, leaves
 from ..abc import Broker
+from .streams import OutputError, is_interrupt
 from .text import printable, read_key
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ _IN_DOUBT = "it may have been done, so look before you try again"
 
 def _check_name(text: str) -> str:
     try:
-        check_name(text)
+        queue_name(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from None
     return text
@@ -112,6 +115,36 @@ def confirm(question: str) -> None:
     raise typer.Exit(1)
 
 
+# Modules
+
+
+def import_from(path: str, parameter: str) -> tuple[ModuleType, object]:
+    """Import the module of ``app.module:name``, and return it with the object; None: it has none.
+
+    Raises:
+        BadParameter: The path is not of this form, or there is no such module.
+        Exit: The module has an error, which the operator was told.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise typer.BadParameter(f"write app.module:name, not {path!r}", param_hint=parameter)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            raise typer.BadParameter(
+                f"there is no module {missing!r}, here or installed", param_hint=parameter
+            ) from None
+        why = f"{module_name} cannot be imported: {failure_text(error)}"
+        typer.echo(f"leaseq: {printable(why)} ({_place_of(error)})", err=True)
+        raise typer.Exit(1) from None
+    return module, getattr(module, name, None)
+
+
 # Brokers
 
 
@@ -123,20 +156,21 @@ def make_broker(url: str) -> Broker:
     """Return the broker of a URL, not yet connected.
 
     Raises:
-        BadParameter: The URL is not one of a server.
+        BadParameter: The URL is not one of a place that processes share.
     """
     scheme, colon, _ = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme == "memory":
         raise typer.BadParameter(
             "memory:// begins and ends with this process, so it has no queues to see or to "
-            "change: pass the URL of the server",
+            "change: pass the URL of the file or the server",
             param_hint="--url",
         )
-    if scheme not in SERVER_SCHEMES:
-        choices = ", ".join(f"{each}://" for each in SERVER_SCHEMES)
+    if scheme not in SHARED_SCHEMES:
+        choices = ", ".join(f"{each}://" for each in SHARED_SCHEMES)
         raise typer.BadParameter(
-            f"the URL of a server starts with one of {choices}", param_hint="--url"
+            f"the URL of queues that processes share starts with one of {choices}{path_hint(url)}",
+            param_hint="--url",
         )
     try:
         return connect(url)
@@ -147,11 +181,16 @@ def make_broker(url: str) -> Broker:
 def address_of(url: str) -> str:
     """Return a URL without user, password and options."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    place, _, _ = rest.partition("?")
+    return f"{scheme}://{place if scheme == 'sqlite' else place.rpartition('@')[2]}"
 
 
 def run_with_broker(
-    url: str, command: Callable[[Broker], Awaitable[T]], *, changes: bool = False
+    url: str,
+    command: Callable[[Broker], Awaitable[T]],
+    *,
+    changes: bool = False,
+    makes: bool = False,
 ) -> T:
     """Connect, run a command on the broker, and disconnect.
 
@@ -160,42 +199,62 @@ def run_with_broker(
         command: The command.
         changes: True if the command changes something. The operator is then told when it is in
             doubt whether it did.
+        makes: True if queues in a file that is not there are to be made.
 
     Raises:
         BadParameter: The URL is not one of a server.
         Exit: The command was not done, and the operator was told the reason.
     """
     broker = make_broker(url)
+    began = False
 
     async def connected() -> T:
+        nonlocal began
         async with broker:
+            began = True
             return await command(broker)
 
-    with reporting_errors(url, changes=changes):
+    with reporting_errors(url, changes=lambda: changes and began):
+        if not makes:
+            check_file(url)
         return anyio.run(connected)
+
+
+def check_file(url: str) -> None:
+    """Raise a `CommandError` for queues in a file that is not there: it is not to be made."""
+    path = file_of(url)
+    if path is not None and path.parent.is_dir() and not path.exists():
+        raise CommandError(f"there is no file {path}: the first process with queues in it makes it")
 
 
 # Errors
 
 
 @contextmanager
-def reporting_errors(url: str, *, changes: bool = False) -> Iterator[None]:
-    """Turn any error into one line and exit code 1. Arguments are those of `run_with_broker`."""
+def reporting_errors(url: str, *, changes: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn any error into one line and exit code 1.
+
+    Args:
+        url: URL of the broker.
+        changes: Returns True if something may have been changed.
+    """
     logger = logging.getLogger("leaseq")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # the command itself reports to the operator
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         first = next(leaves(error))
-        if isinstance(first, BrokenPipeError | typer.Exit):
+        if is_interrupt(first):
+            if changes():
+                typer.echo(f"leaseq: interrupted: {_IN_DOUBT}", err=True)
+            raise typer.Exit(130) from None
+        if isinstance(first, OutputError | typer.Exit):
             raise first from None
-        typer.echo(f"leaseq: {describe_error(first, url, changes=changes)}", err=True)
+        if not isinstance(error, Exception):
+            raise
+        typer.echo(f"leaseq: {describe_error(first, url, changes=changes())}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        if changes:
-            typer.echo(f"leaseq: interrupted: {_IN_DOUBT}", err=True)
-        raise typer.Exit(130) from None
     finally:
         logger.setLevel(level)
 
@@ -207,13 +266,19 @@ def describe_error(error: BaseException, url: str, *, changes: bool = False) -> 
         return f"{text}: {_IN_DOUBT}"
     if isinstance(error, CommandError | LeaseqError) or type(error) is LookupError:
         return text
-    frame = extract_tb(error.__traceback__)[-1]
-    where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+    where = f"{type(error).__name__} at {_place_of(error)}"
     password = _password_of(url)
     if password and password in unquote(text):
         return f"unexpected {where}"
     return f"unexpected {where}: {text}"
 
 
+def _place_of(error: BaseException) -> str:
+    """Return the file and the line in which an error was raised."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
 def _password_of(url: str) -> str:
-    return unquote(url.partition("://")[2].rpartition("@")[0].partition(":")[2])
+    scheme, _, rest = url.partition("://")
+    return "" if scheme == "sqlite" else unquote(rest.rpartition("@")[0].partition(":")[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import anyio
 
 from .._core.codec import Codec
 from .._core.errors import QueueClosedError, ServerError
+from .._core.queue_options import NOTES_KEPT, unknown_notes
 from .._core.reports import DeadLetter, QueueInfo, Statistics
 from ..abc import Broker, LeasedQueue
 from .common import CommandError
@@ -51,6 +53,18 @@ class HeldLease:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownTasks:
+    """Tasks of one function that a worker did not know lately, and left to others."""
+
+    name: str
+    """The name of the function."""
+    reason: str
+    worker: str
+    age: float
+    """Seconds since then."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueDetails:
     """A queue with its counts and leases."""
 
@@ -58,6 +72,8 @@ class QueueDetails:
     statistics: Statistics
     leases: Sequence[HeldLease]
     """In the order of their hand-out."""
+    unknown: Sequence[UnknownTasks]
+    """The latest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +135,7 @@ async def find_rows(broker: Broker, names: Collection[str] = ()) -> list[QueueRo
     infos = await broker.list_queues()
     if names:
         infos = _select(infos, names)
-    return await _call_with_each(lambda info: _find_row(broker, info), infos)
+    return await call_with_each(lambda info: _find_row(broker, info), infos)
 
 
 async def _find_row(broker: Broker, info: QueueInfo) -> QueueRow:
@@ -154,7 +170,27 @@ async def find_details(broker: Broker, name: str) -> QueueDetails:
         )
         for one in inflight
     ]
-    return QueueDetails(info, statistics, leases)
+    return QueueDetails(info, statistics, leases, await find_unknown(broker, name))
+
+
+async def find_unknown(broker: Broker, name: str) -> list[UnknownTasks]:
+    """Return the notes of workers on tasks that they did not know."""
+    try:
+        queue = await broker.queue(unknown_notes(name), make=False, codec=LegibleCodec())
+        found = await call_with_each(_note, [(queue, key) for key in await queue.available_keys()])
+    except (LookupError, QueueClosedError, ServerError, ValueError):
+        return []
+    lately = [each for each in found if each is not None and each.age <= NOTES_KEPT]
+    return sorted(lately, key=lambda each: each.age)
+
+
+async def _note(place: tuple[LeasedQueue[Any, Any], Any]) -> UnknownTasks | None:
+    queue, key = place
+    _, note = await queue._look(key)
+    match note:
+        case {"reason": str(reason), "worker": str(worker), "at": float() | int() as at}:
+            return UnknownTasks(str(key), reason, worker, max(0.0, time.time() - at))
+    return None
 
 
 async def find_value(broker: Broker, name: str, key: Any) -> Any:
@@ -196,12 +232,21 @@ async def find_letters(broker: Broker, name: str, limit: int) -> DeadLetters:
 
 
 async def _letters_in(queue: LeasedQueue[Any, Any]) -> list[DeadLetter[Any, Any]]:
-    keys = [*await queue.available_keys(), *await queue.inflight_keys()]
-    found = await _call_with_each(queue._look, keys)
+    found = await call_with_each(queue._look, [*await find_keys(queue)])
     return [each for _, each in found if isinstance(each, DeadLetter)]
 
 
-async def _call_with_each(function: Callable[[T], Awaitable[R]], arguments: Sequence[T]) -> list[R]:
+async def find_keys(queue: LeasedQueue[Any, Any]) -> set[Any]:
+    """Return the keys of a queue, in whatever state.
+
+    The states are asked for one after the other. A key that changes its state once meanwhile is
+    found all the same: items go on from delayed to ready to leased, and back only from a lease.
+    """
+    asked = (queue.inflight_keys, queue.delayed_keys, queue.available_keys, queue.inflight_keys)
+    return {key for keys in asked for key in await keys()}
+
+
+async def call_with_each(function: Callable[[T], Awaitable[R]], arguments: Sequence[T]) -> list[R]:
     """Return the results for all arguments, in that order; calls run concurrently."""
     results: dict[int, R] = {}
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._core.reports import DeadLetter
+from .._core.texts import shown
 from .common import Json, Key, Limit, Name, OptionalLimit, Url, parse_key, run_with_broker
 from .queries import (
     DeadLetters,
@@ -56,8 +58,9 @@ def queues(*, url: Url, json: Json = False) -> None:
 def info(name: Name, *, url: Url, limit: OptionalLimit = None, json: Json = False) -> None:
     """Show one queue: counts, tenants, and leases with consumer, age and time left.
 
-    Tenants with the most items come first, and leases in the order of their hand-out. At most 20
-    of each are shown, unless --limit is given; with --json, all of them.
+    Tenants with the most items come first, and leases in the order of their hand-out. Tasks that a
+    worker did not know in the last minutes are shown too. At most 20 of each are shown, unless
+    --limit is given; with --json, all of them.
     """
     details = run_with_broker(url, lambda broker: find_details(broker, name))
     if json:
@@ -125,6 +128,9 @@ def rows_table(
         for column in ("put/s", "acked/s"):
             table.add_column(column, justify="right")
     table.add_column("dead letters of", overflow="fold")
+    has_groups = any(row.info.group for row in rows)
+    if has_groups:
+        table.add_column("group", overflow="fold")
     for row in rows:
         info, statistics = row.info, row.statistics
         cells: list[object] = [info.name, info.ready, info.delayed, info.leased]
@@ -134,6 +140,8 @@ def rows_table(
             rate = rates.get(info.name)
             cells += ["-", "-"] if rate is None else [f"{each:.1f}" for each in rate]
         cells.append(", ".join(info.dead_letters_of))
+        if has_groups:
+            cells.append(info.group)
         _add(table, cells)
     return table
 
@@ -142,6 +150,14 @@ def row_document(row: QueueRow) -> dict[str, object]:
     """Return the row of a queue as a JSON object."""
     age = None if row.statistics is None else row.statistics.oldest_ready_age
     return asdict(row.info) | {"oldest_ready_age": age}
+
+
+def refusals_table(refusals: Sequence[tuple[str, str]], limit: int) -> Table:
+    """Return a table of items that a version of the code would refuse, with the reasons."""
+    table = _table("key", "reason", numbers=0)
+    for key, reason in refusals[:limit]:
+        _add(table, [key, reason])
+    return _with_rest(table, len(refusals) - limit)
 
 
 def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
@@ -158,6 +174,7 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
         "oldest ready": format_duration(statistics.oldest_ready_age),
         "dead letters": info.dead,
         "dead letters of": ", ".join(info.dead_letters_of) or "-",
+        **({"group": info.group} if info.group else {}),
         "made": _format_time(info.created_at),
     }
     counts = {each: getattr(statistics, each) for each in _COUNTS}
@@ -170,7 +187,7 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
         table = _table("tenant", "ready", "leased", numbers=2)
         busiest = sorted(tenants.items(), key=lambda each: -each[1].ready - each[1].leased)
         for name, has in busiest[:limit]:
-            _add(table, ["-" if name is None else name, has.ready, has.leased])
+            _add(table, [_name(name), has.ready, has.leased])
         tables.append(_with_rest(table, len(tenants) - limit))
     if details.leases:
         table = _table("leased key", "deliveries", "priority", "age", "expires in", numbers=2)
@@ -191,8 +208,13 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
                 format_duration(one.age),
                 left,
             ]
-            _add(table, [*cells, _or_dash(one.consumer), _or_dash(one.tenant), one.token])
+            _add(table, [*cells, _name(one.consumer), _name(one.tenant), one.token])
         tables.append(_with_rest(table, len(details.leases) - limit))
+    if details.unknown:
+        table = _table("unknown task", "reason", "left by", "ago", numbers=0)
+        for each in details.unknown[:limit]:
+            _add(table, [each.name, each.reason, each.worker, format_duration(each.age)])
+        tables.append(_with_rest(table, len(details.unknown) - limit))
     return tables
 
 
@@ -204,23 +226,44 @@ def _details_document(details: QueueDetails, limit: int | None) -> dict[str, obj
     tenants = details.statistics.tenants or {}
     statistics["tenants"] = [{"tenant": name, **asdict(has)} for name, has in tenants.items()]
     leases = [asdict(one) | {"key": write_key(one.key)} for one in details.leases[:limit]]
-    return asdict(details.info) | {"statistics": statistics, "leases": leases}
+    unknown = [asdict(each) for each in details.unknown[:limit]]
+    document = {"statistics": statistics, "leases": leases, "unknown": unknown}
+    return asdict(details.info) | document
 
 
 def _letters_table(letters: DeadLetters, *, of_many: bool) -> Table:
     """Return a table of dead letters; of several queues, with the names of these."""
-    table = _table("key", "reason", "error", "deliveries", "tenant", "died at", numbers=0)
+    tasks = [_task_of(one) for one in letters.letters]
+    of_tasks = any(task is not None for task in tasks)
+    columns = ("key", *(["task"] if of_tasks else []), "reason", "error", "deliveries", "tenant")
+    table = _table(*columns, "died at", numbers=0)
     if of_many:
         table.add_column("queue", overflow="fold")
-    for one in letters.letters:
-        cells = [write_key(one.key), one.reason, _or_dash(one.error), one.deliveries]
-        cells += [
-            _or_dash(one.tenant),
-            _format_time(one.died_at),
-            *([one.queue] if of_many else []),
-        ]
+    for one, task in zip(letters.letters, tasks, strict=True):
+        reason, error = _why(one)
+        cells: list[object] = [write_key(one.key), *([_or_dash(task)] if of_tasks else [])]
+        cells += [reason, _or_dash(error), one.deliveries, _name(one.tenant)]
+        cells += [_format_time(one.died_at), *([one.queue] if of_many else [])]
         _add(table, cells)
     return _with_rest(table, letters.total - len(letters.letters))
+
+
+def _task_of(letter: DeadLetter[Any, Any]) -> str | None:
+    """Return the name of the function of a task; None: the letter is of another item."""
+    match letter.value:
+        case {"name": str(name), "made_at": int() | float()}:
+            return name
+    return None
+
+
+def _why(letter: DeadLetter[Any, Any]) -> tuple[str, str | None]:
+    """Return the reason of a letter and its error, a line each: a task has all in its reason."""
+    line = letter.reason.partition("\n")[0]
+    if letter.error is None and _task_of(letter) is not None:
+        reason, told, error = line.partition(", its last: ")
+        if told:
+            return f"{reason}, its last", error
+    return line, letter.error
 
 
 def _letters_document(name: str, letters: DeadLetters) -> dict[str, object]:
@@ -259,6 +302,11 @@ def _with_rest(table: Table, more: int) -> Table:
 
 def _or_dash(text: Any) -> Any:
     return "-" if text is None else text
+
+
+def _name(name: str | None) -> str:
+    """Return the name of a tenant or a consumer; a dash for None, and nothing else."""
+    return "-" if name is None else shown(name) if name in ("", "-") else name
 
 
 def _format_time(seconds: float) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from .._core.codec import JsonCodec
 from .._core.errors import CodecError
 from .._core.reports import DeadLetter
+from .._core.texts import printable as printable_text
+from .._core.texts import shown
 
 _KINDS = ("int:", "bytes:", "str:")
 
@@ -76,8 +78,16 @@ def read_value(text: str | bytes) -> Any:
             raise ValueError(f"{number} is more than a float can hold")
         return float(number)
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the key {shown(twice)} is there twice in one object")
+        return made
+
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=finite)
+        return json.loads(text, parse_constant=refuse, parse_float=finite, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(
@@ -123,9 +133,7 @@ def counted(number: int, what: str) -> str:
 
 def printable(text: object) -> str:
     """Return a text with all characters escaped that a terminal acts on."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
-    )
+    return printable_text(str(text))
 
 
 def format_duration(seconds: float | None) -> str:

@@ -27,6 +27,7 @@ from .common import (
     Json,
     Url,
     address_of,
+    check_file,
     describe_error,
     make_broker,
     reporting_errors,
@@ -76,6 +77,7 @@ def watch(
             await watch_queues(lambda: make_broker(url), names or (), interval, show)
 
     with reporting_errors(url), _display(url, json=json) as show:
+        check_file(url)
         try:
             anyio.run(main, show)
         except (Exception, KeyboardInterrupt):

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
+import signal
 import socket
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import typer
+from anyio.abc import TaskStatus
+from anyio.lowlevel import current_token
 
-from .._connect import connect
+from .._connect import connect, file_of
 from .._core.errors import LeaseqError
+from .._core.functions import threads_at_work
 from .._core.texts import failure_text, leaves
-from .._pool import stop_on_signals
-from ..abc import Broker
+from ..abc import Broker, LeasedQueue
 from ..tasks._config import WorkerConfig
 from ..tasks._handler import TaskHandler
 from ..tasks._queue import TaskQueue, source_of
 from ..tasks._worker import TaskWorker
-from .common import EventLoop, EventLoopOption
+from .common import EventLoop, EventLoopOption, import_from
+from .text import printable
 
 T = TypeVar("T")
+
+_POLL = 0.02  # seconds between two looks whether only threads are left
+_GRACE = 5.0  # seconds for cancelled tasks to end, and for the server to take them back
 
 logger = logging.getLogger("leaseq")
 
@@ -79,8 +86,10 @@ def worker(
     """Run the tasks of a module until SIGTERM or Ctrl-C; then finish the running ones and exit.
 
     The module registers functions with a TaskQueue, whose name follows the colon. A second Ctrl-C
-    cancels the running tasks, which go back uncounted. A second SIGTERM ends the process: its tasks
-    go to another worker when their leases expire.
+    cancels the running tasks, which go back uncounted, and ends the process. A second SIGTERM, or a
+    third signal, ends it immediately: its tasks go to another worker when their leases expire. So
+    do, after a second Ctrl-C, functions in threads, which cannot be cancelled, and tasks that have
+    not ended five seconds after they were cancelled.
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -98,7 +107,14 @@ def worker(
         raise typer.BadParameter(str(error), param_hint="--worker") from None
     broker = _make_broker(queue, url, settings)
     try:
-        anyio.run(_run, queue, task_worker, broker, backend=backend.value)
+        anyio.run(
+            _run,
+            queue,
+            task_worker,
+            broker,
+            backend=backend.value,
+            backend_options=_backend_options(backend),
+        )
     except BaseException as error:
         found = [*leaves(error)]  # trio raises an interrupt in the groups of its nurseries
         if any(isinstance(each, KeyboardInterrupt) for each in found):
@@ -106,7 +122,7 @@ def worker(
         if not all(isinstance(each, LeaseqError | OSError) for each in found):
             raise
         for each in found:
-            typer.echo(f"the worker has ended: {failure_text(each)}", err=True)
+            typer.echo(f"the worker has ended: {printable(failure_text(each))}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -123,24 +139,11 @@ def _import_object(path: str, kind: type[T], parameter: str) -> T:
     Raises:
         BadParameter: There is no such object, or it is of another kind.
     """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise typer.BadParameter(f"write app.module:name, not {path!r}", param_hint=parameter)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise typer.BadParameter(
-            f"there is no module {error.name!r}, here or installed", param_hint=parameter
-        ) from None
-    found = getattr(module, name, None)
+    module, found = import_from(path, parameter)
     if isinstance(found, type) and issubclass(found, kind):
         found = found()
     if not isinstance(found, kind):
+        module_name, _, name = path.partition(":")
         names = [name for name, each in vars(module).items() if isinstance(each, kind)]
         has = f"it has {', '.join(names)}" if names else "it has none"
         raise typer.BadParameter(
@@ -170,9 +173,36 @@ def _make_broker(queue: TaskQueue, url: str | None, settings: WorkerConfig) -> B
             param_hint="--url",
         )
     try:
+        path = file_of(url)
+        if path is not None and not path.exists():
+            logger.warning("there is no file %s yet: this worker makes it", printable(path))
         return connect(url)
     except (LeaseqError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--url") from None
+
+
+def _backend_options(backend: EventLoop) -> dict[str, Any]:
+    """Return the options of an event loop that goes on when code in one of its tasks exits.
+
+    asyncio's own raises the `SystemExit` of any task out of the loop, which ends it. The task has
+    it as its error besides, so whatever awaits the task gets it.
+    """
+    if backend is not EventLoop.ASYNCIO:
+        return {}
+    import asyncio
+
+    kind = "ProactorEventLoop" if sys.platform == "win32" else "SelectorEventLoop"
+    base: Any = getattr(asyncio, kind)
+
+    class Loop(base):  # type: ignore[misc]
+        def run_forever(self) -> None:
+            while True:
+                try:
+                    return super().run_forever()  # type: ignore[no-any-return]
+                except SystemExit as error:
+                    logger.warning("a task of the event loop has called sys.exit(%r)", error.code)
+
+    return {"loop_factory": Loop}
 
 
 async def _run(queue: TaskQueue, task_worker: TaskWorker, broker: Broker | None) -> None:
@@ -184,17 +214,59 @@ async def _run(queue: TaskQueue, task_worker: TaskWorker, broker: Broker | None)
 
 
 async def _run_until_stopped(queue: TaskQueue, task_worker: TaskWorker) -> None:
-    stop = anyio.Event()
-
-    async def stop_worker() -> None:
-        await stop.wait()
-        task_worker.stop()
-
     async with anyio.create_task_group() as tg, source_of(queue) as source:
         await tg.start(source.run)
-        await tg.start(stop_on_signals, stop)
-        tg.start_soon(stop_worker)
-        logger.info("%r runs the tasks of %d functions", task_worker, len(queue.functions))
-        await task_worker.run()
+        with anyio.CancelScope() as running:
+            await tg.start(_obey_signals, task_worker, source, running)
+            logger.info("%r runs the tasks of %d functions", task_worker, len(queue.functions))
+            await task_worker.run()
+        if running.cancelled_caught:
+            raise KeyboardInterrupt
         logger.info("%r has ended", task_worker)
         tg.cancel_scope.cancel()
+
+
+async def _obey_signals(
+    task_worker: TaskWorker,
+    source: Broker | LeasedQueue[str, Any],
+    running: anyio.CancelScope,
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """Stop the worker at the first signal, and end the process at the second."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        signals = aiter(received)
+        logger.info("stopping, at %s", signal.Signals(await anext(signals)).name)
+        task_worker.stop()
+        if await anext(signals) == signal.SIGINT:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(_end, task_worker, source, running)
+                await anext(signals)  # one more: now
+                tg.cancel_scope.cancel()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
+
+
+async def _end(
+    task_worker: TaskWorker, source: Broker | LeasedQueue[str, Any], running: anyio.CancelScope
+) -> None:
+    """Cancel the tasks that run, and end the process when only what cannot be is left."""
+    running.cancel()
+    loop = current_token().native_token
+    with anyio.move_on_after(_GRACE) as grace:
+        while task_worker.health().tasks > threads_at_work(loop):  # noqa: ASYNC110 - the last moment
+            await anyio.sleep(_POLL)
+    if grace.cancelled_caught:  # their leases are left to their time
+        logger.warning("%r ends, and with it tasks that have not ended when cancelled", task_worker)
+    elif threads_at_work(loop):
+        with anyio.move_on_after(_GRACE):
+            await source.close()  # what the others had goes back
+        logger.warning("%r ends, and functions in threads with it", task_worker)
+    else:
+        return
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(130)

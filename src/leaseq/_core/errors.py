@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .exports import adopt
+from .limits import MOST_REASON
 from .texts import failure_text, is_a, leaves
 from .validation import check_text
 
@@ -109,7 +111,7 @@ def rejection(error: BaseException) -> str | None:
         if not is_a(leaf, Reject):
             return None
         reasons[_reason_of(leaf)] = None  # type: ignore[arg-type]  # a Reject
-    return "; ".join(reasons)
+    return "; ".join(reasons)[:MOST_REASON]
 
 
 def _reason_of(rejected: Reject) -> str:
@@ -124,6 +126,57 @@ def _reason_of(rejected: Reject) -> str:
 
 class CodecError(LeaseqError, ValueError):
     """The value could not be encoded or decoded."""
+
+
+class ProcessError(LeaseqError):
+    """An error of a function that ran in a process, with ``run_in="process"``.
+
+    Its class is a subclass with the name of the error's own.
+
+    Attributes:
+        kinds: The names of the error's class and of its bases, that of the class first.
+        traceback: The traceback, as text.
+    """
+
+    def __init__(
+        self, message: str = "", *, kinds: Sequence[str] = (), traceback: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.kinds = tuple(kinds)
+        self.traceback = traceback
+
+    @classmethod
+    def made(cls, kinds: Sequence[str], message: str, traceback: str) -> ProcessError:
+        """Make one of what a process has told."""
+        # Its repr and its text in a log are those of the error there.
+        kind = type(kinds[0], (cls,), {"__module__": "builtins", "__reduce__": _as_process_error})
+        error: ProcessError = kind(message, kinds=kinds, traceback=traceback)
+        if traceback:
+            error.__cause__ = _InProcess(traceback)
+        return error
+
+
+def _as_process_error(error: ProcessError) -> tuple[object, ...]:
+    return ProcessError.made, (error.kinds, str(error), error.traceback)
+
+
+class _InProcess(Exception):  # noqa: N818 - shows a traceback, and is never raised
+    """The traceback of an error in a process, shown as the cause of the error here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class ProcessDiedError(ProcessError):
+    """The process in which a function ran has died: it was killed, or has crashed.
+
+    Attributes:
+        exit_code: The exit code; negative: the number of the signal that has ended it.
+    """
+
+    def __init__(self, message: str = "", exit_code: int = 0) -> None:
+        super().__init__(message, kinds=("ProcessDiedError",))
+        self.exit_code = exit_code
 
 
 class UnusableServerError(LeaseqError):
@@ -156,3 +209,6 @@ class ServerError(LeaseqError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+adopt("leaseq", globals())

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Never
 
 
-def adopt(face: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
+def adopt(face: str, namespace: Mapping[str, object], *also: str) -> None:
     """Make tracebacks, reprs and `help` show a public module as the home of its names.
 
+    A public module calls this for what it imports. The package imports its names when they are
+    first used; the modules that define them call this in its stead.
+
     Args:
-        face: The ``__name__`` of the public module.
-        names: Its ``__all__``.
-        namespace: Its ``globals()``.
+        face: The ``__name__`` of the public module, which is being or has been imported.
+        namespace: The ``globals()`` of the caller, which has some or all of its names.
+        also: Names that the public module has and does not offer.
     """
-    for name in names:
-        value = namespace[name]
+    for name in (*sys.modules[face].__all__, *also):
+        value = namespace.get(name)
         home = getattr(value, "__module__", None)
-        # A name that several faces offer belongs to the widest, which is imported last.
         if isinstance(home, str) and home.startswith("leaseq."):
             if isinstance(value, type) and "__annotations__" in value.__dict__:
                 # They are read at run time, by msgspec for one, with the names of the module.

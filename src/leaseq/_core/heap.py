@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
+from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -35,18 +36,26 @@ class Heap(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries) - self._dead
 
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over the things in the order of their numbers. O(n log n)."""
+        for number, _, thing in sorted(self._entries, key=itemgetter(0, 1)):
+            if self._alive(number, thing):
+                yield thing
+
     def add(self, number: float, thing: T) -> None:
         """Add a thing; of equal numbers the one that was added first comes first. O(log n)."""
         self._serial = serial = self._serial + 1
         heappush(self._entries, (number, serial, thing))
 
-    def add_in_order(self, number: float, order: int, thing: T) -> None:
-        """Add a thing; of equal numbers the one with the lowest order comes first. O(log n).
+    def add_in_order(self, number: float, order: int, thing: T) -> tuple[float, int, T]:
+        """Add a thing, and return its entry; of equal numbers the lowest order is first. O(log n).
 
         No two things may have the same number and the same order. In one heap, things are added
         either all with an order or all without one.
         """
-        heappush(self._entries, (number, order, thing))
+        entry = (number, order, thing)
+        heappush(self._entries, entry)
+        return entry
 
     def drop(self, thing: T) -> None:
         """Forget a thing of this heap that is about to have another number, or no number.

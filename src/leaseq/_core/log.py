@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
-from .texts import failure_text, has_traceback, queue_text, shown
+from .texts import failure_text, has_traceback, printable, queue_text, shown
 
 _OURS = logging.getLogger("leaseq")
 _LONGEST = 200  # characters of a string
@@ -33,16 +33,23 @@ def log(
     Args:
         level: One of `logging`'s levels.
         message: A format for the arguments.
-        args: Numbers; strings, which are cut if they are long; any other values, for which ``%r``
-            and ``%s`` write what `shown` returns.
-        error: An error, whose traceback is added.
+        args: Numbers; strings, which are cut if they are long, and whose control characters are
+            escaped; any other values, for which ``%r`` and ``%s`` write what `shown` returns. A
+            text that comes from elsewhere is written by ``%r``.
+        error: An error, whose traceback is added, indented and without control characters: the
+            text of an error is not to look like records of its own.
         logger: The logger.
     """
     try:
         if error is not None and not has_traceback(error):
             message, args, error = f"{message}: %s", (*args, failure_text(error)), None
-        if logger.isEnabledFor(level):
-            logger.log(level, message, *map(_safe, args), exc_info=error, stacklevel=2)
+        if not logger.isEnabledFor(level):
+            return
+        arguments = tuple(map(_safe, args))
+        if error is None:
+            logger.log(level, message, *arguments, stacklevel=2)
+        else:
+            _log_error(logger, level, message, arguments, error)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
@@ -52,12 +59,34 @@ def log(
                 traceback.print_exc()
 
 
+def _log_error(
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    level: int,
+    message: str,
+    args: tuple[object, ...],
+    error: BaseException,
+) -> None:
+    """Write a record with a traceback, whose text is made here: formatters take it as it is."""
+    extra: Mapping[str, object] | None = None
+    while isinstance(logger, logging.LoggerAdapter):
+        message, more = logger.process(message, {"extra": extra} if extra else {})
+        extra, logger = more.get("extra"), logger.logger
+    path, line, function, stack = logger.findCaller(stacklevel=3)
+    what = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(
+        logger.name, level, path, line, message, args, what, function, extra, stack
+    )
+    lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+    record.exc_text = "\n".join(f"    {printable(line)}" for line in lines)
+    logger.handle(record)
+
+
 _FATES = {
-    "dead": (logging.WARNING, "a dead letter (%s)"),
-    "dropped": (logging.WARNING, "dead (%s) and dropped"),
+    "dead": (logging.WARNING, "a dead letter (%r)"),
+    "dropped": (logging.WARNING, "dead (%r) and dropped"),
     "kept": (
         logging.ERROR,
-        "dead (%s), but its queue of dead letters is closed or gone: it is tried again later",
+        "dead (%r), but its queue of dead letters is closed or gone: it is tried again later",
     ),
 }
 
@@ -149,6 +178,15 @@ class Burst:
                 log(level, message, *args, error=error)
 
 
+class _Escaped(str):
+    """A text of which ``%s`` writes no control characters, and ``%r`` its usual form."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return printable(str.__str__(self))
+
+
 class _Shown(str):
     """The `repr` of a value, which ``%r`` writes as it is."""
 
@@ -163,5 +201,6 @@ def _safe(value: object) -> object:
         return value
     if type(value) is str:  # which may have what no handler can write
         text = value[: _LONGEST + 1].encode(errors="backslashreplace").decode()
-        return text if len(value) <= _LONGEST else f"{text[:_LONGEST]}..."
+        text = text if len(value) <= _LONGEST else f"{text[:_LONGEST]}..."
+        return text if text.isprintable() else _Escaped(text)
     return _Shown(shown(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
+from typing import TYPE_CHECKING
 
 from .errors import (
     InvalidLeaseError,
@@ -18,9 +19,11 @@ from .errors import (
 )
 from .heap import Due
 from .options import ANY_KEY, AnyKey
-from .reports import LostBy
 from .texts import shown
 from .validation import check_flag, delay_seconds
+
+if TYPE_CHECKING:
+    from .reports import LostBy
 
 RUN_TWICE = "running the timekeeper of"
 """The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
@@ -34,12 +37,13 @@ def no_timekeeper(queue: object, what: str, would_never: str) -> TimekeeperNotRu
         what: The part of the call that needs it, for instance "a delay of 3 s".
         would_never: The verb for what would never happen without it, for instance "end".
     """
+    owner = getattr(queue, "_kept_by", "queue")
     return TimekeeperNotRunningError(
         f"{what} needs a timekeeper, or it would never {would_never}, and none is running for "
         f"{queue!r}. Start it in your own task group:\n\n"
-        "    async with anyio.create_task_group() as tg, queue:\n"
-        "        await tg.start(queue.run)\n\n"
-        "(in an asyncio.TaskGroup: tg.create_task(queue.run()), then await asyncio.sleep(0)); "
+        f"    async with anyio.create_task_group() as tg, {owner}:\n"
+        f"        await tg.start({owner}.run)\n\n"
+        f"(in an asyncio.TaskGroup: tg.create_task({owner}.run()), then await asyncio.sleep(0)); "
         "or do without time: lease_timeout=None, no delay, no backoff"
     )
 
@@ -129,6 +133,10 @@ _CAUSES: dict[LostBy, str] = {
         "it was taken away, by release_all() or through its receipt, and another consumer may have "
         "the item: let what it writes be refused by its token"
     ),
+    "damaged": (
+        "its item could not be read any more, others having written among the queue's data: what "
+        "was found is a dead letter, or was dropped, as the log says"
+    ),
     "closed": (
         "its queue was closed or deleted: to let consumers finish first, call shutdown() and wait "
         "in join()"
@@ -187,6 +195,17 @@ def key_in_flight(key: object) -> KeyAlreadyInFlightError:
         f"key {shown(key)} is leased: wait until it is settled, or put it with "
         'if_in_flight="buffer"'
     )
+
+
+def full(queue: object, max_size: float) -> str:
+    """Return the text of a `WouldBlock` for a put into a queue that has no room."""
+    return f"{queue} is full: it has max_size={max_size}"
+
+
+def not_ready(queue: object, key: object | AnyKey) -> str:
+    """Return the text of a `WouldBlock` for a claim of what is not ready."""
+    what = "no item is ready" if key is ANY_KEY else f"key {shown(key)} is not ready"
+    return f"{queue!r}: {what}"
 
 
 def no_room(queue: object, places: int) -> LeaseqError:
@@ -278,7 +297,11 @@ def broker_closed(broker: object) -> QueueClosedError:
 
 
 def not_of_broker(queue: object) -> ValueError:
-    """Return the error for a queue of another broker in a transaction."""
+    """Return the error for a queue of another broker in a transaction, or for no queue at all."""
+    if isinstance(queue, str):
+        return ValueError(
+            f"{shown(queue)} is a name: a step is on a queue itself, as broker.queue() returns it"
+        )
     return ValueError(f"{shown(queue)} is not a queue of this broker")
 
 
@@ -311,6 +334,28 @@ def no_dead_letters_of(queue: object) -> ValueError:
 def own_dead_letters(name: str) -> ValueError:
     """Return the error for a queue named as its own queue of dead letters."""
     return ValueError(f"queue {shown(name)} cannot be its own queue of dead letters")
+
+
+def _in_group(group: str) -> str:
+    return f"in group {shown(group)}" if group else "in the broker's own group"
+
+
+def letters_elsewhere(name: str, group: str, letters: str, theirs: str) -> ValueError:
+    """Return the error for a queue in another group than its queue of dead letters."""
+    return ValueError(
+        f"queue {shown(letters)} is {_in_group(theirs)}, and cannot have the dead letters of "
+        f"{shown(name)}, which is to be {_in_group(group)}: write group={shown(theirs)}, or name "
+        "another queue of dead letters"
+    )
+
+
+def groups_differ(queue: str, group: str, first: str, firsts: str) -> ValueError:
+    """Return the error for a step of a transaction on a queue of another group than the first's."""
+    return ValueError(
+        f"a transaction is on queues of one group: {shown(queue)} is {_in_group(group)}, and "
+        f"{shown(first)}, of its first step, {_in_group(firsts)}; make both with the same group=, "
+        "or use two transactions"
+    )
 
 
 def pair_without_dead_letters() -> ValueError:

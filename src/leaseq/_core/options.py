@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
+from .exports import adopt
+
 if TYPE_CHECKING:
     from .codec import Codec
     from .policies import Retry, Tenant
@@ -62,7 +64,9 @@ class BrokerQueueOptions(TypedDict, total=False):
     """
 
     default_lease_timeout: float | None
-    """Seconds until a lease expires, unless `get` or `take` give another timeout; None: never."""
+    """Seconds until a lease expires, unless `get` or `take` give another timeout; None: never. Left
+    out: a minute where processes share the queue, and never in memory. A queue of dead letters has
+    that of the queue which it was made with."""
     max_size: float
     """The largest number of ready and delayed items; `math.inf`: no limit."""
     retry: Retry
@@ -75,6 +79,11 @@ class BrokerQueueOptions(TypedDict, total=False):
     """The number of acknowledged items to remember."""
     dedupe_for: float | None
     """Seconds after an ack for which the same key is refused as a duplicate; None: 0."""
+    group: str | None
+    """The group that the queue belongs to, with its dead letters: a name as a queue's, of 64
+    characters at most. A transaction is on queues of one group, and on a cluster each group is on
+    one server. None (the default): that of its dead letters, if they are there; otherwise, with
+    ``?groups=N`` in the URL, one of N; otherwise the broker's own, whose name is ``""``."""
     type: Any
     """The type to which values are decoded where they leave the process. Left out: JSON's own
     types. In memory values are never encoded."""
@@ -99,3 +108,6 @@ class GetOptions(TakeOptions, total=False):
     """The tenants whose items are taken, in fair turn; None (the default): all."""
     steal_from: Collection[str | None]
     """With ``tenants``: the tenants whose items are taken when those have none to claim."""
+
+
+adopt("leaseq", globals())

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
 
+from .exports import adopt
 from .texts import shown
 from .validation import delay_seconds, number, options_of, wait_seconds, whole_number
+
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
+"""The weights of tenants. Every engine counts shares of less than a millionth as that."""
+_WEIGHT = "a number from 0.000001 to 1,000,000"
 
 
 class Priority(IntEnum):
@@ -28,26 +33,33 @@ class Tenant:
     """A tenant's share of a queue, and its cap.
 
     Args:
-        weight: Its share, relative to the weights of the other tenants that have something ready.
+        weight: Its share, relative to the weights of the other tenants that have something ready:
+            from 0.000001 to 1,000,000.
         max_in_flight: The largest number of its items leased at a time; None: no limit.
 
     Raises:
         TypeError: the weight is not a number, or the cap not a whole one.
-        ValueError: the weight is not a positive number, or the cap is less than 1.
+        ValueError: the weight is out of range, or the cap is less than 1.
     """
 
     weight: float = 1.0
     max_in_flight: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < number("weight", self.weight, "a number above 0") < inf:
-            raise ValueError(f"weight must be a number above 0, not {shown(self.weight)}")
-        object.__setattr__(self, "weight", float(self.weight))
+        weight = number("weight", self.weight, _WEIGHT)
+        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(f"weight must be {_WEIGHT}, not {shown(self.weight)}")
+        object.__setattr__(self, "weight", weight)
         if self.max_in_flight is not None:
             most = whole_number(
                 "max_in_flight", self.max_in_flight, 1, "1 or more, or None for any"
             )
             object.__setattr__(self, "max_in_flight", most)
+
+
+def tenant_kept(weight: float, max_in_flight: int | None) -> Tenant:
+    """Return a tenant that a store has kept: an older version may have taken any weight above 0."""
+    return Tenant(min(max(weight, LEAST_WEIGHT), MOST_WEIGHT), max_in_flight)
 
 
 @options_of
@@ -154,3 +166,6 @@ def rest_by(policy: Retry | Backoff, deliveries: int) -> float:
     """
     seconds = policy.delay(deliveries)
     return delay_seconds(seconds, f"the delay that {type(policy).__name__} gives")
+
+
+adopt("leaseq", globals())

@@ -15,9 +15,10 @@ from .validation import (
     check_known,
     check_text,
     lease_seconds,
-    plain_text,
+    name_text,
     wait_seconds,
     whole_number,
+    whole_or_inf,
 )
 
 _OF_QUEUE: dict[str, object] = {
@@ -28,20 +29,67 @@ _OF_QUEUE: dict[str, object] = {
     "tenants": None,
     "history": 0,
     "dedupe_for": None,
+    "group": "",
 }
+SHARED_LEASE_TIMEOUT = 60.0
+"""Seconds until a lease expires of a queue that processes share, unless it is made with another
+timeout: a process that is killed holds its items no longer."""
 _OF_HANDLE: dict[str, object] = {"type": Any, "codec": None}
 _LONGEST_HISTORY = 10**9
+NOTES_KEPT = 180.0
+"""Seconds for which a note on unknown tasks is kept: they are tried every minute at the least."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_GROUP = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,63})?")
 
 
-def check_name(name: str) -> None:
-    """Raise `ValueError` for an invalid name of a queue, `TypeError` for another type."""
+def queue_name(name: str) -> str:
+    """Return the name of a queue as an exact `str`, of which every call of a broker makes use.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: no queue can have it.
+    """
     check_text("a queue's name", name)
+    name = str.__str__(name)
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"invalid queue name {shown(name, 200)}: use 1 to 128 letters, digits or . _ - :, "
             "starting with a letter or digit"
         )
+    return name
+
+
+def unknown_notes(name: str) -> str:
+    """Return the name of the queue that has the notes on tasks which a worker does not know."""
+    return f"{name}.unknown"
+
+
+def schedule_alarms(name: str) -> str:
+    """Return the name of the queue that has the alarms of the schedules of a task queue."""
+    return f"{name}.schedules"
+
+
+def schedule_terms(name: str) -> str:
+    """Return the name of the queue that has the terms of the schedules of a task queue."""
+    return f"{name}.schedules.terms"
+
+
+def _group_name(group: str) -> str:
+    """Return the name of a group as an exact `str`; raise as `queue_name` does."""
+    check_text("group", group, ', the name of a group, "" for the broker\'s own, or None')
+    group = str.__str__(group)
+    if not _GROUP.fullmatch(group):
+        raise ValueError(
+            f"invalid group {shown(group, 200)}: use 1 to 64 letters, digits or . _ - :, starting "
+            "with a letter or digit"
+        )
+    return group
+
+
+def group_of(options: BrokerQueueOptions) -> str:
+    """Return the group of a queue with these options; ``""``: the broker's own."""
+    return options.get("group") or ""
 
 
 class QueueOptions(TypedDict, total=False):
@@ -66,9 +114,10 @@ def check_queue_options(options: QueueOptions) -> QueueOptions:
     if (timeout := options.get("default_lease_timeout")) is not None:
         length = lease_seconds("default_lease_timeout", timeout)
         checked["default_lease_timeout"] = None if length == inf else length
-    if "max_size" in options and options["max_size"] != inf:
-        size = whole_number("max_size", options["max_size"], 1, "1 or more, or math.inf")
-        checked["max_size"] = size
+    if "max_size" in options:
+        checked["max_size"] = whole_or_inf(
+            "max_size", options["max_size"], 1, "1 or more, or math.inf"
+        )
     check_retry(options.get("retry", _OF_QUEUE["retry"]))
     if (tenants := options.get("tenants")) is not None:
         checked["tenants"] = check_tenants(tenants)
@@ -94,7 +143,7 @@ def check_tenants(tenants: object) -> dict[str, Tenant]:
             f"tenants must be a mapping of names to Tenants, or None, not {shown(tenants)}"
         )
     return {
-        plain_text("a tenant's name", name): check_tenant(name, tenant)
+        name_text("a tenant's name", name): check_tenant(name, tenant)
         for name, tenant in tenants.items()
     }
 
@@ -119,17 +168,30 @@ def check_broker_options(options: BrokerQueueOptions, call: str = "queue") -> Br
         TypeError: an option is unknown, or its value of another type.
         ValueError: an option has an invalid value, or two contradict.
     """
-    check_known(call, options, {**_OF_QUEUE, **_OF_HANDLE})
+    own = ("make",) if call == "queue" else ()
+    check_known(call, options, (*own, *_OF_QUEUE, *_OF_HANDLE))
     codec: object = options.get("codec")
-    if codec is not None and not all(
-        callable(getattr(codec, name, None)) for name in ("encode", "decode")
-    ):
-        raise TypeError(f"codec must have encode() and decode(), or be None, not {shown(codec)}")
+    check_codec(codec)
     if codec is not None and options.get("type", Any) is not Any:
         raise ValueError("a codec of your own knows the type of its values: leave type= out")
     if (letters := options.get("dead_letters")) is not None:
         check_text("dead_letters", letters, ", the name of a queue of this broker, or None")
-    return {**options, **check_queue_options(options)}
+    checked: BrokerQueueOptions = {**options, **check_queue_options(options)}
+    if letters is not None:
+        checked["dead_letters"] = str.__str__(letters)
+    if (group := checked.get("group")) is None:
+        checked.pop("group", None)  # as if it was left out
+    else:
+        checked["group"] = _group_name(group)
+    return checked
+
+
+def check_codec(codec: object) -> None:
+    """Raise `TypeError` if a value is neither a codec nor None."""
+    if codec is not None and not all(
+        callable(getattr(codec, name, None)) for name in ("encode", "decode")
+    ):
+        raise TypeError(f"codec must have encode() and decode(), or be None, not {shown(codec)}")
 
 
 def options_of_queue(options: BrokerQueueOptions) -> BrokerQueueOptions:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-
 from .errors import InvalidLeaseError
 from .texts import shown
 
@@ -15,6 +12,9 @@ def write_receipt(queue: str, key: object, token: int) -> str:
     Raises:
         TypeError: the key is not a `str`, `int` or `bytes`.
     """
+    import base64
+    import json
+
     if isinstance(key, bytes):
         return json.dumps([queue, {"bytes": base64.b64encode(key).decode()}, token])
     if isinstance(key, str) or type(key) is int:
@@ -30,6 +30,9 @@ def read_receipt(receipt: str) -> tuple[str, object, int]:
     Raises:
         InvalidLeaseError: it is not a receipt.
     """
+    import base64
+    import json
+
     try:
         queue, key, token = json.loads(receipt)
         if isinstance(key, dict):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Literal, Self, TypeVar
 
+from .exports import adopt
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 Ended = Literal["acked", "released", "rejected", "lost"]
-LostBy = Literal["expired", "revoked", "closed"]
-"""The cause of a loss: the deadline; `release_all` or a settlement by receipt; the queue's end."""
+LostBy = Literal["expired", "revoked", "damaged", "closed"]
+"""The cause of a loss: the deadline; `release_all` or a settlement by receipt; an item that cannot
+be read any more; the queue's end."""
 KeyState = Literal["absent", "delayed", "ready", "leased"]
 
 
@@ -124,6 +127,8 @@ class QueueInfo:
     """Seconds since the epoch."""
     dead_letters_of: tuple[str, ...]
     """The names of the queues whose dead letters it holds; empty for an ordinary queue."""
+    group: str = ""
+    """The group that it belongs to; ``""``: the broker's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +180,6 @@ class Statistics:
     ran when it was put."""
     tenants: Mapping[str | None, TenantStatistics] | None
     """Counts by tenant; None: not asked for."""
+
+
+adopt("leaseq", globals())

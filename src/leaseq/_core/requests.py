@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
-from typing import Generic, Never, TypeVar, get_args
+from typing import Final, Generic, Never, TypeVar, get_args
 
+from .limits import MOST_NAMES
 from .options import (
     ANY_KEY,
     AnyKey,
@@ -17,13 +18,13 @@ from .options import (
 )
 from .texts import shown
 from .validation import (
-    check_hashable,
+    check_key,
     check_known,
     check_priority,
     delay_seconds,
     lease_seconds,
+    name_text,
     number,
-    plain_text,
     timeout_seconds,
     wait_seconds,
     whole_number,
@@ -64,20 +65,25 @@ class ClaimRequest(Generic[K]):
     ) -> None:
         if key is ANY_KEY:
             if unknown:
-                check_known(call or "get", unknown, GetOptions.__annotations__)
+                check_claim_known(call or "get", unknown, GetOptions.__annotations__)
         else:
-            check_hashable(key)
+            check_key(key)
             if unknown:
-                check_known(call or "take", unknown, TakeOptions.__annotations__)
+                check_claim_known(call or "take", unknown, TakeOptions.__annotations__)
             if tenants is not None or steal_from:
                 given = ["steal_from" if tenants is None else "tenants"]
-                check_known(call or "take", given, TakeOptions.__annotations__)
+                check_claim_known(call or "take", given, TakeOptions.__annotations__)
         if tenants is not None:
             tenants = _names("tenants", tenants)
         if steal_from != ():
             steal_from = _names("steal_from", steal_from)
+        if tenants is not None and (number := len(tenants) + len(steal_from)) > MOST_NAMES:
+            raise ValueError(
+                f"tenants and steal_from name {MOST_NAMES:,} tenants at most, not {number:,}: have "
+                "several consumers, each for some of them"
+            )
         if consumer is not None:
-            consumer = plain_text("consumer", consumer, " or None")
+            consumer = name_text("consumer", consumer, " or None")
         if tenants is None and steal_from:
             raise ValueError(
                 f"steal_from={shown(steal_from)} needs tenants: "
@@ -100,6 +106,22 @@ class ClaimRequest(Generic[K]):
         return self.tenants is None or tenant in self.tenants or tenant in self.steal_from
 
 
+_OF_CALL: Final[Mapping[str, tuple[str, ...]]] = {
+    "get": ("timeout",),
+    "take": ("timeout",),
+    "lease": ("timeout", "key"),
+    "get_batch": ("max_wait", "timeout"),
+    "lease_batch": ("max_wait", "timeout"),
+}
+"""Options of a call by keyword that its request does not have."""
+
+
+def check_claim_known(call: str, given: Iterable[str], known: Iterable[str], how: str = "") -> None:
+    """Raise `TypeError` for options that a call which claims does not have, as `check_known`."""
+    if given:
+        check_known(call, given, (*_OF_CALL.get(call, ()), *known), how)
+
+
 def _names(option: str, names: Collection[str | None]) -> list[str | None]:
     if isinstance(names, str):
         raise TypeError(
@@ -108,29 +130,28 @@ def _names(option: str, names: Collection[str | None]) -> list[str | None]:
     if not isinstance(names, Collection):
         raise TypeError(f"{option} must be a collection of names, not {shown(names)}")
     return [
-        None if name is None else plain_text(f"a name in {option}", name, " or None")
+        None if name is None else name_text(f"a name in {option}", name, " or None")
         for name in names
     ]
 
 
 def check_batch(
     request: ClaimRequest[K], max_items: int, max_wait: float, timeout: float | None
-) -> tuple[float, float | None]:
-    """Return ``max_wait`` and ``timeout`` as floats; raise if an option of a batch is invalid."""
-    whole_number("max_items", max_items, 1, "1 or more")
+) -> tuple[int, float, float | None]:
+    """Return the options of a batch as plain numbers; raise if one is invalid."""
+    most = whole_number("max_items", max_items, 1, "1 or more")
     wait = wait_seconds("max_wait", max_wait)
     if not wait < request.lease_timeout:
         raise ValueError(
             f"max_wait={wait!r} s must be less than the lease_timeout of "
             f"{request.lease_timeout:g} s, or the first lease expires before the last item comes"
         )
-    return wait, timeout_seconds(timeout)
+    return most, wait, timeout_seconds(timeout)
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise `ValueError` if the limit of a redrive is less than 1."""
-    if limit is not None:
-        whole_number("limit", limit, 1, "1 or more, or None for all")
+def checked_limit(limit: int | None) -> int | None:
+    """Return the limit of a redrive as a plain int; raise `ValueError` if it is less than 1."""
+    return None if limit is None else whole_number("limit", limit, 1, "1 or more, or None for all")
 
 
 _POLICIES = get_args(InFlightPolicy)
@@ -174,7 +195,7 @@ class PutRequest:
         _check_choice("if_in_flight", if_in_flight, _POLICIES)
         _check_choice("reschedule", reschedule, _RESCHEDULES)
         if tenant is not None:
-            tenant = plain_text("tenant", tenant, " or None")
+            tenant = name_text("tenant", tenant, " or None")
         if priority is not None:
             priority = check_priority(priority)
         self.if_in_flight = if_in_flight
@@ -194,6 +215,11 @@ class PutRequest:
     def timed(self) -> bool:
         """True if the put has a delay or a time to live, and so needs a timekeeper."""
         return self.delay > 0 or self.ttl != inf
+
+    @property
+    def is_plain(self) -> bool:
+        """True if a new item has no times, no tenant and the usual priority."""
+        return not self.timed and self.tenant is None and self.priority is None
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

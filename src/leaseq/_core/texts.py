@@ -1,12 +1,14 @@
 """Texts of the users' values and errors, for errors, logs and dead letters. Sans-IO.
 
 They can always be made: a `repr` or `str` that raises gives a text that says so. They are short,
-and the text of an error is one line. Only `KeyboardInterrupt` and `SystemExit` go through, since a
-signal may raise them anywhere, and they are not for the library to keep.
+have no character that a terminal acts on, and the text of an error is one line. Only
+`KeyboardInterrupt` and `SystemExit` go through, since a signal may raise them anywhere, and they
+are not for the library to keep.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TypeAlias
@@ -14,12 +16,22 @@ from typing import TypeAlias
 _LONGEST = 100  # characters of a value that an error shows
 _LONGEST_ERROR = 1000  # characters of an error that a dead letter keeps
 _LONGEST_LEAF = 200  # characters of each error in a group, so that the first leaves room for others
+_LONGEST_TRACEBACK = 10_000  # characters; the end says more than the beginning
 _MOST_LEAVES = 10
 
 
 def shown(value: object, longest: int = _LONGEST) -> str:
     """Return the `repr` of a value, cut if it is longer than so many characters."""
-    return _cut(_made(repr, value), longest)
+    return _cut(printable(_made(repr, value)[: longest + 1]), longest)
+
+
+def printable(text: str) -> str:
+    """Return a text with all characters escaped that a terminal acts on, and line breaks."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def queue_text(name: str) -> str:
@@ -65,6 +77,16 @@ def has_traceback(error: BaseException) -> bool:
     return True
 
 
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of an error, without its beginning if it is long; empty: it has none."""
+    try:
+        text = "".join(traceback.format_exception(error)) if has_traceback(error) else ""
+    except RecursionError:  # a group that is deeper than calls can be nested
+        return ""
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST_TRACEBACK else f"...{text[-_LONGEST_TRACEBACK:]}"
+
+
 _Kind: TypeAlias = type[BaseException]
 
 
@@ -75,7 +97,7 @@ def is_a(error: BaseException, kinds: _Kind | tuple[_Kind, ...]) -> bool:
 
 def _line(error: BaseException) -> str:
     kind, text = type(error).__name__, _made(str, error)
-    text = " ".join(text[: 2 * _LONGEST_ERROR].split())
+    text = printable(" ".join(text[: 2 * _LONGEST_ERROR].split()))
     return f"{kind}: {text}" if text else kind
 
 

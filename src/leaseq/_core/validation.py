@@ -9,6 +9,7 @@ from functools import wraps
 from operator import index
 from typing import Any, SupportsFloat, SupportsIndex, TypeVar, cast
 
+from .limits import MOST_KEY, MOST_KEY_BITS, MOST_NAME, MOST_REASON, check_length
 from .texts import shown
 
 T = TypeVar("T")
@@ -74,17 +75,29 @@ def keys_of(call: str, keys: object) -> list[Any]:
         raise TypeError(f"{call}() takes a collection of keys, or None, not {shown(keys)}")
     found = list(keys)
     for key in found:
-        check_hashable(key)
+        check_key(key)
     return found
 
 
-def check_hashable(key: object) -> None:
-    """Raise `TypeError` if a key is not hashable."""
+def check_key(key: object) -> None:
+    """Raise if an object cannot be a key.
+
+    Raises:
+        TypeError: it is not hashable.
+        ValueError: it is a string, or bytes, of more than `MOST_KEY` bytes, or an int of more than
+            `MOST_KEY_BITS` bits.
+    """
     try:
         hash(key)
     except TypeError:
         kind = type(key).__name__
         raise TypeError(f"a key must be hashable, and {kind!r} is not: {shown(key)}") from None
+    if isinstance(key, str | bytes):
+        check_length("a key", key, MOST_KEY)
+    elif isinstance(key, int) and (bits := int.bit_length(key)) > MOST_KEY_BITS:
+        raise ValueError(
+            f"a key must be {MOST_KEY_BITS:,} bits at most where it is an int, not {bits:,}"
+        )
 
 
 def check_text(name: str, value: object, otherwise: str = "") -> None:
@@ -93,16 +106,35 @@ def check_text(name: str, value: object, otherwise: str = "") -> None:
         raise TypeError(f"{name} must be a string{otherwise}, not {shown(value)}")
 
 
-def plain_text(name: str, value: str, otherwise: str = "") -> str:
-    """Return a string as an exact `str`: the hash of a subclass may raise, or change.
+def name_text(name: str, value: str, otherwise: str = "") -> str:
+    """Return a tenant's or a consumer's name as an exact `str`.
+
+    The hash of a subclass may raise, or change.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it has more than `MOST_NAME` bytes.
+    """
+    if type(value) is not str:
+        check_text(name, value, otherwise)
+        value = str.__str__(value)
+    check_length(name, value, MOST_NAME)
+    return value
+
+
+def name_or_none(name: str, value: str | None) -> str | None:
+    """Return such a name, or None; raise as `name_text` does."""
+    return None if value is None else name_text(name, value, " or None")
+
+
+def reason_text(reason: str) -> str:
+    """Return the reason of a rejection, cut to `MOST_REASON` characters.
 
     Raises:
         TypeError: it is not a string.
     """
-    if type(value) is str:
-        return value
-    check_text(name, value, otherwise)
-    return str.__str__(value)
+    check_text("reason", reason)
+    return str.__str__(reason)[:MOST_REASON]
 
 
 def check_text_or_none(name: str, value: object) -> None:
@@ -133,6 +165,8 @@ def number(name: str, value: object, wanted: str = "a number") -> float:
         return float(cast("SupportsFloat", value))
     except OverflowError:
         raise ValueError(f"{name} must be {wanted}, and {shown(value)} is too large") from None
+    except ValueError:  # a signalling NaN
+        raise ValueError(f"{name} must be {wanted}, not {shown(value)}") from None
 
 
 def whole_number(name: str, value: object, least: int, wanted: str, most: int = _MOST_EXACT) -> int:
@@ -159,6 +193,18 @@ def whole_number(name: str, value: object, least: int, wanted: str, most: int = 
     if found > most:
         raise ValueError(f"{name} must be {most} at most, not {shown(value)}")
     return found
+
+
+def whole_or_inf(name: str, value: object, least: int, wanted: str) -> float:
+    """Return a whole number as a plain int, or `math.inf`; raise as `whole_number` does."""
+    kind = type(value)
+    if hasattr(kind, "__float__") and not hasattr(kind, "__index__"):
+        found = number(name, value, wanted)
+        if found == math.inf:
+            return found
+        if math.isnan(found):
+            value = found
+    return whole_number(name, value, least, wanted)
 
 
 def check_priority(value: object) -> int:

@@ -12,6 +12,7 @@ from .._core.messages import (
     RUN_TWICE,
     broker_closed,
     dead_letters_used,
+    letters_elsewhere,
     no_dead_letters,
     no_queue,
     not_of_broker,
@@ -22,12 +23,13 @@ from .._core.options import BrokerQueueOptions
 from .._core.queue_options import (
     check_broker_options,
     check_handle,
-    check_name,
     check_same,
+    group_of,
     options_of_queue,
+    queue_name,
 )
 from .._core.reports import DeadLetter, QueueInfo
-from .._core.validation import check_flag, check_text
+from .._core.validation import check_flag
 from ..abc import Broker
 from .engine import Engine
 from .queue import LeasedKeyQueue, engine_of
@@ -37,6 +39,8 @@ from .transaction import MemoryTransaction
 
 class MemoryBroker(Broker):
     """A broker whose queues are `LeasedKeyQueue`s of this process: ``connect("memory://")``."""
+
+    _is_shared = False
 
     def __init__(self) -> None:
         self._queues: dict[str, LeasedKeyQueue[Any, Any]] = {}
@@ -52,7 +56,7 @@ class MemoryBroker(Broker):
         self, name: str, *, make: bool = True, **options: Unpack[BrokerQueueOptions]
     ) -> LeasedKeyQueue[Any, Any]:
         check_flag("make", make)
-        check_name(name)
+        name = queue_name(name)
         options = check_broker_options(options)
         if not make:
             self._existing(name)
@@ -66,20 +70,37 @@ class MemoryBroker(Broker):
             return self._queues[name]
         others = dict(options_of_queue(options))
         letters_name = others.pop("dead_letters", None)
-        letters = None if letters_name is None else self._letters_for(name, str(letters_name))
+        timeout = options.get("default_lease_timeout")
+        letters = (
+            None if letters_name is None else self._letters_for(name, str(letters_name), timeout)
+        )
+        group = self._group_for(name, others.pop("group", None), letters)
         queue = LeasedKeyQueue[Any, Any](name=name, dead_letters=letters, **others)  # type: ignore[arg-type]
-        self._keep(queue, options)
+        self._keep(queue, {**options, "group": group})
         if letters is not None and letters.name not in self._queues:
-            self._keep(letters, {})
+            self._keep(letters, {"default_lease_timeout": timeout, "group": group})
         return queue
 
-    def _letters_for(self, name: str, letters_name: str) -> LeasedKeyQueue[Any, Any]:
+    def _group_for(self, name: str, group: object, letters: LeasedKeyQueue[Any, Any] | None) -> str:
+        """Return the group of a new queue: that of its dead letters, if these are there."""
+        if letters is None or letters.name not in self._queues:
+            return str(group or "")
+        if group is not None and group != letters.group:
+            raise letters_elsewhere(name, str(group), letters.name, letters.group)
+        return letters.group
+
+    def _letters_for(
+        self, name: str, letters_name: str, timeout: float | None
+    ) -> LeasedKeyQueue[Any, Any]:
         if letters_name == name:
             raise own_dead_letters(name)
-        check_name(letters_name)
-        return self._queues.get(letters_name) or LeasedKeyQueue[Any, Any](name=letters_name)
+        queue_name(letters_name)
+        there = self._queues.get(letters_name)
+        return there or LeasedKeyQueue(name=letters_name, default_lease_timeout=timeout)
 
     def _keep(self, queue: LeasedKeyQueue[Any, Any], options: BrokerQueueOptions) -> None:
+        queue.group = group_of(options)
+        queue._kept_by = "broker"
         self._queues[queue.name] = queue
         self._options[queue.name] = options
         if self._keeper is not None:
@@ -88,7 +109,7 @@ class MemoryBroker(Broker):
     async def create_queue_pair(
         self, name: str, **options: Unpack[BrokerQueueOptions]
     ) -> tuple[LeasedKeyQueue[Any, Any], LeasedKeyQueue[str, DeadLetter[Any, Any]]]:
-        check_name(name)
+        name = queue_name(name)
         options = check_broker_options(options, "create_queue_pair")
         if "dead_letters" in options and options["dead_letters"] is None:
             raise pair_without_dead_letters()
@@ -99,7 +120,7 @@ class MemoryBroker(Broker):
         return queue, await self.dead_letters(name)
 
     async def dead_letters(self, name: str) -> LeasedKeyQueue[str, DeadLetter[Any, Any]]:
-        check_text("a queue's name", name)
+        name = queue_name(name)
         letters = self._existing(name).dead_letters
         if letters is None:
             raise no_dead_letters(name)
@@ -110,7 +131,7 @@ class MemoryBroker(Broker):
         return [await queue.info() for queue in self._queues.values()]
 
     async def delete_queue(self, name: str, *, dead_letters: bool = True) -> None:
-        check_text("a queue's name", name)
+        name = queue_name(name)
         check_flag("dead_letters", dead_letters)
         queue = self._existing(name)
         users = [other.name for other in self._queues.values() if other.dead_letters is queue]
@@ -131,7 +152,7 @@ class MemoryBroker(Broker):
         del self._options[queue.name]
 
     async def purge(self, name: str) -> int:
-        check_text("a queue's name", name)
+        name = queue_name(name)
         return len(self._existing(name).drain_nowait())
 
     async def process_expired(self) -> int:
@@ -166,6 +187,10 @@ class MemoryBroker(Broker):
         if not isinstance(queue, LeasedKeyQueue) or self._queues.get(queue.name) is not queue:
             raise not_of_broker(queue)
         return engine_of(queue)
+
+    def _check_here(self) -> None:
+        self._check_open()
+        self._home.check()
 
     def _check_open(self) -> None:
         if self._closed:

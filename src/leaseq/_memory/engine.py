@@ -5,17 +5,34 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from itertools import islice
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, Event, move_on_after
+from anyio import (
+    TASK_STATUS_IGNORED,
+    BusyResourceError,
+    CancelScope,
+    Event,
+    WouldBlock,
+    move_on_after,
+)
 from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError
 from .._core.ids import new_id
+from .._core.kept import Kept
 from .._core.log import Burst
 from .._core.loop import Home
 from .._core.messages import (
@@ -25,6 +42,7 @@ from .._core.messages import (
     claim_needs_time,
     closed_with_work_left,
     drained,
+    full,
     key_cannot_come,
     lease_ended,
     leases_lost,
@@ -50,10 +68,10 @@ from .._core.reports import (
     Statistics,
     TenantStatistics,
 )
-from .._core.requests import ClaimRequest, PutRequest, check_limit
+from .._core.requests import ClaimRequest, PutRequest, checked_limit
 from .._core.texts import failure_text
-from .._core.validation import check_text, keys_of, lease_seconds
-from .._rules.by_key import can_be_found, in_order
+from .._core.validation import keys_of, lease_seconds, reason_text
+from .._rules.by_key import can_be_found
 from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
@@ -61,6 +79,7 @@ from .._rules.moves import UNDECIDED, Fate
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
+from .kept import KeptHere
 from .timekeeper import Timekeeper
 
 K = TypeVar("K")
@@ -69,17 +88,22 @@ V = TypeVar("V")
 _CHECKED = sys.flags.dev_mode  # Python's development mode: each call checks its event loop
 _SLICE = 200  # due items processed in one go: a millisecond or two of the loop's time
 _MOST_REQUESTS = 64
+_WOKEN = 256  # waiters woken in one go: each of them wakes another one
 _SPARED = 1.0  # seconds that an overdue lease gets to be settled or extended, which is now
 
 
-class EventWaiter(Waiter[K, V]):
-    """A waiting consumer, and the event that wakes it."""
+class BellWaiter(Waiter[K, V]):
+    """A waiting consumer, and the bell that wakes it.
 
-    __slots__ = ("event",)
+    Attributes:
+        bell: Made by `Home.bell`.
+        in_line: False: it was served or turned away, and is about to wake.
+    """
 
-    def __init__(self, request: ClaimRequest[K], *, patient: bool = False) -> None:
-        super().__init__(request, patient=patient)
-        self.event = Event()
+    __slots__ = ("bell", "in_line")
+
+    bell: Awaitable[object]
+    in_line: bool
 
 
 class Engine(Generic[K, V]):
@@ -101,13 +125,14 @@ class Engine(Generic[K, V]):
         tenants: Weights and caps.
         history: The number of acknowledged items to remember.
         dedupe_for: Seconds for which the key of an acknowledged item is a duplicate.
-        fast_acquire: True: calls that need not wait leave out their checkpoint.
+        fast_acquire: True: calls that need not wait neither look for a cancellation nor suspend.
 
     Attributes:
         timekeeper: The first of `timekeepers`, which processes what falls due.
         any_request: The request of a `get` without options.
         gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown.
         timeless: True: no timekeeper runs, and nothing needs one.
+        to_wake: The bells of consumers that are no longer in line, to be rung by others.
         watched: True: an ack may drain the queue for a waiter, or goes into the history. The ack of
             a lease that is not the last one drains nothing.
     """
@@ -126,6 +151,7 @@ class Engine(Generic[K, V]):
         "gated",
         "history",
         "home",
+        "kept",
         "ledger",
         "letters_of",
         "name",
@@ -138,6 +164,7 @@ class Engine(Generic[K, V]):
         "timekeeper",
         "timekeepers",
         "timeless",
+        "to_wake",
         "waiters",
         "watched",
     )
@@ -173,6 +200,7 @@ class Engine(Generic[K, V]):
             dedupe_for=dedupe_for,
         )
         self.waiters: Waiters[K, V] = Waiters(self.ledger)
+        self.to_wake: deque[Awaitable[object]] = deque()
         self.burst = Burst()  # records to write once the present move, or tick, is complete
         self.ticking = False  # slices of what is due are left
         self.deaths: list[tuple[Death[K, V], Fate, str]] = []  # to report: item, fate, letter
@@ -181,6 +209,7 @@ class Engine(Generic[K, V]):
         self.needs_time = rests(retry)
         self.timekeeper: Timekeeper | None = None
         self.timekeepers: list[Timekeeper] = []
+        self.kept: KeptHere | None = None  # made when something is first kept, or waited for
         self.running = False
         self.shut_down = False
         self.closed = False
@@ -195,13 +224,29 @@ class Engine(Generic[K, V]):
         if dead_letters is not None:
             dead_letters.letters_of[name] = None
 
+    def turn(self, *, timed: bool) -> Awaitable[object] | None:
+        """Begin a call that may not have to wait, and return something to await before it, or None.
+
+        It is not called with `fast_acquire`.
+
+        Args:
+            timed: True: the call needs a timekeeper.
+        """
+        if self.timekeeper is None and (timed or self.needs_time):
+            return self.home.checkpoint()  # `run` may have been started just now
+        return self.home.turn()
+
     # Producers
 
-    def new_keys(self, keys: Collection[K], request: PutRequest) -> set[K]:
-        """Return the keys that need a place; raise the error that putting them would raise."""
+    def check_puts(self, keys: Collection[K], request: PutRequest) -> None:
+        """Raise the error that putting these keys would raise. O(keys)."""
         self.check_takes(request)
         for key in keys:
             self.ledger.check_put(key, request)
+
+    def new_keys(self, keys: Collection[K], request: PutRequest) -> set[K]:
+        """Return the keys that need a place; raise the error that putting them would raise."""
+        self.check_puts(keys, request)
         now = self.home.time()
         ledger = self.ledger
         new = {key for key in keys if key not in ledger and not ledger.is_duplicate(key, now)}
@@ -226,11 +271,18 @@ class Engine(Generic[K, V]):
             return True
         return self.capacity.free(self.ledger.waiting, places)
 
+    def no_room_now(self) -> WouldBlock:
+        """Return the error for a put that does not wait for room."""
+        assert self.capacity is not None
+        return WouldBlock(full(repr(self.queue), self.capacity.size))
+
     async def wait_for_room(self, keys: Collection[K], request: PutRequest) -> None:
         """Wait until these keys can be put; the caller must put them without suspending."""
+        if self.capacity is None:
+            self.check_puts(keys, request)
+            return
         again = False
         while not self.has_room(len(new := self.new_keys(keys, request))):
-            assert self.capacity is not None
             self.home.check()
             turn = Event()
             self.capacity.wait(turn, new, first=again)
@@ -247,13 +299,32 @@ class Engine(Generic[K, V]):
             if not again:
                 return
 
-    def put_all(self, pairs: Collection[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
+    def put_all(self, pairs: Sequence[tuple[K, V]], request: PutRequest) -> list[PutOutcome]:
         """Put items that `new_keys` has accepted."""
         now = self.home.time()
-        outcomes = [self.ledger.put_accepted(key, value, now, request) for key, value in pairs]
+        outcomes: list[PutOutcome] = []
+        if self.waiters.anyone and request.is_plain and not self.gated:
+            outcomes = [PutOutcome.ADDED] * self._hand_first(pairs, now)
+            if len(outcomes) == len(pairs):
+                return outcomes
+            pairs = pairs[len(outcomes) :]
+        outcomes += [self.ledger.put_accepted(key, value, now, request) for key, value in pairs]
         # Only now: a key that comes twice must not be leased in between.
         self.after_change([key for key, _ in pairs], (request.tenant,))
         return outcomes
+
+    def _hand_first(self, pairs: Sequence[tuple[K, V]], now: float) -> int:
+        """Put the first of some items for those who wait for any, and return how many they were."""
+        served: list[Waiter[K, V]] = []
+        with suppress(Exception):  # a key's own: the others go the usual way
+            if len({key for key, _ in pairs}) == len(pairs):
+                for key, value in pairs:
+                    waiter = self.waiters.hand_new(key, value, now)
+                    if waiter is None:
+                        break
+                    served.append(waiter)
+        self._wake(served)
+        return len(served)
 
     # Consumers
 
@@ -284,9 +355,12 @@ class Engine(Generic[K, V]):
     def claim(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         """Hand out an item for a request; None: none is ready."""
         keeper = self.timekeeper
+        ledger = self.ledger
         if request is self.any_request and not self.gated:  # the fast path
+            if not ledger.ready and (self.timeless or keeper is not None):
+                return None
             if self.timeless:
-                item = self.ledger.claim_next()
+                item = ledger.claim_next()
             elif keeper is not None:
                 clock = self.home.time
                 now = clock()
@@ -294,7 +368,7 @@ class Engine(Generic[K, V]):
                 if deadline < keeper.wake_at:
                     self.home.check()
                     keeper.plan(deadline)
-                item = self.ledger.claim_next(now, deadline)
+                item = ledger.claim_next(now, deadline)
             else:
                 item = None
             if item is not None:
@@ -304,7 +378,7 @@ class Engine(Generic[K, V]):
         if keeper is None and (request.timed or self.needs_time):
             raise claim_needs_time(self.queue, request.lease_timeout)
         self.check_home()
-        item = self.ledger.claim(request, self.home.time())
+        item = ledger.claim(request, self.home.time())
         self._admit()
         if item is not None and keeper is not None:
             keeper.plan(item._deadline)
@@ -314,30 +388,41 @@ class Engine(Generic[K, V]):
             self._check_can_come(request.key)
         return item
 
-    async def wait(self, request: ClaimRequest[K], timeout: float | None) -> Item[K, V]:
+    def wait(
+        self, request: ClaimRequest[K], timeout: float | None
+    ) -> Coroutine[Any, Any, Item[K, V]]:
         """Wait for an item. Raises `TimeoutError` after so many seconds."""
-        self.home.check()
+        if self.fast_acquire:  # else `turn` has looked
+            self.home.check()
         if self.timekeeper is None and self.ledger.delayed:
             raise no_timekeeper(self.queue, "an item that falls due later", "come")
         if timeout is None:
-            return await self._stand_in_line(EventWaiter(request))
-        with move_on_after(timeout):
-            return await self._stand_in_line(EventWaiter(request))
-        raise timed_out(self.queue, request.key, timeout)
+            return self._stand_in_line(BellWaiter(request))
+        return self._stand_in_line_for(BellWaiter(request), timeout)
 
-    async def _stand_in_line(self, waiter: EventWaiter[K, V]) -> Item[K, V]:
-        self.waiters.add(waiter)
+    async def _stand_in_line_for(self, waiter: BellWaiter[K, V], seconds: float) -> Item[K, V]:
+        with move_on_after(seconds):
+            return await self._stand_in_line(waiter)
+        raise timed_out(self.queue, waiter.request.key, seconds)
+
+    async def _stand_in_line(self, waiter: BellWaiter[K, V]) -> Item[K, V]:
         while True:
+            waiter.bell = bell = self.home.bell()
+            waiter.in_line = True
+            self.waiters.add(waiter)
             try:
-                await waiter.event.wait()
+                await bell
             except BaseException:
                 self._leave_line(waiter)
                 raise
+            finally:
+                if self.to_wake:
+                    self.home.ring(self.to_wake.popleft())
             item = waiter.item
             if self.closed or item is None:
                 raise self.closed_error(waiter.request.key)
             if item._ended is None:
-                if item._deadline > self.home.time():
+                if item._deadline == inf or item._deadline > self.home.time():
                     return item
                 self.ledger.undo(item, self.home.time())
             # The lease expired before its consumer could run: it was first in line, and still is.
@@ -347,17 +432,15 @@ class Engine(Generic[K, V]):
                 self.after_return(item)  # an item that it may not have is for others
             if again is not None:
                 return again
-            waiter.event = Event()
-            self.waiters.add(waiter)
 
-    def _leave_line(self, waiter: EventWaiter[K, V]) -> None:
+    def _leave_line(self, waiter: BellWaiter[K, V]) -> None:
         """Remove a waiter, and return the item that it was given and will never see."""
         item = waiter.item
         if item is not None:
             if item._ended is None:
                 self.ledger.undo(item, self.home.time())
                 self.after_return(item)
-        elif not waiter.event.is_set():
+        elif waiter.in_line:
             self.waiters.drop(waiter)
 
     async def fill(
@@ -372,7 +455,7 @@ class Engine(Generic[K, V]):
                     while len(batch) < size and not self.shut_down:
                         more = self.claim(request)  # several may have come meanwhile
                         if more is None:
-                            more = await self._stand_in_line(EventWaiter(request, patient=True))
+                            more = await self._stand_in_line(BellWaiter(request, patient=True))
                         batch.append(more)
         except BaseException:
             for item in batch:
@@ -453,23 +536,44 @@ class Engine(Generic[K, V]):
         if self.shut_down and self.waiters.takers:
             for key in keys:
                 if key not in self.ledger:
-                    self._turn_away(self.waiters.drop_takers(key))
+                    self._wake(self.waiters.drop_takers(key))
         self._admit(keys)
 
-    def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
-        """Wake consumers that have been handed an item."""
-        for waiter in served:
-            assert isinstance(waiter, EventWaiter)
-            item = waiter.item
-            if item is not None and self.timekeeper is not None:
-                self.timekeeper.plan(item._deadline)
-            waiter.event.set()
+    def hand_new(self, key: K, value: V) -> bool:
+        """Put an item for the first of those who wait for any, if nobody else waits. O(1).
 
-    def _turn_away(self, waiters: Iterable[Waiter[K, V]]) -> None:
-        """Wake consumers that will not be given an item."""
-        for waiter in waiters:
-            assert isinstance(waiter, EventWaiter)
-            waiter.event.set()
+        False, and nothing done: it is to be put like any other.
+        """
+        home = self.home
+        home.check()
+        waiter = self.waiters.hand_new(key, value, home.time())
+        if waiter is None:
+            return False
+        self._wake_one(waiter)
+        return True
+
+    def _wake(self, served: Iterable[Waiter[K, V]]) -> None:
+        """Wake consumers that have been handed an item, or that will not be given one.
+
+        To wake thousands of tasks takes longer than others should have to wait for the event loop.
+        So each of the first ones wakes another one when it runs, and that one the next. The others
+        are asleep meanwhile, with their items in hand. One that is cancelled wakes another one too:
+        that makes up for the bell of its own, which will be rung in vain.
+        """
+        for number, waiter in enumerate(served):
+            self._wake_one(waiter, None if number < _WOKEN else self.to_wake.append)
+
+    def _wake_one(
+        self, waiter: Waiter[K, V], ring: Callable[[Awaitable[object]], object] | None = None
+    ) -> None:
+        """Wake a consumer, or have ``ring`` see to its bell."""
+        assert isinstance(waiter, BellWaiter)
+        item = waiter.item
+        if item is not None and item._deadline != inf and self.timekeeper is not None:
+            self.timekeeper.plan(item._deadline)
+        waiter.in_line = False
+        home = self.home
+        (ring or home.ring)(waiter.bell)
 
     def _admit(self, came: Iterable[K] = ()) -> None:
         """Wake producers for which there is room by now, or whose keys have come by others."""
@@ -589,8 +693,7 @@ class Engine(Generic[K, V]):
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         """Give an item up."""
         item = self.mine(lease)
-        check_text("reason", reason)
-        self.ledger.reject(item, self.home.time(), reason)
+        self.ledger.reject(item, self.home.time(), reason_text(reason))
         self.after_return(item)
 
     def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
@@ -629,6 +732,27 @@ class Engine(Generic[K, V]):
             item._lose("revoked")
         self.after_return(*lost)
         return len(lost)
+
+    # Kept values
+
+    def keep(self, values: Sequence[Kept]) -> None:
+        """Keep values for a time. O(log n) for each."""
+        kept = self.kept or self.keeper_of_values()
+        next_sweep = kept.keep(values)
+        keeper = self.timekeeper
+        if keeper is not None and next_sweep < keeper.wake_at:
+            keeper.plan(next_sweep)
+
+    def keeper_of_values(self) -> KeptHere:
+        """Return the values of the queue."""
+        if self.kept is None:
+            self.kept = KeptHere(self.home)
+        return self.kept
+
+    def check_not_closed(self) -> None:
+        """Raise if the queue is closed."""
+        if self.closed:
+            raise self.closed_error()
 
     # Dead letters
 
@@ -678,25 +802,23 @@ class Engine(Generic[K, V]):
 
     def letters(self: Engine[str, DeadLetter[Any, Any]]) -> Iterator[DeadLetter[Any, Any]]:
         """Iterate over the dead letters in this queue. O(letters)."""
-        ledger = self.ledger
-        for items in (ledger.ready, ledger.delayed, ledger.leased):
-            for item in in_order(items):
-                if isinstance(item._value, DeadLetter):  # the user may have put others there
-                    yield item._value
+        for value in self.ledger.values():
+            if isinstance(value, DeadLetter):  # the user may have put others there
+                yield value
 
     def redrive(self, keys: Iterable[K] | None, limit: int | None) -> RedriveResult[K]:
         """Bring dead letters of this queue back."""
         letters = self.dead_letters
         if letters is None:
             raise no_dead_letters_of(self.queue)
-        check_limit(limit)
+        limit = checked_limit(limit)
         if self.shut_down:
             raise self._takes_nothing_more()
         wanted = None if keys is None else set(keys_of("redrive", keys))
         back: list[K] = []
         taken: list[str] = []
         conflicts: list[K] = []
-        for item in in_order(letters.ledger.ready):
+        for item in letters.ledger.items("ready"):
             letter: object = item._value
             letter_key = item._key
             if not isinstance(letter, DeadLetter) or letter.queue != self.name:
@@ -755,8 +877,6 @@ class Engine(Generic[K, V]):
 
     def inflight(self, consumer: str | None) -> list[LeaseInfo[K]]:
         """List the leases, or those of a consumer, in the order of the hand-outs."""
-        if consumer is not None:
-            check_text("consumer", consumer, " or None")
         held = [
             LeaseInfo(
                 key=item._key,
@@ -783,6 +903,7 @@ class Engine(Generic[K, V]):
             dead=sum(letter.queue == self.name for letter in letters),
             created_at=self.created_at,
             dead_letters_of=tuple(self.letters_of),
+            group=self.queue.group,
         )
 
     def set_tenant(self, name: str, tenant: Tenant) -> None:
@@ -799,8 +920,8 @@ class Engine(Generic[K, V]):
         self.home.check()
         self.shut_down = self.gated = self.watched = True
         self.timeless = False
-        self._turn_away(self.waiters.drop_takers_of_absent())
-        self._turn_away(self.waiters.drop_patient())
+        self._wake(self.waiters.drop_takers_of_absent())
+        self._wake(self.waiters.drop_patient())
         if self.capacity is not None:
             for turn in self.capacity.clear():
                 turn.set()
@@ -808,9 +929,10 @@ class Engine(Generic[K, V]):
 
     async def join(self) -> None:
         """Wait until the queue is drained."""
-        await self.home.checkpoint()
         if self.ledger.drained:
-            return
+            await self.home.checkpoint()  # a producer may have been told that there is room
+            if self.ledger.drained:
+                return
         if not self.closed:
             self.home.check()
             if self.drained_event is None:
@@ -829,7 +951,9 @@ class Engine(Generic[K, V]):
         self.closed = True
         for item in self.ledger.close(self.home.time()):
             item._lose("closed")
-        self._turn_away(self.waiters.drop_all())
+        self._wake(self.waiters.drop_all())
+        if self.kept is not None:
+            self.kept.close()
         if self.drained_event is not None:
             self.drained_event.set()
         if self.timekeeper is not None:
@@ -850,7 +974,7 @@ class Engine(Generic[K, V]):
             self.drained_event = None
             self.watched = self.shut_down or self.always_watched
         if self.shut_down:
-            self._turn_away(self.waiters.drop_all())
+            self._wake(self.waiters.drop_all())
             if self.timekeeper is not None:
                 self.timekeeper.ring()
 
@@ -915,11 +1039,14 @@ class Engine(Generic[K, V]):
 
     def next_deadline(self) -> float:
         """Return the next time to call `tick`; `math.inf`: not before a change. O(1)."""
-        return self.ledger.next_deadline()
+        first = self.ledger.next_deadline()
+        return first if self.kept is None else min(first, self.kept.values.next_sweep())
 
     def tick(self, now: float) -> None:
         """Process a slice of what is due."""
         self.ticking = True
+        if self.kept is not None:
+            self.kept.values.sweep(now, _SLICE)
         changed: list[Item[K, V]] = []
         try:
             for item in islice(self.ledger.tick(now), _SLICE):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import inf
 from typing import Never, TypeVar, Unpack
 
-from anyio import TASK_STATUS_IGNORED, WouldBlock
+from anyio import TASK_STATUS_IGNORED, CancelScope, WouldBlock
 from anyio.abc import TaskStatus
 
+from .._core.kept import Kept
+from .._core.messages import not_ready
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Priority, Retry, Tenant
 from .._core.queue_options import check_queue_options, check_tenant
@@ -27,18 +29,19 @@ from .._core.requests import PutRequest, check_batch
 from .._core.texts import shown
 from .._core.validation import (
     check_flag,
-    check_hashable,
+    check_key,
     check_known,
     check_text,
+    name_or_none,
+    name_text,
     pairs_of,
-    plain_text,
     timeout_seconds,
 )
-from .._rules.by_key import hashable_keys
 from .._rules.item import Item
 from ..abc import LeasedQueue
 from ..abc._lease import Lease
 from .engine import Engine
+from .transaction import MemoryTransaction
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -47,15 +50,18 @@ _ADDED = PutOutcome.ADDED
 _PLAIN = PutRequest()
 _TURN = frozenset({"tenant", "priority"})  # options that concern the turn alone
 _PRIORITIES = frozenset({int, Priority})
+_SHORT = 64  # characters of a name that is not too long
 
 
 class LeasedKeyQueue(LeasedQueue[K, V]):
     """A keyed, leased queue in this process.
 
     The contract, `leaseq.abc.LeasedQueue`, documents each call. In this engine `get`, `take`,
-    `put`, `add`, `put_many` and `join` are always checkpoints. The other calls, and leaving ``async
-    with lease``, take effect immediately and never suspend: finished work is not undone by a
-    cancellation. Calls that need not wait have a synchronous twin, ``..._nowait``.
+    `put`, `add`, `put_many` and `get_batch` always deliver a pending cancellation. Where they need
+    not wait, each 32nd of them in an event loop is a checkpoint, and so is the first one after a
+    millisecond. The other calls but `join`, and leaving ``async with lease``, take effect
+    immediately and never suspend: finished work is not undone by a cancellation. Calls that need
+    not wait have a synchronous twin, ``..._nowait``.
 
     Not thread-safe: from a thread, ``anyio.from_thread.run_sync(queue.put_nowait, key, value)``. A
     queue belongs to the event loop in which it was first used.
@@ -73,7 +79,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         dedupe_for: Seconds after an ack for which the same key is refused as a duplicate; None: 0.
         fast_acquire: True: leave out the checkpoint of `get`, `take` and `put` where they need not
             wait, as in `anyio.Lock`: faster, but a task that never has to wait never lets others
-            run.
+            run, and hears of no cancellation.
         name: The name of the queue in logs, errors and dead letters.
 
     Raises:
@@ -154,7 +160,12 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         O(1); with a tenant, a delay or a time to live O(log n).
         """
         engine = self._engine
-        if not (engine.gated or engine.waiters.total):  # the fast path
+        if engine.gated:
+            pass
+        elif engine.waiters.total:
+            if engine.waiters.anyone and not options and engine.hand_new(key, value):
+                return _ADDED
+        else:  # the fast path
             now = None
             if not engine.timeless:
                 clock = engine.home.time
@@ -162,24 +173,33 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             if not options:
                 if engine.ledger.add(key, value, now):
                     return _ADDED
+            elif (
+                len(options) == 1
+                and type(tenant := options.get("tenant")) is str
+                and len(tenant) <= _SHORT
+            ):
+                if engine.ledger.add(key, value, now, tenant):
+                    return _ADDED
             elif options.keys() <= _TURN:
                 tenant, priority = options.get("tenant"), options.get("priority")
                 if priority is not None and type(priority) in _PRIORITIES:
                     priority = int(priority)
-                right = (tenant is None or type(tenant) is str) and (
+                right = (tenant is None or (type(tenant) is str and len(tenant) <= _SHORT)) and (
                     priority is None or type(priority) is int
                 )
                 if right and engine.ledger.add(key, value, now, tenant, priority):
                     return _ADDED
         request = PutRequest("put", **options) if options else _PLAIN
         if not engine.has_room(len(engine.new_keys([key], request))):
-            raise WouldBlock
+            raise engine.no_room_now()
         return engine.put_all([(key, value)], request)[0]
 
     async def put(self, key: K, value: V, **options: Unpack[PutOptions]) -> PutOutcome:
         engine = self._engine
         if not engine.fast_acquire:
-            await engine.home.checkpoint()
+            turn = engine.turn(timed="delay" in options)
+            if turn is not None:
+                await turn
         if engine.capacity is not None:
             request = PutRequest("put", **options) if options else _PLAIN
             await engine.wait_for_room([key], request)
@@ -203,8 +223,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         engine = self._engine
         pairs = pairs_of("put_many_nowait", items)
         request = PutRequest("put_many_nowait", **options)
-        if not engine.has_room(len(engine.new_keys([key for key, _ in pairs], request))):
-            raise WouldBlock
+        if engine.capacity is None:
+            engine.check_puts([key for key, _ in pairs], request)
+        elif not engine.has_room(len(engine.new_keys([key for key, _ in pairs], request))):
+            raise engine.no_room_now()
         return engine.put_all(pairs, request)
 
     async def put_many(
@@ -214,7 +236,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         pairs = pairs_of("put_many", items)
         request = PutRequest("put_many", **options)
         if not engine.fast_acquire:
-            await engine.home.checkpoint()
+            turn = engine.turn(timed=request.timed)
+            if turn is not None:
+                await turn
         await engine.wait_for_room([key for key, _ in pairs], request)
         return engine.put_all(pairs, request)
 
@@ -237,7 +261,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             )
             item = engine.claim(request)
             if item is None:
-                raise WouldBlock
+                raise WouldBlock(not_ready(self, ANY_KEY))
         return item._key, item._value, item
 
     def take_nowait(self, key: K, **options: Unpack[TakeOptions]) -> tuple[K, V, Lease[K, V]]:
@@ -252,7 +276,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         engine = self._engine
         item = engine.claim(engine.request("take_nowait", key, options))
         if item is None:
-            raise WouldBlock
+            raise WouldBlock(not_ready(self, key))
         return item._key, item._value, item
 
     async def get(
@@ -263,7 +287,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         if timeout is not None:
             timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
-            await engine.home.checkpoint()
+            turn = engine.turn(timed=request.timed)
+            if turn is not None:
+                await turn
         item = engine.claim(request)
         if item is None:
             item = await engine.wait(request, timeout)
@@ -277,7 +303,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         if timeout is not None:
             timeout = timeout_seconds(timeout)
         if not engine.fast_acquire:
-            await engine.home.checkpoint()
+            turn = engine.turn(timed=request.timed)
+            if turn is not None:
+                await turn
         item = engine.claim(request)
         if item is None:
             item = await engine.wait(request, timeout)
@@ -293,9 +321,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> list[Lease[K, V]]:
         engine = self._engine
         request = engine.request("get_batch", ANY_KEY, options) if options else engine.any_request
-        max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
+        max_items, max_wait, timeout = check_batch(request, max_items, max_wait, timeout)
         if not engine.fast_acquire:
-            await engine.home.checkpoint()
+            turn = engine.turn(timed=request.timed)
+            if turn is not None:
+                await turn
         batch: list[Item[K, V]] = []
         while not batch:  # again, if all were lost meanwhile
             first = engine.claim(request)
@@ -305,7 +335,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return [*batch]
 
     async def discard(self, key: K) -> bool:
-        check_hashable(key)
+        check_key(key)
         return self._engine.discard(key)
 
     # Settling
@@ -377,8 +407,14 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return self._engine.resume(receipt)
 
     async def release_all(self, *, consumer: str) -> int:
-        check_text("consumer", consumer)
-        return self._engine.release_all(consumer)
+        return self._engine.release_all(name_text("consumer", consumer))
+
+    def _transaction(self) -> MemoryTransaction:
+        return MemoryTransaction(lambda _: self._engine, self._engine.home)
+
+    def _new_scope(self) -> CancelScope:
+        home = self._engine.home
+        return home.scope()
 
     async def _fail(
         self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
@@ -388,20 +424,42 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)
 
+    def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> None:
+        self.ack_nowait(lease)
+        self._engine.keep(values)
+
+    async def _reject_and_keep(
+        self, lease: Lease[K, V], reason: str, values: Sequence[Kept]
+    ) -> None:
+        self._engine.reject(lease, reason)
+        self._engine.keep(values)
+
+    async def _keep(self, values: Sequence[Kept]) -> None:
+        await self._engine.home.checkpoint()
+        self._engine.check_not_closed()
+        self._engine.keep(values)
+
+    async def _recall(self, name: str, timeout: float | None) -> bytes:
+        engine = self._engine
+        return await engine.keeper_of_values().recall(name, timeout, engine.check_not_closed)
+
     def _one_burst(self) -> AbstractContextManager[None]:
         return self._engine.burst.held()
 
     # Inspection
 
     async def _look(self, key: K, *, value: bool = True) -> tuple[KeyState, V | None]:
-        check_hashable(key)
+        check_key(key)
         return self._engine.ledger.look(key)
 
     async def available_keys(self) -> set[K]:
-        return hashable_keys(self._engine.ledger.ready)
+        return self._engine.ledger.keys("ready")
+
+    async def delayed_keys(self) -> set[K]:
+        return self._engine.ledger.keys("delayed")
 
     async def inflight_keys(self) -> set[K]:
-        return hashable_keys(self._engine.ledger.leased)
+        return self._engine.ledger.keys("leased")
 
     async def qsize(self) -> int:
         ledger = self._engine.ledger
@@ -415,7 +473,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return self._engine.statistics(tenants=tenants)
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
-        return self._engine.inflight(consumer)
+        return self._engine.inflight(name_or_none("consumer", consumer))
 
     async def info(self) -> QueueInfo:
         return self._engine.info()
@@ -431,7 +489,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         return self._engine.redrive(keys, limit)
 
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
-        name = plain_text("a tenant's name", name)
+        name = name_text("a tenant's name", name)
         self._engine.set_tenant(name, check_tenant(name, tenant))
 
     # The end, and time

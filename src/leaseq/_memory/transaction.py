@@ -7,12 +7,13 @@ from typing import Any, Protocol, TypeVar, Unpack
 
 from .._core.errors import TransactionError
 from .._core.loop import Home
-from .._core.messages import no_room
+from .._core.messages import no_room, settled_twice
 from .._core.options import PutOptions
 from .._core.requests import PutRequest
-from .._core.validation import check_hashable, check_text
+from .._core.validation import check_key, reason_text
 from .._rules.item import Item
-from .._rules.plan import Plan
+from .._rules.moves import put_error
+from .._rules.plan import Plan, plan_for
 from ..abc import LeasedQueue, Transaction
 from ..abc._lease import Lease
 from .engine import Engine
@@ -44,7 +45,9 @@ class _Put:
 
     def plan(self, plan: Plan, now: float) -> None:
         self.engine.check_takes(self._terms)
-        plan.put(self.key, self._terms)
+        refused = plan.put(self.key, self._terms)
+        if refused is not None:
+            raise put_error(refused.why, self.key, refused.tenant, self._terms)
 
     def do(self, now: float) -> None:
         self.engine.ledger.put_accepted(self.key, self._value, now, self._terms)
@@ -59,12 +62,17 @@ class _Settle:
 
     def plan(self, plan: Plan, now: float) -> None:
         self.item = self.engine.held(self._lease, now)
+        if not self.ends(plan):
+            raise settled_twice(self.item)
+
+    def ends(self, plan: Plan) -> bool:
+        """Plan the end of the lease; False: it will have ended."""
+        raise NotImplementedError
 
 
 class _Ack(_Settle):
-    def plan(self, plan: Plan, now: float) -> None:
-        super().plan(plan, now)
-        plan.ack(self.item)
+    def ends(self, plan: Plan) -> bool:
+        return plan.ack(self.item._key)
 
     def do(self, now: float) -> None:
         self.engine.ack(self.item, now)
@@ -86,13 +94,13 @@ class _Release(_Settle):
         self._delay = delay
         self._counted = counted
 
-    def plan(self, plan: Plan, now: float) -> None:
-        super().plan(plan, now)
+    def ends(self, plan: Plan) -> bool:
         self.engine.check_release(self._front, self._delay, self._counted)
         if self._counted:
             rests = self._delay is None and not self._front
             self._rest = self.engine.ledger.verdict(self.item, rests=rests)
-        plan.release(self.item, leaves=self._rest is None and self.engine.buries)
+        leaves = self._rest is None and self.engine.buries
+        return plan.release(self.item._key, leaves=leaves)
 
     def do(self, now: float) -> None:
         self.engine.ledger.release_as(
@@ -110,9 +118,8 @@ class _Reject(_Settle):
         super().__init__(engine, lease)
         self._reason = reason
 
-    def plan(self, plan: Plan, now: float) -> None:
-        super().plan(plan, now)
-        plan.release(self.item, leaves=self.engine.buries)
+    def ends(self, plan: Plan) -> bool:
+        return plan.release(self.item._key, leaves=self.engine.buries)
 
     def do(self, now: float) -> None:
         self.engine.ledger.reject(self.item, now, self._reason)
@@ -134,7 +141,7 @@ class MemoryTransaction(Transaction):
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
-        check_hashable(key)
+        check_key(key)
         self._ask(_Put(self._engine_of(queue), key, value, PutRequest("put", **options)))
 
     def ack(self, lease: Lease[K, V]) -> None:
@@ -154,11 +161,12 @@ class MemoryTransaction(Transaction):
         self._settle(step, lease)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        check_text("reason", reason)
+        reason = reason_text(reason)
         self._settle(_Reject(self._engine_for(lease, self._engine_of), lease, reason), lease)
 
     def _ask(self, step: _Step) -> None:
         self._check_open()
+        self._check_group(step.engine.queue)
         self._steps.append(step)
 
     def _settle(self, step: _Step, lease: Lease[Any, Any]) -> None:
@@ -172,7 +180,7 @@ class MemoryTransaction(Transaction):
         for step in self._steps:
             engine = step.engine
             if engine not in plans:
-                plans[engine] = Plan(engine.ledger, now)
+                plans[engine] = plan_for(engine.ledger, now)
             try:
                 step.plan(plans[engine], now)
             except Exception as failure:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from math import inf
@@ -48,25 +48,40 @@ from anyio.abc import TaskStatus
 
 from .._core.errors import LeaseqError, QueueClosedError, ServerError, ServerUnavailableError
 from .._core.log import log
-from .._core.loop import Home, comes_again
+from .._core.loop import Home, Sleeper, ToldApart, comes_again
 from .._core.texts import failure_text
 from . import protocol
-from .protocol import Batch, GoneError, ItemDied, LeaseEnded, Operation, QueueDeleted, Reply, Store
+from .protocol import (
+    LATER,
+    Abandon,
+    Batch,
+    Find,
+    GoneError,
+    ItemDied,
+    LeaseEnded,
+    NotConfirmedError,
+    Operation,
+    QueueRef,
+    Reply,
+    Store,
+    Transact,
+)
 from .waiters import Waiter
 
 A = TypeVar("A")
 
 _MOST_BYTES = 1 << 20  # of bodies in one batch, more or less
 _MOST_EFFORT = 256  # of the store, for one batch
-_SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
+SHORTEST, LONGEST = 0.02, 0.5  # seconds between two tries to reach the store
 _GRACE = 2.0  # seconds for which a task that is cancelled waits for the answer to what was sent
 _PUT_OFF = 0.05  # seconds between two times that a busy leader without a `run` listens to the store
 _HEARING = 0.001  # seconds for which it listens
 _CLOSING = 2.0  # seconds for which a handle that closes tries to give its leases back
+_LOSSES = 3  # of one batch's answers, until it is seen whether those of others come
 _MOMENT = 1.0  # seconds without an answer that are not worth a warning
 
 
-class Call(Generic[A]):
+class Call(Sleeper, Generic[A]):
     """An operation in line, and its answer or error.
 
     Args:
@@ -76,6 +91,8 @@ class Call(Generic[A]):
         refuse: Called with the error, if there will be no answer.
 
     Attributes:
+        lapses: True if it is made anew when the store has not come to it.
+        alone: True if it goes without others, with which it had no answer.
         posted: True while it is in line.
         sent: True while it is under way.
         awaited: True if a task waits for the answer.
@@ -83,11 +100,12 @@ class Call(Generic[A]):
     """
 
     __slots__ = (
+        "alone",
         "answer",
         "answered",
         "awaited",
         "error",
-        "event",
+        "lapses",
         "operation",
         "posted",
         "receive",
@@ -109,8 +127,10 @@ class Call(Generic[A]):
         self.weight = operation.weight
         self.receive = receive
         self.refuse = refuse
-        self.event = Event()
+        super().__init__()
         self.error: Exception | None = None
+        self.alone = False
+        self.lapses = False
         self.answered = False
         self.posted = False
         self.sent = False
@@ -141,12 +161,6 @@ class Call(Generic[A]):
             log(logging.ERROR, "nothing was done about the error %s", error, error=bug)
         self.wake()
 
-    def wake(self) -> None:
-        """Have the tasks that wait for the answer look again."""
-        self.event.set()
-        if not self.answered:
-            self.event = Event()
-
 
 class Exchange:
     """A batch under way, and the calls whose operations it has.
@@ -156,13 +170,14 @@ class Exchange:
         in_doubt: True if it may have been done, because its reply was lost.
     """
 
-    __slots__ = ("batch", "calls", "in_doubt", "sent_at")
+    __slots__ = ("batch", "calls", "in_doubt", "lost", "sent_at")
 
     def __init__(self, number: int, calls: Sequence[Call[Any]]) -> None:
         self.calls = calls
         self.batch = Batch(number, tuple([call.operation for call in calls]))
         self.sent_at = 0.0
         self.in_doubt = False
+        self.lost = 0  # answers
         for call in calls:
             call.posted = False
             call.sent = True
@@ -177,8 +192,11 @@ class DispatcherCallbacks(Protocol):
     def do_due(self, now: float) -> float:
         """Do the other work that is due, and return the time at which there is more."""
 
-    def claims(self) -> list[Call[Any]]:
-        """Return the calls to be sent on behalf of waiters."""
+    def claims(self, effort: float) -> list[Call[Any]]:
+        """Return the calls to be sent on behalf of waiters, for so much work of the store at most.
+
+        What does not fit is returned the next time.
+        """
 
     def heard(
         self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
@@ -191,8 +209,11 @@ class DispatcherCallbacks(Protocol):
             now: The time of the reply, in seconds on the event loop's clock.
         """
 
-    def told(self, event: protocol.Event) -> None:
-        """Take an event that the store has published to this process: a wake-up, mostly."""
+    def hinted(self, event: protocol.Event) -> None:
+        """Take a hint that was published to this process: a wake-up, mostly."""
+
+    def deleted(self, name: str) -> None:
+        """Note that a queue is gone, by an answer of the store."""
 
 
 class Dispatcher:
@@ -228,6 +249,7 @@ class Dispatcher:
         self._claimed = False  # with the last batch, if there was anything to claim
         self._led = False
         self._ear = Lock(fast_acquire=True)  # one task hears what the store tells unasked
+        self._listening = 0  # tasks of `run`s that hear it, or will once they have the lock
         self._heard_at = -inf
         self._closed = False
         self._lost_at: float | None = None  # since when there has been no answer
@@ -295,6 +317,7 @@ class Dispatcher:
         call.awaited = True
         if patience is None:
             patience = self._patience
+        cancelled: BaseException | None = None
         try:
             await self._wait(call, lambda: call.answered, patience)
         except get_cancelled_exc_class() as error:
@@ -303,12 +326,17 @@ class Dispatcher:
                 raise
             if not comes_again(error):
                 raise
-            with move_on_after(self._grace, shield=True):
-                await self._wait(
-                    call, lambda: call.answered or not (call.posted or call.sent), self._grace
-                )
-            if not call.answered:
-                raise
+            cancelled = error
+        if cancelled is not None:  # not within `except`: another cancellation is one of its own
+            try:
+                with move_on_after(self._grace, shield=True):
+                    await self._wait(
+                        call, lambda: call.answered or not (call.posted or call.sent), self._grace
+                    )
+                if not call.answered:
+                    raise cancelled
+            finally:
+                cancelled = None  # it refers to this frame
         if call.error is not None:
             raise _own(call.error)
         return call.answer
@@ -319,7 +347,8 @@ class Dispatcher:
                 task = object()  # several may wait for one call
                 self._awaited[task] = call
                 try:
-                    await call.event.wait()
+                    with ToldApart(self.home):
+                        await call.woken(self.home)
                 finally:
                     del self._awaited[task]
             else:
@@ -331,11 +360,20 @@ class Dispatcher:
         try:
             while not waiter.done:
                 if self._led or self._runs:
-                    await waiter.event.wait()
+                    await waiter.woken(self.home)
                 else:
                     await self._lead(lambda: waiter.done, patience=inf)
         finally:
             del self._waiters[waiter]
+
+    def turn(self) -> Awaitable[object] | None:
+        """Begin a call that will wait for the store: return something to await before it, or None.
+
+        A pending cancellation is delivered. Without a `run`, other tasks get a turn: one of them
+        may be about to lead, and would listen to the store, which one call after the other does
+        not.
+        """
+        return self.home.look() if self._listening else self.home.checkpoint()
 
     def wake_leader(self) -> None:
         """Have the leader look again. O(1)."""
@@ -365,13 +403,10 @@ class Dispatcher:
     def _listen(self) -> None:
         messages, self._messages = self._messages, []
         for message in messages:
-            self._tell(message)
-
-    def _tell(self, message: protocol.Event) -> None:
-        try:
-            self._callbacks.told(message)
-        except Exception as error:
-            log(logging.ERROR, "nothing was done about the event %r", message, error=error)
+            try:
+                self._callbacks.hinted(message)
+            except Exception as error:
+                log(logging.ERROR, "nothing was done about the event %r", message, error=error)
 
     # The end
 
@@ -420,7 +455,7 @@ class Dispatcher:
             return
         async with create_task_group() as tg:
             tg.start_soon(self._keep_watch)
-            tg.start_soon(self._listen_to_store)
+            tg.start_soon(self._keep_listening)
             task_status.started()
             while not over():
                 if not self._led:
@@ -511,6 +546,13 @@ class Dispatcher:
             if errors:
                 raise errors[0]
 
+    async def _keep_listening(self) -> None:
+        self._listening += 1
+        try:
+            await self._listen_to_store()
+        finally:
+            self._listening -= 1
+
     async def _listen_to_store(self) -> None:
         async with self._ear:
             try:
@@ -535,19 +577,24 @@ class Dispatcher:
         """
         line = self._line
         family = line[0].operation.family if line else "commands"
-        if family != "commands" and not self._claimed and (claims := self._callbacks.claims()):
-            return self._start("commands", claims)
+        if family != "commands" and not self._claimed:
+            claims = self._callbacks.claims(_MOST_EFFORT)
+            if claims:
+                return self._start("commands", claims)
         calls: list[Call[Any]] = []
         weight, effort = 0, 0.0
         while line and effort < _MOST_EFFORT:
             call = line[0]
             weight += call.weight
             effort += call.operation.effort
-            if call.operation.family != family or (calls and weight > _MOST_BYTES):
+            is_much = weight > _MOST_BYTES or effort > _MOST_EFFORT or call.alone
+            if call.operation.family != family or (calls and is_much):
                 break
             calls.append(line.popleft())
+            if call.alone:
+                return self._start(family, calls)
         if family == "commands":
-            calls += self._callbacks.claims()
+            calls += self._callbacks.claims(_MOST_EFFORT - effort)
         return self._start(family, calls)
 
     def _start(self, family: protocol.Family, calls: list[Call[Any]]) -> Exchange | None:
@@ -564,13 +611,20 @@ class Dispatcher:
         self._unfinished = exchange
         started = self.home.time()
         exchange.sent_at = exchange.sent_at or started
-        pause = _SHORTEST
+        pause = SHORTEST
         while True:
             try:
                 reply = await self._send(exchange)
             except ServerUnavailableError as error:
                 exchange.in_doubt = exchange.in_doubt or error.in_doubt
                 self._missed(str(error))
+                if isinstance(error, NotConfirmedError):
+                    exchange.lost = 0
+                else:
+                    exchange.lost += error.in_doubt
+                if exchange.lost >= _LOSSES and await self._answers_others(exchange):
+                    await self._set_aside(exchange, str(error))
+                    return
                 if self._closed or self.home.time() - started >= patience:
                     self._give_up(exchange, str(error))
                     return
@@ -583,7 +637,60 @@ class Dispatcher:
             if over():
                 return
             await sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _LONGEST)
+            pause = min(2 * pause, LONGEST)
+
+    async def _answers_others(self, exchange: Exchange) -> bool:
+        """Ask for something small; return True if only answers to this batch are lost.
+
+        That is after twice `_LOSSES` in a row, from the first half on with an answer to this after
+        each: a store that does not answer this either is away, and the count begins anew.
+        """
+        queue = exchange.calls[0].operation.queue
+        try:
+            await self._store.exchange(Batch(exchange.batch.number, (Find(queue),)))
+        except ServerUnavailableError:
+            exchange.lost = 0  # it is away
+        except ServerError:
+            pass
+        return exchange.lost >= 2 * _LOSSES
+
+    async def _set_aside(self, exchange: Exchange, why: str) -> None:
+        """Ask for no more of a batch whose answer never comes: its calls each go alone, or fail.
+
+        What was done of it is in doubt for those who asked.
+        """
+        calls, batch = exchange.calls, exchange.batch
+        was_done = False
+        if batch.operations[0].family != "queries":
+            self._number += 1
+            queues = tuple([ref for each in batch.operations for ref in _queues_of(each)])
+            abandon = Abandon(batch.operations[0].queue, batch.number, queues)
+            try:
+                reply = await self._store.exchange(Batch(self._number, (abandon,)))
+                was_done = reply.answers[0] is not False
+            except (ServerUnavailableError, ServerError):
+                was_done = True  # or may have been: it is refused from now on
+        self._unfinished = None
+        error = ServerUnavailableError(
+            f"it was asked for {exchange.lost} times, and the answer never came: {why}",
+            in_doubt=was_done,
+        )
+        others: list[Call[Any]] = []
+        for call in calls:
+            call.sent = False
+            if was_done or len(calls) == 1 or call.lapses:
+                call.fail(error)
+            else:
+                others.append(call)
+        self._send_alone(others)
+        self._listen()
+
+    def _send_alone(self, calls: Sequence[Call[Any]]) -> None:
+        """Put calls in line again, as the first, each to go without others."""
+        for call in reversed(calls):
+            call.sent = False
+            call.alone = True
+            self.post(call, first=True)
 
     async def _send(self, exchange: Exchange) -> Reply:
         """Exchange a batch; and if this task is cancelled meanwhile, once more, for the reply.
@@ -591,13 +698,20 @@ class Dispatcher:
         But not if it is cancelled natively, which knows no shield: the next leader will do it.
         """
         try:
-            return await self._store.exchange(exchange.batch)
+            with ToldApart(self.home):
+                return await self._store.exchange(exchange.batch)
         except get_cancelled_exc_class() as error:
             exchange.in_doubt = True
-            if comes_again(error):
-                with move_on_after(self._grace, shield=True):
-                    return await self._store.exchange(exchange.batch)
-            raise
+            if not comes_again(error):
+                raise
+            cancelled = error
+        # Not within `except`: a native cancellation is not to look like a part of the first one.
+        try:
+            with move_on_after(self._grace, shield=True):
+                return await self._store.exchange(exchange.batch)
+            raise cancelled
+        finally:
+            del cancelled  # it refers to this frame
 
     def _give_up(self, exchange: Exchange, why: str) -> None:
         """Fail the calls that wait. A batch in doubt stays, and is exchanged again later."""
@@ -615,7 +729,16 @@ class Dispatcher:
         self._listen()
 
     def _refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Fail all calls; they are in doubt unless the store has said that it did nothing."""
+        """Fail all calls; they are in doubt unless the store has said that it did nothing.
+
+        What this user may not do is not to fail the others: then each call goes alone.
+        """
+        is_forbidden = isinstance(error, ServerError) and error.code == "NOPERM"
+        if is_forbidden and not exchange.in_doubt and len(exchange.calls) > 1:
+            self._unfinished = None
+            self._send_alone(exchange.calls)
+            self._listen()
+            return
         if exchange.in_doubt or not isinstance(error, ServerError):
             doubt = ServerUnavailableError(failure_text(error), in_doubt=True)
             doubt.__cause__ = error
@@ -634,16 +757,26 @@ class Dispatcher:
 
     def _finish(self, exchange: Exchange, answers: Sequence[object]) -> None:
         self._unfinished = None
-        self._answer_each(zip(exchange.calls, answers, strict=True))
+        pairs = list(zip(exchange.calls, answers, strict=True))
+        while pairs and pairs[-1][1] is LATER:  # before what the others may ask for first
+            self._ask_later(pairs.pop()[0])
+        self._answer_each(iter(pairs))
         self._listen()
+
+    def _ask_later(self, call: Call[Any]) -> None:
+        """Put a call in line again, as the first, that the store has not come to."""
+        call.sent = False
+        if not call.lapses:
+            self.post(call, first=True)
+        self._alarm.set()
 
     def _answer_each(self, answers: Iterator[tuple[Call[Any], object]]) -> None:
         """Tell each call its answer, or the exception for which there is none."""
         for call, answer in answers:
             try:
-                if isinstance(answer, GoneError):
-                    self._tell(QueueDeleted(call.operation.queue.name))
                 call.sent = False
+                if isinstance(answer, GoneError):
+                    self._callbacks.deleted(call.operation.queue.name)
                 if isinstance(answer, Exception):
                     call.fail(answer)
                 else:
@@ -670,6 +803,13 @@ class Dispatcher:
             log(logging.WARNING, "the store answers again, after %.1f s", now - self._lost_at)
         self._lost_at = None
         self._complained = False
+
+
+def _queues_of(operation: Operation[Any]) -> list[QueueRef]:
+    """Return the queues that an operation names, in their order."""
+    if isinstance(operation, Transact):
+        return [operation.queue if step is None else step.queue for step in operation.steps]
+    return [operation.queue]
 
 
 def _own(error: Exception) -> Exception:

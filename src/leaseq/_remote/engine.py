@@ -22,19 +22,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, move_on_after
+from anyio import TASK_STATUS_IGNORED, BusyResourceError, CancelScope, fail_after, move_on_after
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from .._core.codec import Codec
-from .._core.errors import CodecError, QueueClosedError, ServerUnavailableError
+from .._core.codec import Codec, decode_with, encode_with
+from .._core.errors import QueueClosedError, ServerUnavailableError
 from .._core.functions import Later
 from .._core.heap import Deadlines
+from .._core.limits import MOST_NAMES
 from .._core.log import Burst, log
 from .._core.messages import (
     RUN_TWICE,
@@ -67,23 +68,29 @@ from .._core.requests import ClaimRequest, PutRequest
 from .._core.texts import failure_text, shown
 from .._core.validation import lease_seconds
 from ..abc import LeasedQueue
-from ..abc._lease import Lease, check_lease
+from ..abc._lease import Lease, check_lease, kept_leases
 from .dispatcher import Call, Dispatcher
+from .encoding import plain_key
 from .protocol import (
     UNDECODABLE,
+    Ack,
     Body,
     Claim,
     Claimed,
     ClaimFor,
     Close,
+    Declared,
     Delivery,
     Extend,
+    Find,
     Full,
     GoneError,
+    Held,
     Join,
     Key,
     NeverFits,
     Operation,
+    Page,
     Park,
     Parked,
     Put,
@@ -91,12 +98,15 @@ from .protocol import (
     PutRefused,
     QueueRef,
     RawKey,
+    Recall,
+    Recalled,
     Reject,
     Release,
     Remaining,
     Resume,
     Settled,
     Settlement,
+    StopWaiting,
     Sweep,
     Undo,
     Unpark,
@@ -111,6 +121,8 @@ A = TypeVar("A")
 
 SWEPT = 64  # items that one sweep does at most
 _CLAIMED = 100  # items that one claim takes at most, all in all
+_PASSED = 1000  # wake-ups that are sent on at a time
+_RECALLED = 256  # names that are looked up again at each beat; the others are at later ones
 _SHARE = 0.05  # of its length that a lease is over earlier here than in the store
 _MOST = 0.5  # seconds, and no more than that
 
@@ -118,12 +130,13 @@ _MOST = 0.5  # seconds, and no more than that
 class RemoteLease(Lease[K, V]):
     """A hold on an item in a store. Its deadline is counted from before the claim was sent."""
 
-    __slots__ = ("_engine", "_settling")
+    __slots__ = ("_engine", "_outlasts", "_settling")
 
     def __init__(self, engine: Engine[K, V], key: K, value: V) -> None:
         super().__init__(engine.queue, key, value)
         self._engine = engine
         self._settling: Call[Settled] | None = None  # under way, and will end it
+        self._outlasts = False  # in the store, for all that is known here
 
 
 RemoteLease.__name__ = RemoteLease.__qualname__ = "Lease"
@@ -164,6 +177,7 @@ class Engine(Generic[K, V]):
         dispatcher: The way to the store.
         timers: The deadlines of leases, and the beat of waiters.
         hub: The other queues of the broker.
+        made: The number by which a queue of the same name is told from this one; 0: not known.
 
     Attributes:
         queue: The handle.
@@ -186,8 +200,10 @@ class Engine(Generic[K, V]):
         dispatcher: Dispatcher,
         timers: Timers,
         hub: Hub,
+        made: int = 0,
     ) -> None:
         self.ref = ref
+        self._made = made
         self.name = ref.name
         self.codec = codec
         self.made_with = made_with
@@ -208,6 +224,9 @@ class Engine(Generic[K, V]):
         self._waiters: Waiters[K, RemoteLease[K, V]] = Waiters()
         self._putters: dict[Call[PutAnswer], int] = {}  # and the places that they wait for
         self._joiners: dict[Call[Remaining], None] = {}
+        self._recallers: dict[str, dict[Call[Recalled], None]] = {}  # that wait, by name
+        self._passing: set[Want] = set()  # wake-ups that are sent on
+        self._keeps_all = True  # False: the store had no room for a value, and the log says so
         self._held: dict[int, RemoteLease[K, V]] = {}  # by token
         self._shut_down = False
         self._deleted = False
@@ -229,14 +248,46 @@ class Engine(Generic[K, V]):
 
     async def perform(self, operation: Operation[A]) -> A:
         """Have an operation done on the queue, which must be there."""
-        await checkpoint_if_cancelled()  # or a loop of these could not be cancelled
-        self.home.check()
+        if (turn := self.turn()) is not None:  # or a loop of these could not be cancelled
+            await turn
         self.dispatcher.check(operation)
         return await self._answer(Call(operation))
 
-    async def _answer(self, call: Call[A], *, withdraw: bool = False) -> A:
+    async def change(self, operation: Operation[A]) -> A:
+        """`perform` an operation that a handle refuses once it is closed."""
+        if self.closed:
+            await self.home.checkpoint()
+        self.check_not_closed()
+        return await self.perform(operation)
+
+    def turn(self) -> Awaitable[object] | None:
+        """Begin a call: return something to await before it, or None; see `Dispatcher.turn`.
+
+        A handle that has ended may refuse the call, which then waits for nothing else.
+        """
+        if self._shut_down or self.closed:
+            return self.home.checkpoint()
+        return self.dispatcher.turn()
+
+    async def all_pages(self, ask: Callable[[bytes | None], Operation[Page[A]]]) -> list[A]:
+        """Ask for all pages of an answer, one after the other.
+
+        Args:
+            ask: Makes the question for the page that begins at a place; None: for the first.
+        """
+        members: list[A] = []
+        after: bytes | None = None
+        while True:
+            page = await self.perform(ask(after))
+            members += page.members
+            after = page.after
+            if after is None:
+                return members
+
+    def _answer(self, call: Call[A], *, withdraw: bool = False) -> Awaitable[A]:
+        """Post a call, and return an awaitable of its answer."""
         self.dispatcher.post(call)
-        return await self._answer_to(call, withdraw=withdraw)
+        return self._answer_to(call, withdraw=withdraw)
 
     async def _answer_to(self, call: Call[A], *, withdraw: bool = False) -> A:
         """Wait for the answer to a call that was posted."""
@@ -276,7 +327,7 @@ class Engine(Generic[K, V]):
                     self._unpark(ROOM)
                 return None
             if type(answer) is Full and call.error is None:
-                if self._shut_down:
+                if self._shut_down or self.closed:
                     call.fail(self._refused_put())
                     return False
                 self._timers.waits(self)
@@ -337,6 +388,8 @@ class Engine(Generic[K, V]):
         if key is ANY_KEY and not options:
             return self._any
         options = {"lease_timeout": self._lease_timeout, **options}
+        if key is not ANY_KEY:
+            key = plain_key(key)
         request = ClaimRequest(key, call, **options)
         # What cannot be sent is refused before it waits with others.
         self.dispatcher.check(self._claim_for(request, 1))
@@ -368,9 +421,9 @@ class Engine(Generic[K, V]):
             if timeout == 0:
                 raise timed_out(self.queue, request.key, timeout)
         if timeout is None:
-            return await self._stand_in_line(request, count, patient=patient)
+            return await self.wait(self._join_line(request, count, patient=patient))
         with move_on_after(timeout):
-            return await self._stand_in_line(request, count, patient=patient)
+            return await self.wait(self._join_line(request, count, patient=patient))
         raise timed_out(self.queue, request.key, timeout)
 
     async def lease_many(
@@ -399,11 +452,6 @@ class Engine(Generic[K, V]):
                 raise self.closed_error()
             batch = [lease for lease in batch if self._holds(lease)]
         return batch
-
-    async def _stand_in_line(
-        self, request: ClaimRequest[K], count: int, *, patient: bool
-    ) -> list[RemoteLease[K, V]]:
-        return await self.wait(self._join_line(request, count, patient=patient))
 
     def _join_line(
         self, request: ClaimRequest[K], count: int, *, patient: bool
@@ -459,7 +507,7 @@ class Engine(Generic[K, V]):
             nonlocal handed_out
             [batch] = answer.batches
             self._drained = self._shut_down and not answer.left
-            handed_out = bool(batch)
+            handed_out = bool(batch) or answer.cut
             leases.extend(self._received(batch, request))
             if given_up:
                 self._undo(leases)
@@ -478,12 +526,22 @@ class Engine(Generic[K, V]):
 
     def claims(self) -> Iterator[Call[Any]]:
         """Make the calls that are to be sent on behalf of waiters."""
-        stale = self._waiters.stale()
-        if stale:
-            yield Call(Unpark(self.ref, tuple(stale)))
-        runs = self._waiters.hungry(_CLAIMED)
-        if not runs:
-            return
+        for parks in in_lots(self._waiters.stale()):
+            yield Call(Unpark(self.ref, parks))
+        runs: list[tuple[Group[K, RemoteLease[K, V]], int]] = []
+        names = 0
+        for group, count in self._waiters.hungry(_CLAIMED):
+            more = len(group.wants)
+            if runs and names + more > MOST_NAMES:
+                yield self._claim_of(runs)
+                runs, names = [], 0
+            runs.append((group, count))
+            names += more
+        if runs:
+            yield self._claim_of(runs)
+
+    def _claim_of(self, runs: list[tuple[Group[K, RemoteLease[K, V]], int]]) -> Call[Claimed]:
+        """Make a claim for some groups of waiters, with a number of items for each."""
         parked = self._waiters.parked
         wants = {want: None for group, _ in runs for want in group.wants}
         held = tuple([Park(want, parked[want]) for want in wants if want in parked])
@@ -496,7 +554,9 @@ class Engine(Generic[K, V]):
             self._serve([group for group, _ in runs], answer)
 
         operation = Claim(self.ref, tuple(claims), True, held)
-        yield Call(operation, receive=receive, refuse=self._not_served)
+        call = Call(operation, receive=receive, refuse=self._not_served)
+        call.lapses = True  # the groups stay hungry
+        return call
 
     def _serve(self, groups: list[Group[K, RemoteLease[K, V]]], answer: Claimed) -> None:
         self._complaint = ""
@@ -505,7 +565,7 @@ class Engine(Generic[K, V]):
         self.dispatcher.wake_leader()  # some of these may not be wanted any more
         for group, batch in zip(groups, answer.batches, strict=True):
             leases = self._received(batch, group.request)
-            self._undo(self._waiters.give(group, leases, more=bool(batch)))
+            self._undo(self._waiters.give(group, leases, more=bool(batch) or answer.cut))
         if self._shut_down and not answer.left:
             self.note_drained()
 
@@ -559,7 +619,7 @@ class Engine(Generic[K, V]):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # whatever a codec raises: the item is not to be lost
-            reject = Reject(self.ref, key, token, UNDECODABLE, failure_text(error))
+            reject = Reject(self.ref, key, token, UNDECODABLE, failure_text(error), unread=True)
             self.dispatcher.post(Call(reject))
             what = (self.name, key, token, type(error).__name__)
             log(logging.ERROR, "queue %r: %r, token %d, cannot be read: %s", *what)
@@ -574,18 +634,13 @@ class Engine(Generic[K, V]):
 
     def encode(self, value: V) -> bytes:
         """Encode a value. Raises `CodecError`, whatever the codec raises."""
-        with _codec_errors(self.name, "encode a value"):
-            body = self.codec.encode(value)
-            if not isinstance(body, bytes):
-                raise TypeError(f"encode() returned {shown(body)}, which is not bytes")
-        return body
+        return encode_with(self.codec, value, self.name)
 
     def decode(self, body: Body) -> V:
         """Decode a body, which may be a dead letter. Raises `CodecError`, as `encode` does."""
         if isinstance(body, DeadLetter):
             return cast("V", self._hub.read_letter(body))
-        with _codec_errors(self.name, "decode a value"):
-            return self.codec.decode(body)
+        return decode_with(self.codec, body, self.name)
 
     def _undo(self, leases: Sequence[RemoteLease[K, V]]) -> None:
         """Take back hand-outs that their consumers never saw, before anything else is asked."""
@@ -632,12 +687,19 @@ class Engine(Generic[K, V]):
         del self._held[lease.token]
         lease._ended = "lost"
         lease._lose("expired")
+        if lease._outlasts:
+            self._give_back(lease)
 
-    def lose_token(self, token: int) -> None:
-        """Lose the lease of a token, which the store has ended."""
+    def _give_back(self, lease: RemoteLease[K, V]) -> None:
+        """Release a lease that is lost here, and for all that is known has no end in the store."""
+        key = cast("Key", lease.key)
+        self.dispatcher.post(Call(Release(self.ref, key, lease.token)), first=True)
+
+    def lose_token(self, token: int, cause: LostBy | None = None) -> None:
+        """Lose the lease of a token, which the store has ended; see `lose`."""
         lease = self._held.get(token)
         if lease is not None:
-            self.lose(lease)
+            self.lose(lease, cause)
 
     def mine(self, lease: Lease[K, V]) -> RemoteLease[K, V]:
         """Return the lease, if it is one of this queue's and may be held."""
@@ -669,6 +731,8 @@ class Engine(Generic[K, V]):
             if answer is not Settled.NOT_HELD:
                 self.let_go(lease)
                 lease._ended = ended
+                if keeps:
+                    self._note_kept(kept=answer is not Settled.NOT_KEPT)
             elif lease.ended is None:
                 self.lose(lease)
 
@@ -676,6 +740,7 @@ class Engine(Generic[K, V]):
             lease._settling = None
 
         operation = make(self.ref, lease.key, lease.token, *how)
+        keeps = isinstance(operation, (Ack, Reject)) and operation.keep
         self.dispatcher.check(operation)
         lease._settling = call = Call(operation, receive=receive, refuse=refuse)
         self.dispatcher.post(call)
@@ -707,9 +772,12 @@ class Engine(Generic[K, V]):
         return check_release(self.queue, requeue_front, delay, counted, timed=timed)
 
     def extend(self, lease: RemoteLease[K, V], timeout: float | None) -> Awaitable[None]:
-        """Ask for a new deadline of a lease, and return an awaitable of the answer."""
+        """Ask for a new deadline of a lease, and return an awaitable of the answer.
+
+        What a thread works on is extended without a `run` as well, which may be over before it.
+        """
         seconds = lease_seconds("timeout", timeout)
-        if seconds != inf and not self.kept:
+        if seconds != inf and not self.kept and lease not in kept_leases:
             raise claim_needs_time(self.queue, seconds)
         now = self.home.time()
         check_held(lease, now)
@@ -720,17 +788,22 @@ class Engine(Generic[K, V]):
         def receive(answer: Settled) -> None:
             is_held = answer is not Settled.NOT_HELD
             if lease.ended == "lost" and is_held:  # too late: others may have the item
-                self.dispatcher.post(Call(Release(self.ref, key, lease.token)), first=True)
+                self._give_back(lease)
             elif lease.ended is not None:
                 pass
             elif not is_held:
                 self.lose(lease)
             elif lease.deadline >= asked:  # no later call has asked for an earlier one
+                lease._outlasts = False
                 self._set_deadline(lease, self._deadline(self.dispatcher.sent_at, seconds))
 
         def refuse(error: Exception) -> None:
             in_doubt = isinstance(error, ServerUnavailableError) and error.in_doubt
-            if not in_doubt and lease.ended is None and lease.deadline == asked:
+            if lease.ended == "lost":
+                self._give_back(lease)
+            elif lease.ended is None and in_doubt:
+                lease._outlasts = asked < before
+            elif lease.ended is None and lease.deadline == asked:
                 self._set_deadline(lease, before)  # that which it had
 
         operation = Extend(self.ref, key, lease.token, seconds)
@@ -750,9 +823,8 @@ class Engine(Generic[K, V]):
         name, key, token = read_receipt(receipt)
         if name != self.name:
             raise other_receipt(self.name, name)
-        self.check_not_closed()
         started = self.home.time()
-        answer = await self.perform(Resume(self.ref, cast("Key", key), token))
+        answer = await self.change(Resume(self.ref, cast("Key", key), token))
         if answer is None:
             raise lease_ended(key, token)
         held = self._held.get(token)
@@ -768,15 +840,103 @@ class Engine(Generic[K, V]):
         check_held(lease, self.home.time())
         return lease
 
+    # Kept values
+
+    def _note_kept(self, *, kept: bool) -> None:
+        """Log once that the store has no room for values, until it has some again."""
+        if self._keeps_all and not kept:
+            what = "the store has no room: results and shared values of tasks are not kept"
+            log(logging.WARNING, "queue %r: %s", self.name, what)
+        self._keeps_all = kept
+
+    async def recall(self, name: str, timeout: float | None) -> bytes:
+        """Wait for the value that is kept under a name.
+
+        The store tells this process once there is one; until then the call is among `_recallers`.
+        A telling may be lost, so they also ask at each beat.
+        """
+        self.check_not_closed()
+        given_up = False
+        waits = timeout != 0
+
+        def receive(answer: Recalled) -> bool | None:
+            if answer.body is not None:
+                self._stop_waiting(name, call, told=True)
+                self.value_kept(name)  # others may wait for the same one
+            elif self.closed:  # the answer may be about the next queue of its name
+                call.fail(self.closed_error())
+            elif answer.is_there and not given_up:
+                self.dispatcher.post(call)
+                return False
+            elif waits:  # and the store has noted it
+                self._recallers.setdefault(name, {})[call] = None
+                self._timers.waits(self)
+                if not given_up and call.error is None:
+                    return False
+                self._stop_waiting(name, call)
+            return None
+
+        call = Call(Recall(self.ref, name, waits), receive=receive)
+        self.dispatcher.check(call.operation)
+        answer = None
+        try:
+            with fail_after(timeout if waits else None):
+                answer = await self._answer(call, withdraw=True)
+        finally:
+            given_up = True
+            self._stop_waiting(name, call, told=answer is not None)
+        call.receive = None  # it refers to the call: without it there is no circle to collect
+        if answer.body is None:
+            raise TimeoutError
+        return answer.body
+
+    def _stop_waiting(self, name: str, call: Call[Recalled], *, told: bool = False) -> None:
+        """Note that a task no longer waits for the value of a name."""
+        calls = self._recallers.get(name, {})
+        if call in calls:
+            del calls[call]
+            if not calls:
+                del self._recallers[name]
+                if not told and not self.closed:
+                    self.dispatcher.post(Call(StopWaiting(self.ref, (name,))))
+
+    def value_kept(self, name: str) -> None:
+        """Have the tasks that wait for the value of a name ask: it may be there. O(tasks)."""
+        calls = self._recallers.pop(name, None)
+        if calls is not None:
+            self._recallers[name] = calls  # at the end: the next beat asks for the others first
+            for call in calls:
+                if not (call.posted or call.sent):
+                    self.dispatcher.post(call)
+
     # Events
 
     def woken(self, want: Want) -> None:
         """Take a wake-up of the store's for this want. O(groups)."""
         if want == DRAINED:
-            self._waiters.parked.pop(want, None)
-            self.note_drained()
+            if self._waiters.parked.pop(want, None) is None:
+                return  # it is being asked for
+            self._ask_again_whether_drained()
+            if self._shut_down and not self._waiters.total:
+                self._park_until_drained()
         elif not self._seek(want):
-            self.dispatcher.post(Call(Wake(self.ref, want)))
+            self.pass_on(want)
+
+    def pass_on(self, want: Want) -> None:
+        """Send a wake-up on that no task here wants: another process may. O(1).
+
+        One is on its way at a time, for each want, and so many in all: whoever can publish may send
+        any number. What is not passed on is found later, by a look.
+        """
+        passing = self._passing
+        if want.kind == "drained" or want in passing or len(passing) >= _PASSED:
+            return
+        passing.add(want)
+
+        def over(_: object) -> None:
+            passing.discard(want)
+
+        self.dispatcher.post(Call(Wake(self.ref, want), receive=over, refuse=over))
 
     def _seek(self, want: Want) -> bool:
         """Have the tasks here that want this try; False: there is none any more. O(groups)."""
@@ -789,17 +949,41 @@ class Engine(Generic[K, V]):
         self.dispatcher.wake_leader()
         return known
 
+    def doubt_lease(self, token: int) -> None:
+        """Ask whether a lease has ended, as was said."""
+        lease = self._held.get(token)
+        if lease is None:
+            return
+
+        def receive(is_held: bool) -> None:
+            if not is_held:
+                self.lose_token(token)
+
+        self.dispatcher.post(Call(Held(self.ref, cast("Key", lease.key), token), receive=receive))
+
+    def doubt_queue(self) -> None:
+        """Ask whether the queue was deleted, as was said: an answer that it is gone closes this."""
+
+        def receive(found: Declared) -> None:
+            if found.made != self._made and self._made and not self.closed:
+                self.note_deleted()  # it is another one of the same name
+
+        self.dispatcher.post(Call(Find(QueueRef(self.name)), receive=receive))
+
     def look_again(self) -> None:
         """Ask which parks are gone: a wake-up may have been lost."""
         self._waiters.look_again()
-        parks = tuple([Park(*pair) for pair in self._waiters.parked.items()])
+        parks = [Park(*pair) for pair in self._waiters.parked.items()]
 
         def receive(gone: tuple[Want, ...]) -> None:
             for want in gone:
                 self._seek(want)
 
         places = next(iter(self._putters.values()), 0)
-        self.dispatcher.post(Call(Parked(self.ref, parks, places), receive=receive))
+        for lot in in_lots(parks) or [()] * bool(places):
+            self.dispatcher.post(Call(Parked(self.ref, lot, places), receive=receive))
+        for name in [*islice(self._recallers, _RECALLED)]:
+            self.value_kept(name)
 
     def _unpark(self, want: Want) -> None:
         """Take a park away that no task here wants any more."""
@@ -810,7 +994,7 @@ class Engine(Generic[K, V]):
     @property
     def awaited(self) -> bool:
         """True while a task waits for anything here."""
-        return bool(self._waiters.total or self._putters or self._joiners)
+        return bool(self._waiters.total or self._putters or self._joiners or self._recallers)
 
     @property
     def waiting(self) -> tuple[int, int, int]:
@@ -865,7 +1049,9 @@ class Engine(Generic[K, V]):
 
         def receive(answer: Remaining) -> bool | None:
             is_left = self._is_left(answer)
-            if is_left and call.error is None and not given_up:
+            if is_left and self.closed:  # the answer may be about the next queue of its name
+                call.fail(self.closed_error())
+            elif is_left and call.error is None and not given_up:
                 self._joiners[call] = None
                 self._timers.waits(self)
                 return False
@@ -932,6 +1118,9 @@ class Engine(Generic[K, V]):
         for joiner in self._joiners:
             joiner.fail(self.closed_error())
         self._joiners.clear()
+        recallers, self._recallers = self._recallers, {}
+        for call in [call for calls in recallers.values() for call in calls]:
+            call.fail(self.closed_error())
         self.dispatcher.wake_all()
 
     @staticmethod
@@ -945,11 +1134,15 @@ class Engine(Generic[K, V]):
             await self.dispatcher.finish([self.start_to_close()])
 
     def start_to_close(self) -> Call[Remaining]:
-        """Close the handle, and return the call that gives its leases back."""
+        """Close the handle, and return the call that gives its leases back.
+
+        Those that a thread works on expire in their time.
+        """
         self.closed = self._shut_down = True
         leases: list[tuple[Key, int]] = []
         for lease in [*self._held.values()]:
-            leases.append((cast("Key", lease.key), lease.token))
+            if lease not in kept_leases:
+                leases.append((cast("Key", lease.key), lease.token))
             self.lose(lease, "closed")
 
         def receive(answer: Remaining) -> None:
@@ -960,7 +1153,13 @@ class Engine(Generic[K, V]):
             self._drained = isinstance(error, GoneError)
             self._abandon_all()
 
-        call = Call(Close(self.ref, tuple(leases)), receive=receive, refuse=refuse)
+        parks = [Park(*pair) for pair in self._waiters.parked.items()]
+        for gone in in_lots(parks):
+            self.dispatcher.post(Call(Unpark(self.ref, gone)))
+        *lots, last = in_lots(leases) or [()]
+        for lot in lots:
+            self.dispatcher.post(Call(Close(self.ref, lot)))
+        call = Call(Close(self.ref, last), receive=receive, refuse=refuse)
         self.dispatcher.post(call)
         return call
 
@@ -980,6 +1179,11 @@ class Engine(Generic[K, V]):
             why = f"{self.queue!r}: it was deleted, or the store has lost it"
             return QueueClosedError(why, drained=self._drained)
         return drained(self.queue) if self._drained else closed_with_work_left(self.queue)
+
+
+def in_lots(members: Sequence[A], size: int = 100) -> list[tuple[A, ...]]:
+    """Split what is asked for together, so that no part of it holds up others."""
+    return [tuple(members[at : at + size]) for at in range(0, len(members), size)]
 
 
 def _is_behind(call: Call[PutAnswer]) -> bool:
@@ -1010,17 +1214,6 @@ class EarlyClaim(Generic[K, V]):
         self._engine.leave_line(self._waiter)
 
 
-@contextmanager
-def _codec_errors(queue: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except (CodecError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        why = failure_text(error)
-        raise CodecError(f"the codec of queue {queue!r} could not {what}: {why}") from error
-
-
 def check_readable(key: Key | RawKey) -> None:
     """Raise `ValueError` if a key is not one of this library's."""
     if type(key) is RawKey:
@@ -1029,6 +1222,11 @@ def check_readable(key: Key | RawKey) -> None:
 
 def put_refused(key: object, request: PutRequest, why: str, tenant: str | None) -> Exception:
     """Make the error for a put that the store refused."""
-    if why == "in flight":
+    if why == "size":
+        return ValueError(
+            "the values that are there under these keys are too much to be replaced by one call: "
+            "put fewer items at a time"
+        )
+    if why == "in_flight":
         return key_in_flight(key)
     return tenant_mismatch(key, tenant, request.tenant)

@@ -11,7 +11,14 @@ from .._core.heap import Deadlines, Heap
 from .._core.log import Burst
 from .dispatcher import Call, Dispatcher
 from .engine import Engine, RemoteLease
-from .protocol import Event, ItemDied, LeaseEnded, QueueDeleted, QueueRef, Wake, Want
+from .protocol import (
+    Event,
+    ItemDied,
+    LeaseEnded,
+    QueueDeleted,
+    ValueKept,
+    Woken,
+)
 
 AnyEngine: TypeAlias = Engine[Any, Any]
 
@@ -67,9 +74,28 @@ class Housekeeping:
         first = self._due.first()
         return min(self._beat_at, inf if first is None else first[0])
 
-    def claims(self) -> list[Call[Any]]:
-        """Return the calls to be sent on behalf of waiters."""
-        return [claim for engine in self._awaited if not engine.closed for claim in engine.claims()]
+    def claims(self, effort: float) -> list[Call[Any]]:
+        """Return the calls to be sent on behalf of waiters, for so much work of the store."""
+        calls: list[Call[Any]] = []
+        for engine in self._awaited:
+            if engine.closed:
+                continue
+            for call in engine.claims():
+                calls.append(call)
+                effort -= call.operation.effort
+                if effort <= 0:
+                    break
+            if effort <= 0:
+                self._turn_from(engine)
+                self.dispatcher.wake_leader()
+                break
+        return calls
+
+    def _turn_from(self, engine: AnyEngine) -> None:
+        """Let a queue, and those before it, come after all others the next time. O(queues)."""
+        engines = [*self._awaited]
+        end = engines.index(engine) + 1
+        self._awaited = dict.fromkeys([*engines[end:], *engines[:end]])
 
     def heard(
         self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
@@ -91,33 +117,33 @@ class Housekeeping:
                 self._lose(event)
         self.burst.write()
 
-    def told(self, event: Event) -> None:
-        """Take an event that the store has published to this process."""
-        if isinstance(event, ItemDied):
-            self._die(event)
-            self.burst.write()
-            return
-        if isinstance(event, LeaseEnded):
-            self._lose(event)
-            return
+    def hinted(self, event: Event) -> None:
+        """Take an event that was published to this process: the store is asked whether it is so."""
         engine = self._find(event.queue)
         is_open = engine is not None and not engine.closed
-        if isinstance(event, QueueDeleted):
-            if engine is not None and is_open:
-                engine.note_deleted()
+        if isinstance(event, ValueKept):
+            if engine is not None:
+                engine.value_kept(event.name)  # which asks for it
         elif engine is not None and is_open:
-            engine.woken(event.want)
-        elif event.want.kind != "drained":
-            self._pass_on(event.queue, event.want)
+            if isinstance(event, Woken):
+                engine.woken(event.want)
+            elif isinstance(event, LeaseEnded):
+                engine.doubt_lease(event.token)
+            elif isinstance(event, QueueDeleted):
+                engine.doubt_queue()
+        elif engine is not None and isinstance(event, Woken):
+            engine.pass_on(event.want)  # another process may want it
+
+    def deleted(self, name: str) -> None:
+        """Note that a queue is gone, by the store's answer."""
+        engine = self._find(name)
+        if engine is not None and not engine.closed:
+            engine.note_deleted()
 
     def _lose(self, event: LeaseEnded) -> None:
         engine = self._find(event.queue)
         if engine is not None:
-            engine.lose_token(event.token)
-
-    def _pass_on(self, name: str, want: Want) -> None:
-        """Send a wake-up on that came for a handle that is closed: another process may want it."""
-        self.dispatcher.post(Call(Wake(QueueRef(name), want)))
+            engine.lose_token(event.token, event.cause)
 
     def _die(self, event: ItemDied) -> None:
         self.burst.death(event.queue, event.key, event.token, event.reason, event.fate)

@@ -15,12 +15,28 @@ at all, and answers each of them. That is all that the two know of one another:
   has happened to leases and items on the way.
 - What a store tells a process unasked, a wake-up for instance, is a hint: it may be lost, late or
   told twice. The client looks for itself.
+
+A store also keeps values for a time, each under a name, beside the items of a queue:
+
+- `Ack` and `Reject` keep theirs (``keep``) in the same step that ends the lease, and only then: if
+  the token does not hold the item, nothing is kept. `KeepValues` keeps values by themselves. A
+  value replaces an older one of its name, and its time to live begins anew. It is no item: it is in
+  no count and no listing, and a purge leaves it alone.
+- A store that has no room ends the lease all the same, keeps the short body that each value has for
+  this case (`Kept.instead`), and answers `Settled.NOT_KEPT`. `KeepValues` is refused like a put.
+- `Recall` returns the value of a name while its time lasts. With ``waits`` it notes, in the same
+  step, that the process waits for a name that has no value: once a value is kept under it, by
+  whatever operation, the store tells `ValueKept` to every process that waits for it, and forgets
+  that they do. It also forgets this at `StopWaiting`, and some time after it last heard of the
+  process.
+- A queue that is made under the name of a deleted one has none of its values. These may take up
+  their room until their time is over.
+- A name is any string of up to a few thousand bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import (
     Any,
@@ -31,10 +47,10 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
-    dataclass_transform,
 )
 
-from .._core.errors import LeaseqError
+from .._core.errors import LeaseqError, ServerUnavailableError
+from .._core.kept import Kept
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
 from .._core.reports import (
@@ -42,25 +58,17 @@ from .._core.reports import (
     HistoryEntry,
     KeyState,
     LeaseInfo,
+    LostBy,
     PutOutcome,
     QueueInfo,
     Statistics,
+    TenantStatistics,
 )
 from .._core.requests import ClaimRequest, PutRequest
+from .._core.values import plain_value as _value
 
 A = TypeVar("A")
 T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True)
-def _value(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass with slots, of which type checkers alone keep the frost.
-
-    Several are made for every item; a dataclass that refuses changes at run time takes twice as
-    long to make.
-    """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
-
 
 Key: TypeAlias = str | int | bytes
 
@@ -69,8 +77,10 @@ Family = Literal["commands", "queries", "admin"]
 change nothing, and those that concern whole queues."""
 
 UNDECODABLE = "undecodable"
-"""The reason of an item whose value no codec here could decode. A store without a queue of dead
-letters for it keeps the item, where it would drop one that was rejected for another reason."""
+"""The reason of an item whose value no codec here could decode."""
+
+CORRUPT = "corrupt"
+"""The reason of a dead letter that is what was found in the store in place of an item."""
 
 
 class RawKey(bytes):
@@ -127,15 +137,45 @@ class Operation(Generic[A]):
     """An operation of a store, on one queue where it has one, and the type of its answer."""
 
     family: ClassVar[Family] = "commands"
-    effort: ClassVar[float] = 1.0
-    """The work of the store for it, beside that for others."""
-
     queue: QueueRef
 
     @property
     def weight(self) -> int:
         """Bytes of bodies that it carries."""
         return 0
+
+    @property
+    def effort(self) -> float:
+        """The work of the store for it, beside that for others, in units of some 80 microseconds.
+
+        A batch has 256 of these, which are 20 milliseconds.
+        """
+        return 1.0
+
+
+class Later(Enum):
+    """The answer of any operation: the store had enough to do, and it is to be asked for again.
+
+    Then all operations after it in the batch have this answer as well.
+    """
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+
+
+class NotConfirmedError(ServerUnavailableError):
+    """A store has answered, but not as surely as it was asked to, as with too few replicas.
+
+    The batch is asked for again, under its number, for as long as it takes: nothing was lost.
+
+    Args:
+        message: The reason.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, in_doubt=True)
 
 
 class GoneError(LeaseqError):
@@ -151,7 +191,8 @@ class PutRefused:
 
     index: int
     """Of the item, from 0."""
-    why: Literal["in flight", "tenant"]
+    why: Literal["in_flight", "tenant", "size"]
+    """``size``: what is there of the keys is too much for one put."""
     tenant: str | None = None
     """The tenant of the item that is there."""
 
@@ -190,6 +231,10 @@ class Put(Operation[PutAnswer]):
     def weight(self) -> int:
         return sum([len(body) for _, body in self.items])
 
+    @property
+    def effort(self) -> float:
+        return max(1.0, len(self.items) * 0.4)
+
 
 # Claims
 
@@ -202,6 +247,11 @@ class ClaimFor:
     count: int
     patient: bool = False
     """The consumer has something already, and waits for more."""
+
+    @property
+    def names(self) -> int:
+        """The number of tenants that are asked for."""
+        return len(self.request.tenants or ()) + len(self.request.steal_from)
 
 
 class Delivery(NamedTuple):
@@ -225,6 +275,8 @@ class Claimed:
     """Items in the queue, in whatever state."""
     parks: tuple[Park, ...] = ()
     """The parks that are new."""
+    cut: bool = False
+    """The answer was getting large: there may be more for requests that got less."""
 
 
 @_value
@@ -236,6 +288,10 @@ class Claim(Operation[Claimed]):
     """Park the process for what was asked for and is not there."""
     held: tuple[Park, ...] = ()
     """Parks that the process has for these requests, as far as it knows."""
+
+    @property
+    def effort(self) -> float:
+        return 1.0 + sum([0.15 * claim.count + 0.1 * claim.names for claim in self.claims])
 
 
 @_value
@@ -256,8 +312,16 @@ class Settled(Enum):
     DONE = "done"
     UPDATE_DROPPED = "update dropped"
     """An ack was done, and has dropped an update of the value."""
+    NOT_KEPT = "not kept"
+    """It was done, but the store had no room for its values, and has kept `Kept.instead` of each;
+    it may have dropped an update too."""
     NOT_HELD = "not held"
     """Nothing was done: the token does not hold the item any more."""
+
+
+def _size(values: tuple[Kept, ...]) -> int:
+    """Return the bytes of the bodies of values."""
+    return sum([len(value.body) for value in values]) if values else 0
 
 
 @_value
@@ -271,6 +335,13 @@ class Settlement(Operation[Settled]):
 @_value
 class Ack(Settlement):
     """The item is done."""
+
+    keep: tuple[Kept, ...] = ()
+    """Values to keep in the same step."""
+
+    @property
+    def weight(self) -> int:
+        return _size(self.keep)
 
 
 @_value
@@ -290,6 +361,14 @@ class Reject(Settlement):
 
     reason: str
     error: str | None = None
+    keep: tuple[Kept, ...] = ()
+    """Values to keep in the same step."""
+    unread: bool = False
+    """No process could read its value: without a queue of dead letters it is kept, not dropped."""
+
+    @property
+    def weight(self) -> int:
+        return _size(self.keep)
 
 
 @_value
@@ -306,10 +385,12 @@ class Undo(Settlement):
 class Extend(Settlement):
     """Give the lease a new deadline."""
 
-    effort: ClassVar[float] = 0.25
-
     timeout: float
     """Seconds from now; `math.inf`: it never expires."""
+
+    @property
+    def effort(self) -> float:
+        return 0.25
 
 
 @_value
@@ -332,6 +413,10 @@ class Close(Operation[Remaining]):
     """Give leases back to their old places, for a handle that closes."""
 
     leases: tuple[tuple[Key, int], ...]
+
+    @property
+    def effort(self) -> float:
+        return max(1.0, len(self.leases))
 
 
 # Waiting, and what falls due
@@ -366,6 +451,10 @@ class Unpark(Operation[None]):
 
     parks: tuple[Park, ...]
 
+    @property
+    def effort(self) -> float:
+        return 1.0 + 0.1 * len(self.parks)
+
 
 @_value
 class Parked(Operation[tuple[Want, ...]]):
@@ -374,6 +463,10 @@ class Parked(Operation[tuple[Want, ...]]):
     parks: tuple[Park, ...]
     places: int = 0
     """Places that the first producer here waits for."""
+
+    @property
+    def effort(self) -> float:
+        return 1.0 + 0.25 * len(self.parks)
 
 
 @_value
@@ -384,7 +477,68 @@ class Join(Operation[Remaining]):
     """Of the park for it that the process has; 0: none."""
 
 
+@_value
+class Abandon(Operation[bool]):
+    """Give up the last batch of this process, whose answers are lost; False: it was not done.
+
+    Then it will not be, as this comes in a later one. Hand-outs of it that were done are undone.
+    ``queue`` may have any name.
+    """
+
+    number: int
+    """Of the batch."""
+    queues: tuple[QueueRef, ...]
+    """The queues of its operations, in their order."""
+
+
+# Kept values
+
+
+@_value
+class KeepValues(Operation[None]):
+    """Keep values, all or none."""
+
+    values: tuple[Kept, ...]
+
+    @property
+    def weight(self) -> int:
+        return _size(self.values)
+
+
+@_value
+class Recalled:
+    """The value of a name; None: there is none, or it was left out."""
+
+    body: bytes | None
+    is_there: bool
+    """True: there is a value, or there may be one. If it was left out, ask once more: the answers
+    of the batch were too large already, or the batch was sent again."""
+
+
+@_value
+class Recall(Operation[Recalled]):
+    """Return the value of a name."""
+
+    name: str
+    waits: bool = False
+    """True: if there is none, tell the process once a value is kept under the name."""
+
+    @property
+    def effort(self) -> float:
+        return 2.0
+
+
+@_value
+class StopWaiting(Operation[None]):
+    """Forget that this process waits for values of these names."""
+
+    names: tuple[str, ...]
+
+
 # Transactions
+
+
+WhyNot: TypeAlias = Literal["gone", "in_flight", "tenant", "size", "not held", "twice", "full"]
 
 
 @_value
@@ -393,7 +547,7 @@ class StepRefused:
 
     step: int
     """From 0."""
-    why: Literal["gone", "in flight", "tenant", "not held", "twice", "full"]
+    why: WhyNot
     tenant: str | None = None
     places: int = 0
 
@@ -411,6 +565,10 @@ class Transact(Operation[tuple[StepRefused, ...]]):
     def weight(self) -> int:
         return sum([step.weight for step in self.steps if step is not None])
 
+    @property
+    def effort(self) -> float:
+        return max(1.0, len(self.steps))
+
 
 # Queries
 
@@ -420,6 +578,25 @@ class _Query(Operation[A]):
     """A question, which changes nothing."""
 
     family: ClassVar[Family] = "queries"
+
+
+class Page(NamedTuple, Generic[T]):
+    """A part of a long answer, and the place to go on from; None: that was all.
+
+    What was there all the while is in some page, and may be in two; what came or went meanwhile may
+    be in one.
+    """
+
+    members: tuple[T, ...]
+    after: bytes | None = None
+
+
+@_value
+class _Paged(_Query[Page[A]]):
+    """A question whose answer comes in pages."""
+
+    after: bytes | None = None
+    """The place where the last page ended; None: the beginning."""
 
 
 @_value
@@ -440,12 +617,17 @@ class Look(_Query[Looked]):
 
 
 @_value
-class AvailableKeys(_Query[tuple[Key, ...]]):
+class AvailableKeys(_Paged[Key | RawKey]):
     """Return the ready keys."""
 
 
 @_value
-class LeasedKeys(_Query[tuple[Key, ...]]):
+class DelayedKeys(_Paged[Key | RawKey]):
+    """Return the delayed keys."""
+
+
+@_value
+class LeasedKeys(_Paged[Key | RawKey]):
     """Return the leased keys."""
 
 
@@ -453,25 +635,33 @@ class LeasedKeys(_Query[tuple[Key, ...]]):
 class Counts(_Query[Statistics]):
     """Count what is in a queue, and what has happened; those who wait are for the client."""
 
-    tenants: bool = False
+
+@_value
+class CountTenants(_Paged[tuple[str | None, TenantStatistics]]):
+    """Count what is in a queue by tenant."""
 
 
 @_value
-class InFlight(_Query[tuple[LeaseInfo[Key], ...]]):
-    """Return the leases, in the order of the hand-outs, with times in seconds from now."""
+class InFlight(_Paged[LeaseInfo[Key | RawKey]]):
+    """Return the leases, with times in seconds from now."""
 
 
 @_value
 class Info(_Query[QueueInfo]):
-    """Describe the queue, and how full it is."""
-
-    senders: bool = True
-    """Say also which queues have their dead letters here. O(queues)."""
+    """Describe the queue, and how full it is, without the queues whose dead letters are here."""
 
 
 @_value
-class ReadHistory(_Query[tuple[HistoryEntry[Key, "Body"], ...]]):
+class ReadHistory(_Paged[HistoryEntry[Key | RawKey, "Body"]]):
     """Return the items that were acknowledged last, the latest last."""
+
+
+@_value
+class Held(_Query[bool]):
+    """Ask whether a token holds the item of a key."""
+
+    key: Key | RawKey
+    token: int
 
 
 @_value
@@ -489,6 +679,10 @@ class Declared:
     letters: str
     """The name of its queue of dead letters; "": it has none."""
     options: BrokerQueueOptions
+    unread: str = ""
+    """The reason for which the options cannot be read; "": they can."""
+    made: int = 0
+    """A number that no other queue of the store has had; 0: it is not known."""
 
 
 @_value
@@ -496,13 +690,19 @@ class Find(_Query[Declared]):
     """Look for a queue of this name."""
 
 
-@_value
-class ListQueues(_Query[tuple[tuple[str, str], ...]]):
-    """Return the names of all queues, and of their queues of dead letters or "".
+class Listed(NamedTuple):
+    """A queue in a list of all."""
 
-    They come in the order in which they were made. It is about no queue: ``queue`` may have any
-    name.
-    """
+    number: int
+    """Its place in the order in which they were made; -1: what is kept of it cannot be read."""
+    name: str
+    letters: str
+    """The name of its queue of dead letters; "": it has none."""
+
+
+@_value
+class ListQueues(_Paged[Listed]):
+    """Return the names of all queues. It is about no queue: ``queue`` may have any name."""
 
 
 # Changes of whole queues
@@ -516,10 +716,18 @@ class _Administration(Operation[A]):
 
 
 @_value
-class Declare(_Administration[Declared]):
-    """Make a queue, and its queue of dead letters, unless they are there."""
+class Declare(_Administration[Declared | None]):
+    """Make a queue, and its queue of dead letters, unless they are there.
+
+    Of these options, only the group applies to the queue of dead letters. None: the queue is not
+    there, and was not made, as its dead letters are there in another group.
+    """
 
     options: BrokerQueueOptions
+
+    @property
+    def effort(self) -> float:
+        return 1.0 + 0.1 * len(self.options.get("tenants") or ())
 
 
 @_value
@@ -528,8 +736,17 @@ class Delete(_Administration[None]):
 
 
 @_value
-class Purge(_Administration[int]):
-    """Drop all that waits, and return the number of items."""
+class Purged:
+    """Some of what waited is dropped."""
+
+    dropped: int
+    waited: int
+    """Items that waited before this step."""
+
+
+@_value
+class Purge(_Administration[Purged]):
+    """Drop some of what waits, all if that is not too much."""
 
 
 @_value
@@ -556,6 +773,10 @@ class Redrive(_Administration[Redriven]):
     after: bytes | None = None
     """The place where the last step ended; None: the beginning."""
 
+    @property
+    def effort(self) -> float:
+        return 64.0 + 0.02 * len(self.keys or ())
+
 
 @_value
 class SetTenant(_Administration[None]):
@@ -566,10 +787,21 @@ class SetTenant(_Administration[None]):
 
 
 @_value
-class ReleaseAll(_Administration[int]):
-    """End all leases of a consumer as if they had expired, and return their number."""
+class Released:
+    """Some leases of a consumer have ended."""
+
+    number: int
+    after: bytes | None
+    """For the next step; None: those were all."""
+
+
+@_value
+class ReleaseAll(_Administration[Released]):
+    """End leases of a consumer as if they had expired."""
 
     consumer: str
+    after: bytes | None = None
+    """The place where the last step ended; None: the beginning."""
 
 
 # Events
@@ -593,6 +825,8 @@ class LeaseEnded:
 
     queue: str
     token: int
+    cause: LostBy | None = None
+    """None: the time says whether it has expired or was taken away."""
 
 
 @_value
@@ -604,13 +838,21 @@ class Woken:
 
 
 @_value
+class ValueKept:
+    """A value was kept under a name that the process waited for."""
+
+    queue: str
+    name: str
+
+
+@_value
 class QueueDeleted:
     """The queue was deleted."""
 
     queue: str
 
 
-Event: TypeAlias = "ItemDied | LeaseEnded | Woken | QueueDeleted"
+Event: TypeAlias = "ItemDied | LeaseEnded | Woken | ValueKept | QueueDeleted"
 
 
 # The exchange
@@ -651,6 +893,7 @@ class Store(Protocol):
         a later one was done.
 
         Raises:
+            NotConfirmedError: there is an answer, which is not sure as yet.
             ServerUnavailableError: there is no answer; ``in_doubt`` says whether the batch may have
                 been done, or may still be.
             ServerError: the store refused all of it.

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
+from .._core.limits import check_steps
 from .._core.messages import (
     check_held,
     no_room,
-    not_of_broker,
     settled_twice,
 )
 from .._core.options import PutOptions
 from .._core.reports import Ended
 from .._core.requests import PutRequest
-from .._core.validation import check_text
+from .._core.validation import reason_text
 from ..abc import LeasedQueue, Transaction
 from ..abc._lease import Lease
 from .dispatcher import Call
+from .encoding import plain_key
 from .engine import Engine, RemoteLease, put_refused
 from .protocol import (
     Ack,
@@ -29,7 +30,6 @@ from .protocol import (
     StepRefused,
     Transact,
 )
-from .queue import RemoteQueue
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,7 +50,7 @@ class _PutStep:
 
     def refused(self, why: StepRefused) -> Exception:
         """Return the error for a step that the store has refused."""
-        if why.why in ("in flight", "tenant"):
+        if why.why in ("in_flight", "tenant", "size"):
             key, _ = self.operation.items[0]
             return put_refused(key, self.operation.request, why.why, why.tenant)
         return _refused(self.engine, why)
@@ -101,27 +101,33 @@ class RemoteTransaction(Transaction):
     """Steps that are kept until the block is left, and then taken by the store, all or none.
 
     Args:
-        owns: Returns True for a queue of the broker.
+        engine_of: Returns the engine of a queue; raises `ValueError` for one of another broker.
     """
 
-    def __init__(self, owns: Callable[[RemoteQueue[Any, Any]], bool]) -> None:
+    def __init__(self, engine_of: Callable[[object], Engine[Any, Any]]) -> None:
         super().__init__()
-        self._owns = owns
+        self._engine_of = engine_of
         self._steps: list[_PutStep | _SettlingStep] = []
+        self._sizes: list[int] = []  # of the values to put
 
     def put(
         self, queue: LeasedQueue[K, V], key: K, value: V, **options: Unpack[PutOptions]
     ) -> None:
-        engine = self._engine(queue)
+        engine = self._engine_of(queue)
+        key = plain_key(key)
         request = PutRequest("put", **options)
         body = engine.encode(value)
+        sizes = [*self._sizes, len(body)]
+        check_steps(sizes, key)
         operation = Put(engine.ref, ((cast("Key", key), body),), request)
         engine.dispatcher.check(operation)
         self._check_open()
+        self._check_group(queue)
+        self._sizes = sizes
         self._steps.append(_PutStep(engine, operation))
 
     def ack(self, lease: Lease[K, V]) -> None:
-        engine = self._engine_for(lease, self._engine)
+        engine = self._engine_for(lease, self._engine_of)
         self._settle(engine, lease, "acked", Ack(engine.ref, cast("Key", lease.key), lease.token))
 
     def release(
@@ -132,16 +138,16 @@ class RemoteTransaction(Transaction):
         delay: float | None = None,
         counted: bool = True,
     ) -> None:
-        engine = self._engine_for(lease, self._engine)
+        engine = self._engine_for(lease, self._engine_of)
         delay = engine.check_release(requeue_front, delay, counted)
         key = cast("Key", lease.key)
         operation = Release(engine.ref, key, lease.token, requeue_front, delay, counted)
         self._settle(engine, lease, "released", operation)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
-        engine = self._engine_for(lease, self._engine)
-        check_text("reason", reason)
-        operation = Reject(engine.ref, cast("Key", lease.key), lease.token, reason)
+        engine = self._engine_for(lease, self._engine_of)
+        key = cast("Key", lease.key)
+        operation = Reject(engine.ref, key, lease.token, reason_text(reason))
         engine.dispatcher.check(operation)
         self._settle(engine, lease, "rejected", operation)
 
@@ -153,13 +159,13 @@ class RemoteTransaction(Transaction):
         operation: SettlingStep,
     ) -> None:
         self._check_open()
-        self._steps.append(_SettlingStep(engine.mine(lease), ended, operation))
+        step = _SettlingStep(engine.mine(lease), ended, operation)
+        self._check_group(lease.queue)
+        sizes = [*self._sizes, 0]
+        check_steps(sizes, lease.key)
+        self._sizes = sizes
+        self._steps.append(step)
         self._pledge(lease)
-
-    def _engine(self, queue: object) -> Engine[Any, Any]:
-        if not isinstance(queue, RemoteQueue) or not self._owns(queue):
-            raise not_of_broker(queue)
-        return queue._engine
 
     async def _commit(self) -> None:
         if not self._steps:

@@ -12,8 +12,7 @@ from collections import OrderedDict
 from itertools import count
 from typing import Generic, TypeVar
 
-from anyio import Event
-
+from .._core.loop import Sleeper
 from .._core.options import ANY_KEY
 from .._core.requests import ClaimRequest
 from .protocol import Park, Want
@@ -54,12 +53,13 @@ def wants_of(request: ClaimRequest[K], patient: bool) -> tuple[Want, ...]:
     )
 
 
-class Waiter(Generic[K, L]):
+class Waiter(Sleeper, Generic[K, L]):
     """A consumer that waits, and the leases that it is given; none at the end."""
 
-    __slots__ = ("count", "done", "event", "group", "leases", "number", "patient", "request")
+    __slots__ = ("count", "done", "group", "leases", "number", "patient", "request")
 
     def __init__(self, request: ClaimRequest[K], count: int, *, patient: bool = False) -> None:
+        super().__init__()
         self.request = request
         self.count = count
         self.patient = patient
@@ -67,18 +67,11 @@ class Waiter(Generic[K, L]):
         self.group: Group[K, L] | None = None
         self.leases: list[L] = []
         self.done = False
-        self.event = Event()
-
-    def wake(self) -> None:
-        """Let it look again. O(1)."""
-        self.event.set()
-        if not self.done:
-            self.event = Event()
 
     def end(self) -> None:
         """End its wait: it has what it gets. O(1)."""
         self.done = True
-        self.event.set()
+        self.wake()
 
 
 class Group(Generic[K, L]):

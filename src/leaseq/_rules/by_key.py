@@ -1,9 +1,14 @@
-"""Tables by key: keys are the users' own, may change, and may raise when looked up. Sans-IO."""
+"""Tables by key: keys are the users' own, may change, and may raise when looked up. Sans-IO.
+
+A table has items under their keys. Of waiting items most are *bare*: their value alone is there,
+under a *plain* key. A plain key hashes and compares as it always did; but its look-up may come
+across another key that does not any more.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +20,11 @@ V = TypeVar("V")
 N = TypeVar("N")
 T = TypeVar("T")
 
+PLAIN = frozenset({str, int, bytes})
+"""Types of keys that never change and never raise."""
 
-def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> Any:
+
+def insert(items: dict[K, Any], item: Item[K, V]) -> Any:
     """Add an item under its key, and return what it is under. O(1).
 
     A key that has changed since it was put may be equal to another one by now, or not be hashable:
@@ -33,7 +41,15 @@ def insert(items: dict[K, Item[K, V]], item: Item[K, V]) -> Any:
     return key
 
 
-def expel(items: dict[K, Item[K, V]], item: Item[K, V]) -> None:
+def insert_bare(items: dict[K, Any], key: K, value: object) -> bool:
+    """Add a bare item under its plain key; False: another key is in the way. O(1)."""
+    try:
+        return items.setdefault(key, value) is value
+    except Exception:
+        return False
+
+
+def expel(items: dict[K, Any], item: Item[K, V]) -> None:
     """Take out an item that is there. O(1); O(items) if its key has changed since it was put."""
     try:
         if items.get(item._key) is item:
@@ -41,21 +57,64 @@ def expel(items: dict[K, Item[K, V]], item: Item[K, V]) -> None:
             return
     except Exception:
         pass
-    others = [other for other in in_order(items) if other is not item]
+    rebuild(items, [pair for pair in dict.items(items) if pair[1] is not item], type(item))
+
+
+def rebuild(items: dict[K, Any], left: list[tuple[K, Any]], full: type[Item[K, V]]) -> None:
+    """Fill a table anew with these, whatever has become of their keys. O(items)."""
     items.clear()
-    for other in others:
-        insert(items, other)
+    items.update(pair for pair in left if type(pair[1]) is not full)
+    for _, found in left:
+        if type(found) is full:
+            insert(items, found)
 
 
-def in_order(items: dict[K, Item[K, V]]) -> list[Item[K, V]]:
-    """Return items in their order, whatever has become of their keys. O(items).
+def find(items: dict[K, Any], key: K, full: type[Item[K, V]]) -> Any:
+    """Return the item of a plain key that is there, bare or not. O(1).
 
-    An `OrderedDict` looks each of its keys up on the way: at one that has changed it stops, and at
-    one that is equal to another by now it goes round in a circle. `dict.values` looks none up, but
-    does not know of those that have gone to the front: these have been handed out before, and have
-    ranks.
+    O(items) if another key, that has changed since it was put, is in the way.
     """
-    return sorted(dict.values(items), key=lambda item: min(item._token, 0))
+    try:
+        found = items[key]
+        if type(found) is not full or type(found._key) is type(key):
+            return found
+    except Exception:
+        pass
+    return next(found for other, found in dict.items(items) if _is(key, other, found, full))
+
+
+def _is(key: K, other: K, found: Any, full: type[Item[K, V]]) -> bool:
+    """Return True if an entry of a table is that of a plain key."""
+    own = found._key if type(found) is full else other
+    return type(own) is type(key) and own == key
+
+
+def fill(items: dict[K, Any], item: Item[K, V]) -> None:
+    """Put an item in the place of its bare value, which is there. As `find`."""
+    key, full = item._key, type(item)
+    try:
+        if type(items[key]) is not full:
+            items[key] = item
+            return
+    except Exception:
+        pass
+    rebuild(items, [pair for pair in dict.items(items) if not _is(key, *pair, full)], full)
+    insert(items, item)
+
+
+def plain_key(items: dict[K, Any], key: K) -> K:
+    """Return the plain key of a bare item that this key is equal to. O(1), or O(items)."""
+    if type(key) in PLAIN:
+        return key
+    for other in dict.keys(items):
+        if type(other) in PLAIN and other == key:
+            return other
+    raise KeyError(key)  # which its hash and its comparison do not agree about
+
+
+def in_order(items: Iterable[Item[K, V]]) -> list[Item[K, V]]:
+    """Return items of a table in their order, those that have gone to the front first. O(items)."""
+    return sorted(items, key=lambda item: min(item._token, 0))
 
 
 def first_of(items: dict[K, Item[K, V]]) -> Iterator[Item[K, V]]:
@@ -66,16 +125,15 @@ def first_of(items: dict[K, Item[K, V]]) -> Iterator[Item[K, V]]:
         return
 
 
-def hashable_keys(items: dict[K, Item[K, V]]) -> set[K]:
-    """Return the keys that are hashable still. O(items)."""
-    keys = [item._key for item in dict.values(items)]
+def hashable(keys: list[K]) -> set[K]:
+    """Return the keys that are hashable still. O(keys)."""
     try:
         return set(keys)
     except Exception:
         return {key for key in keys if can_be_found(key, hash)}
 
 
-def has(items: dict[K, Item[K, V]], item: Item[K, V]) -> bool:
+def has(items: dict[K, Any], item: Item[K, V]) -> bool:
     """Return True if an item is under its key. O(1)."""
     try:
         return items.get(item._key) is item

@@ -18,11 +18,11 @@ V = TypeVar("V")
 
 
 class Item(Lease[K, V]):
-    """The stay of a key in the queue, and the lease that ends it.
+    """The lease on an item, and before it a waiting item about which something is unusual.
 
-    A consumer's lease is the same object that has waited since the put, so that a hand-out
-    allocates nothing. An item that returns to the line after its lease returns as another object
-    with the old one's counts: an old lease stays as it ended, whatever becomes of its key.
+    Most items wait as their bare values, and this is made at the hand-out; the others wait as the
+    object that becomes the lease. An item that returns to the line after its lease does not return
+    as this object: an old lease stays as it ended, whatever becomes of its key.
 
     `deadline` is the time of the next timed event: while the item is leased, its lease expires;
     before that, it falls due, or its time to live is over. `token` is the lease's number, and
@@ -31,17 +31,25 @@ class Item(Lease[K, V]):
 
     __slots__ = ("_after", "_timers")
 
-    def __init__(self, queue: LeasedQueue[K, V], key: K, value: V) -> None:
-        # All of Lease.__init__ again: this runs once for every put, and a call costs as much.
+    def __init__(
+        self,
+        queue: LeasedQueue[K, V],
+        key: K,
+        value: V,
+        token: int = 0,
+        deliveries: int = 0,
+        since: float | None = None,
+    ) -> None:
+        # All of Lease.__init__ again: this runs once for every hand-out, and a call costs as much.
         self._queue = queue
         self._key = key
         self._value = value
         self._priority = NORMAL
         self._tenant = None
-        self._token = 0
+        self._token = token
         self._deadline = inf
-        self._since = None
-        self._deliveries = 0
+        self._since = since
+        self._deliveries = deliveries
         self._cancellations = 0
         self._ended = None
         self._scope = None

@@ -64,9 +64,21 @@ does (``python -m tests.vectors`` writes it anew):
 of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
 key; otherwise the first one is *superseded*. One key is never in two hands.
 
-An `Item` object lives through one stay in the line and the lease that ends it. It never returns to
-the line: another object does, with the old one's counts. So an old lease knows by itself, for ever
-and at no cost, how it ended, and there is no set of old leases to keep.
+A waiting item about which nothing is unusual is *bare*: it has no object of its own. Its value is
+in `ready` or `delayed` under its key; and the key is in the line, or with a time in `_deadlines`.
+So a million waiting items are a few large containers, and no objects that the garbage collector
+would have to follow. An item is bare if its key is *plain*, a `str`, `int` or `bytes`; if it has no
+tenant, no priority, no time to live and no deliveries so far; and if it is delayed, or in a line
+without a schedule and not at an old place or the front.
+
+Any other waiting item is in *full*: an `Item` in the same tables. A bare item becomes one where a
+move needs one (`_full`), and an item that joins the back becomes bare if it may (`_place`). An
+`Item` in these tables is never the value of a bare item: a value that is itself a lease is of the
+same class, and so its item is in full.
+
+An `Item` is also the lease. It is made at the hand-out, or for an item in full before that. It
+never returns to the line: its value does, or another object with its counts. So an old lease knows
+by itself, for ever and at no cost, how it ended, and there is no set of old leases to keep.
 
 The *token* is one counter for the whole queue, started at the wall clock's microseconds, so that
 it grows for each key, across re-puts and, at less than a million hand-outs a second, restarts.
@@ -83,7 +95,7 @@ A policy that raises refuses a call: the lease holds its item as before. Where t
 hear of it, when a lease expires or a body has raised, the item rests for a minute and is tried
 again, and the error is kept in `mishaps`, to be logged.
 
-As long as all items have one priority and no tenant, `ready` is the line, and the schedule costs
+As long as all items have one priority and no tenant, there is one line, and the schedule costs
 nothing.
 """
 
@@ -92,18 +104,33 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from math import inf
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from math import inf, nan
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from .._core.heap import Deadlines
+from .._core.heap import Heap
 from .._core.messages import check_held
 from .._core.options import ANY_KEY
 from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
-from .._core.validation import check_hashable
+from .._core.validation import check_key
+from .._core.values import plain_value
 from . import moves
-from .by_key import can_be_found, expel, first_of, has, in_order, insert
+from .by_key import (
+    PLAIN,
+    can_be_found,
+    expel,
+    fill,
+    find,
+    first_of,
+    has,
+    hashable,
+    in_order,
+    insert,
+    insert_bare,
+    plain_key,
+    rebuild,
+)
 from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
@@ -118,10 +145,16 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
+_SHORT = 256  # of a text that is not too long for a key
+_SMALL = 1 << 64  # of an int that is not too large for a key
+_ABSENT: Any = object()
 _AFTER_LEASES = 1 << 62  # of equal deadlines, leases come before what waits
+_NUMBERS = 1 << 32  # for each waiting item with a time, as often as it may be given another one
+_OFTEN = (1 << 10) - 1  # a token has none of these bits at each 1024th hand-out
+_SPARSE = 400  # bytes an item of a table that was much longer
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Death(Generic[K, V]):
     """An item that is about to be given up."""
 
@@ -134,7 +167,7 @@ class Death(Generic[K, V]):
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Burial:
     """The fate of a dead item, prepared while nothing has changed yet."""
 
@@ -156,10 +189,10 @@ class Ledger(Generic[K, V]):
     Every method takes effect wholly or, when it raises, not at all. ``now`` is in seconds, on one
     monotonic clock; it is ignored where neither the item nor the call is timed.
 
-    Ready items are in `ready`. While all have one priority and no tenant, it belongs to the line;
-    with the first other item a schedule takes over. Delayed items are in `delayed`, leased items in
-    `leased`, in the order of the hand-outs. Timed items are also in the deadlines, under their
-    `deadline`.
+    Ready items are in `ready`, delayed items in `delayed`, and leased items in `leased`, in the
+    order of the hand-outs. The order of ready items is that of the line while all have one priority
+    and no tenant; with the first other item a schedule takes over. Timed items are also in the
+    deadlines.
 
     Args:
         make: The class of items, called with the queue, the key and the value.
@@ -185,17 +218,17 @@ class Ledger(Generic[K, V]):
         self._make = make
         self._queue = queue
         self._ranks = Ranks()
-        self._deadlines: Deadlines[Item[K, V]] = Deadlines()
-        self._timers = 0  # items that were given a number among those that fall due
+        self._deadlines: Heap[Any] = Heap(self._is_due)  # of items, and plain keys of bare ones
+        self._bare: dict[Any, tuple[float, int, Any]] = {}  # by key: the entries of bare ones there
+        self._number = _AFTER_LEASES  # of the last item that was given one among those that are due
         self.schedule: Schedule[K, V] | None = None
-        self.line: ReadyList[K, V] | None = None
-        self.ready: dict[K, Item[K, V]] = {}
+        self.line: ReadyList[K | Item[K, V]] | None = None
         if tenants is not None:
             self.schedule = Schedule(tenants, self._ranks)
         else:
             self.line = ReadyList(self._ranks)
-            self.ready = self.line.items
-        self.delayed: dict[K, Item[K, V]] = {}
+        self.ready: dict[K, Any] = {}  # values of bare items, and items in full
+        self.delayed: dict[K, Any] = {}  # the same
         self.leased: dict[K, Item[K, V]] = {}
         self._dedupe_for = dedupe_for
         self._done: OrderedDict[K, float] = OrderedDict()  # keys, and until when
@@ -220,15 +253,49 @@ class Ledger(Generic[K, V]):
         return key in self.ready or key in self.leased or key in self.delayed
 
     def item(self, key: K) -> Item[K, V] | None:
-        """Return the item of a key, whatever its state; None: absent. O(1)."""
-        return self.ready.get(key) or self.leased.get(key) or self.delayed.get(key)
+        """Return the item of a key, whatever its state, to look at; None: absent. O(1)."""
+        for _, items in self._tables():
+            found = items.get(key, _ABSENT)
+            if found is not _ABSENT:
+                return self._seen(key, found)
+        return None
 
     def look(self, key: K) -> tuple[KeyState, V | None]:
         """Return a key's state, and its newest value, as the next consumer would get it. O(1)."""
-        item = self.item(key)
-        if item is None:
-            return "absent", None
-        return self._state(item), item._value if item._after is None else item._after.value
+        for state, items in self._tables():
+            found = items.get(key, _ABSENT)
+            if found is not _ABSENT:
+                item = self._seen(key, found)
+                return state, item._value if item._after is None else item._after.value
+        return "absent", None
+
+    def items(self, state: KeyState) -> list[Item[K, V]]:
+        """Return all items in a state, to look at, ready ones in their line. O(items log items)."""
+        if state != "ready" or self.line is None:
+            pairs = dict.items(dict(self._tables())[state])
+            return in_order(self._seen(key, found) for key, found in pairs)
+        full, items = self._make, []
+        thing: Any
+        for thing, since in self.line.with_times():
+            found = thing if type(thing) is full else find(self.ready, thing, full)
+            items.append(item := self._seen(thing, found))
+            item._since = since
+        return items
+
+    def keys(self, state: KeyState) -> set[K]:
+        """Return the keys in a state, as far as they are hashable still. O(items)."""
+        pairs = dict.items(dict(self._tables())[state])
+        full = self._make
+        return hashable([found._key if type(found) is full else key for key, found in pairs])
+
+    def values(self) -> Iterator[V]:
+        """Iterate over the values of all items. O(items)."""
+        for _, items in self._tables():
+            for found in dict.values(items):
+                yield found._value if type(found) is self._make else found
+
+    def _tables(self) -> tuple[tuple[KeyState, dict[K, Any]], ...]:
+        return ("ready", self.ready), ("leased", self.leased), ("delayed", self.delayed)
 
     @property
     def waiting(self) -> int:
@@ -253,10 +320,9 @@ class Ledger(Generic[K, V]):
 
     def claimable(self, key: K) -> bool:
         """Return True if a key is ready, and its tenant under its cap. O(1)."""
-        item = self.ready.get(key)
-        if item is None:
+        if key not in self.ready:
             return False
-        return self.schedule is None or self.schedule.claimable(item._tenant)
+        return self.schedule is None or self.schedule.claimable(self.ready[key]._tenant)
 
     def tenants(self) -> list[str | None]:
         """Return the tenants that may have ready items. O(tenants)."""
@@ -268,6 +334,8 @@ class Ledger(Generic[K, V]):
         O(1), plus the number of items that are back at the head of the line; with a schedule plus
         that of items which have left since the last one came.
         """
+        if self.line is not None:
+            return self.line.oldest()
         times: list[float] = []
         for item in first_of(self.ready):
             if item._since is not None:
@@ -278,13 +346,14 @@ class Ledger(Generic[K, V]):
 
     def next_deadline(self) -> float:
         """Return the next time to call `tick`; `math.inf`: not before a change. O(1)."""
-        return self._deadlines.next()
+        first = self._deadlines.first()
+        return inf if first is None else first[0]
 
     # Putting
 
     def check_put(self, key: K, terms: PutRequest) -> None:
         """Raise the error that `put` would raise. O(1)."""
-        check_hashable(key)
+        check_key(key)
         item = self.item(key)
         if item is not None:
             moves.check_put_on(key, item._tenant, terms, leased=key in self.leased)
@@ -296,7 +365,11 @@ class Ledger(Generic[K, V]):
 
     def is_duplicate(self, key: K, now: float) -> bool:
         """Return True if a key is absent, and was done within ``dedupe_for``. O(1)."""
-        return self._done.get(key, now) > now and key not in self
+        return self.was_done(key, now) and key not in self
+
+    def was_done(self, key: K, now: float) -> bool:
+        """Return True if a key was done within ``dedupe_for``, absent or not. O(1)."""
+        return self._done.get(key, now) > now
 
     def forget_done(self, key: K) -> None:
         """Accept a key again, however lately it was done. O(1)."""
@@ -332,23 +405,71 @@ class Ledger(Generic[K, V]):
             if key in self.ready or key in self.leased or (self.delayed and key in self.delayed):
                 return False
         except TypeError:
-            check_hashable(key)
+            check_key(key)
             raise
+        kind = type(key)
+        plain = kind is str or kind is bytes
+        if (
+            len(key) > _SHORT  # type: ignore[arg-type]
+            if plain
+            else kind is int and not -_SMALL < key < _SMALL  # type: ignore[operator]
+        ):
+            check_key(key)
         make = self._make  # a call as of a method would look for one in the class first
+        line = self.line
+        if line is not None and tenant is None and (priority is None or priority == NORMAL):
+            if type(value) is not make and (plain or kind is int):  # as `PLAIN`
+                self.ready[key] = value
+                line.order.append(key)
+            else:
+                self.ready[key] = item = make(self._queue, key, value)
+                line.order.append(self._in_line(item))
+            if now is not None:
+                line.times.append(now)
+            elif line.times:
+                line.times.append(nan)
+            return True
+        schedule = self.schedule or self._make_schedule()
         item = make(self._queue, key, value)
-        if now is not None:
-            item._since = now
-        schedule = self.schedule
-        if tenant is not None or priority is not None:
-            item._tenant = tenant
-            if priority is not None:
-                item._priority = priority
-            if schedule is None and (tenant is not None or priority != NORMAL):
-                schedule = self._make_schedule()
+        item._since = now
+        item._tenant = tenant
+        if priority is not None:
+            item._priority = priority
         self.ready[key] = item
-        if schedule is not None:
-            schedule.push(item, "back")
+        schedule.push(item, "back")
         return True
+
+    def add_leased(
+        self, key: K, value: V, now: float, request: ClaimRequest[K]
+    ) -> Item[K, V] | None:
+        """Put a key that is absent and hand it out, as `add` and `claim`; None: it is there.
+
+        Nothing may be in the line before it, and there is no schedule. O(1), timed O(log n).
+        """
+        try:
+            if key in self.ready or key in self.leased or (self.delayed and key in self.delayed):
+                return None
+        except TypeError:
+            check_key(key)
+            raise
+        kind = type(key)
+        if (
+            len(key) > _SHORT  # type: ignore[arg-type]
+            if kind is str or kind is bytes
+            else kind is int and not -_SMALL < key < _SMALL  # type: ignore[operator]
+        ):
+            check_key(key)
+        make = self._make
+        token = self._token + 1
+        item = make(self._queue, key, value, token, 1, now)
+        self.leased[key] = item
+        self._token = token
+        if request.timed:
+            item._deadline = deadline = now + request.lease_timeout
+            self._deadlines.add_in_order(deadline, item._token, item)
+        if request.consumer is not None:
+            self._timers_of(item).consumer = request.consumer
+        return item
 
     def put(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
         """Put a key, whatever state it is in. O(1); if it is timed or has a tenant, O(log n)."""
@@ -356,9 +477,8 @@ class Ledger(Generic[K, V]):
         leased = self.leased.get(key)
         if leased is not None:
             return self._put_on_leased(leased, value, now, terms)
-        waiting = self.ready.get(key) or self.delayed.get(key)
-        if waiting is not None:
-            return self._put_on_waiting(waiting, value, now, terms)
+        if key in self.ready or key in self.delayed:
+            return self._put_on_waiting(key, value, now, terms)
         if self.is_duplicate(key, now):
             return PutOutcome.DUPLICATE
         return self._put_new(key, value, now, terms)
@@ -382,9 +502,14 @@ class Ledger(Generic[K, V]):
         self._place(item, now, due=now + terms.delay, expires=now + terms.ttl)
         return PutOutcome.ADDED
 
-    def _put_on_waiting(
-        self, item: Item[K, V], value: V, now: float, terms: PutRequest
-    ) -> PutOutcome:
+    def _put_on_waiting(self, key: K, value: V, now: float, terms: PutRequest) -> PutOutcome:
+        make = self._make
+        found = self.ready.get(key, _ABSENT)
+        if terms.is_plain and found is not _ABSENT and make not in (type(found), type(value)):
+            self.ready[key] = value  # bare, as it was
+            return PutOutcome.REPLACED
+        item = self._waiting(key)
+        assert item is not None
         was = self._record(item)
         moved = moves.put_on_waiting(was, value, terms, now)
         record = moved.item
@@ -422,37 +547,64 @@ class Ledger(Generic[K, V]):
 
         ``now`` may be left out where no timekeeper runs and the lease never expires.
         """
+        make = self._make
+        token = self._token + 1
         line = self.line
+        turn: Any
         if line is None:
             schedule = self.schedule
             assert schedule is not None
             turn = schedule.next()
-            if turn is None or turn._deadline != inf:  # it has a time to live
+            if turn is None:
                 return None
-            expel(self.ready, turn)
-            schedule.hand_out(turn, restricted=False)
-            key, item = turn._key, turn
+        elif (line.special and not line.skim()) or not (order := line.order):
+            return None
         else:
-            ready = line.items
-            if line.special or not ready:
+            turn = order[0]
+        if type(turn) is make:
+            if turn._deadline != inf:  # it has a time to live
                 return None
-            key, item = ready.popitem(False)
-            if item._deadline != inf:
-                ready.move_to_end(insert(ready, item), last=False)
+            item, key = turn, turn._key
+            expel(self.ready, item)
+            if line is None:
+                assert schedule is not None
+                schedule.hand_out(item, restricted=False)
+            else:
+                order.popleft()
+            item._token = token
+            item._deliveries += 1
+            item._since = now
+        else:
+            key = turn
+            try:
+                value = self.ready.pop(key)
+            except Exception:  # another key is in the way, that has changed since it was put
                 return None
+            if type(value) is make:  # it is in full, or another one
+                insert(self.ready, value)
+                return None
+            order.popleft()
+            item = make(self._queue, key, value, token, 1, now)
         try:
             alike = self.leased.setdefault(key, item)
-        except Exception:  # its key has changed since it was put, and is not hashable any more
+        except Exception:  # its key, or one in its way, has changed since it was put
             alike = None
         if alike is not item:
             insert(self.leased, item)
-        self._token = item._token = self._token + 1
-        item._deliveries += 1
-        item._since = now
+        self._token = token
         if deadline != inf:
             item._deadline = deadline
-            self._deadlines.add_in_order(deadline, item._token, item)
+            self._deadlines.add_in_order(deadline, token, item)
+        if not token & _OFTEN:
+            self._tidy()
         return item
+
+    def _tidy(self) -> None:
+        """Give back what a longer line has left behind. O(1), amortised."""
+        if self.line is not None:
+            self.line.tidy()
+        if getsizeof(self.ready) > _SPARSE * (len(self.ready) + _OFTEN):
+            rebuild(self.ready, [*dict.items(self.ready)], self._make)
 
     def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:
         """Hand out an item for a request; None: none is ready.
@@ -469,21 +621,23 @@ class Ledger(Generic[K, V]):
 
     def _first(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         if request.key is not ANY_KEY:
-            return self.ready[request.key] if self.claimable(request.key) else None
+            return self._waiting(request.key) if self.claimable(request.key) else None
         if self.schedule is None:
             assert self.line is not None
-            return self.line.first() if self.ready and request.serves(None) else None
+            if not self.ready or not request.serves(None):
+                return None
+            return self._full(self.line.first())
         if request.tenants is None:
             return self.schedule.next()
         own = self.schedule.next_of(request.tenants)
         return own or self.schedule.next_of(request.steal_from)
 
     def _hand_out(self, item: Item[K, V], request: ClaimRequest[K], now: float) -> Item[K, V]:
+        expel(self.ready, item)
         if self.line is not None:
-            self.line.leave(item)
+            self.line.leave(self._in_line(item), item._token)
         else:
             assert self.schedule is not None
-            expel(self.ready, item)
             self.schedule.hand_out(item, restricted=request.restricted)
         insert(self.leased, item)
         self._token = item._token = self._token + 1
@@ -514,7 +668,7 @@ class Ledger(Generic[K, V]):
         except Exception:  # as in `claim_next`
             found = None
         if found is not item:
-            self._expel_lease(item, found)
+            self._expel(self.leased, item, found)
         item._ended = "acked"
         if item._deadline != inf:
             self._deadlines.drop(item)
@@ -648,7 +802,7 @@ class Ledger(Generic[K, V]):
         """
         deadlines = self._deadlines
         while (first := deadlines.first()) is not None and first[0] <= now:
-            item = first[1]
+            item = self._full(first[1])
             if self._state(item) == "leased":
                 self._lose(item, now, MOVES["expire"])()
             elif self._timers_of(item).expires <= now:
@@ -697,8 +851,11 @@ class Ledger(Generic[K, V]):
 
     def drain(self) -> list[Item[K, V]]:
         """Drop all waiting items, and return them: ready ones, then delayed ones by due time."""
-        delayed = sorted(self.delayed.values(), key=lambda item: self._timers_of(item).due)
-        left = [*(self.line or self.ready.values()), *delayed]
+        ready = self.ready.values() if self.line is None else self.line
+        left = [self._full(thing) for thing in [*ready]]
+        for key in [*self._bare]:
+            self._full(key)
+        left += sorted(self.delayed.values(), key=lambda item: self._timers_of(item).due)
         for item in left:
             self._take_out(item)
         self._count(MOVES["drain"].counts, len(left))
@@ -706,7 +863,7 @@ class Ledger(Generic[K, V]):
 
     def discard(self, key: K) -> Item[K, V] | None:
         """Drop the waiting item of a key, and return it; None: none waits. O(1), or as a put."""
-        item = self.ready.get(key) or self.delayed.get(key)
+        item = self._waiting(key)
         if item is not None:
             self._take_out(item)
             self._count(MOVES["drain"].counts)
@@ -714,7 +871,8 @@ class Ledger(Generic[K, V]):
 
     def take_out(self, key: K) -> Item[K, V]:
         """Remove a ready item, as if it had been acknowledged. O(1)."""
-        item = self.ready[key]
+        item = self._waiting(key)
+        assert item is not None
         self._take_out(item)
         self._count(MOVES["take_out"].counts)
         return item
@@ -730,15 +888,81 @@ class Ledger(Generic[K, V]):
         schedule: Schedule[K, V] = Schedule({}, self._ranks)
         for item in self.leased.values():
             schedule.adopt(item)
-        assert self.line is not None
-        for item in list(self.line):
+        items = self.items("ready")
+        self.ready.clear()
+        for item in items:
             schedule.push(item, "old" if item._token < 0 else "back")
-        self.ready, ordered = {}, self.ready  # half the size of one that keeps an order of its own
-        for item in in_order(ordered):
             insert(self.ready, item)
         self.line = None
         self.schedule = schedule
         return schedule
+
+    # Bare items, and items in full
+
+    def _seen(self, key: Any, found: Any) -> Item[K, V]:
+        """Return what is under a key as an item; that of a bare one is to look at, and no more."""
+        if type(found) is self._make:
+            return found
+        item = self._make(self._queue, key, found)
+        entry = self._bare.get(key)
+        if entry is not None:
+            timers = self._timers_of(item)
+            timers.due, timers.number, _ = entry
+            item._deadline = timers.due
+        return item
+
+    def _full(self, thing: Any) -> Item[K, V]:
+        """Return a waiting item, which is in full from now on. O(1), delayed O(log n).
+
+        Args:
+            thing: The item, or the plain key that stands for it in the line or the deadlines.
+        """
+        if type(thing) is self._make:
+            return thing
+        items = self.delayed if thing in self._bare else self.ready
+        found = find(items, thing, self._make)
+        item = self._seen(thing, found)
+        if item is not found:
+            fill(items, item)
+            if item._deadline != inf:
+                _, _, key = self._bare.pop(thing)
+                self._deadlines.drop(key)
+                due, item._deadline = item._deadline, inf
+                self._set_deadline(item, due)
+        return item
+
+    def _waiting(self, key: K) -> Item[K, V] | None:
+        """Return the waiting item of a key, in full from now on; None: none waits. As `_full`."""
+        make = self._make
+        found = self.ready.get(key, _ABSENT)
+        if found is _ABSENT:
+            found = self.delayed.get(key, _ABSENT)
+            if found is _ABSENT or type(found) is make:
+                return None if found is _ABSENT else found
+            return self._full(plain_key(self.delayed, key))
+        if type(found) is make:
+            return found
+        self.ready[key] = item = make(self._queue, plain_key(self.ready, key), found)
+        return item
+
+    def _in_line(self, item: Item[K, V]) -> K | Item[K, V]:
+        """Return what stands for a ready item in the line: its key, if it is at the back and plain.
+
+        So it can become bare, and be in full again, where it stands.
+        """
+        return item._key if item._token >= 0 and type(item._key) in PLAIN else item
+
+    def _may_be_bare(self, item: Item[K, V]) -> bool:
+        """Return True if nothing is unusual about an item that joins at the back, or is delayed."""
+        timers = item._timers
+        return (
+            type(item._key) in PLAIN
+            and type(item._value) is not self._make
+            and item._tenant is None
+            and item._priority == NORMAL
+            and not (item._deliveries or item._cancellations)
+            and (timers is None or timers.of_any_item)
+        )
 
     # Moves: everything that can raise has been computed
 
@@ -785,11 +1009,12 @@ class Ledger(Generic[K, V]):
         if burial is not None and burial.finish is not None:
             burial.finish()
 
-    def _expel_lease(self, item: Item[K, V], found: Item[K, V] | None) -> None:
-        """Take out a lease whose key has changed, when another one was taken out instead."""
-        if found is not None:
-            insert(self.leased, found)
-        expel(self.leased, item)
+    @staticmethod
+    def _expel(items: dict[K, Item[K, V]], item: Item[K, V], instead: Item[K, V] | None) -> None:
+        """Take out an item whose key has changed, when another one was taken out instead."""
+        if instead is not None:
+            insert(items, instead)
+        expel(items, item)
 
     def _end(self, item: Item[K, V], how: Ended) -> None:
         expel(self.leased, item)
@@ -848,6 +1073,11 @@ class Ledger(Generic[K, V]):
             if due <= now and expires == inf:
                 extra.number = 0
         if due > now:
+            bare = self._may_be_bare(item)
+            if bare and insert_bare(self.delayed, item._key, item._value):
+                number = self._next_number(item)
+                self._bare[item._key] = self._deadlines.add_in_order(due, number, item._key)
+                return
             insert(self.delayed, item)
             self._set_deadline(item, min(due, expires))
             return
@@ -859,20 +1089,32 @@ class Ledger(Generic[K, V]):
             schedule.push(item, place)
             insert(self.ready, item)
         else:
-            assert self.line is not None
-            self.line.join(item, place)
+            self._stand_in_line(item, place, now)
         self._set_deadline(item, expires)
+
+    def _stand_in_line(self, item: Item[K, V], place: Place, now: float) -> None:
+        """Add a ready item to the line, where there is no schedule."""
+        line = self.line
+        assert line is not None
+        bare = place == "back" and self._may_be_bare(item)
+        if bare and insert_bare(self.ready, item._key, item._value):
+            line.insert(item._key, 0, now)
+            return
+        self._ranks.give(item, place)
+        insert(self.ready, item)
+        line.insert(self._in_line(item), item._token, now)
 
     def _take_out(self, item: Item[K, V]) -> None:
         """Remove a waiting item."""
         if self._state(item) == "delayed":
             expel(self.delayed, item)
-        elif self.line is not None:
-            self.line.leave(item)
         else:
-            assert self.schedule is not None
             expel(self.ready, item)
-            self.schedule.remove(item)
+            if self.line is not None:
+                self.line.leave(self._in_line(item), item._token)
+            else:
+                assert self.schedule is not None
+                self.schedule.remove(item)
         self._set_deadline(item, inf)
 
     def _timers_of(self, item: Item[K, V]) -> ItemTimers:
@@ -885,13 +1127,24 @@ class Ledger(Generic[K, V]):
             self._deadlines.drop(item)
         item._deadline = deadline
         if deadline != inf:
-            self._deadlines.add_in_order(deadline, self._order(item), item)
+            leased = self._state(item) == "leased"
+            number = item._token if leased else self._next_number(item)
+            self._deadlines.add_in_order(deadline, number, item)
 
-    def _order(self, item: Item[K, V]) -> int:
-        """Return an item's place among those that fall due at the same time."""
-        if self._state(item) == "leased":
-            return item._token
+    def _is_due(self, when: float, thing: Any) -> bool:
+        if type(thing) is self._make:
+            return thing._deadline == when and thing._ended is None
+        entry = self._bare.get(thing)
+        return entry is not None and entry[0] is when
+
+    def _next_number(self, item: Item[K, V]) -> int:
+        """Return a number for a waiting item, for its place among those that fall due with it.
+
+        Each is another one, greater than its last one and less than that of any later item.
+        """
         timers = self._timers_of(item)
-        if not timers.number:
-            self._timers = timers.number = self._timers + 1
-        return _AFTER_LEASES + timers.number
+        if timers.number:
+            timers.number += 1
+        else:
+            self._number = timers.number = self._number + _NUMBERS
+        return timers.number

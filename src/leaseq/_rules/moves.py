@@ -27,7 +27,7 @@ Two orders hold on every engine:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 from typing import Any, Generic, Literal, TypeVar
 
@@ -35,11 +35,13 @@ from .._core.messages import key_in_flight, tenant_mismatch
 from .._core.policies import Priority, Retry, Tenant
 from .._core.reports import Ended, KeyState, PutOutcome
 from .._core.requests import PutRequest
+from .._core.values import plain_value
 
 V = TypeVar("V")
 
 Place = Literal["front", "back", "old"]
 Fate = Literal["dead", "dropped", "kept"]
+Refusal = Literal["in_flight", "tenant"]
 Counter = Literal[
     "acked", "released", "expired", "cancelled", "dead", "dropped", "superseded", "outlived",
     "undone",
@@ -56,7 +58,7 @@ UNDECIDED = 60.0  # seconds of rest after an end of which the retry policy could
 # The table
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Move:
     """A row of the table: a state, an event and a condition, and their effect."""
 
@@ -193,7 +195,7 @@ fresh counts: after an ack or a death as a second item of the key; otherwise the
 # Items
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Successor(Generic[V]):
     """A value put while its key was leased: an update of the leased item, or a buffered item."""
 
@@ -204,7 +206,7 @@ class Successor(Generic[V]):
     expires: float = inf
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class ItemRecord(Generic[V]):
     """An item as the rules see it. Times are seconds on one clock."""
 
@@ -227,7 +229,7 @@ class ItemRecord(Generic[V]):
     after: Successor[V] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Moved(Generic[V]):
     """The effect of a move on an item."""
 
@@ -243,9 +245,7 @@ class Moved(Generic[V]):
     outcome: PutOutcome | None = None
 
 
-def refusal(
-    tenant: str | None, terms: PutRequest, *, leased: bool
-) -> Literal["in_flight", "tenant"] | None:
+def refusal(tenant: str | None, terms: PutRequest, *, leased: bool) -> Refusal | None:
     """Return the reason to refuse a put on a present key of this tenant; None: it is accepted."""
     if leased and terms.if_in_flight == "reject":
         return "in_flight"
@@ -257,10 +257,15 @@ def refusal(
 def check_put_on(key: object, tenant: str | None, terms: PutRequest, *, leased: bool) -> None:
     """Raise the error for a put that is refused on a present key of this tenant."""
     why = refusal(tenant, terms, leased=leased)
+    if why is not None:
+        raise put_error(why, key, tenant, terms)
+
+
+def put_error(why: Refusal, key: object, tenant: str | None, terms: PutRequest) -> Exception:
+    """Return the error for a put that is refused."""
     if why == "in_flight":
-        raise key_in_flight(key)
-    if why == "tenant":
-        raise tenant_mismatch(key, tenant, terms.tenant)
+        return key_in_flight(key)
+    return tenant_mismatch(key, tenant, terms.tenant)
 
 
 def put_on_absent(value: V, terms: PutRequest, now: float, *, duplicate: bool = False) -> Moved[V]:
@@ -510,7 +515,7 @@ def cost_of(shares: int) -> int:
     return ITEM // shares
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Account:
     """A tenant's ready and leased items, and the start of its next turn."""
 
@@ -531,8 +536,15 @@ class Account:
         """True if it has something ready and is under its cap."""
         return self.ready > 0 and (self.cap is None or self.in_flight < self.cap)
 
+    @property
+    def slots(self) -> int:
+        """The number of its items that can be handed out."""
+        return (
+            self.ready if self.cap is None else max(0, min(self.ready, self.cap - self.in_flight))
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@plain_value
 class Turns:
     """The virtual time, and all tenants' accounts."""
 

@@ -73,7 +73,9 @@ class _Account(Generic[K, V]):
     def __init__(self, name: str | None, tenant: Tenant, ranks: Ranks) -> None:
         self.name = name
         self.ranks = ranks
-        self.lines: dict[int, Item[K, V] | ReadyList[K, V]] = {}  # a lone item is its own line
+        self.lines: dict[
+            int, Item[K, V] | ReadyList[Item[K, V]]
+        ] = {}  # a lone item is its own line
         self.priorities: list[int] = []  # a heap of the negative ones, with some of no line
         self.ready = 0
         self.in_flight = 0
@@ -106,7 +108,11 @@ class _Account(Generic[K, V]):
 
     def push(self, item: Item[K, V], place: Place) -> bool:
         """Add an item; return True if it may be the next one."""
-        self.ranks.give(item, place)
+        ranks = self.ranks
+        if place == "back":
+            ranks.back = item._token = ranks.back + 1
+        else:
+            ranks.give(item, place)
         self.ready += 1
         lines, priority = self.lines, item._priority
         line = lines.get(priority)
@@ -121,16 +127,16 @@ class _Account(Generic[K, V]):
         if not isinstance(line, ReadyList):
             alone, line = line, ReadyList(self.ranks)
             lines[priority] = line
-            line.insert(alone)
-        line.insert(item)
+            line.insert(alone, alone._token)
+        line.insert(item, item._token)
         return place != "back"
 
     def remove(self, item: Item[K, V]) -> None:
         self.ready -= 1
         line = self.lines[item._priority]
         if isinstance(line, ReadyList):
-            line.leave(item)
-            if line.items:
+            line.leave(item, item._token)
+            if line:
                 return
         del self.lines[item._priority]
 
@@ -238,7 +244,7 @@ class Schedule(Generic[K, V]):
             self._compete(account)
         if not account.ready and not account.in_flight:
             self._rest(account)
-        elif self._idle:
+        elif self._idle._entries:
             self._forget()
 
     # Turns
@@ -254,16 +260,19 @@ class Schedule(Generic[K, V]):
             only = self._accounts.get(None)
             return only.head() if only is not None and only.ready else None
         early, eligible = self._early, self._eligible
+        starts = early._entries
+        if starts and eligible.first() is None and (first := early.first()) is not None:
+            self._now = max(self._now, first[1].start)
+        while starts and starts[0][0] <= self._now:
+            start, _, account = starts[0]
+            if account.start == start and account.competing and account.first is None:
+                self._be_eligible(early.pop())
+            else:
+                early.first()  # which drops what is dead
+        tags = eligible._entries
+        if tags and (account := tags[0][2]).tag == tags[0][0] and account.first is not None:
+            return account.first
         turn = eligible.first()
-        first = early.first()
-        if first is not None:
-            if turn is None:
-                self._now = max(self._now, first[1].start)
-            if first[1].start <= self._now:
-                while first is not None and first[1].start <= self._now:
-                    self._be_eligible(early.pop())
-                    first = early.first()
-                turn = eligible.first()
         return None if turn is None else turn[1].first
 
     def next_of(self, tenants: Iterable[str | None]) -> Item[K, V] | None:

@@ -17,3 +17,8 @@ class ItemTimers:
         self.number = 0  # of those that fall due at one time, the lowest comes first; 0: none yet
         self.expiries = 0  # leases on it that ran out
         self.consumer: str | None = None
+
+    @property
+    def of_any_item(self) -> bool:
+        """True if there is nothing to keep but the time at which it is ready."""
+        return self.expires == inf and self.not_before == -inf and not self.expiries

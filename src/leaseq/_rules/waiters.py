@@ -32,6 +32,8 @@ _TURNS: tuple[tuple[Kind, ...], ...] = (
 )
 """The lines for what a tenant has, in the order in which they are served."""
 
+_ANYONE: list[_Name] = [("any", None)]  # of all who take any item: most wait in no other line
+
 
 class Waiter(Generic[K, V]):
     """A waiting consumer, and the item that it is given; None: it is turned away."""
@@ -43,11 +45,12 @@ class Waiter(Generic[K, V]):
         self.item: Item[K, V] | None = None
         self.number = -1  # the order of arrival
         self.lines: list[_Name]
-        if request.key is not ANY_KEY:
+        if not request.restricted:
+            self.lines = [("patient any", None)] if patient else _ANYONE
+        elif request.key is not ANY_KEY:
             self.lines = [("key", request.key)]
-        elif request.tenants is None:
-            self.lines = [("patient any" if patient else "any", None)]
         else:
+            assert request.tenants is not None
             own: Kind = "patient own" if patient else "own"
             steal: Kind = "patient steal" if patient else "steal"
             self.lines = [
@@ -68,12 +71,18 @@ class Waiters(Generic[K, V]):
 
     No item that can be claimed is left in the line while a waiter may have it: `serve` and
     `serve_tenant` are called after each change that could bring that about.
+
+    Attributes:
+        anyone: The line of waiters that take any item.
+        total: All waiters.
+        takers: The waiters for one key.
     """
 
-    __slots__ = ("_ledger", "_lines", "_numbers", "takers", "total")
+    __slots__ = ("_ledger", "_lines", "_numbers", "anyone", "takers", "total")
 
     def __init__(self, ledger: Ledger[K, V]) -> None:
         self._ledger = ledger
+        self.anyone: OrderedDict[Waiter[K, V], None] = OrderedDict()
         self._lines: dict[_Name, OrderedDict[Waiter[K, V], None]] = {}
         self._numbers = count()
         self.total = 0
@@ -85,12 +94,18 @@ class Waiters(Generic[K, V]):
         if not again:
             waiter.number = next(self._numbers)
         waiter.item = None
+        if waiter.lines is _ANYONE:
+            self.anyone[waiter] = None
+            if again:
+                self.anyone.move_to_end(waiter, last=False)
+            self.total += 1
+            return
         for name in waiter.lines:
             line = self._lines.setdefault(name, OrderedDict())
             line[waiter] = None
             if again:
                 line.move_to_end(waiter, last=False)
-        self.total += 1
+        self.total += 1  # a key may have raised
         key = waiter.request.key
         if key is not ANY_KEY:
             self.takers += 1
@@ -98,7 +113,10 @@ class Waiters(Generic[K, V]):
 
     def drop(self, waiter: Waiter[K, V]) -> None:
         """Remove a waiter. O(its lines)."""
-        self._leave_lines(waiter, waiter.lines)
+        if waiter.lines is _ANYONE:
+            del self.anyone[waiter]
+        else:
+            self._leave_lines(waiter, waiter.lines)
         if waiter.request.key is not ANY_KEY:
             self.takers -= 1
             del waiter.lines[1:]  # it may have stood in line for a cap
@@ -106,7 +124,7 @@ class Waiters(Generic[K, V]):
 
     def drop_all(self) -> list[Waiter[K, V]]:
         """Remove all waiters, and return them. O(waiters and their lines)."""
-        return self._drop_from(self._lines.values())
+        return self._drop_from([self.anyone, *self._lines.values()])
 
     def drop_takers(self, key: K) -> list[Waiter[K, V]]:
         """Remove the waiters for just this key, and return them. O(their number)."""
@@ -132,6 +150,25 @@ class Waiters(Generic[K, V]):
             self.drop(waiter)
         return waiters
 
+    def hand_new(self, key: K, value: V, now: float) -> Waiter[K, V] | None:
+        """Put an item, and hand it over in the same step, to the first of those who take any.
+
+        If there is none, or others wait too, or the key is there, or anything is ready, or there
+        are tenants, nothing is done, and this returns None: `Ledger.put` and `serve` do the same
+        with more to look at. O(1), a timed lease O(log n).
+        """
+        anyone, ledger = self.anyone, self._ledger
+        if not anyone or len(anyone) != self.total or ledger.ready or ledger.schedule is not None:
+            return None
+        waiter = next(iter(anyone))
+        item = ledger.add_leased(key, value, now, waiter.request)
+        if item is None:
+            return None
+        del anyone[waiter]
+        self.total -= 1
+        waiter.item = item
+        return waiter
+
     def serve(self, keys: Collection[K], now: float) -> Iterator[Waiter[K, V]]:
         """Hand over keys that may be ready, or their tenants' next items; yield each waiter served.
 
@@ -145,10 +182,10 @@ class Waiters(Generic[K, V]):
                 self._line_up_for_cap(key)
             elif self._give(taker, now):
                 yield taker
-        ready = self._ledger.ready
         tenants: dict[str | None, None] = {None: None}
         if self._ledger.schedule is not None:
-            tenants = {item._tenant: None for key in keys if (item := ready.get(key)) is not None}
+            ready = self._ledger.ready
+            tenants = {ready[key]._tenant: None for key in keys if key in ready}
         yield from self._serve_tenants(tenants, now)
 
     def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
@@ -189,8 +226,8 @@ class Waiters(Generic[K, V]):
         return True
 
     def _first(self, name: _Name) -> Waiter[K, V] | None:
-        line = self._lines.get(name)
-        return None if line is None else next(iter(line))
+        line = self.anyone if name[0] == "any" else self._lines.get(name)
+        return next(iter(line)) if line else None
 
     def _next(self, kinds: Collection[Kind], tenant: str | None) -> Waiter[K, V] | None:
         """Return the waiter that came first in these lines for a tenant."""
@@ -203,10 +240,10 @@ class Waiters(Generic[K, V]):
 
     def _line_up_for_cap(self, key: K) -> None:
         """Have waiters for a ready key wait for the cap of its tenant, if that alone stops them."""
-        item = self._ledger.ready.get(key)
-        if item is None or self._ledger.claimable(key):
+        ready = self._ledger.ready
+        if key not in ready or self._ledger.claimable(key):
             return
-        name: _Name = ("capped", item._tenant)
+        name: _Name = ("capped", ready[key]._tenant)
         for waiter in self._lines.get(("key", key), ()):
             if name not in waiter.lines:
                 self._leave_lines(waiter, waiter.lines[1:])  # another tenant had the key before

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from .._core.validation import wait_seconds
 from .._remote.broker import RemoteBroker
-from .._remote.protocol import OnEvent, Store
+from .._remote.protocol import OpenStore
+from .spread import group_tag, spread
 from .store import open_store
 from .url import ValkeyUrl
 
@@ -23,8 +27,15 @@ class ValkeyBroker(RemoteBroker):
                 f"url must be a ValkeyUrl, not {type(url).__name__}: ValkeyUrl.parse reads a URL"
             )
 
-        async def open_on_server(process: str, on_event: OnEvent) -> Store:
-            return await open_store(url, process, on_event)
+        def open_group(group: str) -> OpenStore:
+            place = replace(url, prefix=group_tag(url.prefix, group))
+            return partial(open_store, place, is_known=True)
 
         patience = wait_seconds("patience", patience)
-        super().__init__(open_on_server, place=str(url), patience=patience)
+        super().__init__(
+            partial(open_store, url),
+            open_group=open_group,
+            spread=(lambda name: spread(url.prefix, name, url.groups)) if url.groups else None,
+            place=str(url),
+            patience=patience,
+        )

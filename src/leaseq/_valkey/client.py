@@ -10,16 +10,14 @@ in a task of the caller's.
 
 from __future__ import annotations
 
-import binascii
-import hashlib
 import logging
 import random
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import anyio
 from anyio import CancelScope, CapacityLimiter, Lock, fail_after, sleep, sleep_until, to_thread
@@ -30,14 +28,16 @@ from .connection import LOST, Answer, Arg, Connection, Refusal, dial
 from .diagnostics import (
     connected_replicas,
     make_context,
-    of_cluster,
-    of_replica,
     why_not_connected,
     why_unusable,
 )
-from .scripts import library, slot_key
+from .scripts import digest_of, library, slot_key
 from .server_errors import ServerNotReadyError, error_of
-from .url import ValkeyUrl
+from .spread import slot_of
+from .url import ValkeyUrl, place
+
+if TYPE_CHECKING:
+    import ssl
 
 Reply: TypeAlias = "int | bytes | list[Reply] | None"
 """The value that a script returns: Lua's number, cut to an integer; string; nil and false; table,
@@ -45,7 +45,6 @@ up to its first nil. A script is not to return a status, nor an error within a t
 
 OnMessage: TypeAlias = Callable[[bytes], None]
 
-_SLOTS: Final = 1 << 14
 _PAUSE: Final = 0.05
 """Seconds between two tries to connect."""
 _SPREAD: Final = 0.5
@@ -62,36 +61,48 @@ _FOR_NOW: Final = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
 """Codes of a server that refuses a function as a whole, where of a script it refuses a command."""
 _REFUSED: Final = frozenset({*_FOR_NOW, "NOPERM"})
 """Codes of a server that has not begun with a function."""
+_MOST_NODES: Final = 1000
+"""Nodes of a cluster that are remembered."""
+_PARTS: Final = 12
+"""Timeouts of a request that all its parts together may take, and those of its answer."""
+_LONGEST_HOST: Final = 255
+"""Characters of a host's name."""
 _REDIRECTIONS: Final = 5
 """Nodes of a cluster that may send a request on to another one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
-    """A script in Lua, and the digest by which the server knows it. Made once, at import.
+    """A script in Lua. Made once, at import.
 
     Attributes:
         source: The Lua.
         changes: True: it changes something, and so is numbered and remembered by the server.
         is_function: True: there is a function that does the same.
-        function: Its name.
-        library: The code that defines it.
     """
 
     source: str = field(repr=False)
     changes: bool = True
     is_function: bool = False
-    function: str = field(init=False, repr=False, default="")
-    library: str = field(init=False, repr=False, default="")
-    sha: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False)
-        object.__setattr__(self, "sha", digest.hexdigest())
-        if self.is_function:
-            name, code = library(self.source)
-            object.__setattr__(self, "function", name)
-            object.__setattr__(self, "library", code)
+    @cached_property
+    def sha(self) -> str:
+        """The digest by which the server knows it."""
+        return digest_of(self.source)
+
+    @cached_property
+    def function(self) -> str:
+        """The name of the function."""
+        return self._function_and_library[0]
+
+    @property
+    def library(self) -> str:
+        """The code that defines the function."""
+        return self._function_and_library[1]
+
+    @cached_property
+    def _function_and_library(self) -> tuple[str, str]:
+        return library(self.source)
 
 
 class Functions:
@@ -186,7 +197,7 @@ class Node(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
 
 class ServerClient:
@@ -207,7 +218,7 @@ class ServerClient:
         self._channel = channel
         self._on_message = on_message
         self._turn = Lock(fast_acquire=True)
-        self._slot = binascii.crc_hqx(url.prefix.encode(), 0) % _SLOTS
+        self._slot = slot_of(url.prefix)
         self._nodes = [Node(*host) for host in url.hosts]  # any may know who has the keys
         self._owner: Node | None = None  # that has the keys, by the last answer or redirection
         self._connection: Connection | None = None
@@ -267,7 +278,8 @@ class ServerClient:
         """
         if self._connection is not None and self._connection.is_usable:
             return self._connection
-        problem, pause = "", _PAUSE
+        problem: Exception | None = None
+        pause = _PAUSE
         with CancelScope(deadline=until):
             await self._drop(self._connection)
             if self._was_lost:  # other clients may have lost theirs too: not all at one moment
@@ -277,7 +289,7 @@ class ServerClient:
                 try:
                     self._connection = await self._connect()
                 except (TimeoutError, *LOST) as error:
-                    problem = f": {error}" if str(error) else ""
+                    problem = error
                 except ServerNotReadyError:
                     raise
                 except LeaseqError as error:
@@ -286,17 +298,26 @@ class ServerClient:
                     return self._connection
                 await sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, _SPREAD)
-        where = self._url.address
-        raise ServerUnavailableError(f"{where} cannot be reached{problem}", in_doubt=False)
+        raise _unreachable(self._url.address, problem)
 
     async def _send(
         self, connection: Connection, commands: Sequence[Sequence[Arg]], until: float
     ) -> list[Answer]:
-        """Send a request; if the answer is lost, raise that it is in doubt."""
+        """Send a request; if the answer is lost, raise that it is in doubt.
+
+        While parts of the two come through there is more time, up to a limit: a request that takes
+        longer than the timeout would be made again and again, and take as long each time.
+        """
         where = self._url.address
+        timeout = self._url.request_timeout
+        latest = anyio.current_time() + _PARTS * timeout
+
+        def go_on() -> None:
+            scope.deadline = min(latest, anyio.current_time() + timeout)
+
         try:
-            with CancelScope(deadline=until):
-                return await connection.ask(*commands)
+            with CancelScope(deadline=until) as scope:
+                return await connection.ask(*commands, on_part=go_on)
         except LOST:
             await self._drop(connection)
             self._was_lost = True
@@ -370,14 +391,12 @@ class ServerClient:
         """Return the owner of the keys, by a node's answer, and remember all that it names."""
         owner: Node | None = None
         found: dict[Node, None] = {}
-        for first, last, *places in cast("list[list[Any]]", slots):
-            nodes = [
-                Node(host.decode() if host and host != b"?" else asked.host, port)
-                for host, port, *_ in places
-            ]
-            found.update(dict.fromkeys(nodes))
-            if first <= self._slot <= last:
-                owner = nodes[0]
+        for first, last, *places in _ranges(slots):
+            nodes = [_node(place, asked.host) for place in places]
+            if len(found) < _MOST_NODES:
+                found.update(dict.fromkeys(node for node in nodes if node is not None))
+            if nodes and first <= self._slot <= last:
+                owner = nodes[0]  # the primary; the others are its replicas
         if found:
             self._nodes = [*dict.fromkeys([*found, *(Node(*host) for host in self._url.hosts)])]
         return owner
@@ -403,11 +422,14 @@ class ServerClient:
                 hello, *selected = map(self._explained, await connection.ask(*commands))
                 if isinstance(hello, LeaseqError):
                     raise hello
-                if any(isinstance(answer, LeaseqError) for answer in selected):
-                    raise UnusableServerError(
-                        f"{node} does not let this user in to database {url.database}: does it "
-                        "have one?"
-                    )
+                connection.said = _texts(hello)
+                for answer in selected:
+                    if isinstance(answer, LeaseqError):
+                        is_right = getattr(answer, "code", "") == "NOPERM"
+                        raise UnusableServerError(
+                            f"{node} does not let this user in to database {url.database}: "
+                            f"{answer if is_right else f'does it have one? ({answer})'}"
+                        )
                 self._check_open()  # it may have been closed meanwhile
             except BaseException:
                 await connection.hang_up()
@@ -452,11 +474,12 @@ class ServerClient:
 
     # Opening and closing
 
-    async def open(self) -> None:
+    async def open(self, *, is_known: bool = False) -> None:
         """Connect for the first time, see that the server can hold queues, and subscribe.
 
         Raises:
             UnusableServerError: there is no such server; the message says why.
+            ServerUnavailableError: the server, which is known to be one, is not there now.
         """
         url = self._url
         context = await self._context()
@@ -476,7 +499,11 @@ class ServerClient:
             if self._channel is not None:
                 self._subscription = await self._subscribe_first(self._channel)
         except (TimeoutError, ServerError, ServerUnavailableError, *LOST) as error:
-            raise UnusableServerError(await why_not_connected(url, error, context)) from None
+            if not is_known or isinstance(error, ServerError):
+                raise UnusableServerError(await why_not_connected(url, error, context)) from None
+            if isinstance(error, ServerUnavailableError):
+                raise
+            raise _unreachable(url.address, error) from None
 
     async def _look(self, until: float) -> str:
         """Connect to the server that has the keys, and return its answer to ``INFO``.
@@ -486,8 +513,13 @@ class ServerClient:
         while True:
             try:
                 self._connection = await self._open_first()
-                info = await self._info(self._connection)
-                if of_cluster(info):
+                said = self._connection.said
+                if said.get("mode") == "sentinel":
+                    raise UnusableServerError(
+                        f"{self._url.address} is a Sentinel, which is not supported: name the "
+                        "primary, or the name that leads to it, or take a cluster"
+                    )
+                if said.get("mode") == "cluster":
                     self.is_cluster = True
                     await self._hang_up()
                     self._connection = await self._connect()
@@ -497,11 +529,11 @@ class ServerClient:
                         f"{self._url.address} are no cluster, as several hosts in a URL are: name "
                         "one host"
                     )
-                if of_replica(info):
+                if said.get("role") in ("replica", "slave"):
                     raise UnusableServerError(
                         f"{self._url.address} is the replica of another server: name that one"
                     )
-                return info
+                return await self._info(self._connection)
             except (anyio.EndOfStream, anyio.BrokenResourceError, ServerUnavailableError):
                 await self._hang_up()
                 if anyio.current_time() >= until:
@@ -520,6 +552,15 @@ class ServerClient:
         with fail_after(self._url.connect_timeout):
             [answer] = await connection.ask(("INFO",))
         info = self._explained(answer)
+        if isinstance(info, ServerError):  # it is hidden, from this user or from all
+            log(
+                logging.WARNING,
+                "%s does not show INFO, so that nothing is known of its maxmemory-policy: with any "
+                "but noeviction it would drop queues when it is full (%s)",
+                self._url.address,
+                info,
+            )
+            return ""
         if isinstance(info, LeaseqError):
             raise info
         return str(info, errors="replace") if isinstance(info, bytes) else str(info)
@@ -535,12 +576,16 @@ class ServerClient:
             subscription = self._subscription
             try:
                 if subscription is None or not subscription.is_usable:
+                    await self._drop(subscription)
+                    subscription = None
                     await sleep_until(self._subscribe_at)
                     subscription = await self._subscribe_again(self._channel)
                 await self._hear(subscription)
             except (TimeoutError, LeaseqError, Refusal, *LOST):
                 await self._drop(subscription)
-                self._owner = None
+                lost = None if subscription is None else Node(subscription.host, subscription.port)
+                if lost in (None, self._owner):  # or a redirection has named another one meanwhile
+                    self._owner = None
 
     async def _subscribe_again(self, channel: str) -> Connection:
         """Subscribe, after a connection was lost.
@@ -670,7 +715,11 @@ def _is_unknown(answer: object) -> bool:
 
 
 async def open_client(
-    url: ValkeyUrl, *, channel: str | None = None, on_message: OnMessage | None = None
+    url: ValkeyUrl,
+    *,
+    channel: str | None = None,
+    on_message: OnMessage | None = None,
+    is_known: bool = False,
 ) -> Client:
     """Connect to a server, or to its whole cluster, and see that it can hold queues.
 
@@ -682,18 +731,57 @@ async def open_client(
             the client is subscribed when it is returned.
         on_message: Called in `listen` with what is published there. Messages are lost while the
             connection is.
+        is_known: True: another client has found the server, or its cluster.
 
     Raises:
         UnusableServerError: there is no such server, it does not let this user in, or it cannot
             hold queues: it is too old, or would evict them.
+        ServerUnavailableError: it is known, and not there now.
     """
     client = ServerClient(url, channel=channel, on_message=on_message)
     try:
-        await client.open()
+        await client.open(is_known=is_known)
     except BaseException:
         await client.close()
         raise
     return client
+
+
+def _texts(hello: object) -> dict[str, str]:
+    """Return what a server has said of itself in words; what cannot be read is left out."""
+    pairs = hello.items() if isinstance(hello, dict) else ()
+    return {
+        str(name, errors="replace"): str(value, errors="replace")
+        for name, value in pairs
+        if isinstance(name, bytes) and isinstance(value, bytes)
+    }
+
+
+def _ranges(slots: object) -> list[list[Any]]:
+    """Return the ranges in an answer to ``CLUSTER SLOTS``; what is not one is left out."""
+    entries = slots if isinstance(slots, list) else []
+    return [
+        entry
+        for entry in entries[: 1 << 14]
+        if isinstance(entry, list) and [type(each) for each in entry[:2]] == [int, int]
+    ]
+
+
+def _node(place: object, otherwise: str) -> Node | None:
+    """Return the node at a place in such an answer; None: it is not one."""
+    match place:
+        case [bytes() | None as host, int() as port, *_] if 0 < port < 1 << 16:
+            if not host or host == b"?":
+                return Node(otherwise, port)
+            name = str(host, errors="replace")
+            return Node(name, port) if len(name) <= _LONGEST_HOST else None
+    return None
+
+
+def _unreachable(address: str, problem: Exception | None) -> ServerUnavailableError:
+    """Return the error for a server that is not there, by the last problem of connecting to it."""
+    said = f": {problem}" if str(problem or "") else ""
+    return ServerUnavailableError(f"{address} cannot be reached{said}", in_doubt=False)
 
 
 def _redirection(answer: Answer, connection: Connection) -> tuple[str, Node] | None:
@@ -703,8 +791,10 @@ def _redirection(answer: Answer, connection: Connection) -> tuple[str, Node] | N
     """
     if not isinstance(answer, Refusal):
         return None
-    code, *words = str(answer).split()
+    code, *words = str(answer).split() or [""]
     if code not in ("MOVED", "ASK") or len(words) != 2:
         return None
     host, _, port = words[1].rpartition(":")
+    if not port.isdecimal() or not 0 < int(port[:6]) < 1 << 16 or len(host) > _LONGEST_HOST:
+        return None
     return code, Node(host or connection.host, int(port))

@@ -6,15 +6,17 @@ then reads until the answers are there. No other file imports the parser.
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import hiredis
-from anyio.abc import ByteStream, SocketAttribute
-from anyio.streams.tls import TLSStream
+from anyio import CancelScope
+
+from .stream import Stream, connect
+
+if TYPE_CHECKING:
+    import ssl
 
 Refusal = hiredis.ReplyError
 """An error that a server has answered."""
@@ -34,8 +36,9 @@ LOST: Final = (
 """The errors after which a connection is unusable."""
 
 _NOTHING: Final = object()
-_KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-_CHUNK: Final = 1 << 16  # bytes to receive at a time
+_CHUNK: Final = 1 << 16  # bytes to receive at a time, and to send of a long request
+_LONGEST: Final = 64 << 20
+"""Bytes of an answer: those of the scripts have far fewer, so that a longer one is another's."""
 
 
 class Connection:
@@ -45,13 +48,18 @@ class Connection:
         stream: The bytes.
         host: The host, as it was asked for.
         port: Its port.
+
+    Attributes:
+        said: The words of the server about itself: its mode, and its role.
     """
 
-    def __init__(self, stream: ByteStream, host: str, port: int) -> None:
+    def __init__(self, stream: Stream, host: str, port: int) -> None:
         self.host = host
         self.port = port
         self._stream = stream
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self.said: dict[str, str] = {}
+        self._received = 0  # bytes since the last answer
         self._owed = 0  # answers still to come to requests that were given up
         self._torn = False  # a part of a command may have been sent
 
@@ -60,22 +68,29 @@ class Connection:
         """False once a command was sent in part, and the server waits for the rest."""
         return not self._torn
 
-    async def ask(self, *commands: Sequence[Arg]) -> list[Answer]:
+    async def ask(
+        self, *commands: Sequence[Arg], on_part: Callable[[], object] | None = None
+    ) -> list[Answer]:
         """Send commands, one directly after the other, and return their answers.
 
         If cancelled, they may have been done, or may still be.
+
+        Args:
+            commands: The commands.
+            on_part: Called when a part of a long request was sent, and when a part of a long answer
+                has come: 64 KiB of either.
 
         Raises:
             LOST: there is no answer, and there will be none; some may have been done.
         """
         request = b"".join([_pack(command) for command in commands])
         self._torn = True
-        await self._stream.send(request)
+        await self._send(request, on_part)
         self._torn = False
         answers: list[Answer] = []
         try:
             while len(answers) < len(commands):
-                answer = await self._receive()
+                answer = await self._receive(on_part)
                 if isinstance(answer, hiredis.PushNotification):
                     continue
                 if self._owed:
@@ -112,9 +127,29 @@ class Connection:
             if isinstance(message, Refusal):
                 raise message
 
-    async def _receive(self) -> Answer:
+    async def _send(self, request: bytes, on_part: Callable[[], object] | None) -> None:
+        if len(request) <= _CHUNK:
+            await self._stream.send(request)
+            return
+        with memoryview(request) as rest:
+            for start in range(0, len(request), _CHUNK):
+                await self._stream.send(bytes(rest[start : start + _CHUNK]))
+                if on_part is not None:
+                    on_part()
+
+    async def _receive(self, on_part: Callable[[], object] | None = None) -> Answer:
+        part = 0
         while (answer := self._reader.gets()) is _NOTHING:
-            self._reader.feed(await self._stream.receive(_CHUNK))
+            if part >= _CHUNK and on_part is not None:
+                on_part()
+                part = 0
+            chunk = await self._stream.receive(_CHUNK)
+            part += len(chunk)
+            self._received += len(chunk)
+            if self._received > _LONGEST:
+                raise hiredis.ProtocolError(f"an answer of more than {_LONGEST:,} bytes")
+            self._reader.feed(chunk)
+        self._received = 0
         return answer  # type: ignore[no-any-return]
 
     async def hang_up(self) -> None:
@@ -122,41 +157,18 @@ class Connection:
 
         Takes effect even if cancelled.
         """
-        await anyio.aclose_forcefully(self._stream)
+        with CancelScope(shield=True) as scope:  # or the caller would not come to its next one
+            scope.cancel()
+            await self._stream.aclose()
 
 
 async def dial(host: str, port: int, context: ssl.SSLContext | None) -> Connection:
-    """Connect to a server.
-
-    If cancelled, there is no connection.
-
-    Args:
-        host: Its name or address.
-        port: Its port.
-        context: The settings of TLS; None: the connection is without it.
+    """Connect to a server, as `connect` does.
 
     Raises:
         LOST: the server cannot be reached, or does not speak TLS.
     """
-    stream: ByteStream = await anyio.connect_tcp(host, port)
-    try:
-        _keep_alive(stream.extra(SocketAttribute.raw_socket))
-        if context is not None:
-            stream = await TLSStream.wrap(
-                stream, hostname=host, ssl_context=context, standard_compatible=False
-            )
-    except BaseException:
-        await anyio.aclose_forcefully(stream)
-        raise
-    return Connection(stream, host, port)
-
-
-def _keep_alive(raw: socket.socket) -> None:
-    """Turn on TCP keep-alive, so that the operating system notices a server that is gone."""
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE.items():
-        if (option := getattr(socket, name, None)) is not None:
-            raw.setsockopt(socket.IPPROTO_TCP, option, value)
+    return Connection(await connect(host, port, context), host, port)
 
 
 def _pack(command: Sequence[Arg]) -> bytes:

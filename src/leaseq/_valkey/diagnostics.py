@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import ByteStream
-from anyio.streams.tls import TLSStream
 
 from .._core.errors import ServerError, UnusableServerError
-from .url import ValkeyUrl
+from .stream import reach
+from .url import ValkeyUrl, is_socket, place
 
-OLDEST_VALKEY = (8, 0)
-OLDEST_REDIS = (7, 0)
+if TYPE_CHECKING:
+    import ssl
+
+    from anyio.abc import ByteStream
 
 
 async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContext | None) -> str:
@@ -38,13 +38,13 @@ async def why_not_connected(url: ValkeyUrl, error: Exception, tls: ssl.SSLContex
         return f"{url.address} asks for a password: valkey://user:password@host"
     if "'HELLO'" in said:
         return (
-            f"{url.address} does not know HELLO: it is older than Valkey 8.0 or Redis 7.0, or has "
-            "another name for it"
+            f"{url.address} does not know HELLO: it is older than Redis 6.2, or has another name "
+            "for it"
         )
     if isinstance(error, ServerError):
         return f"{url.address} refuses what leaseq must ask at first: {error}"
     found = [
-        await _what_is_there(host, port, url, tls) or f"{host}:{port} {_but(url)}: {said}"
+        await _what_is_there(host, port, url, tls) or f"{place(host, port)} {_but(url)}: {said}"
         for host, port in url.hosts
     ]
     return "; ".join(found)
@@ -61,10 +61,12 @@ async def _what_is_there(
     host: str, port: int, url: ValkeyUrl, tls: ssl.SSLContext | None
 ) -> str | None:
     """Return what is wrong with a host; None if nothing can be seen."""
-    where = f"{host}:{port}"
+    where = place(host, port)
+    if is_socket(host) and (kind := _kind_of_file(host)):
+        return f"{where} is a {kind}, and not a socket"
     try:
         with anyio.fail_after(url.connect_timeout):
-            stream = await anyio.connect_tcp(host, port)
+            stream = await reach(host, port)
     except TimeoutError:
         return f"{where} cannot be reached within {url.connect_timeout:g} s"
     except OSError as error:
@@ -86,9 +88,21 @@ async def _what_is_there(
         return said and f"{where} {said}"
 
 
+def _kind_of_file(name: str) -> str:
+    """Return the kind of what is there in place of a socket; "": nothing."""
+    from pathlib import Path
+
+    path = Path(name)
+    return "folder" if path.is_dir() else "file" if path.is_file() else ""
+
+
 async def _by_tls(
     stream: ByteStream, host: str, url: ValkeyUrl, context: ssl.SSLContext
 ) -> str | None:
+    import ssl
+
+    from anyio.streams.tls import TLSStream
+
     try:
         with anyio.fail_after(url.connect_timeout):
             tls = await TLSStream.wrap(
@@ -133,29 +147,12 @@ def _read(info: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
 
 
-def of_cluster(info: str) -> bool:
-    """Return True if a server is in a cluster, by its answer to ``INFO``."""
-    return _read(info).get("cluster_enabled") == "1"
-
-
-def of_replica(info: str) -> bool:
-    """Return True if a server follows another one, by its answer to ``INFO``."""
-    return _read(info).get("role") == "slave"
-
-
 def why_unusable(info: str) -> str | None:
-    """Return why a server cannot hold queues, by its answer to ``INFO``; None if it can."""
-    said = _read(info)
-    if "valkey_version" in said:
-        name, version, oldest = "Valkey", said["valkey_version"], OLDEST_VALKEY
-    elif "redis_version" in said:
-        name, version, oldest = "Redis", said["redis_version"], OLDEST_REDIS
-    else:
-        return "it is not a Valkey or Redis server"
-    numbers = tuple(int(each) for each in version.split(".")[:2] if each.isdigit())
-    if numbers < oldest:
-        return f"it is {name} {version}: Valkey 8.0 or Redis 7.0 is the oldest that will do"
-    policy = said.get("maxmemory_policy", "noeviction")
+    """Return why a server cannot hold queues, by its answer to ``INFO``; None if it can.
+
+    Whether it has the commands that are needed it is asked at the handshake.
+    """
+    policy = _read(info).get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         return (
             f"its maxmemory-policy is {policy}: when its memory is full it would silently drop "
@@ -179,6 +176,9 @@ def make_context(url: ValkeyUrl) -> ssl.SSLContext:
     Raises:
         UnusableServerError: a file is not there, or is not what it should be; it is named.
     """
+    import ssl
+    from pathlib import Path
+
     for path in (url.cacert, url.cert, url.key):
         if path is not None:
             try:

@@ -8,13 +8,13 @@ operation there takes just these fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 from .._core.errors import ServerUnavailableError
-from .._core.options import ANY_KEY
+from .._core.options import ANY_KEY, BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
 from .._core.reports import (
     DeadLetter,
@@ -26,26 +26,30 @@ from .._core.reports import (
     TenantStatistics,
 )
 from .._core.texts import failure_text
+from .._core.values import plain_value
 from .._remote import protocol
-from .._remote.protocol import Operation, Settled
-from .encoding import (
-    NEVER,
+from .._remote.encoding import (
     decode_key,
     decode_want,
-    encode_finite_seconds,
     encode_key,
     encode_name,
-    encode_optional_seconds,
-    encode_seconds,
     encode_text,
+    encode_value_name,
     encode_want,
     read_key,
     read_name,
-    read_seconds,
     read_text,
 )
-from .options import read_options, write_options
+from .._remote.protocol import Operation, RawKey, Settled
+from .._remote.stored_options import read_options, write_options
 from .server_errors import server_error
+from .times import (
+    NEVER,
+    encode_finite_seconds,
+    encode_optional_seconds,
+    encode_seconds,
+    read_seconds,
+)
 
 Word: TypeAlias = "str | bytes"
 Raw: TypeAlias = list[Any]
@@ -63,7 +67,7 @@ class Queues(Protocol):
 # Kinds of fields
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Kind:
     """A kind of fields: how the script takes it, and the function that encodes its value."""
 
@@ -85,6 +89,7 @@ WORD: Final = Kind("text", _as_it_is)
 TEXT: Final = Kind("text", encode_text)
 KEY: Final = Kind("text", encode_key)
 NAME: Final = Kind("text", encode_name)
+VALUE_NAME: Final = Kind("text", encode_value_name)
 WANT: Final = Kind("text", encode_want)
 TOKEN: Final = Kind("text", b"%d".__mod__)
 """A whole number that is compared as it is."""
@@ -96,6 +101,7 @@ REAL: Final = Kind("number", repr)
 PRIORITY: Final = Kind("number", lambda priority: b"" if priority is None else b"%d" % priority)
 LEASE: Final = Kind("span", encode_seconds)
 DELAY: Final = Kind("number", encode_seconds)
+"""A span of which -1 says that there is none, or that it has no end."""
 OPTIONAL_DELAY: Final = Kind("number", encode_optional_seconds)
 SPAN: Final = Kind("number", encode_finite_seconds)
 
@@ -133,6 +139,18 @@ class QueueField:
 
     name: Final = "queue"
     kind: Final = QUEUE
+
+
+class EachQueue:
+    """A queue, by its number in the call."""
+
+    __slots__ = ()
+
+    name: Final = ""
+    kind: Final = QUEUE
+
+    def write(self, value: Any, words: list[Word], queues: Queues) -> None:
+        words.append(b"%d" % queues.number(value))
 
 
 class Many:
@@ -198,7 +216,7 @@ class Step:
         _STEPS[type(operation)].write(operation, words, queues)
 
 
-Part: TypeAlias = "Field | QueueField | Many | Choice | Step"
+Part: TypeAlias = "Field | QueueField | EachQueue | Many | Choice | Step"
 
 
 def writer(parts: Sequence[Part]) -> Write:
@@ -235,10 +253,14 @@ def _raised(raw: Raw) -> Exception:
     return server_error(raw[1].decode(errors="replace"))
 
 
-_ALWAYS: Final[dict[bytes, Decode]] = {b"gone": lambda _: protocol.GoneError(), b"raised": _raised}
+_ALWAYS: Final[dict[bytes, Decode]] = {
+    b"gone": lambda _: protocol.GoneError(),
+    b"later": lambda _: protocol.LATER,
+    b"raised": _raised,
+}
 
 
-@dataclass(frozen=True, slots=True)
+@plain_value
 class Layout:
     """An operation in the table.
 
@@ -285,11 +307,6 @@ def _none(_: Raw) -> None:
     return None
 
 
-def _number(raw: Raw) -> int:
-    number: int = raw[1]
-    return number
-
-
 # Bodies
 
 
@@ -297,7 +314,8 @@ def _body(body: Any, letter: int) -> protocol.Body:
     """Return the body of an item: bytes, or the letter that it is."""
     if not letter:
         return cast("bytes", body)
-    queue, key, inner, is_letter, token, reason, error, deliveries, tenant, priority, died_at = body
+    queue, key, inner, is_letter, token, reason, error, deliveries, *rest = body
+    tenant, priority, died_at = rest[:3]  # a newer format may have more
     return DeadLetter(
         queue=read_text(queue),
         key=read_key(key),
@@ -328,7 +346,7 @@ def _outcomes(raw: Raw) -> tuple[PutOutcome, ...]:
     return tuple([_OUTCOMES[outcome] for outcome in raw[1:]])
 
 
-_WHY: Final = {b"in_flight": "in flight", b"tenant": "tenant"}
+_WHY: Final = {b"in_flight": "in_flight", b"tenant": "tenant", b"size": "size"}
 
 
 def _put_refused(raw: Raw) -> protocol.PutRefused:
@@ -395,11 +413,12 @@ def _pairs(flat: Raw) -> list[tuple[Any, Any]]:
 
 
 def _claimed(raw: Raw) -> protocol.Claimed:
-    _, left, parks, *batches = raw
+    word, left, parks, *batches = raw
     return protocol.Claimed(
         tuple([tuple([_delivery(fields) for fields in batch]) for batch in batches]),
         left,
         tuple([protocol.Park(decode_want(want), stamp) for want, stamp in _pairs(parks)]),
+        word == b"cut",
     )
 
 
@@ -430,12 +449,20 @@ _CLAIM: Final = _layout(
         "claims",
     ),
     ok=_claimed,
+    answers={b"cut": _claimed},
 )
 
 
 # Settlements
 
 
+_EACH_VALUE: Final = (
+    Field("name", VALUE_NAME),
+    Field("ttl", SPAN),
+    Field("body", WORD),
+    Field("instead", WORD),
+)
+_VALUES: Final = Many(_EACH_VALUE, "keep")
 _LEASE_FIELDS: Final = (QueueField(), Field("key", KEY), Field("token", TOKEN))
 _ERROR: Final = Field("err", TEXT, lambda operation: operation.error or "")
 
@@ -449,15 +476,25 @@ def _settlement(name: str, *fields: Part) -> Layout:
         answers={
             b"no": lambda _: Settled.NOT_HELD,
             b"dropped": lambda _: Settled.UPDATE_DROPPED,
+            b"not_kept": lambda _: Settled.NOT_KEPT,
         },
     )
 
 
-_ACK: Final = _settlement("ack")
+_ACK: Final = _settlement("ack", _VALUES)
 _RELEASE: Final = _settlement(
     "release", Field("front", FLAG), Field("delay", OPTIONAL_DELAY), Field("counted", FLAG), _ERROR
 )
-_REJECT: Final = _settlement("reject", Field("reason", TEXT), _ERROR)
+_REJECT: Final = _settlement(
+    "reject", Field("reason", TEXT), _ERROR, _VALUES, Field("is_unread", FLAG, "unread")
+)
+
+
+# Kept values
+
+
+def _recalled(raw: Raw) -> protocol.Recalled:
+    return protocol.Recalled(raw[2] if len(raw) > 2 else None, bool(raw[1]))
 
 
 # Transactions
@@ -505,17 +542,28 @@ def _looked(raw: Raw) -> protocol.Looked:
     return protocol.Looked(state.decode(), _body(*body) if body else None)
 
 
-def _keys(raw: Raw) -> tuple[protocol.Key, ...]:
-    return tuple([decode_key(key) for key in raw[1:]])
+def _page(read: Callable[[Any], Any], size: int = 0) -> Decode:
+    """Decode a page: the place to go on from, and its members, each of so many words or of one."""
+
+    def decode(raw: Raw) -> protocol.Page[Any]:
+        _, after, *words = raw
+        parts = words if not size else [words[at : at + size] for at in range(0, len(words), size)]
+        return protocol.Page(tuple(map(read, parts)), after or None)
+
+    return decode
+
+
+_AFTER: Final = Field("from", WORD, lambda operation: operation.after or "")
+
+
+def _tenant_counts(words: Raw) -> tuple[str | None, TenantStatistics]:
+    name, ready, leased = words
+    return read_name(name), TenantStatistics(ready, leased)
 
 
 def _statistics(raw: Raw) -> Statistics:
     _, ready, delayed, leased, buffered, put, delivered, acked, released, expired, *rest = raw
-    cancelled, dead, dropped, superseded, age, *shares = rest
-    tenants = {
-        read_name(shares[at]): TenantStatistics(shares[at + 1], shares[at + 2])
-        for at in range(0, len(shares), 3)
-    }
+    cancelled, dead, dropped, superseded, age = rest
     return Statistics(
         ready=ready,
         delayed=delayed,
@@ -534,14 +582,14 @@ def _statistics(raw: Raw) -> Statistics:
         dropped=dropped,
         superseded=superseded,
         oldest_ready_age=None if int(age) < 0 else int(age) / 1e6,
-        tenants=tenants,
+        tenants=None,
     )
 
 
-def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key]:
+def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key | RawKey]:
     key, token, consumer, age, left, deliveries, tenant, priority = fields
     return LeaseInfo(
-        key=decode_key(key),
+        key=read_key(key),
         token=int(token),
         consumer=read_name(consumer),
         since=-age / 1e6,
@@ -553,22 +601,14 @@ def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key]:
 
 
 def _queue_info(raw: Raw) -> QueueInfo:
-    _, name, ready, delayed, leased, dead, created_at, *senders = raw
-    return QueueInfo(
-        read_text(name),
-        ready,
-        delayed,
-        leased,
-        dead,
-        int(created_at) / 1e6,
-        tuple(map(read_text, senders)),
-    )
+    _, name, ready, delayed, leased, dead, created_at = raw
+    return QueueInfo(read_text(name), ready, delayed, leased, dead, int(created_at) / 1e6, ())
 
 
-def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key, protocol.Body]:
+def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key | RawKey, protocol.Body]:
     key, body, token, deliveries, acked_at, letter = fields
     return HistoryEntry(
-        decode_key(key), _body(body, letter), int(token), deliveries, int(acked_at) / 1e6
+        read_key(key), _body(body, letter), int(token), deliveries, int(acked_at) / 1e6
     )
 
 
@@ -576,19 +616,29 @@ def _resumed(raw: Raw) -> protocol.Resumed:
     return protocol.Resumed(_delivery(raw[1:9]), read_seconds(raw[9]))
 
 
-def _listed(raw: Raw) -> tuple[tuple[str, str], ...]:
-    return tuple(_pairs([*map(read_text, raw[1:])]))
+def _listed(words: Raw) -> protocol.Listed:
+    name, number, letters = words
+    return protocol.Listed(number, read_text(name), read_text(letters))
 
 
 # Whole queues
 
 
 def _declared(raw: Raw) -> protocol.Declared:
-    return protocol.Declared(read_text(raw[1]), read_options(raw[2]))
+    _, letters, stored, made = raw
+    try:
+        options = read_options(stored)
+    except Exception as error:
+        return protocol.Declared(read_text(letters), {}, failure_text(error), made)
+    return protocol.Declared(read_text(letters), options, made=made)
 
 
 def _option(name: str, usual: Any) -> Callable[[protocol.Declare], Any]:
     return lambda operation: operation.options.get(name, usual)
+
+
+def _of_letters(operation: protocol.Declare) -> BrokerQueueOptions:
+    return {"group": operation.options["group"]} if "group" in operation.options else {}
 
 
 def _max_deliveries(operation: protocol.Declare) -> int | None:
@@ -671,6 +721,28 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
         Field("stamp", TOKEN),
         ok=lambda raw: protocol.Remaining(raw[1], raw[2]),
     ),
+    protocol.Abandon: _layout(
+        "abandon",
+        Field("last", COUNT, "number"),
+        Many((EachQueue(),), "queues"),
+        ok=lambda raw: bool(raw[1]),
+    ),
+    protocol.KeepValues: _layout(
+        "keep_values", QueueField(), Many(_EACH_VALUE, "values"), ok=_none
+    ),
+    protocol.Recall: _layout(
+        "recall",
+        QueueField(),
+        Field("name", VALUE_NAME),
+        Field("waits", FLAG),
+        ok=_recalled,
+    ),
+    protocol.StopWaiting: _layout(
+        "stop_waiting",
+        QueueField(),
+        Many((Field("name", VALUE_NAME, lambda name: name),), "names"),
+        ok=_none,
+    ),
     protocol.Transact: _layout(
         "transact",
         Many((Step(),), _steps_of),
@@ -680,25 +752,25 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.Look: _layout(
         "look", QueueField(), Field("key", KEY), Field("wants_body", FLAG, "value"), ok=_looked
     ),
-    protocol.AvailableKeys: _layout("ready", QueueField(), ok=_keys),
-    protocol.LeasedKeys: _layout("leased", QueueField(), ok=_keys),
-    protocol.Counts: _layout("counts", QueueField(), Field("tenants", FLAG), ok=_statistics),
-    protocol.InFlight: _layout(
-        "inflight", QueueField(), ok=lambda raw: tuple(map(_lease_info, raw[1:]))
-    ),
-    protocol.Info: _layout("info", QueueField(), Field("senders", FLAG), ok=_queue_info),
-    protocol.ReadHistory: _layout(
-        "history", QueueField(), ok=lambda raw: tuple(map(_history_entry, raw[1:]))
-    ),
+    protocol.AvailableKeys: _layout("ready", QueueField(), _AFTER, ok=_page(read_key)),
+    protocol.DelayedKeys: _layout("delayed", QueueField(), _AFTER, ok=_page(read_key)),
+    protocol.LeasedKeys: _layout("leased", QueueField(), _AFTER, ok=_page(read_key)),
+    protocol.Counts: _layout("counts", QueueField(), ok=_statistics),
+    protocol.CountTenants: _layout("tenants", QueueField(), _AFTER, ok=_page(_tenant_counts, 3)),
+    protocol.InFlight: _layout("inflight", QueueField(), _AFTER, ok=_page(_lease_info)),
+    protocol.Info: _layout("info", QueueField(), ok=_queue_info),
+    protocol.ReadHistory: _layout("history", QueueField(), _AFTER, ok=_page(_history_entry)),
+    protocol.Held: _layout("held", *_LEASE_FIELDS, ok=lambda raw: bool(raw[1])),
     protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers={b"no": _none}),
     protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_declared),
-    protocol.ListQueues: _layout("queues", ok=_listed),
+    protocol.ListQueues: _layout("queues", _AFTER, ok=_page(_listed, 3)),
     protocol.Declare: _layout(
         "declare",
         QueueField(),
         Field("name", TEXT, "queue.name"),
         Field("options", WORD, lambda operation: write_options(operation.options)),
         Field("letters", TEXT, lambda operation: operation.options.get("dead_letters") or ""),
+        Field("letters_options", WORD, lambda operation: write_options(_of_letters(operation))),
         Field("max_size", LIMIT, _option("max_size", inf)),
         Field("max_deliveries", LIMIT, _max_deliveries),
         Field("base", DELAY, _base),
@@ -711,9 +783,10 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
             _tenants,
         ),
         ok=_declared,
+        answers={b"no": _none},
     ),
-    protocol.Delete: _layout("delete", QueueField(), ok=_none),
-    protocol.Purge: _layout("purge", QueueField(), ok=_number),
+    protocol.Delete: _layout("delete", QueueField(), Field("name", TEXT, "queue.name"), ok=_none),
+    protocol.Purge: _layout("purge", QueueField(), ok=lambda raw: protocol.Purged(raw[1], raw[2])),
     protocol.Redrive: _layout(
         "redrive",
         QueueField(),
@@ -730,6 +803,12 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
         *_tenant_fields(attrgetter("tenant")),
         ok=_none,
     ),
-    protocol.ReleaseAll: _layout("release_all", QueueField(), Field("consumer", NAME), ok=_number),
+    protocol.ReleaseAll: _layout(
+        "release_all",
+        QueueField(),
+        Field("consumer", NAME),
+        _AFTER,
+        ok=lambda raw: protocol.Released(raw[1], raw[2] or None),
+    ),
 }
 """Every operation of the protocol."""

@@ -13,6 +13,7 @@ from typing import Any
 from .._core.errors import ServerError
 from .._remote.protocol import (
     Claim,
+    CountTenants,
     Delete,
     ListQueues,
     Operation,
@@ -32,14 +33,14 @@ _FUNCTIONS = ("fcall", "function|load")
 
 PRODUCER = (
     *("get", "hdel", "hexists", "hget", "hincrby", "hmget", "hrandfield", "hset", "set", "time"),
-    *("zadd", "zcard", "zrandmember", "zrange", "zrem", "zscore"),
+    *("zadd", "zcard", "zrandmember", "zrange", "zrem", "zscan", "zscore"),
 )
 """Commands that every user must be allowed within scripts, and to publish besides."""
 
-CONSUMER = (*PRODUCER, "del", "hkeys", "ltrim", "rpush", "zpopmin")
+CONSUMER = (*PRODUCER, "del", "hkeys", "hscan", "ltrim", "rpush", "zpopmin")
 """Commands for users that lease items."""
 
-OPERATOR = (*CONSUMER, "hgetall", "lrange", "unlink")
+OPERATOR = (*CONSUMER, "llen", "lrange", "unlink")
 """Commands for users that look after queues."""
 
 _NEEDED: Mapping[type[Operation[Any]], tuple[str, frozenset[str]]] = {
@@ -49,8 +50,9 @@ _NEEDED: Mapping[type[Operation[Any]], tuple[str, frozenset[str]]] = {
     Delete: ("delete queues", frozenset(OPERATOR)),
     Redrive: ("bring back dead letters", frozenset(OPERATOR)),
     ReleaseAll: ("take leases away from others", frozenset(OPERATOR)),
-    ListQueues: ("list queues", frozenset({"hgetall"})),
-    ReadHistory: ("read histories", frozenset({"lrange"})),
+    ListQueues: ("list queues", frozenset({"hscan"})),
+    CountTenants: ("count by tenant", frozenset({"hscan"})),
+    ReadHistory: ("read histories", frozenset({"llen", "lrange"})),
 }
 """Names of some operations, and the commands that they need, if not just those that all need.
 Those that end a lease need one first; to bring letters back, or to take leases away, is for

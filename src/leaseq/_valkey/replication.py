@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
-from .._core.errors import LeaseqError, ServerUnavailableError
+from .._core.errors import LeaseqError
+from .._remote.protocol import NotConfirmedError
 from .client import Client, Reply, Script, run_script
 from .connection import Arg
 from .scripts import CONFIRM
@@ -56,14 +57,12 @@ class ReplicatedClient:
         if isinstance(reply, list) and reply[0] == _NOTHING:
             return cast("Reply", reply)
         if shown != 1:
-            raise ServerUnavailableError(
-                "it may have been done, but not by the server whose replicas were asked for it",
-                in_doubt=True,
+            raise NotConfirmedError(
+                "it may have been done, but not by the server whose replicas were asked for it"
             )
         if not isinstance(copies, int) or copies < self._replicas:
-            raise ServerUnavailableError(
+            raise NotConfirmedError(
                 f"no more than {copies} of {self._replicas} replicas have a copy, after "
-                f"{self._milliseconds / 1000:g} s",
-                in_doubt=True,
+                f"{self._milliseconds / 1000:g} s"
             )
         return cast("Reply", reply)

@@ -6,12 +6,28 @@ script is some of them, one after the other.
 
 from __future__ import annotations
 
-import hashlib
-from importlib.resources import files
+import re
+from pkgutil import get_data
 from typing import Final
 
-FORMAT: Final = 1
-"""The number of the format in which queues are kept. `lua/item.lua` says what it is."""
+from .._core.limits import (
+    MOST_BODIES,
+    MOST_ITEMS,
+    MOST_KEY,
+    MOST_NAME,
+    MOST_REASON,
+    MOST_STEPS,
+)
+
+FORMAT: Final = 3
+"""The number of the format in which queues are kept: that of items, as `lua/item.lua` has it, of
+states and records of calls, and the names of keys."""
+
+OLDEST: Final = 3
+"""The oldest format whose processes may work beside those of this one: see the page on upgrading.
+
+A format that only adds fields at the ends of records is compatible; those that do not know these
+fields keep them."""
 
 QUEUE_PARTS = (
     "state",
@@ -26,6 +42,7 @@ QUEUE_PARTS = (
     "idle",
     "done",
     "history",
+    "kept",
 )
 """The parts of a queue, in the order of its keys."""
 
@@ -36,8 +53,11 @@ def slot_key(prefix: str) -> str:
 
 
 def queue_keys(prefix: str, name: str) -> list[str]:
-    """Return the keys of a queue."""
-    return [f"{slot_key(prefix)}:q:{name}:{part}" for part in QUEUE_PARTS]
+    """Return the keys of a queue.
+
+    No name has a slash, so that a pattern with one after the name is for this queue alone.
+    """
+    return [f"{slot_key(prefix)}:q:{name}/{part}" for part in QUEUE_PARTS]
 
 
 def broker_keys(prefix: str) -> list[str]:
@@ -50,22 +70,55 @@ def channel(prefix: str, process: str) -> str:
     return f"{slot_key(prefix)}:p:{process}"
 
 
+_CONSTANTS: Final = {
+    "FORMAT": FORMAT,
+    "OLDEST": OLDEST,
+    "MOST_KEY": MOST_KEY + 1,
+    "MOST_NAME": MOST_NAME + 1,
+    "MOST_REASON": 4 * MOST_REASON,
+    "MOST_ITEMS": MOST_ITEMS,
+    "MOST_STEPS": MOST_STEPS,
+    "MOST_BODIES": MOST_BODIES,
+}
+"""Numbers that the Lua has by name; keys and names are a byte longer there, reasons in UTF-8."""
+
+
 def _source(name: str) -> str:
-    return (files("leaseq._valkey") / "lua" / f"{name}.lua").read_text()
+    source = get_data("leaseq._valkey", f"lua/{name}.lua")
+    assert source is not None
+    return source.decode()
+
+
+_DECLARED: Final = re.compile(r"^local ([A-Z_, ]+) = ([\d, ]+)(?: --.*)?\n", re.MULTILINE)
 
 
 def _script(*names: str) -> str:
     """Put a script together, which defines all its functions and then does a call.
 
     What the first two files define is in an outer function, for the others to be defined in an
-    inner one: a function that is defined finds each local of its own function by a search.
+    inner one: a function that is defined finds each local of its own function by a search. It can
+    use 60 of an outer function's at most; so the numbers among these are written in their places.
     """
     base, item, *others = map(_source, names)
+    constants = {name: str(number) for name, number in _CONSTANTS.items()}
+    for found in _DECLARED.finditer(base + item):
+        constants |= zip(found[1].split(", "), found[2].split(", "), strict=True)
+    outer = _DECLARED.sub("", base + item)
     inner = "".join(("return (function()\n", *others, "end)()\n"))
-    return f"{_BEGINNING}{base}{item}{inner}{_END}(KEYS, ARGV)\n"
+    numbers = re.compile(rf"\b({'|'.join(constants)})\b")
+    script = numbers.sub(lambda name: constants[name[1]], outer + inner)
+    return f"{_BEGINNING}{script}{_END}(KEYS, ARGV, true)\n"
 
 
-_BEGINNING, _END = "return (function()\n", "end)()"
+_BEGINNING = "return (function()\n"
+_END = "end)()"
+
+
+def digest_of(script: str) -> str:
+    """Return the digest by which a server knows a script."""
+    import hashlib  # with OpenSSL, which takes a tenth of the time of an import
+
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def library(script: str) -> tuple[str, str]:
@@ -76,9 +129,8 @@ def library(script: str) -> tuple[str, str]:
     of the code, so that processes of several versions can share a server.
     """
     assert script.startswith(_BEGINNING)
-    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    name = f"leaseq_{FORMAT}_{digest[:16]}"
-    definitions = script.removeprefix("return ").removesuffix("(KEYS, ARGV)\n")
+    name = f"leaseq_{FORMAT}_{digest_of(script)[:16]}"
+    definitions = script.removeprefix("return ").removesuffix("(KEYS, ARGV, true)\n")
     return name, (
         f"#!lua name={name}\n"
         "local do_call\n"
@@ -89,9 +141,11 @@ def library(script: str) -> tuple[str, str]:
     )
 
 
-_COMMON = ("base", "item", "fair", "line", "lease", "wake", "moves", "calls")
+_COMMON = ("base", "item", "work", "fair", "line", "lease", "wake", "moves", "calls")
 
-COMMANDS = _script(*_COMMON, "put", "claim", "settle", "wait", "transact", "commands", "reply")
+COMMANDS = _script(
+    *_COMMON, "put", "claim", "kept", "settle", "wait", "transact", "commands", "reply"
+)
 """Operations of producers and consumers."""
 
 QUERIES = _script(*_COMMON, "named", "queries", "reply")

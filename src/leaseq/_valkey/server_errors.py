@@ -51,7 +51,7 @@ def error_of(said: str, where: str) -> ServerError | ServerNotReadyError:
         said: Its words, of which the first is the code.
         where: Its address.
     """
-    said = said.strip().partition(_ECHO)[0]
+    said = said.strip().partition(_ECHO)[0] or "ERR the server has refused, and not said why"
     code = said.partition(" ")[0]
     if code in _NOT_READY:
         return ServerNotReadyError(f"{where} is not ready: {said}", code=code)
@@ -66,6 +66,8 @@ def server_error(said: str) -> ServerError:
     code = said.partition(" ")[0]
     if _NO_PERMISSION.search(said):
         code, said = "NOPERM", f"NOPERM this user may not do that: its ACL lacks {_lacking(said)}"
+    elif code == "NEWER":
+        said = f"{said}: a newer leaseq has written there, so upgrade leaseq in this process"
     elif code in _NO_WRITES:
         said = f"{said.rstrip('.')} ({_NO_WRITES[code]}: nothing was done)"
     return ServerError(said, code=code)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final
 
 import anyio
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 
-from .._core.errors import ServerError, ServerUnavailableError, UnusableServerError
+from .._core.errors import (
+    LeaseqError,
+    ServerError,
+    ServerUnavailableError,
+    UnusableServerError,
+)
 from .._core.log import log
-from .._core.options import ANY_KEY
-from .._core.texts import shown
 from .._remote import protocol
-from .._remote.protocol import Batch, Event, OnEvent, Operation, QueueRef, Reply
+from .._remote.checks import check_fields
+from .._remote.encoding import decode_event, read_key, read_text
+from .._remote.protocol import Batch, OnEvent, Operation, QueueRef, Reply
 from .client import Client, Script, load_function, open_client
-from .encoding import decode_want, encode_key, encode_name, read_key, read_seconds, read_text
 from .operations import OPERATIONS, Word, unreadable
 from .permissions import Permissions, commands_to_check
 from .replication import ReplicatedClient
 from .scripts import ADMIN, COMMANDS, HANDSHAKE, QUERIES, broker_keys, channel, queue_keys
 from .server_errors import server_error
+from .times import read_seconds
 from .url import ValkeyUrl
 
 _SCRIPTS: Final = {
@@ -33,9 +38,10 @@ _SCRIPTS: Final = {
     "admin": Script(ADMIN),
 }
 _HANDSHAKE: Final = Script(HANDSHAKE, changes=False)
-_PRIORITIES: Final = range(-(2**31), 2**31)
 _QUEUES: Final = 1024
 """Queues of which the names of their keys are remembered."""
+_LEAVING: Final = 0.5
+"""Seconds for which a process that ends tries to take away what is kept of it."""
 _PAUSE: Final = 0.05
 """Seconds between two tries to do the handshake."""
 
@@ -139,93 +145,19 @@ def _died(
     )
 
 
+def _damaged(name: str, _key: bytes, token: int) -> protocol.ItemDied | protocol.LeaseEnded:
+    return protocol.LeaseEnded(name, int(token), "damaged")
+
+
 def _ended(name: str, _key: bytes, token: int) -> protocol.ItemDied | protocol.LeaseEnded:
     return protocol.LeaseEnded(name, int(token))
 
 
 _EVENTS: Final[Mapping[bytes, Callable[..., protocol.ItemDied | protocol.LeaseEnded]]] = {
+    b"damaged": _damaged,
     b"dead": _died,
     b"expired": _ended,
     b"lost": _ended,
-}
-
-
-def decode_message(message: bytes) -> Event:
-    """Return the event that a script has published to a process.
-
-    Raises:
-        ValueError: no script has.
-    """
-    name, separator, what = message.partition(b"\0")
-    if not separator:
-        raise ValueError(f"not a message: {shown(message)}")
-    queue = name.decode()
-    if what[:1] == b"l":
-        return protocol.LeaseEnded(queue, int(what.rpartition(b"\0")[2]))
-    if what == b"x":
-        return protocol.QueueDeleted(queue)
-    return protocol.Woken(queue, decode_want(what))
-
-
-# Checks: by types alone, as what passes is encoded when it is sent
-
-
-_PLAIN: Final = frozenset({str, int, bytes})
-
-
-def _check_keys(keys: Iterable[object]) -> None:
-    for key in keys:
-        if type(key) not in _PLAIN:
-            encode_key(key)
-
-
-def _check_names(*names: object) -> None:
-    for name in names:
-        if name is not None and type(name) is not str:
-            encode_name(name)  # type: ignore[arg-type]
-
-
-def _check_put(put: protocol.Put) -> None:
-    request = put.request
-    if request.priority is not None and request.priority not in _PRIORITIES:
-        raise ValueError(
-            f"a priority is between -2**31 and 2**31 - 1 on this engine, not {request.priority}"
-        )
-    if request.tenant is not None:
-        _check_names(request.tenant)
-    for key, _ in put.items:
-        if type(key) not in _PLAIN:
-            encode_key(key)
-
-
-def _check_claim(claim: protocol.Claim) -> None:
-    for each in claim.claims:
-        request = each.request
-        _check_names(request.consumer, *(request.tenants or ()), *request.steal_from)
-        if request.key is not ANY_KEY:
-            _check_keys((request.key,))
-
-
-def _check_transact(transact: protocol.Transact) -> None:
-    for step in transact.steps:
-        if isinstance(step, protocol.Put):
-            _check_put(step)
-
-
-def _check_key(operation: protocol.Look | protocol.Discard | protocol.Resume) -> None:
-    _check_keys((operation.key,))
-
-
-_CHECKS: Final[Mapping[type[Operation[Any]], Callable[[Any], object]]] = {
-    protocol.Put: _check_put,
-    protocol.Claim: _check_claim,
-    protocol.Transact: _check_transact,
-    protocol.Look: _check_key,
-    protocol.Discard: _check_key,
-    protocol.Resume: _check_key,
-    protocol.Redrive: lambda redrive: _check_keys(redrive.keys or ()),
-    protocol.SetTenant: lambda change: _check_names(change.name),
-    protocol.ReleaseAll: lambda release: _check_names(release.consumer),
 }
 
 
@@ -251,6 +183,7 @@ class ValkeyStore:
         self._permissions = permissions
         self._broker_keys = broker_keys(prefix)
         self._keys_of = lru_cache(_QUEUES)(partial(queue_keys, prefix))
+        self._at_rest = True  # nothing that was asked for can still arrive
         self.offset = 0
 
     async def exchange(self, batch: Batch) -> Reply:
@@ -261,7 +194,10 @@ class ValkeyStore:
         for name in call.names:
             keys += self._keys_of(name)
         script = _SCRIPTS[batch.operations[0].family]
-        return call.decode(await self._client.script(script, keys, words))
+        self._at_rest = False
+        reply = await self._client.script(script, keys, words)
+        self._at_rest = True
+        return call.decode(reply)
 
     def check(self, operation: Operation[Any]) -> None:
         """Raise if the server would refuse an operation. O(1), for a put O(items).
@@ -271,22 +207,31 @@ class ValkeyStore:
             TypeError: a key or a name is of another type than these can be.
             ValueError: a priority or an option is out of range.
         """
-        kind = type(operation)
-        self._permissions.check(kind)
-        check = _CHECKS.get(kind)
-        if check is not None:
-            check(operation)
+        self._permissions.check(type(operation))
+        check_fields(operation)
 
     async def listen(self) -> None:
         """Hear what is published for this process. See `Store.listen`."""
         await self._client.listen()
 
     async def close(self) -> None:
-        """Close the connection; idempotent. Calls under way fail, in doubt."""
-        await self._client.close()
+        """Close the connection; idempotent. Calls under way fail, in doubt.
+
+        What the server keeps of this process is for calls that are sent again; where there can be
+        none it is taken away.
+        """
+        try:
+            if self._at_rest:
+                self._at_rest = False
+                with move_on_after(_LEAVING), suppress(LeaseqError):
+                    await self._client.command("HDEL", self._broker_keys[0], self._process)
+        finally:
+            await self._client.close()
 
 
-async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyStore:
+async def open_store(
+    url: ValkeyUrl, process: str, on_event: OnEvent, *, is_known: bool = False
+) -> ValkeyStore:
     """Connect to a server, and ask for the permissions of its user.
 
     If cancelled, there is no connection.
@@ -296,6 +241,7 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
         process: This process's name among those of the broker.
         on_event: Called in the event loop's thread with events that others publish for this
             process.
+        is_known: True: another client has found the server, or its cluster.
 
     Raises:
         UnusableServerError: there is no such server, it cannot hold queues, or it does not let this
@@ -305,13 +251,15 @@ async def open_store(url: ValkeyUrl, process: str, on_event: OnEvent) -> ValkeyS
 
     def hear(message: bytes) -> None:
         try:
-            event = decode_message(message)
+            event = decode_event(message)
         except ValueError as error:
             log(logging.WARNING, "a message from the server is ignored: %s", error)
         else:
             on_event(event)
 
-    client = await open_client(url, channel=channel(url.prefix, process), on_message=hear)
+    client = await open_client(
+        url, channel=channel(url.prefix, process), on_message=hear, is_known=is_known
+    )
     if url.wait_replicas:
         client = ReplicatedClient(client, url.wait_replicas, url.request_timeout)
     known_as = "!" * client.is_cluster + process  # one that listens on the shard
@@ -338,6 +286,10 @@ async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissi
             reply: Any = await client.script(_HANDSHAKE, broker_keys(url.prefix), words)
             break
         except ServerError as error:
+            if error.code == "NEWER":
+                raise UnusableServerError(
+                    f"{url.address}, prefix {url.prefix}: {error}, or take another prefix"
+                ) from None
             raise UnusableServerError(
                 f"{url.address} refuses what leaseq must ask at first: {error}"
             ) from None
@@ -348,7 +300,14 @@ async def _shake_hands(client: Client, url: ValkeyUrl, process: str) -> Permissi
     status, *lacking = reply[3]
     if status != b"ok":
         raise server_error(read_text(lacking[0]))
-    permissions = Permissions(map(read_text, lacking))
+    names = [read_text(name) for name in lacking]
+    absent = [name[1:] for name in names if name.startswith("?")]
+    if unknown := Permissions(absent).missing:
+        raise UnusableServerError(
+            f"{url.address} does not have all commands that leaseq needs: it lacks "
+            f"{unknown.replace('+', '')}"
+        )
+    permissions = Permissions([name.removeprefix("?") for name in names])
     if permissions.missing:
         raise UnusableServerError(
             f"{url.address} does not let this user do what every user must: its ACL lacks "

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 from .._core.texts import shown
+from .._core.url_options import read_url_options
 from .._core.validation import number, whole_number
 
 DEFAULT_PORT: Final = 6379
@@ -19,6 +20,9 @@ SCHEMES: Final[Mapping[str, bool]] = {
     "valkeys": True,
     "redis": False,
     "rediss": True,
+    "unix": False,
+    "valkey+unix": False,
+    "redis+unix": False,
 }
 """The schemes of a URL; True: the connection is by TLS."""
 
@@ -29,6 +33,7 @@ _ESCAPES: Final = (
 )
 _SECONDS: Final = "a number of seconds from 0.001 to 86400"
 _REPLICAS: Final = 0, "0 to 100", 100
+_GROUPS: Final = 0, "0 to 1000", 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +44,30 @@ class ValkeyUrl:
     through any of them. One host that turns out to be a node of a cluster is enough, while it is
     there.
 
+    ``unix://user:password@/path/to/valkey.sock?db=0`` is a server on this machine, through a
+    socket; ``valkey+unix`` and ``redis+unix`` are other names for that.
+
     Attributes:
-        hosts: Name or address, and port, of each host in the URL.
+        hosts: Name or address, and port, of each host in the URL; of a socket, its path and 0.
         tls: True: the connection is by TLS.
         username: The user on the server; None: the server's default user.
         password: The user's password; None: no password.
-        database: The number of the database on the server.
+        database: The number of the database on the server; for a socket ``?db=``.
         connect_timeout: Seconds within which the server must accept a connection
             (``?connect_timeout=5``).
         request_timeout: Seconds within which a request must be answered, including the time until
-            a lost connection is back (``?request_timeout=5``).
+            a lost connection is back (``?request_timeout=5``); while parts of a long request or
+            answer come through, the time from one part to the next.
         prefix: The beginning of all keys of the broker, in braces (``?prefix=leaseq``). Brokers
             with different prefixes do not see each other's queues.
         wait_replicas: The number of replicas that must have the effects of a call before it returns
             (``?wait_replicas=1``). 0: the primary alone; if it dies before it has passed them on,
             they are lost. With fewer than the server has, a replica that was not waited for may
             take over.
+        groups: The number of groups over which queues are spread by their names, if they are made
+            without ``group=`` (``?groups=30``); in a cluster, evenly over its slots. 0: they are
+            all in the broker's own group. A process has two connections for each group that it
+            uses. A change applies to new queues only: existing ones stay in their groups.
         cacert: The file of trusted certificates, in PEM, one of which must have signed the server's
             (``?cacert=/etc/ca.pem``); None: those that the system trusts.
         cert: The file of the client's certificate, in PEM (``?cert=``); None: no certificate.
@@ -74,6 +87,7 @@ class ValkeyUrl:
     request_timeout: float = 5.0
     prefix: str = "leaseq"
     wait_replicas: int = 0
+    groups: int = 0
     cacert: str | None = None
     cert: str | None = None
     key: str | None = None
@@ -88,6 +102,7 @@ class ValkeyUrl:
             )
         whole_number("database", self.database, 0, "0 or more")
         whole_number("wait_replicas", self.wait_replicas, *_REPLICAS)
+        whole_number("groups", self.groups, *_GROUPS)
         for name in ("connect_timeout", "request_timeout"):
             value = getattr(self, name)
             if not _is_patient(number(name, value, _SECONDS)):
@@ -128,14 +143,26 @@ class ValkeyUrl:
                 "the URL has a user without a password: user:password@host (for one that has none, "
                 "any will do)"
             )
-        tls = SCHEMES[scheme.lower()]
+        scheme = scheme.lower()
+        # Without an @ the location may be the beginning of a password, which has a question mark.
+        may_name = "@" in location or ":" not in location
+        options = _options(query, tls=SCHEMES[scheme], may_name=may_name)
+        if scheme.endswith("unix"):
+            places = [(_socket(hosts, path), 0)]
+            options.setdefault("database", 0)
+        else:
+            places = [*_hosts(hosts)]
+            if "database" in options:
+                raise ValueError(
+                    "db= in the URL is for sockets: valkey://host/0 has it in its path"
+                )
+            options["database"] = _database(path)
         return cls(
-            hosts=tuple(_hosts(hosts)),
-            tls=tls,
+            hosts=tuple(places),
+            tls=SCHEMES[scheme],
             username=unquote(username) or None,
             password=unquote(password) or None,
-            database=_database(path),
-            **_options(query, tls=tls),
+            **options,
         )
 
     @property
@@ -145,17 +172,40 @@ class ValkeyUrl:
 
     @property
     def address(self) -> str:
-        """The hosts and ports alone, for messages."""
-        return ",".join(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
-        )
+        """The hosts and ports alone, or the path of a socket, for messages."""
+        return ",".join(place(*each) for each in self.hosts)
 
     def __str__(self) -> str:
         user = quote(self.username or "", safe="")
         if self.password is not None:
             user += ":***"
+        user += "@" if user else ""
+        if is_socket(self.hosts[0][0]):
+            return f"unix://{user}{quote(self.address)}?db={self.database}"
         scheme = "valkeys" if self.tls else "valkey"
-        return f"{scheme}://{user}{'@' if user else ''}{self.address}/{self.database}"
+        return f"{scheme}://{user}{self.address}/{self.database}"
+
+
+def is_socket(host: str) -> bool:
+    """Return True if the host of a URL is the path of a socket."""
+    return host.startswith("/")
+
+
+def place(host: str, port: int) -> str:
+    """Return the place of a server, for messages."""
+    if is_socket(host):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _socket(hosts: str, path: str) -> str:
+    socket = unquote(path)
+    if hosts or not socket.strip("/") or "\0" in socket:
+        raise ValueError(
+            "the URL of a socket has its whole path, and no host: "
+            f"unix:///run/valkey/valkey.sock?db=0; {_ESCAPES}"
+        )
+    return socket
 
 
 def _is_place(pair: object) -> bool:
@@ -193,14 +243,10 @@ def _database(path: str) -> int:
     return int(text)
 
 
-def _options(query: str, *, tls: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise ValueError(
-                f"unknown option in the URL: there are {', '.join(_OPTIONS)}; {_ESCAPES}"
-            )
-        options[name] = _OPTIONS[name](name, value)
+def _options(query: str, *, tls: bool, may_name: bool) -> dict[str, Any]:
+    options = read_url_options(query, _OPTIONS, may_name=may_name, advice=f"; {_ESCAPES}")
+    if "db" in options:
+        options["database"] = options.pop("db")
     files = [name for name in ("cacert", "cert", "key") if name in options]
     if files and not tls:
         raise ValueError(f"{files[0]} in the URL is of TLS: such a URL starts with valkeys://")
@@ -232,9 +278,18 @@ def _is_patient(seconds: float) -> bool:
     return 0.001 <= seconds <= 86_400
 
 
-def _count(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 100):
-        raise ValueError(f"{name} in the URL is not a number from 0 to 100")
+def _count(most: int) -> Callable[[str, str], int]:
+    def read(name: str, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) <= most):
+            raise ValueError(f"{name} in the URL is not a number from 0 to {most}")
+        return int(text)
+
+    return read
+
+
+def _db(_name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("db in the URL is not the number of a database")
     return int(text)
 
 
@@ -248,7 +303,9 @@ _OPTIONS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "connect_timeout": _seconds,
     "request_timeout": _seconds,
     "prefix": _prefix,
-    "wait_replicas": _count,
+    "wait_replicas": _count(100),
+    "groups": _count(1000),
+    "db": _db,
     "cacert": _file,
     "cert": _file,
     "key": _file,

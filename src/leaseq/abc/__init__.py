@@ -7,4 +7,5 @@ from ._transaction import Transaction
 
 __all__ = ["Broker", "LeaseBatchContext", "LeaseContext", "LeasedQueue", "Transaction"]
 
-_adopt(__name__, __all__, globals())
+_adopt(__name__, globals())
+_adopt("leaseq", globals())  # what the package offers too

@@ -25,9 +25,16 @@ class Broker(ABC):
     ``async with broker`` closes all its queues when it is left. Names have 1 to 128 characters:
     letters, digits, and ``.``, ``_``, ``-``, ``:`` after the first one.
 
+    Queues belong to *groups*: to the broker's own, unless they are made with ``group=``, or the URL
+    says otherwise. A queue and its dead letters share one, and so do all queues of a transaction.
+    On a cluster each group is on one server; elsewhere groups make no other difference. The name of
+    a queue is unique in the broker, and the queue is found without its group.
+
     In memory no call but `run` suspends. On a server each is a round trip, and may also raise
     `ServerUnavailableError` and `ServerError`.
     """
+
+    _is_shared = True  # other processes may have it too
 
     __reduce__ = not_copied
 
@@ -41,6 +48,9 @@ class Broker(ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def _check_here(self) -> None:  # noqa: B027 - an engine may have nothing to check
+        """Raise if it is closed, or belongs to another event loop or process."""
 
     @abstractmethod
     async def queue(
@@ -60,10 +70,13 @@ class Broker(ABC):
             QueueClosedError: the broker is closed.
             TypeError: there is no such option.
             ValueError: the name is invalid; an option is invalid, or differs from the queue's; both
-                a type and a codec are given.
+                a type and a codec are given; its queue of dead letters is of another group than
+                ``group`` says.
             LeaseqError: the values need a codec that is not installed.
 
-        If cancelled, nothing was made. O(1).
+        If cancelled, nothing was made; on a server, a queue that was being made in another group
+        than the broker's own may have its group already, as the next call finds. O(1): on a server
+        a round trip, and two more for another group, which is connected to at first.
         """
 
     @abstractmethod
@@ -102,12 +115,13 @@ class Broker(ABC):
 
     @abstractmethod
     async def list_queues(self) -> list[QueueInfo]:
-        """Return descriptions of all queues, in the order in which they were made.
+        """Return descriptions of all queues of all groups, in the order in which they were made.
 
         Raises:
             QueueClosedError: the broker is closed.
 
-        If cancelled, nothing has changed. O(queues and dead letters).
+        If cancelled, nothing has changed. O(queues and dead letters): on a server two round trips,
+        and one for each group.
         """
 
     @abstractmethod
@@ -134,7 +148,8 @@ class Broker(ABC):
     async def purge(self, name: str) -> int:
         """Drop all ready and delayed items of a queue, and return their number.
 
-        Leased items are left alone.
+        Leased items are left alone. Where processes share the queue, it may take several steps; it
+        ends when it has dropped as many items as were there at first.
 
         Args:
             name: The name of the queue.
@@ -163,7 +178,7 @@ class Broker(ABC):
 
     @abstractmethod
     def transaction(self) -> Transaction:
-        """Return a transaction over the broker's queues: all of its steps are done, or none.
+        """Return a transaction over queues of one group: all of its steps are done, or none.
 
         ``async with broker.transaction() as tx``: the steps asked of ``tx`` are done when the block
         is left without an error. Making one sends nothing. O(1).

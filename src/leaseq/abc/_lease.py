@@ -6,12 +6,12 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from anyio import CancelScope, current_time
 
 from .._core.errors import InvalidLeaseError, rejection
-from .._core.exports import not_copied
+from .._core.exports import adopt, not_copied
 from .._core.loop import is_failure
 from .._core.messages import batch_lost, lease_lost, not_of_queue
 from .._core.policies import Backoff, Priority
@@ -26,19 +26,15 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Cancellable(Protocol):
-    """The cancel scope of a body."""
+kept_leases: set[Lease[Any, Any]] = set()
+"""Leases on which code works that cannot be stopped, such as a thread.
 
-    def cancel(self, reason: str | None = None, /) -> None:
-        """Cancel it."""
+A handle that is closed leaves them to their time: given back, their items would be in two hands.
+"""
 
 
-def _enter(body: Lease[Any, Any] | LeaseBatch[Any, Any], noun: str) -> None:
-    """Open the cancel scope of a body."""
-    if body._scope is not None:
-        raise RuntimeError(f"{body!r} is entered already: one body for one {noun}")
-    body._scope = CancelScope()
-    body._scope.__enter__()
+def _entered_twice(body: Lease[Any, Any] | LeaseBatch[Any, Any], noun: str) -> RuntimeError:
+    return RuntimeError(f"{body!r} is entered already: one body for one {noun}")
 
 
 async def _exit(
@@ -49,18 +45,22 @@ async def _exit(
 ) -> None:
     """Close the cancel scope of a body, and settle what the body has left."""
     scope = body._scope
-    if not isinstance(scope, CancelScope):
+    if scope is None or isinstance(scope, _Member):
         raise RuntimeError(f"{body!r} is not entered: use async with")
     try:
         swallowed = scope.__exit__(exc_type, error, traceback)
     except BaseException as rest:  # a group, without the cancellations by this scope
         # Or an event loop closes an async generator that was left, in another task: no failure.
-        await body._leave(error if type(error) is GeneratorExit else rest)
+        ending = body._leave(error if type(error) is GeneratorExit else rest)
+        if ending is not None:
+            await ending
         raise
     finally:
         body._scope = None
     # The scope swallows only the cancellation of a lost lease, and then this raises.
-    await body._leave(None if swallowed else error)
+    ending = body._leave(None if swallowed else error)
+    if ending is not None:
+        await ending
 
 
 class Lease(Generic[K, V]):
@@ -69,8 +69,8 @@ class Lease(Generic[K, V]):
     Queues make leases. ``async with lease`` runs its body in a cancel scope:
 
     - the body ends: the item is acknowledged, unless the body has settled the lease itself;
-    - the body raises an `Exception` or `SystemExit`: the item is released under the retry policy,
-      and the error propagates;
+    - the body raises an error, also one outside `Exception` such as `SystemExit`, but for
+      `KeyboardInterrupt`: the item is released under the retry policy, and the error propagates;
     - the body raises `Reject`, alone or as every leaf of a group: the item becomes a dead letter
       with that reason, and the error propagates;
     - the body is cancelled from outside: the item is released and this hand-out not counted; it
@@ -113,9 +113,10 @@ class Lease(Generic[K, V]):
         self._deliveries = 0
         self._cancellations = 0
         self._ended: Ended | None = None
-        self._scope: Cancellable | None = None
-        # Set by an open transaction that will settle the lease: called if the body ends before.
-        self._pledge: Callable[[Lease[K, V]], object] | None = None
+        self._scope: CancelScope | _Member[K, V] | None = None
+        # Called in place of the ack when the body ends without an error. An open transaction sets
+        # it, to settle the lease itself; a worker, to keep a result with the ack.
+        self._pledge: Callable[[Lease[K, V]], Awaitable[object] | None] | None = None
 
     __reduce__ = not_copied
 
@@ -263,12 +264,22 @@ class Lease(Generic[K, V]):
         await self._queue.extend(self, timeout)
 
     async def __aenter__(self) -> Self:
-        if self._ended == "lost":
-            raise lease_lost(self, current_time(), " before it was entered")
-        if self._ended is not None:
-            raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
-        _enter(self, "lease")
+        self._enter()
         return self
+
+    def _enter(self, scope: CancelScope | None = None) -> CancelScope:
+        """Begin its body, in a cancel scope that was entered before or in a new one; return it."""
+        if self._ended is not None:
+            if self._ended == "lost":
+                raise lease_lost(self, current_time(), " before it was entered")
+            raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
+        if self._scope is not None:
+            raise _entered_twice(self, "lease")
+        if scope is None:
+            scope = self._queue._new_scope()
+            scope.__enter__()
+        self._scope = scope
+        return scope
 
     def __aexit__(
         self,
@@ -278,24 +289,28 @@ class Lease(Generic[K, V]):
     ) -> Coroutine[Any, Any, None]:
         return _exit(self, exc_type, error, traceback)
 
-    async def _leave(self, error: BaseException | None) -> None:
-        if self._ended == "lost":
-            if error is None:
-                raise lease_lost(self, current_time(), " while its body ran")
-        elif self._ended is not None:
-            pass  # the body has settled it
-        elif error is None:
-            await self._complete()
-        else:
-            with suppress(InvalidLeaseError):  # it expired just now: the error says more
-                await self._abandon(error)
+    def _leave(self, error: BaseException | None) -> Awaitable[object] | None:
+        """Begin to settle the lease by the end of its body, if the body has not done it.
 
-    async def _complete(self) -> None:
-        """Acknowledge after a body without an error, unless a transaction will settle the lease."""
-        if self._pledge is None:
-            await self._queue.ack(self)
-        else:
-            self._pledge(self)
+        Returns an awaitable of the end; None: it has ended. A coroutine around it would cost as
+        much as the ack itself.
+        """
+        if self._ended is not None:  # the body has settled it
+            if self._ended == "lost" and error is None:
+                raise lease_lost(self, current_time(), " while its body ran")
+            return None
+        return self._complete() if error is None else self._abandon_if_held(error)
+
+    def _complete(self) -> Awaitable[object] | None:
+        """Begin to acknowledge after a body without an error, unless the lease is pledged.
+
+        Returns an awaitable of the end; None: it has ended.
+        """
+        return self._queue.ack(self) if self._pledge is None else self._pledge(self)
+
+    async def _abandon_if_held(self, error: BaseException) -> None:
+        with suppress(InvalidLeaseError):  # it expired just now: the error says more
+            await self._abandon(error)
 
     async def _abandon(self, error: BaseException, backoff: Backoff | None = None) -> None:
         """Reject or release after a failure of the body, or give back after its cancellation.
@@ -305,7 +320,7 @@ class Lease(Generic[K, V]):
             backoff: The rest after a failure, if the retry policy has none.
         """
         try:
-            how, reason = verdict_on(error)
+            how, reason = verdict_on(error, of_pool=backoff is not None)
             if how == "rejected":
                 await self._queue.reject(self, reason)
                 return
@@ -325,12 +340,87 @@ class Lease(Generic[K, V]):
             self._scope.cancel("the lease was lost")
 
 
-def verdict_on(error: BaseException) -> tuple[Literal["rejected", "failed", "cancelled"], str]:
-    """Return what the error that ended a body means for its item, and the reason of a rejection."""
+class Bodies:
+    """The bodies of leases one after the other in one task, as ``async with lease`` runs each.
+
+    They share a cancel scope, which costs as much as all the rest of a delivery. A lost lease
+    cancels it; then the next body has another one. Nothing may be waited for inside but bodies and
+    leases::
+
+        with Bodies() as bodies:
+            while True:
+                _, _, lease = await queue.get()
+                async with bodies.of(lease):
+                    ...
+
+    For other loops than a pool's own there is no such scope: it would be open between two bodies,
+    where code of the user's may leave another one open that was entered before.
+    """
+
+    __slots__ = ("_lease", "_scope")
+
+    def __init__(self) -> None:
+        self._lease: Lease[Any, Any] | None = None
+        self._scope: CancelScope | None = None
+
+    def of(self, lease: Lease[Any, Any]) -> Self:
+        """Return the context manager for the body of a lease, which is to be entered next."""
+        self._lease = lease
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        scope, self._scope = self._scope, None
+        return scope is not None and scope.__exit__(exc_type, error, traceback)
+
+    async def __aenter__(self) -> None:
+        assert self._lease is not None
+        try:
+            self._scope = self._lease._enter(self._scope)
+        except BaseException:
+            self._lease = None
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lease, self._lease = self._lease, None
+        scope = self._scope
+        assert lease is not None
+        assert scope is not None
+        if scope.cancel_called:
+            self._scope = None
+            await _exit(lease, exc_type, error, traceback)
+        else:  # without a cancellation, the end of the scope would do nothing
+            lease._scope = None
+            ending = lease._leave(error)
+            if ending is not None:
+                await ending
+
+
+def verdict_on(
+    error: BaseException, *, of_pool: bool
+) -> tuple[Literal["rejected", "failed", "cancelled"], str]:
+    """Return what the error that ended a body means for its item, and the reason of a rejection.
+
+    Args:
+        error: The error.
+        of_pool: True if it comes from a pool, which has judged it to be a failure.
+    """
     reason = rejection(error)
     if reason is not None:
         return "rejected", reason
-    return "failed" if is_failure(error) else "cancelled", ""
+    return "failed" if of_pool or is_failure(error) else "cancelled", ""
 
 
 async def settle_each(
@@ -400,7 +490,7 @@ class LeaseBatch(Generic[K, V]):
     __slots__ = ("_leases", "_none_left", "_scope", "_size", "lost")
 
     def __init__(self, leases: Sequence[Lease[K, V]]) -> None:
-        self._scope: Cancellable | None = None
+        self._scope: CancelScope | None = None
         self._leases = dict.fromkeys(leases)  # without the lost ones
         self._size = len(self._leases)
         self._none_left = False  # and so the body was cancelled
@@ -490,7 +580,10 @@ class LeaseBatch(Generic[K, V]):
         return lease
 
     async def __aenter__(self) -> Self:
-        _enter(self, "batch")
+        if self._scope is not None:
+            raise _entered_twice(self, "batch")
+        self._scope = scope = CancelScope()
+        scope.__enter__()
         for lease in list(self._leases):
             if lease._ended is None:
                 lease._scope = _Member(self, lease)
@@ -546,3 +639,6 @@ class _Member(Generic[K, V]):
 
     def cancel(self, reason: str | None = None, /) -> None:
         self._batch._lose(self._lease)
+
+
+adopt("leaseq", globals())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack
 
-from anyio import TASK_STATUS_IGNORED
+from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
+from .._core.codec import Codec, JsonCodec
 from .._core.errors import QueueClosedError
 from .._core.exports import not_copied
 from .._core.functions import Later
 from .._core.ids import new_id
+from .._core.kept import Kept
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
 from .._core.reports import (
@@ -27,8 +29,12 @@ from .._core.reports import (
     RedriveResult,
     Statistics,
 )
+from .._core.requests import check_claim_known
 from .._core.validation import check_known, check_text
 from ._lease import Lease, LeaseBatch
+
+if TYPE_CHECKING:
+    from ._transaction import Transaction
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -63,6 +69,9 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     name: str
     """The name of the queue in logs and errors."""
+    group: str = ""
+    """The group of a broker's queue; ``""``: the broker's own."""
+    _kept_by = "queue"  # that whose `run` is its timekeeper, as a user names it
 
     @property
     @abstractmethod
@@ -101,7 +110,8 @@ class LeasedQueue(ABC, Generic[K, V]):
             QueueClosedError: the queue is shut down or closed.
             TimekeeperNotRunningError: there is a delay, and `run` was not started.
             TypeError: the key is not hashable; an option is unknown, or its value of another type.
-            ValueError: an option has an invalid value.
+            ValueError: an option has an invalid value; the key is longer than 1,024 bytes, or the
+                value, where processes share the queue, than 4 MiB.
             TenantMismatchError: the key is there for another tenant; a `ValueError` too.
 
         Waits while the queue is full, but never for a key that is there. If cancelled, nothing was
@@ -133,7 +143,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         If cancelled, nothing was put. O(1).
         """
-        check_known("add", options, PutOptions.__annotations__)
+        check_known("add", options, ("message_id", *PutOptions.__annotations__))
         if message_id is None:
             message_id = new_id()
         else:
@@ -156,7 +166,8 @@ class LeasedQueue(ABC, Generic[K, V]):
         Raises:
             KeyAlreadyInFlightError, QueueClosedError, TimekeeperNotRunningError, TypeError,
                 ValueError: as `put` does, for the first item that cannot be put; then none is.
-            ValueError: there are more new keys than the queue may ever hold.
+            ValueError: there are more new keys than the queue may ever hold; or, where processes
+                share the queue, more than 500 items, or than 4 MiB of values.
 
         Waits until there is room for all of them. If cancelled, nothing was put. O(items).
         """
@@ -262,7 +273,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         of this call. If cancelled while it waits, nothing was taken; if its body is cancelled, the
         items go back, uncounted.
         """
-        check_known("lease_batch", options, GetOptions.__annotations__)
+        check_claim_known("lease_batch", options, GetOptions.__annotations__)
         return LeaseBatchContext(self, max_items, max_wait, timeout, options)
 
     def lease(
@@ -279,10 +290,10 @@ class LeasedQueue(ABC, Generic[K, V]):
         `take`; an unknown option is a `TypeError` of this call. If cancelled while it waits,
         nothing was taken; if its body is cancelled, the item goes back, uncounted.
         """
-        if key is ANY_KEY:
-            check_known("lease", options, GetOptions.__annotations__)
-        else:
-            check_known("lease", options, TakeOptions.__annotations__, " with a key")
+        if options and key is ANY_KEY:
+            check_claim_known("lease", options, GetOptions.__annotations__)
+        elif options:
+            check_claim_known("lease", options, TakeOptions.__annotations__, " with a key")
         return LeaseContext(self, key, timeout, options)
 
     def __aiter__(self) -> AsyncIterator[Lease[K, V]]:
@@ -491,7 +502,19 @@ class LeasedQueue(ABC, Generic[K, V]):
     async def available_keys(self) -> set[K]:
         """Return the keys that are ready.
 
+        Where processes share the queue, a long list comes in parts: a key that becomes ready, or
+        ceases to be, meanwhile may be in it. `delayed_keys`, `inflight_keys`, `inflight`, `history`
+        and the counts by tenant do the same.
+
         In memory it never suspends. If cancelled on a server, nothing has changed. O(ready).
+        """
+
+    @abstractmethod
+    async def delayed_keys(self) -> set[K]:
+        """Return the keys that are delayed: put with a delay, or resting before another try.
+
+        In memory it never suspends. If cancelled on a server, nothing has changed. O(delayed);
+        where processes share the queue, O(items with a delay, a lease or a time to live).
         """
 
     @abstractmethod
@@ -676,9 +699,14 @@ class LeasedQueue(ABC, Generic[K, V]):
             error: The error that ended the body; None: acknowledge.
             backoff: The rest after a failure, if the retry policy has none.
         """
-        if error is None:
-            return Later(lease._complete)
-        return Later(lambda: lease._abandon(error, backoff))
+
+        async def end() -> None:
+            if error is not None:
+                await lease._abandon(error, backoff)
+            elif (ending := lease._complete()) is not None:
+                await ending
+
+        return Later(end)
 
     def _claim_early(self, options: GetOptions) -> EarlyClaim[K, V] | None:
         """Begin to lease an item; the claim goes with the next request to the store.
@@ -687,6 +715,10 @@ class LeasedQueue(ABC, Generic[K, V]):
         to be waited for, or given up.
         """
         return None
+
+    def _codec(self) -> Codec[V]:
+        """Return the codec of its values, for a process that runs a handler."""
+        return JsonCodec()
 
     def _begin_to_extend(self, lease: Lease[K, V], timeout: float) -> Awaitable[None]:
         """Begin to extend a lease, and return an awaitable of its end."""
@@ -720,6 +752,69 @@ class LeasedQueue(ABC, Generic[K, V]):
                 as `ack` does.
 
         Takes effect even if cancelled. O(1).
+        """
+
+    @abstractmethod
+    def _transaction(self) -> Transaction:
+        """Return a transaction for this queue alone, whether it has a broker or not."""
+
+    def _new_scope(self) -> CancelScope:
+        """Return a new cancel scope for the body of a lease."""
+        return CancelScope()
+
+    # Values kept for a time beside the items: results of tasks, and values that tasks share
+
+    @abstractmethod
+    def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> Awaitable[object] | None:
+        """Begin to acknowledge a lease and keep values in one step.
+
+        Returns:
+            An awaitable of its end; None: it has ended.
+
+        If the store has no room for the values, the lease is acknowledged all the same,
+        `Kept.instead` of each is kept, and that is logged once.
+
+        Raises the errors of `ack`, here or when it is awaited; then nothing was kept.
+
+        Takes effect even if cancelled. O(1), and O(log n) for each value.
+        """
+
+    @abstractmethod
+    async def _reject_and_keep(
+        self, lease: Lease[K, V], reason: str, values: Sequence[Kept]
+    ) -> None:
+        """Give an item up and keep values in one step.
+
+        Errors are those of `reject`; then nothing was kept. A store without room is dealt with as
+        by `_ack_and_keep`.
+
+        Takes effect even if cancelled. O(1), and O(log n) for each value.
+        """
+
+    @abstractmethod
+    async def _keep(self, values: Sequence[Kept]) -> None:
+        """Keep values, in place of older ones of their names.
+
+        Raises:
+            QueueClosedError: the queue is closed.
+            ServerError: the store has no room, or refuses; then nothing was kept.
+
+        If cancelled, nothing was kept. O(log n) for each.
+        """
+
+    @abstractmethod
+    async def _recall(self, name: str, timeout: float | None) -> bytes:
+        """Wait for the value that is kept under a name.
+
+        Args:
+            name: The name.
+            timeout: Seconds; 0: do not wait; None: without end.
+
+        Raises:
+            TimeoutError: there was none in time.
+            QueueClosedError: the queue is closed.
+
+        If cancelled, nothing has changed. O(1).
         """
 
     def _one_burst(self) -> AbstractContextManager[None]:
@@ -758,24 +853,27 @@ class LeaseContext(Generic[K, V]):
             raise _entered_before("lease")
         self._used = True
         try:
-            if self._key is ANY_KEY:
+            if self._key is ANY_KEY and not self._options:  # a call without ** is half the cost
+                _, _, lease = await self._queue.get(self._timeout)
+            elif self._key is ANY_KEY:
                 _, _, lease = await self._queue.get(self._timeout, **self._options)
             else:
                 options: TakeOptions = self._options  # which has fewer options, as was checked
                 _, _, lease = await self._queue.take(self._key, self._timeout, **options)
-            self._lease = await lease.__aenter__()
+            lease._enter()
         except BaseException:
             self._used = False
             raise
+        self._lease = lease
         return lease
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        await self._lease.__aexit__(exc_type, error, traceback)
+    ) -> Coroutine[Any, Any, None]:
+        return self._lease.__aexit__(exc_type, error, traceback)
 
 
 class LeaseBatchContext(Generic[K, V]):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 
 from .._core.exports import not_copied
 from .._core.ids import new_id
-from .._core.messages import lease_not_of_broker
+from .._core.messages import groups_differ, lease_not_of_broker
 from .._core.options import PutOptions
 from ._lease import Lease, check_lease, settle_each
 from ._queue import LeasedQueue
@@ -35,14 +35,19 @@ class Transaction(ABC):
     steps is due at the end of the block. On a server, a cancellation at that moment waits for the
     answer, as for any call.
 
-    For engines: a subclass keeps the steps, each after `_check_open`, and gives every lease that a
-    step settles to `_pledge`: the end of its body is then left to the transaction.
+    All queues that take part are of one group. A step on a queue of another one is refused
+    immediately with a `ValueError`, on every engine.
+
+    For engines: a subclass keeps the steps, each after `_check_open` and `_check_group`, and
+    gives every lease that a step settles to `_pledge`: the end of its body is then left to the
+    transaction.
     """
 
     def __init__(self) -> None:
         self._state: Literal["new", "open", "over"] = "new"
         self._pledged: list[Lease[Any, Any]] = []
         self._bodiless: list[Lease[Any, Any]] = []  # their bodies have ended, and left them to us
+        self._first: LeasedQueue[Any, Any] | None = None  # of the first step
 
     __reduce__ = not_copied
 
@@ -83,7 +88,8 @@ class Transaction(ABC):
 
         Raises:
             RuntimeError: the transaction is not open.
-            ValueError: the queue does not belong to this broker.
+            ValueError: the queue does not belong to this broker, or is of another group than that
+                of the first step.
             ValueError, TypeError: as `LeasedQueue.put` does, as far as can be told now.
 
         O(1).
@@ -100,6 +106,7 @@ class Transaction(ABC):
             RuntimeError: the transaction is not open.
             InvalidLeaseError: it is not a lease of a queue of this broker; a `ValueError` too, if
                 it is one of another broker.
+            ValueError: its queue is of another group than that of the first step.
 
         O(1).
         """
@@ -123,7 +130,7 @@ class Transaction(ABC):
             counted: True (the default): this hand-out counts as a delivery.
 
         Raises:
-            RuntimeError, InvalidLeaseError: as `ack` does.
+            RuntimeError, InvalidLeaseError, ValueError: as `ack` does.
             TimekeeperNotRunningError, ValueError: as `LeasedQueue.release` does.
 
         O(1).
@@ -138,7 +145,7 @@ class Transaction(ABC):
             reason: The reason, for readers of the dead letters.
 
         Raises:
-            RuntimeError, InvalidLeaseError: as `ack` does.
+            RuntimeError, InvalidLeaseError, ValueError: as `ack` does.
             TypeError: the reason is not a string.
 
         O(1).
@@ -192,6 +199,12 @@ class Transaction(ABC):
     def _check_open(self) -> None:
         if self._state != "open":
             raise RuntimeError("the transaction is not open: use it inside its async with")
+
+    def _check_group(self, queue: LeasedQueue[Any, Any]) -> None:
+        """Raise if the queue of a step, which is valid otherwise, is of another group."""
+        first = self._first = self._first or queue
+        if queue.group != first.group:
+            raise groups_differ(queue.name, queue.group, first.name, first.group)
 
     def _pledge(self, lease: Lease[Any, Any]) -> None:
         """Let the end of this lease's body leave the settlement to the transaction."""

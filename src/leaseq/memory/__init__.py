@@ -6,4 +6,4 @@ from .._memory.queue import LeasedKeyQueue
 
 __all__ = ["LeasedKeyQueue", "MemoryBroker"]
 
-_adopt(__name__, __all__, globals())
+_adopt("leaseq", globals())  # which offers them too

@@ -12,15 +12,18 @@ from .._core.exports import adopt as _adopt
 from ._backend import TaskQueueOptions
 from ._config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
 from ._context import current_task, xcom_pull, xcom_pull_sync, xcom_push
-from ._errors import TaskDataError, TaskFailedError, ValueTooLargeError
+from ._errors import ResultLostError, TaskDataError, TaskFailedError, ValueTooLargeError
 from ._handler import TaskHandler
 from ._queue import TaskQueue
+from ._schedules import Schedule
 from ._task import Task, TaskDecorator, TaskFunction
 from ._worker import TaskWorker, WorkerHealth
 
 __all__ = [
     "QueueSettings",
     "RedisSettings",
+    "ResultLostError",
+    "Schedule",
     "Task",
     "TaskDataError",
     "TaskDecorator",
@@ -40,4 +43,4 @@ __all__ = [
     "xcom_push",
 ]
 
-_adopt(__name__, __all__, globals())
+_adopt(__name__, globals())

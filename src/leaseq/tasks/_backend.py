@@ -1,19 +1,26 @@
-"""The queue behind a `TaskQueue`, and the results and XCom values beside it."""
+"""The queue behind a `TaskQueue`, which keeps results and XCom values too."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from anyio import Lock
 
+from .._core.errors import LeaseqError, QueueClosedError
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
-from .._core.queue_options import check_tenants
+from .._core.queue_options import NOTES_KEPT, check_tenants, unknown_notes
 from .._core.texts import shown
-from .._core.validation import lease_seconds
+from .._core.validation import lease_seconds, timeout_seconds
 from ..abc import Broker, LeasedQueue, Transaction
 from ._errors import ValueTooLargeError
-from ._results import Results
+from ._results import read_kept
+
+if TYPE_CHECKING:
+    from ._timetable import Timetable
 
 
 class TaskQueueOptions(TypedDict, total=False):
@@ -26,6 +33,8 @@ class TaskQueueOptions(TypedDict, total=False):
     to five minutes); None: no delay."""
     tenants: dict[str, Tenant] | None
     """Weights and caps of tenants; None (the default): all alike."""
+    group: str | None
+    """Group of the queue in the broker; None (the default): the broker's choice."""
 
 
 def read_queue_options(options: TaskQueueOptions) -> BrokerQueueOptions:
@@ -44,20 +53,21 @@ def read_queue_options(options: TaskQueueOptions) -> BrokerQueueOptions:
         "default_lease_timeout": lease_timeout,
         "retry": Retry(backoff=options.get("backoff", Backoff(1.0))),
         "tenants": tenants,
+        "group": options.get("group"),
     }
 
 
 class _Binding:
-    """The broker or queue that a backend is bound to, with the queues opened so far."""
+    """The broker or queue that a backend is bound to, and the queue once it is open."""
 
-    __slots__ = ("broker", "kept", "lock", "queue", "source")
+    __slots__ = ("broker", "lock", "queue", "source", "timetable")
 
     def __init__(self, source: Broker | LeasedQueue[str, Any]) -> None:
         self.source = source
         self.broker: Broker | None = None
         self.queue: LeasedQueue[str, Any] | None = None
-        self.kept: dict[str, Results] = {}
         self.lock = Lock()
+        self.timetable: Timetable | None = None
         if isinstance(source, Broker):
             self.broker = source
         elif isinstance(source, LeasedQueue):
@@ -79,19 +89,40 @@ class Backend:
         name: Name of the queue in the broker.
         xcom_ttl: Seconds for which XCom values are kept.
         value_limit: Bytes that one result or XCom value may have as JSON.
+        unknown_for: Seconds for which workers leave a task that they do not know.
         options: Options of the queue.
+
+    Attributes:
+        elsewhere_keeps: In a process that runs a task for a worker: True if values can be kept
+            there. None: this is not such a process.
 
     Raises:
         TypeError: An option has the wrong type.
         ValueError: The lease timeout is not above 0.
     """
 
-    __slots__ = ("_binding", "_options", "_options_given", "name", "value_limit", "xcom_ttl")
+    __slots__ = (
+        "_binding",
+        "_options",
+        "_options_given",
+        "elsewhere_keeps",
+        "name",
+        "unknown_for",
+        "value_limit",
+        "xcom_ttl",
+    )
 
     def __init__(
-        self, name: str, xcom_ttl: float, value_limit: int, options: TaskQueueOptions
+        self,
+        name: str,
+        xcom_ttl: float,
+        value_limit: int,
+        unknown_for: float,
+        options: TaskQueueOptions,
     ) -> None:
         self.name = name
+        self.unknown_for = unknown_for
+        self.elsewhere_keeps: bool | None = None
         self.xcom_ttl = xcom_ttl
         self.value_limit = value_limit
         self._options = read_queue_options(options)
@@ -148,6 +179,7 @@ class Backend:
             RuntimeError: There is no source.
         """
         binding = self._bound()
+        self._check_here(binding)
         if binding.queue is None:
             assert binding.broker is not None
             async with binding.lock:
@@ -157,8 +189,8 @@ class Backend:
                     )
         return binding.queue
 
-    async def results(self, purpose: str) -> Results:
-        """Return the results of the tasks.
+    async def timetable(self, purpose: str) -> Timetable:
+        """Return the schedules; what they are kept in is made if it does not exist.
 
         Args:
             purpose: Subject of the error if there is no broker.
@@ -167,30 +199,107 @@ class Backend:
             RuntimeError: There is no source.
             ValueError: There is no broker.
         """
-        return await self._kept("results", purpose)
+        broker = self._with_broker(purpose)
+        binding = self._bound()
+        if binding.timetable is None:
+            from ._timetable import Timetable
 
-    async def xcom(self, purpose: str) -> Results:
-        """Return the XCom values of the tasks. Arguments and errors are those of `results`."""
-        return await self._kept("xcom", purpose)
+            binding.timetable = await Timetable.make(broker, await self.open())
+        return binding.timetable
 
-    async def _kept(self, kind: str, purpose: str) -> Results:
-        binding, broker = self._with_broker(purpose)
-        if kind not in binding.kept:
-            async with binding.lock:
-                if kind not in binding.kept:
-                    queue = await broker.queue(f"{self.name}.{kind}")
-                    binding.kept[kind] = Results(broker, queue)
-        return binding.kept[kind]
+    async def find_timetable(self, purpose: str) -> Timetable | None:
+        """Return the schedules, or None if there never was one. Raises as `timetable` does."""
+        broker = self._with_broker(purpose)
+        binding = self._bound()
+        if binding.timetable is None:
+            from ._timetable import Timetable
+
+            binding.timetable = await Timetable.find(broker, await self.open())
+        return binding.timetable
+
+    async def run_schedules(self, consumer: str) -> None:
+        """Run the schedules beside a worker, once there are some."""
+        broker = self._bound().broker
+        if broker is not None:
+            from ._timetable import until_made
+
+            find = partial(self.find_timetable, "a schedule")
+            await (await until_made(broker, find)).run(consumer)
+
+    async def note_unknown(self, what: str, note: dict[str, Any]) -> None:
+        """Keep a note on tasks that a worker does not know, for operators, for a few minutes."""
+        binding = self._bound()
+        if binding.broker is not None:
+            queue = await binding.broker.queue(unknown_notes(self.name))
+            await queue.put(what, note, ttl=NOTES_KEPT)
+
+    async def mind_notes(self, ended: str = "", names: Iterable[str] = ()) -> None:
+        """Have notes on unknown tasks go in time, though the worker that has put them may be gone.
+
+        They are only a help: what cannot be done is left. O(names).
+
+        Args:
+            ended: The id of a worker that has ended, whose notes go now.
+            names: The unknown functions of its notes; newer ones may be other workers'.
+        """
+        broker = self._bound().broker
+        if broker is None:
+            return
+        with suppress(LookupError, LeaseqError, ValueError):
+            notes = await broker.queue(unknown_notes(self.name), make=False)
+            # The answer tells this broker's `run` when the next one is to go.
+            await notes.statistics()
+            for name in names:
+                note = await notes.peek(name)
+                if isinstance(note, dict) and note.get("worker") == ended:
+                    await notes.discard(name)
 
     def transaction(self, purpose: str) -> Transaction:
-        """Return a transaction of the broker. Arguments and errors are those of `results`."""
-        return self._with_broker(purpose)[1].transaction()
+        """Return a transaction of the broker.
+
+        Args:
+            purpose: Subject of the error if there is no broker.
+
+        Raises:
+            RuntimeError: There is no source.
+            ValueError: There is no broker.
+        """
+        return self._with_broker(purpose).transaction()
 
     # Values
 
+    @property
+    def keeps(self) -> bool:
+        """True if values can be kept: there is a broker, and not only a queue."""
+        return bool(self.elsewhere_keeps) or (
+            self._binding is not None and self._binding.broker is not None
+        )
+
+    async def recall(self, name: str, timeout: float | None, purpose: str) -> dict[str, Any]:
+        """Wait for the value that is kept under a name, and return its document.
+
+        Args:
+            name: The name.
+            timeout: Seconds to wait. None: without end; 0 or less: do not wait.
+            purpose: Subject of the error if there is no broker.
+
+        Raises:
+            TimeoutError: There was no value in time.
+            RuntimeError: There is no source.
+            ValueError: There is no broker; the timeout is not a number.
+            QueueClosedError: The queue is closed.
+
+        If cancelled, nothing has changed.
+        """
+        timeout = timeout_seconds(timeout)
+        self.check_keeps(purpose)
+        queue = await self.open()
+        return read_kept(await queue._recall(name, timeout))
+
     def check_keeps(self, purpose: str) -> None:
-        """Raise if values cannot be kept. Arguments and errors are those of `results`."""
-        self._with_broker(purpose)
+        """Raise if values cannot be kept. Arguments and errors are those of `transaction`."""
+        if not self.elsewhere_keeps:
+            self._with_broker(purpose)
 
     def check_size(self, size: int, what: str) -> None:
         """Raise if a value is too large to be kept.
@@ -217,11 +326,25 @@ class Backend:
             )
         return self._binding
 
-    def _with_broker(self, purpose: str) -> tuple[_Binding, Broker]:
+    def _check_here(self, binding: _Binding) -> None:
+        """Raise, with the way out, if the broker is closed, or of another event loop or process."""
+        if binding.broker is None:
+            return
+        try:
+            binding.broker._check_here()
+        except (QueueClosedError, RuntimeError) as error:
+            advice = (
+                f"{error}. A broker is for one anyio.run() in one process: make task queue "
+                f"{self.name!r} without one, TaskQueue(), and write "
+                "`with tasks.bind(connect(url)):` in each"
+            )
+            raise type(error)(advice) from None
+
+    def _with_broker(self, purpose: str) -> Broker:
         binding = self._bound()
         if binding.broker is None:
             raise ValueError(
                 f"{purpose} needs a broker, and there is only {shown(binding.queue)}: write "
                 "TaskQueue(leaseq.connect(url))"
             )
-        return binding, binding.broker
+        return binding.broker

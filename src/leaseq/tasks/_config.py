@@ -324,7 +324,9 @@ def _drop(part: Any, place: str, reasons: Mapping[str, str]) -> Any:
 
 def _parse_yaml(data: bytes) -> Any:
     try:
-        return msgspec.yaml.decode(data)
+        parsed = msgspec.yaml.decode(data)
+        _refuse_keys_that_are_there_twice(data)
+        return parsed
     except ImportError:
         raise ValueError("reading YAML needs pyyaml: pip install 'leaseq[tasks]'") from None
     except msgspec.DecodeError as error:
@@ -334,6 +336,34 @@ def _parse_yaml(data: bytes) -> Any:
         where = "" if mark is None else f", at line {mark.line + 1}, column {mark.column + 1}"
         what = "" if problem is None or "'" in problem else f": {problem}"
         raise ValueError(f"this is not YAML{where}{what}") from None
+
+
+def _refuse_keys_that_are_there_twice(data: bytes) -> None:
+    """Raise `ValueError` for a mapping with a key twice, of which YAML takes the second one.
+
+    The message has no value, which may be secret.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    left = [yaml.compose(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
+    seen: set[int] = set()  # an alias is the node that it stands for
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left.extend(node.value)
+            continue
+        keys: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in keys:
+                where = f"at line {key.start_mark.line + 1}, column {key.start_mark.column + 1}"
+                raise ValueError(f"the key {shown(key.value)} is there twice, {where}")
+            if name is not None:
+                keys.add(name)
+            left.append(value)
 
 
 def _parse_toml(data: bytes) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from typing import Any, Final
-from urllib.parse import quote
 
+import msgspec
 from anyio import CapacityLimiter, NoEventLoopError, from_thread
 
+from .._core.process_pool import Processes
 from .._core.texts import shown
 from .._core.validation import lease_seconds
 from ._backend import Backend
-from ._signature import as_plain
+from ._results import LOST, xcom_name
+from ._signature import as_json
 from ._task import Definition, Task
 
 _MISSING: Final = object()
@@ -25,19 +27,25 @@ class Run:
         task: The task.
         backend: The backend of its `TaskQueue`.
         threads: Limit on threads for functions that block; None: anyio's own.
+        processes: Processes for functions that run there; None: one for this run.
     """
 
-    __slots__ = ("backend", "definition", "pushes", "task", "threads")
+    __slots__ = ("backend", "definition", "processes", "pushes", "task", "threads")
 
     def __init__(
-        self, task: Task[Any], backend: Backend, threads: CapacityLimiter | None = None
+        self,
+        task: Task[Any],
+        backend: Backend,
+        threads: CapacityLimiter | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes
         self.task = task
         self.backend = backend
         self.threads = threads
         function = task.function
         self.definition: Definition | None = None if function is None else function._definition
-        self.pushes: dict[str, tuple[Any, float]] | None = None
+        self.pushes: dict[str, tuple[bytes, float]] | None = None  # as JSON, by name
 
     @property
     def workflow(self) -> str:
@@ -45,10 +53,9 @@ class Run:
         return self.task.workflow or self.task.id
 
     @property
-    def leaves_values(self) -> bool:
-        """True if there is a value to store when the task succeeds."""
-        definition = self.definition
-        return self.pushes is not None or (definition is not None and definition.terms.keeps_result)
+    def is_elsewhere(self) -> bool:
+        """True in a process that runs the task for a worker."""
+        return self.backend.elsewhere_keeps is not None
 
     @property
     def result_ttl(self) -> float | None:
@@ -59,25 +66,25 @@ class Run:
         """Check an XCom value, and store it when the task succeeds."""
         what = f"XCom value {shown(key)}"
         self.backend.check_keeps(what)
-        plain, size = as_plain(value, what)
-        self.backend.check_size(size, what)
-        self.keep(key, plain, ttl)
+        data = as_json(value, what)
+        self.backend.check_size(len(data), what)
+        self.keep(key, data, ttl)
 
-    def keep(self, key: str, plain: object, ttl: float | None) -> None:
-        """Store a plain value when the task succeeds."""
+    def keep(self, key: str, data: bytes, ttl: float | None) -> None:
+        """Store a value, given as JSON, when the task succeeds."""
         seconds = self.backend.xcom_ttl if ttl is None else lease_seconds("ttl", ttl)
+        name = xcom_name(self.workflow, key)
         if self.pushes is None:
             self.pushes = {}
-        self.pushes[self._full_key(key)] = plain, seconds
+        self.pushes[name] = data, seconds
 
     async def pull(self, key: str, default: Any, timeout: float | None) -> Any:
         """Return the value that this task, or a successful one of its workflow, has pushed."""
-        full_key = self._full_key(key)
-        if self.pushes is not None and full_key in self.pushes:
-            return as_plain(self.pushes[full_key][0], key)[0]
-        xcom = await self.backend.xcom(f"XCom value {shown(key)}")
+        name = xcom_name(self.workflow, key)
+        if self.pushes is not None and name in self.pushes:
+            return msgspec.json.decode(self.pushes[name][0])
         try:
-            return await xcom.wait(full_key, timeout)
+            document = await self.backend.recall(name, timeout, f"XCom value {shown(key)}")
         except TimeoutError:
             if default is not _MISSING:
                 return default
@@ -87,9 +94,14 @@ class Run:
                 f"{waited}: a value is seen by tasks of the same workflow, once the task that "
                 "pushed it has succeeded; give a default or a timeout if it may be missing"
             ) from None
-
-    def _full_key(self, key: str) -> str:
-        return f"{quote(self.workflow, safe='')}/{key}"
+        if document != LOST:
+            return document["value"]
+        if default is not _MISSING:
+            return default
+        raise LookupError(
+            f"the value that was pushed under {shown(key)} in workflow {shown(self.workflow)} is "
+            "lost: the store was full; give a default if it may be missing"
+        )
 
 
 def current_run() -> Run | None:
@@ -142,7 +154,8 @@ def xcom_push(key: str, value: object, ttl: float | None = None) -> None:
 
     Raises:
         RuntimeError: No task runs here.
-        TaskDataError: The value cannot be written as JSON.
+        TaskDataError: The value cannot be written as JSON; or the key and its workflow have more
+            than about a thousand bytes together.
         TypeError: The time is not a number.
         ValueTooLargeError: It is larger than the ``value_limit`` of the `TaskQueue`.
         ValueError: There is no broker to keep it, or the time is not above 0.
@@ -163,7 +176,8 @@ async def xcom_pull(key: str, default: Any = _MISSING, timeout: float | None = 0
         timeout: Seconds to wait for it. 0 (the default): do not wait; None: without end.
 
     Raises:
-        LookupError: There is no value, or none came in time, and there is no default.
+        LookupError: There is no value, or none came in time, or the server was full when it was
+            pushed; and there is no default.
         RuntimeError: No task runs here.
         ValueError: There is no broker.
 
@@ -191,6 +205,11 @@ def xcom_pull_sync(key: str, default: Any = _MISSING, timeout: float | None = 0.
     try:
         return from_thread.run(run.pull, key, default, timeout)
     except NoEventLoopError:
+        if run.is_elsewhere:
+            raise RuntimeError(
+                "xcom_pull_sync() is for tasks in threads: give a task in a process the value as "
+                "an argument"
+            ) from None
         raise RuntimeError(
             "xcom_pull_sync() is for `def` tasks, which run in a thread: in an `async def` "
             "write `await xcom_pull(...)`"

@@ -19,6 +19,21 @@ class ValueTooLargeError(TaskDataError):
     """A result or an XCom value is larger than the ``value_limit`` of its `TaskQueue`."""
 
 
+class ResultLostError(LeaseqError):
+    """The task has succeeded, and the store had no room for its result. It is not run again.
+
+    Attributes:
+        task_id: The id of the task.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {shown(task_id)} has succeeded, but its result is lost: the store was full; "
+            "once it has room, push the task again if the result is needed"
+        )
+        self.task_id = task_id
+
+
 class TaskFailedError(LeaseqError):
     """The task whose result was asked for was given up.
 

@@ -1,4 +1,4 @@
-"""The run of a task, and the values that are stored when it ends."""
+"""The run of a task, and the values that are kept when it ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from .._core.functions import check_has_run, run_in_thread
+from .._core.kept import Kept
+from .._core.process_pool import Processes
 from .._core.texts import shown
 from ..abc._lease import Lease
 from ._backend import Backend
 from ._context import Run, current_run, enter_run, leave_run
+from ._results import failure_kept, result_name, value_kept
 from ._task import Task
+from ._task_in_process import execute_elsewhere
 
 T = TypeVar("T")
 
@@ -30,7 +34,10 @@ async def run_here(backend: Backend, task: Task[T]) -> T:
         result: T = await execute(run)
     finally:
         leave_run(token)
-    await finish(run, result, None)
+    values = values_of(run, result, queued=False)
+    if values:
+        queue = await backend.open()
+        await queue._keep(values)
     return result
 
 
@@ -39,6 +46,11 @@ async def execute(run: Run) -> Any:
     definition = run.definition
     assert definition is not None
     function = definition.function
+    if definition.terms.run_in == "process":
+        if run.processes is not None:
+            return await execute_elsewhere(run, definition, run.processes)
+        async with Processes() as processes:
+            return await execute_elsewhere(run, definition, processes)
     args, kwargs = definition.signature.unbind(run.task.arguments)
     if not definition.is_async:
         return await run_in_thread(partial(function, **kwargs), *args, limiter=run.threads)
@@ -47,32 +59,32 @@ async def execute(run: Run) -> Any:
     return result
 
 
-async def finish(run: Run, result: object, lease: Lease[str, Any] | None) -> None:
-    """Store the result and the XCom values of a task, in one step with the ack of its lease.
+def values_of(run: Run, result: object, *, queued: bool = True) -> list[Kept]:
+    """Return the values to keep now that a task has succeeded: its result, and what it has pushed.
 
-    With no value to store nothing happens: the lease's holder settles it.
+    Args:
+        run: The run.
+        result: The value that its function has returned.
+        queued: False: it did not come from a queue, and keeps no result.
 
     Raises:
         TaskDataError: The result cannot be kept.
-        TransactionError: The lease is lost; nothing was stored.
-
-    If cancelled, nothing was stored.
     """
-    outcome = _outcome(run, result, kept=lease is not None)
-    if outcome is None and run.pushes is None:
-        return
-    backend = run.backend
-    purpose = f"storing the values of task {shown(run.task.name or run.task.id)}"
-    results = await backend.results(purpose) if outcome is not None else None
-    xcom = await backend.xcom(purpose) if run.pushes is not None else None
-    async with backend.transaction(purpose) as transaction:
-        if results is not None and run.result_ttl is not None:
-            results.stage(transaction, run.task.id, outcome, run.result_ttl)
-        if xcom is not None:
-            for key, (plain, ttl) in (run.pushes or {}).items():
-                xcom.stage(transaction, key, plain, ttl)
-        if lease is not None:
-            transaction.ack(lease)
+    definition = run.definition
+    values: list[Kept] = []
+    if definition is not None:
+        ttl, xcom_key = definition.terms.result_ttl, definition.terms.xcom_key
+        if ttl is not None or xcom_key is not None:
+            data = definition.signature.json_result(result)
+            if len(data) > run.backend.value_limit:
+                run.backend.check_size(len(data), f"the result of task {shown(definition.name)}")
+            if xcom_key is not None:
+                run.keep(xcom_key, data, None)
+            if ttl is not None and queued:
+                values.append(value_kept(result_name(run.task.id), data, ttl))
+    if run.pushes is not None:
+        values += [value_kept(name, data, ttl) for name, (data, ttl) in run.pushes.items()]
+    return values
 
 
 async def give_up(run: Run, lease: Lease[str, Any], reason: str) -> None:
@@ -80,22 +92,5 @@ async def give_up(run: Run, lease: Lease[str, Any], reason: str) -> None:
     if run.result_ttl is None:
         await lease.reject(reason)
         return
-    backend = run.backend
-    purpose = f"the result of task {shown(run.task.name)}"
-    results = await backend.results(purpose)
-    async with backend.transaction(purpose) as transaction:
-        results.stage(transaction, run.task.id, {"failed": reason}, run.result_ttl)
-        transaction.reject(lease, reason)
-
-
-def _outcome(run: Run, result: object, *, kept: bool) -> dict[str, Any] | None:
-    """Return the document to store as the result, if any; push the result to XCom, if asked."""
-    definition = run.definition
-    if definition is None or not definition.terms.keeps_result:
-        return None
-    terms = definition.terms
-    plain, size = definition.signature.plain_result(result)
-    run.backend.check_size(size, f"the result of task {shown(definition.name)}")
-    if terms.xcom_key is not None:
-        run.keep(terms.xcom_key, plain, None)
-    return {"result": plain} if kept and terms.result_ttl is not None else None
+    failure = failure_kept(run.task.id, reason, run.result_ttl)
+    await lease.queue._reject_and_keep(lease, reason, [failure])

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, overload
 
 from msgspec import structs
 
 from .._core.options import PutOptions
 from .._core.policies import Priority
-from .._core.queue_options import check_name
+from .._core.queue_options import queue_name
 from .._core.reports import Statistics
+from .._core.requests import PutRequest
 from .._core.texts import shown
 from .._core.validation import (
     check_known,
     check_priority,
     check_text,
     check_text_or_none,
+    delay_seconds,
     lease_seconds,
+    reason_text,
+    wait_seconds,
     whole_number,
 )
+from .._pool import RunIn
 from ..abc import Broker, LeasedQueue
 from ..abc._lease import Lease
 from ._backend import Backend, TaskQueueOptions
 from ._config import QueueSettings
 from ._context import current_run
-from ._errors import TaskDataError, TaskFailedError
+from ._errors import ResultLostError, TaskDataError, TaskFailedError
 from ._execution import run_here
+from ._results import LOST, result_name
+from ._schedules import Schedule, Terms, make_rule, report, schedule_name
+from ._slots import CatchUp, Overlap, Rule
 from ._task import (
     DEFAULT_MAX_RETRIES,
     Registry,
@@ -41,11 +51,17 @@ from ._task import (
     encode_task,
 )
 
+if TYPE_CHECKING:
+    from ._timetable import Timetable
+
+F = TypeVar("F", bound=TaskFunction[..., Any, Any])
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_GRACE = 60.0
 _VALUE_LIMIT = 1_000_000
 _XCOM_TTL = 3600.0
+_UNKNOWN_FOR = 86_400.0
 
 
 class TaskQueue:
@@ -57,11 +73,17 @@ class TaskQueue:
     Args:
         source: A `Broker`; or a `LeasedQueue`, which keeps neither results nor XCom values; or
             None: `bind` gives it later.
-        name: Name of the queue in the broker. Dead letters are in ``<name>.dead``, results in
-            ``<name>.results``, XCom values in ``<name>.xcom``.
+        name: Name of the queue in the broker, which keeps results and XCom values too. Dead
+            letters are in ``<name>.dead``.
         max_retries: Retries of a failed task whose function does not set them.
         xcom_ttl: Seconds for which an XCom value is kept, unless the push sets them.
         value_limit: Bytes that one result or XCom value may have as JSON.
+        unknown_for: Seconds for which workers leave a task that they do not know to others: a day,
+            so that a deploy may take its time. Then it is a dead letter.
+        version: The version of the code, a number that grows with each deploy, for the schedules of
+            `scheduled`: a worker of an older version leaves those of a newer one alone, and those
+            that the newest no longer has are taken out. None: the worker that started last sets
+            its own, and none are taken out.
         **options: See `TaskQueueOptions`.
 
     Raises:
@@ -78,18 +100,25 @@ class TaskQueue:
         max_retries: int = DEFAULT_MAX_RETRIES,
         xcom_ttl: float = _XCOM_TTL,
         value_limit: int = _VALUE_LIMIT,
+        unknown_for: float = _UNKNOWN_FOR,
+        version: int | None = None,
         **options: Unpack[TaskQueueOptions],
     ) -> None:
         own = TaskQueue.__init__.__kwdefaults__ or ()
         check_known("TaskQueue", options, (*own, *TaskQueueOptions.__annotations__))
         check_text("name", name)
-        check_name(name)
+        name = queue_name(name)
         max_retries = whole_number("max_retries", max_retries, 0, "0 or more")
         xcom_ttl = lease_seconds("xcom_ttl", xcom_ttl)
         value_limit = whole_number("value_limit", value_limit, 1, "1 byte or more")
-        self._backend = Backend(name, xcom_ttl, value_limit, options)
+        unknown_for = wait_seconds("unknown_for", unknown_for)
+        self._backend = Backend(name, xcom_ttl, value_limit, unknown_for, options)
         self._registry = Registry(max_retries, partial(run_here, self._backend))
         self._popped: dict[str, Lease[str, Any]] = {}
+        if version is not None:
+            version = whole_number("version", version, 0, "0 or more")
+        self._version = version
+        self._declared: dict[str, Terms] = {}
         if source is not None:
             self._backend.bind(source)
 
@@ -115,6 +144,16 @@ class TaskQueue:
     def value_limit(self) -> int:
         """Bytes that one result or XCom value may have as JSON."""
         return self._backend.value_limit
+
+    @property
+    def unknown_for(self) -> float:
+        """Seconds for which workers leave a task that they do not know to others."""
+        return self._backend.unknown_for
+
+    @property
+    def version(self) -> int | None:
+        """The version of the code, for the schedules that it declares."""
+        return self._version
 
     def _apply(self, settings: QueueSettings) -> None:
         """Take over the defaults of a configuration."""
@@ -150,6 +189,7 @@ class TaskQueue:
         ttl: float | None = None,
         result_ttl: float | None = None,
         xcom_key: str | None = None,
+        run_in: RunIn = "thread",
     ) -> TaskDecorator: ...
 
     def task(
@@ -164,6 +204,7 @@ class TaskQueue:
         ttl: float | None = None,
         result_ttl: float | None = None,
         xcom_key: str | None = None,
+        run_in: RunIn = "thread",
         **unknown: object,
     ) -> Any:
         """Register a function: ``@tasks.task`` or ``@tasks.task(priority=Priority.HIGH)``.
@@ -172,7 +213,7 @@ class TaskQueue:
         call.
 
         Args:
-            function: An ``async def``, or an ordinary function, which runs in a worker thread.
+            function: An ``async def``, or an ordinary function, which runs as ``run_in`` says.
             name: Name of the function in the queue; None: its own. Workers find the function by
                 this name, so producers and workers have to agree on it.
             priority: Priority of its tasks: one of `Priority`, or any int, the higher the sooner.
@@ -183,6 +224,10 @@ class TaskQueue:
             result_ttl: Seconds for which the result is kept for `TaskQueue.result`; None: it is
                 not kept.
             xcom_key: XCom key under which the result is pushed; None: it is not pushed.
+            run_in: The place of an ordinary function. ``"thread"`` (the default): a worker thread,
+                which cannot be stopped. ``"process"``: a process, which is killed when the lease
+                is lost, ``max_runtime`` is over, or the worker is cancelled. The function is found
+                there by its name, so it must be at the top of a module.
             **unknown: There are no other options.
 
         Raises:
@@ -195,7 +240,7 @@ class TaskQueue:
         """
         if unknown:
             check_known("@tasks.task", unknown, ("name", *TaskTerms.__dataclass_fields__))
-        terms = TaskTerms(priority, max_retries, lease_timeout, ttl, result_ttl, xcom_key)
+        terms = TaskTerms(priority, max_retries, lease_timeout, ttl, result_ttl, xcom_key, run_in)
 
         def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
             made = self._registry.define(function, name, terms)
@@ -223,14 +268,16 @@ class TaskQueue:
             RuntimeError: It is bound already.
             TypeError: The source is neither a broker nor a queue.
             ValueError: There are options for the queue, and it exists already; or the result of a
-                function is to be kept, and the source is not a broker.
+                function is to be kept, or there are schedules, and the source is not a broker.
 
-        O(functions).
+        O(functions and schedules).
         """
         self._backend.bind(source)
         try:
             for function in self._registry.functions.values():
                 self._check_keeps(function)
+            for name in self._declared:
+                self._backend.check_keeps(f"the schedule {shown(name)}")
             yield
         finally:
             self._backend.unbind()
@@ -524,10 +571,10 @@ class TaskQueue:
         Raises:
             TimeoutError: There was no result in time.
             TaskFailedError: The task was given up.
+            ResultLostError: The task has succeeded, and the store had no room for its result.
             ValueError: Its function does not keep its result, or there is no broker.
             RuntimeError: There is no broker yet.
-            TimekeeperNotRunningError: The call has to wait, and the broker's `run` was not
-                started.
+            QueueClosedError: The queue is closed.
 
         If cancelled, nothing has changed. O(size of the result).
         """
@@ -541,15 +588,354 @@ class TaskQueue:
                 f"{shown(task)} does not keep its result: decorate its function with "
                 "@tasks.task(result_ttl=3600)"
             )
-        results = await self._backend.results(f"the result of {shown(task_id)}")
+        name, purpose = result_name(task_id), f"the result of {shown(task_id)}"
         try:
-            outcome = await results.wait(task_id, timeout)
+            outcome = await self._backend.recall(name, timeout, purpose)
         except TimeoutError:
             raise TimeoutError(f"no result of task {shown(task_id)} within {timeout} s") from None
         if "failed" in outcome:
             raise TaskFailedError(task_id, outcome["failed"])
-        result = outcome["result"]
+        if outcome == LOST:
+            raise ResultLostError(task_id)
+        result = outcome["value"]
         return result if definition is None else definition.signature.typed_result(result)
+
+    # Schedules
+
+    async def schedule(
+        self,
+        name: str,
+        task: Task[Any],
+        *,
+        cron: str | None = None,
+        every: float | None = None,
+        tz: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        catch_up: CatchUp = "latest",
+        overlap: Overlap = "skip",
+        grace: float = _GRACE,
+        jitter: float = 0.0,
+        tenant: str | None = None,
+        priority: int | None = None,
+        ttl: float | None = None,
+        **unknown: Never,
+    ) -> Schedule:
+        """Have workers run a task again and again: ``cron="0 9 * * 1-5", tz="Europe/Berlin"``.
+
+        The schedule is kept in the broker, until `unschedule` or its end; any worker of the queue
+        runs what is due, and no other process is needed. A schedule of this name that is there gets
+        these options and this task in one step, and goes on: only another ``cron``, ``every``,
+        ``tz``, ``start`` or ``end`` has it begin anew, with the first slot from now on.
+
+        Each slot is run once at most, and within ``grace`` while a worker lives. A run is a task
+        like any other: it may be tried again. Its id is ``name@slot``, with the slot in UTC; it has
+        both as `Task.schedule` and `Task.slot`, and is a workflow of its own.
+
+        Args:
+            name: The name: a string of 1 to 256 bytes.
+            task: The task that each run is made of.
+            cron: A cron expression of five fields, as Debian's cron has it, or of six, the first of
+                which are seconds. See `CronSim <https://github.com/cuu508/cronsim>`_.
+            every: In place of it: seconds between two slots, 1 or more. The slots are multiples of
+                it since ``start``; without that, since the epoch.
+            tz: The time zone of the expression. When the clock is put forward, a slot at a fixed
+                hour that does not come is run at the first moment after; when it is put back, one
+                whose hour comes twice is run the first time. Expressions with ``*`` for the minute
+                or the hour go by the time that passes.
+            start: The time from which there are slots; one without a zone is one of ``tz``.
+            end: The time up to which there are slots; then the schedule is gone.
+            catch_up: The policy for slots that are late, because no worker was there.
+                ``"latest"``: the latest of them is run, unless the next one has come too;
+                ``"none"``: none; ``"all"``: each, in their order.
+            overlap: The policy for a slot while a run before it waits or runs. ``"skip"``: it is
+                left out, and of several slots that are due at a time all but the last one are;
+                ``"wait"``: it is run when that one is done; ``"allow"``: it is run.
+            grace: Seconds after which a slot that was due is late, 1 or more.
+            jitter: Each slot is put off by up to so many seconds, always by the same for one name
+                and slot.
+            tenant: The tenant that the runs belong to; None: the task's own.
+            priority: One of `Priority`, or any int, the higher the sooner; None: the task's own.
+            ttl: Seconds in which each run has to be started for the first time; None: those of the
+                function.
+            **unknown: There are no other options.
+
+        Returns:
+            The schedule, with its next slot.
+
+        Raises:
+            TypeError: The name is not a string, or the task not one; an option is unknown or has
+                the wrong type.
+            ValueError: The expression is none, with the reason; the zone is unknown; there are both
+                ``cron`` and ``every``, or neither; a number is out of range; ``catch_up="all"``
+                goes with ``overlap="skip"``; there is no slot from now on; there is no broker.
+            ModuleNotFoundError: There is an expression, and cronsim is not installed.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+            TimekeeperNotRunningError: The broker's `run` was not started.
+
+        If cancelled, the schedule is as it was. O(size of the task).
+        """
+        if unknown:
+            check_known("schedule", unknown, TaskQueue.schedule.__kwdefaults__ or ())
+        terms = self._terms(
+            name,
+            task,
+            tenant=tenant,
+            priority=priority,
+            ttl=ttl,
+            rule={
+                "cron": cron,
+                "every": every,
+                "tz": tz,
+                "start": start,
+                "end": end,
+                "catch_up": catch_up,
+                "overlap": overlap,
+                "grace": grace,
+                "jitter": jitter,
+            },
+        )
+        timetable = await self._backend.timetable(f"the schedule {shown(name)}")
+        stored = await timetable.store(name, terms)
+        if stored is None:
+            raise ValueError(f"the schedule {shown(name)} has no slot from now on: end={end}")
+        return report(name, stored, self._registry.functions)
+
+    def scheduled(
+        self,
+        name: str | None = None,
+        *,
+        arguments: Mapping[str, object] | None = None,
+        cron: str | None = None,
+        every: float | None = None,
+        tz: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        catch_up: CatchUp = "latest",
+        overlap: Overlap = "skip",
+        grace: float = _GRACE,
+        jitter: float = 0.0,
+        tenant: str | None = None,
+        priority: int | None = None,
+        ttl: float | None = None,
+        **unknown: Never,
+    ) -> Callable[[F], F]:
+        """Declare a schedule of a function: ``@tasks.scheduled(cron="0 3 * * *")``.
+
+        It stands above ``@tasks.task``, as often as the function has schedules. A worker stores the
+        schedules of its code when it starts, by the ``version`` of the `TaskQueue`. They are then
+        as if `schedule` had been called; one by a call that has the same name is taken over.
+
+        Args:
+            name: The name; None: that of the function.
+            arguments: The arguments of each call, by the names of the parameters; None: none.
+            cron: As for `schedule`; so are the others.
+            every: Seconds between two slots.
+            tz: The time zone of the expression.
+            start: The time from which there are slots.
+            end: The time up to which there are slots.
+            catch_up: The policy for slots that are late.
+            overlap: The policy for a slot while a run before it waits or runs.
+            grace: Seconds after which a slot that was due is late.
+            jitter: Seconds by which a slot is put off at most.
+            tenant: The tenant that the runs belong to.
+            priority: One of `Priority`, or any int.
+            ttl: Seconds in which each run has to be started for the first time.
+            **unknown: There are no other options.
+
+        Raises:
+            TypeError: As `schedule` does; it is not a function of this `TaskQueue`, or does not
+                take these arguments.
+            ValueError: As `schedule` does; there is a schedule of this name in the code already.
+            TaskDataError: An argument does not match its annotation, or cannot be written as JSON.
+
+        O(size of the arguments).
+        """
+        if unknown:
+            check_known("scheduled", unknown, ("name", *(TaskQueue.scheduled.__kwdefaults__ or ())))
+        rule = make_rule(
+            cron=cron,
+            every=every,
+            tz=tz,
+            start=start,
+            end=end,
+            catch_up=catch_up,
+            overlap=overlap,
+            grace=grace,
+            jitter=jitter,
+        )
+        if name is not None:
+            name = schedule_name(name)
+        if not isinstance(arguments, Mapping | None):
+            raise TypeError(
+                "arguments must be a mapping of names of parameters to values, or None, not "
+                f"{shown(arguments)}"
+            )
+
+        def declare(function: F) -> F:
+            if not isinstance(function, TaskFunction):
+                raise TypeError(
+                    f"{shown(function)} is not a task: write @tasks.scheduled(...) above "
+                    "@tasks.task"
+                )
+            own = schedule_name(function.name) if name is None else name
+            if own in self._declared:
+                raise ValueError(
+                    f"there is a schedule {shown(own)} already: give one of the two another name"
+                )
+            task = function.task(**(arguments or {}))
+            terms = self._terms(own, task, tenant=tenant, priority=priority, ttl=ttl, rule=rule)
+            if self._backend.is_bound:
+                self._backend.check_keeps(f"the schedule {shown(own)}")
+            self._declared[own] = replace(terms, declared=True, version=self._version)
+            return function
+
+        return declare
+
+    def _terms(
+        self,
+        name: str,
+        task: Task[Any],
+        *,
+        tenant: str | None,
+        priority: int | None,
+        ttl: float | None,
+        rule: Rule | dict[str, Any],
+    ) -> Terms:
+        """Return the checked terms of a schedule."""
+        schedule_name(name)
+        queued = self._as_queued(task, tenant, priority, None)
+        put_options = _put_options(queued, 0.0, ttl)
+        PutRequest("schedule", **put_options)
+        if not isinstance(rule, Rule):
+            rule = make_rule(**rule)
+        wire = encode_task(structs.replace(queued, workflow=None, schedule=None, slot=None))
+        seconds = put_options.get("ttl")
+        return Terms(rule, wire, None if seconds is None else float(seconds))
+
+    async def schedules(self) -> list[Schedule]:
+        """Return all schedules of the queue, in the order of their names.
+
+        Raises:
+            RuntimeError: There is no broker yet.
+            ValueError: There is no broker, but only a queue.
+            QueueClosedError: The queue is closed.
+            TaskDataError: A schedule was written by another version of the library, and cannot be
+                read.
+
+        If cancelled, nothing has changed. O(schedules): on a server a round trip for each.
+        """
+        timetable = await self._backend.find_timetable("schedules")
+        found = {} if timetable is None else await timetable.all()
+        return [report(name, stored, self._registry.functions) for name, stored in found.items()]
+
+    async def unschedule(self, name: str) -> bool:
+        """Take a schedule out: once this returns, no slot of it is run. What was run already stays.
+
+        One of `scheduled` is back at the next start of a worker: take it out of the code too.
+
+        Args:
+            name: The name.
+
+        Returns:
+            True if there was one.
+
+        Raises:
+            TypeError, ValueError: The name is that of no schedule.
+            RuntimeError, ValueError, QueueClosedError, TimekeeperNotRunningError: As `schedule`
+                does.
+
+        If cancelled, the schedule is as it was. O(1).
+        """
+        timetable, name = await self._find_timetable(name)
+        return timetable is not None and await timetable.remove(name)
+
+    async def pause_schedule(self, name: str, *, reason: str = "") -> None:
+        """Have a schedule run no slots, until `resume_schedule`. Runs that wait or run go on.
+
+        Pausing it again changes the reason.
+
+        Args:
+            name: The name.
+            reason: The reason, for `schedules` and operators.
+
+        Raises:
+            LookupError: There is no such schedule.
+            TypeError: The name or the reason is not a string.
+            RuntimeError, ValueError, QueueClosedError, TimekeeperNotRunningError: As `schedule`
+                does.
+
+        If cancelled, the schedule is as it was. O(1).
+        """
+        reason = reason_text(reason)
+        timetable, name = await self._find_timetable(name)
+        if timetable is None or not await timetable.pause(name, reason):
+            raise self._unknown_schedule(name)
+
+    async def resume_schedule(self, name: str) -> None:
+        """Have a paused schedule run its slots again, from now on. One that is not stays as it is.
+
+        The slots of the pause are not run.
+
+        Args:
+            name: The name.
+
+        Raises:
+            LookupError: There is no such schedule.
+            TypeError: The name is not a string.
+            RuntimeError, ValueError, QueueClosedError, TimekeeperNotRunningError: As `schedule`
+                does.
+
+        If cancelled, the schedule is as it was. O(1).
+        """
+        timetable, name = await self._find_timetable(name)
+        if timetable is None or not await timetable.resume(name):
+            raise self._unknown_schedule(name)
+
+    async def run_now(self, name: str) -> Task[Any]:
+        """Run the task of a schedule once now, whatever its slots, a pause or an earlier run.
+
+        Its slots are run as before; with ``overlap="skip"`` or ``"wait"`` they take this run into
+        account.
+
+        Args:
+            name: The name.
+
+        Returns:
+            The task as it was queued.
+
+        Raises:
+            LookupError: There is no such schedule.
+            TypeError: The name is not a string.
+            RuntimeError, ValueError, QueueClosedError, TimekeeperNotRunningError: As `schedule`
+                does.
+
+        If cancelled, nothing was run. O(size of the task).
+        """
+        timetable, name = await self._find_timetable(name)
+        run = None if timetable is None else await timetable.run_now(name)
+        if run is None:
+            raise self._unknown_schedule(name)
+        return decode_task(*run, self._registry.functions)
+
+    async def _find_timetable(self, name: str) -> tuple[Timetable | None, str]:
+        name = schedule_name(name)
+        return await self._backend.find_timetable(f"the schedule {shown(name)}"), name
+
+    def _unknown_schedule(self, name: str) -> LookupError:
+        return LookupError(f"{self!r} has no schedule {shown(name)}")
+
+    async def _store_declared(self) -> None:
+        """Store the schedules of the code, at the start of a worker."""
+        if self._declared:
+            timetable: Timetable | None = await self._backend.timetable("a schedule")
+        elif self._backend.keeps:
+            timetable = await self._backend.find_timetable("a schedule")
+        else:
+            return
+        if timetable is not None:
+            await timetable.reconcile(self._declared, self._version)
 
 
 def _id_of(call: str, task: Task[Any] | str) -> str:
@@ -573,7 +959,7 @@ def _put_options(task: Task[Any], delay: float, ttl: float | None) -> PutOptions
     options: PutOptions = {"priority": task.priority}
     if task.tenant is not None:
         options["tenant"] = task.tenant
-    if delay != 0:
+    if delay := delay_seconds(delay):
         options["delay"] = delay
     if ttl is None and task.function is not None:
         ttl = task.function._definition.terms.ttl

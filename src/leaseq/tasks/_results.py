@@ -1,91 +1,66 @@
-"""Results and XCom values, each kept for a time under a key, and waited for.
+"""Results and XCom values, which the queue of the tasks keeps for a time beside them.
 
-A value is an item in a queue of the broker that is never leased: its time to live, which runs
-until the first lease, so runs all the time. A waiter takes a second item, the *bell*, which is put
-together with the value: it wakes one waiter, which then rings it for the next.
+A value is kept by the settlement of its task, in the same step, under a name: that of a result is
+the id of the task, that of an XCom value its workflow and its key. It is a JSON document with the
+value that was returned or pushed, or the reason why there is none.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import quote
 
-from anyio import fail_after
+import msgspec
 
-from .._core.errors import LeaseLostError
-from .._core.validation import timeout_seconds
-from ..abc import Broker, LeasedQueue, Transaction
+from .._core.kept import Kept
+from .._core.texts import shown
+from ._errors import TaskDataError
 
-_LEASE: Final = 10.0
-"""Seconds until the bell rings for another waiter, when the one that holds it dies."""
-_ECHO: Final = 60.0
-"""Seconds in which a waiter that found no value has to start waiting for the bell."""
+_LONGEST_NAME: Final = 1000
+"""Bytes of the name of an XCom value: a workflow, a key, and six more."""
+_LONGEST_REASON: Final = 300
+"""Characters of a reason where the store has no room for more."""
+
+_encode = msgspec.json.Encoder().encode
+
+LOST: Final = {"lost": True}
+"""The document of a value that was to be kept, and for which the store had no room."""
+_LOST: Final = _encode(LOST)
 
 
-class Results:
-    """Values by key, each with a time to live, in one queue of a broker.
+def result_name(task_id: str) -> str:
+    """Return the name under which the result of a task is kept."""
+    return f"result/{task_id}"
 
-    Args:
-        broker: The broker of the queue.
-        queue: The queue that holds the values and their bells.
+
+def xcom_name(workflow: str, key: str) -> str:
+    """Return the name under which an XCom value is kept.
+
+    Raises:
+        TaskDataError: The key or the workflow is too long.
     """
-
-    def __init__(self, broker: Broker, queue: LeasedQueue[str, Any]) -> None:
-        self._broker = broker
-        self._queue = queue
-
-    def stage(self, transaction: Transaction, key: str, value: object, ttl: float) -> None:
-        """Add to a transaction that a value is kept, in place of an older one.
-
-        Args:
-            transaction: The transaction.
-            key: The key of the value.
-            value: A plain value.
-            ttl: Seconds for which it is kept.
-        """
-        transaction.put(self._queue, _value_key(key), [value], ttl=ttl)
-        transaction.put(self._queue, _bell_key(key), True, ttl=ttl, if_in_flight="buffer")
-
-    async def read(self, key: str) -> list[Any]:
-        """Return a list with the value, or an empty list."""
-        return await self._queue.peek(_value_key(key)) or []
-
-    async def wait(self, key: str, timeout: float | None) -> Any:
-        """Wait until there is a value, and return it.
-
-        Args:
-            key: The key of the value.
-            timeout: Seconds to wait. None: without end; 0 or less: do not wait.
-
-        Raises:
-            TimeoutError: There was no value in time.
-            ValueError: The timeout is not a number.
-
-        If cancelled, nothing has changed: value and bell are there for other waiters.
-        """
-        timeout = timeout_seconds(timeout)
-        found = await self.read(key)
-        if not found and timeout == 0:
-            raise TimeoutError
-        with fail_after(timeout):
-            while not found:
-                _, _, lease = await self._queue.take(_bell_key(key), lease_timeout=_LEASE)
-                with suppress(LeaseLostError):
-                    async with lease:  # a bell whose value is gone ends here
-                        found = await self.read(key)
-                        if found:
-                            await self._ring_for_the_next(lease)
-        return found[0]
-
-    async def _ring_for_the_next(self, bell: Any) -> None:
-        async with self._broker.transaction() as transaction:
-            transaction.ack(bell)
-            transaction.put(self._queue, bell.key, True, ttl=_ECHO)
+    name = f"xcom/{quote(workflow, safe='')}/{key}"
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        raise TaskDataError(
+            f"XCom key {shown(key)} of workflow {shown(workflow)} is too long: the two may have "
+            f"{_LONGEST_NAME - 6} bytes together"
+        )
+    return name
 
 
-def _value_key(key: str) -> str:
-    return f"value:{key}"
+def value_kept(name: str, data: bytes, ttl: float) -> Kept:
+    """Return a value, given as JSON, to be kept."""
+    return Kept(name, b'{"value":%b}' % data, ttl, _LOST)
 
 
-def _bell_key(key: str) -> str:
-    return f"bell:{key}"
+def failure_kept(task_id: str, reason: str, ttl: float) -> Kept:
+    """Return the reason for which a task was given up, to be kept in place of its result."""
+    short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
+    name = result_name(task_id)
+    return Kept(name, _encode({"failed": reason}), ttl, _encode({"failed": short}))
+
+
+def read_kept(body: bytes) -> dict[str, Any]:
+    """Return the document that is kept: with a ``value``; ``failed`` and the reason; or `LOST`."""
+    document: dict[str, Any] = msgspec.json.decode(body)
+    return document

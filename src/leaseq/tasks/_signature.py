@@ -34,14 +34,19 @@ def as_plain(value: object, what: str) -> tuple[Any, int]:
     Raises:
         TaskDataError: It cannot be written as JSON.
     """
+    data = as_json(value, what)
+    return _decode(data), len(data)
+
+
+def as_json(value: object, what: str) -> bytes:
+    """Return a value as JSON. Arguments and errors are those of `as_plain`."""
     try:
-        data = _encode(value)
+        return _encode(value)
     except _UNWRITABLE as error:
         raise TaskDataError(
             f"{what} cannot be written as JSON: {error}; use plain values, dataclasses or "
             "msgspec Structs"
         ) from None
-    return _decode(data), len(data)
 
 
 class _Converter:
@@ -107,6 +112,12 @@ class Signature:
         self._what = f"task {shown(name)}"
         self._signature = inspect.signature(function)
         self._parameters = self._signature.parameters
+        self._required = {
+            name
+            for name, each in self._parameters.items()
+            if each.default is Parameter.empty
+            and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        }
         self._all_by_name = all(
             each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
             for each in self._parameters.values()
@@ -175,6 +186,21 @@ class Signature:
         plain: dict[str, Any] = _decode(data)
         return plain
 
+    def unfit(self, plain: Mapping[str, Any]) -> str | None:
+        """Return the reason if a version of the function without these parameters was meant.
+
+        An argument has no parameter, or a parameter that needs one has no argument. A wrong type is
+        another matter: no version of the function may take it.
+        """
+        unknown = sorted(plain.keys() - self._parameters.keys())
+        if unknown:
+            return f"{self._what} has no parameter {', '.join(map(shown, unknown))}"
+        missing = self._required - plain.keys()
+        if missing:
+            names = ", ".join(map(shown, sorted(missing)))
+            return f"{self._what} needs a value for its parameter {names}"
+        return None
+
     def unbind(self, plain: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments for the function, all of them new values.
 
@@ -182,10 +208,9 @@ class Signature:
             TaskDataError: An argument is missing, unknown, or does not match its annotation.
         """
         if plain or self._parameters:
-            unknown = plain.keys() - self._parameters.keys()
-            if unknown:
-                names = ", ".join(map(shown, sorted(unknown)))
-                raise TaskDataError(f"{self._what} has no parameter {names}")
+            unfit = self.unfit(plain)
+            if unfit is not None:
+                raise TaskDataError(unfit)
             values: dict[str, Any] = self._arguments.convert(plain)
             if self._all_by_name:
                 return (), values
@@ -193,15 +218,19 @@ class Signature:
             return bound.args, bound.kwargs
         return (), {}
 
-    def plain_result(self, result: object) -> tuple[Any, int]:
-        """Return the plain form of a result, and its size as JSON in bytes.
+    def json_result(self, result: object) -> bytes:
+        """Return a result as JSON.
 
         Raises:
             TaskDataError: It does not match the annotation, or cannot be written as JSON.
         """
-        plain, size = as_plain(result, f"{self._what}: its result")
-        self.typed_result(plain)
-        return plain, size
+        try:
+            data = _encode(result)
+        except _UNWRITABLE:
+            as_json(result, f"{self._what}: its result")
+            raise
+        self._result.read(data)
+        return data
 
     def typed_result(self, plain: object) -> Any:
         """Return a result from its plain form.

@@ -16,6 +16,7 @@ import msgspec
 from .._core.functions import is_async, is_generator
 from .._core.ids import new_id
 from .._core.policies import Priority
+from .._core.process_pool import check_importable
 from .._core.texts import shown
 from .._core.validation import (
     check_priority,
@@ -23,6 +24,7 @@ from .._core.validation import (
     lease_seconds,
     whole_number,
 )
+from .._pool import RunIn, check_run_in
 from ._errors import TaskDataError
 from ._signature import Signature, as_plain
 
@@ -52,6 +54,9 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
         made_at: The time at which it was made, in seconds since the epoch.
         function: The function that it calls; None for a payload, or a name that is not registered
             here.
+        schedule: The name of the schedule whose run it is; None: it is of none.
+        slot: The time that the schedule had for it, in seconds since the epoch; of
+            `TaskQueue.run_now`, that of the call. None: it is of no schedule.
     """
 
     id: str
@@ -64,6 +69,8 @@ class Task(msgspec.Struct, Generic[T_co], frozen=True, eq=False, repr_omit_defau
     workflow: str | None = None
     made_at: float = 0.0
     function: TaskFunction[..., Any, T_co] | None = None
+    schedule: str | None = None
+    slot: float | None = None
 
     @staticmethod
     def create(
@@ -152,6 +159,8 @@ class _Wire(msgspec.Struct, omit_defaults=True):
     tenant: str | None = None
     max_retries: int = DEFAULT_MAX_RETRIES
     workflow: str | None = None
+    schedule: str | None = None
+    slot: float | None = None
 
 
 def encode_task(task: Task[Any]) -> dict[str, Any]:
@@ -165,8 +174,22 @@ def encode_task(task: Task[Any]) -> dict[str, Any]:
         task.tenant,
         task.max_retries,
         task.workflow,
+        task.schedule,
+        task.slot,
     )
     return msgspec.to_builtins(wire)  # type: ignore[no-any-return]
+
+
+def refusal_of(task: Task[Any]) -> str | None:
+    """Return why no worker with these functions can run a task; None: as far as that can be told.
+
+    Of a version of the code that knows another function, or other parameters, it may be right.
+    """
+    if task.name is None:
+        return None
+    if task.function is None:
+        return f"unknown task {shown(task.name)}: there is no such function"
+    return task.function._definition.signature.unfit(task.arguments)
 
 
 def decode_task(
@@ -197,6 +220,8 @@ def decode_task(
         read.workflow,
         read.made_at,
         None if read.name is None else functions.get(read.name),
+        read.schedule,
+        read.slot,
     )
 
 
@@ -213,6 +238,7 @@ class TaskTerms:
     ttl: float | None = None
     result_ttl: float | None = None
     xcom_key: str | None = None
+    run_in: RunIn = "thread"
 
     def __post_init__(self) -> None:
         checked: dict[str, float] = {"priority": check_priority(self.priority)}
@@ -224,6 +250,7 @@ class TaskTerms:
             if seconds is not None:
                 checked[name] = lease_seconds(name, seconds)
         check_text_or_none("xcom_key", self.xcom_key)
+        check_run_in(self.run_in)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -350,6 +377,8 @@ class Registry:
                 f"task {shown(name)} cannot be a generator: a worker does not iterate over it; "
                 "return a list"
             )
+        if terms.run_in == "process":
+            check_importable(f"task {shown(name)}", function)
         definition = Definition(
             name,
             function,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from logging import ERROR
+from functools import partial
+from logging import ERROR, WARNING
 from math import inf
 from typing import Any, Final, Never
 
@@ -15,9 +16,10 @@ from anyio.abc import TaskStatus
 from .._core.errors import rejection
 from .._core.functions import check_function, check_has_run, is_async, result_of
 from .._core.log import log
-from .._core.loop import Home
+from .._core.loop import Home, is_mere_failure
+from .._core.process_pool import Processes
 from .._core.requests import ClaimRequest
-from .._core.texts import failure_text, is_a, shown
+from .._core.texts import failure_text, is_a, shown, traceback_text
 from .._core.validation import (
     check_known,
     check_text,
@@ -25,17 +27,20 @@ from .._core.validation import (
     wait_seconds,
     whole_number,
 )
-from .._pool import ServeOptions, check_event, is_mere_failure, serve
+from .._pool import ServeOptions, check_event, serve
 from ..abc._lease import Lease
 from ._config import WorkerConfig
 from ._context import Run, enter_run, leave_run
 from ._errors import TaskDataError
-from ._execution import execute, finish, give_up
+from ._execution import execute, give_up, values_of
 from ._handler import TaskHandler
 from ._queue import TaskQueue
-from ._task import Task, decode_task
+from ._task import Task, decode_task, refusal_of
+from ._timetable import beside
 
-_LONGEST_TRACEBACK: Final = 10_000
+_LONGEST_REST: Final = 60.0  # seconds between two tries of a task that workers do not know
+_NOTE_EVERY: Final = 60.0  # seconds between two notes on unknown tasks of one name
+_MOST_NOTES: Final = 1_000  # names in that time
 _CALLS: Final = {
     "process_task": ("a task",),
     "on_task_start": ("a task",),
@@ -150,10 +155,14 @@ class TaskWorker:
             self._options["steal_from"] = claim.steal_from
         self._max_runtime = max_runtime
         self._threads = CapacityLimiter(self.concurrency)
+        self._processes = Processes()
         self._home = Home()
         self._is_running = False
         self._last_claim: float | None = None
         self._since: dict[str, float] = {}
+        self._told: dict[str, float] = {}  # unknown functions, and when they may be told again
+        self._has_failed_to_note = False
+        self._has_noted = False
 
     def __repr__(self) -> str:
         return f"<TaskWorker {shown(self.id)} of {self._tasks.name!r}>"
@@ -220,29 +229,38 @@ class TaskWorker:
         """
         if self._is_running:
             raise BusyResourceError("running")
-        queue = await self._tasks.open()
-        definitions = [each._definition for each in self._functions.values()]
-        for definition in definitions:
-            definition.signature.resolve()
-        timed = self._max_runtime is not None or any(
-            definition.terms.lease_timeout is not None for definition in definitions
-        )
-        # An event of its own belongs to the event loop that it runs in.
-        self._stopping = Event() if self._stop is None else self._stop
-        options: ServeOptions = {**self._options, "stop": self._stopping}
-        if self._stopped:
-            self._stopping.set()
         self._is_running = True
         try:
-            await serve(
-                queue,
-                self._handle,
-                self.concurrency,
-                on_start=self._adjust_lease if timed else None,
-                on_success=self._report_success if self._has_success_hook else None,
-                task_status=task_status,
-                **options,
+            queue = await self._tasks.open()
+            definitions = [each._definition for each in self._functions.values()]
+            for definition in definitions:
+                definition.signature.resolve()
+            timed = self._max_runtime is not None or any(
+                definition.terms.lease_timeout is not None for definition in definitions
             )
+            # An event of its own belongs to the event loop that it runs in.
+            self._stopping = Event() if self._stop is None else self._stop
+            options: ServeOptions = {**self._options, "stop": self._stopping}
+            if self._stopped:
+                self._stopping.set()
+            await self._backend.mind_notes()
+            await self._tasks._store_declared()
+
+            async def run_tasks() -> None:
+                async with self._processes:
+                    await serve(
+                        queue,
+                        self._handle,
+                        self.concurrency,
+                        on_start=self._adjust_lease if timed else None,
+                        on_success=self._report_success if self._has_success_hook else None,
+                        task_status=task_status,
+                        **options,
+                    )
+
+            await beside(run_tasks, partial(self._backend.run_schedules, self.id))
+            if self._has_noted:
+                await self._backend.mind_notes(self.id, [*self._told])
         finally:
             self._is_running = False
             self._since.clear()
@@ -294,12 +312,13 @@ class TaskWorker:
         except TaskDataError as error:
             await lease.reject(str(error))
             return None
-        run = Run(task, self._backend, self._threads)
+        run = Run(task, self._backend, self._threads, self._processes)
         if lease.deliveries > task.max_retries + 1:
             await give_up(run, lease, _expiry_reason(lease))
             return None
-        if task.name is not None and task.function is None:
-            await give_up(run, lease, self._unknown_reason(task))
+        refusal = refusal_of(task)
+        if refusal is not None:
+            await self._leave(run, lease, refusal)
             return None
         token = enter_run(run)
         try:
@@ -310,8 +329,9 @@ class TaskWorker:
                 await check_has_run(result)
             else:
                 result = await execute(run)  # as `process_task` does, but directly
-            if run.leaves_values:
-                await finish(run, result, lease)
+            if values := values_of(run, result):
+                # Kept by the ack, which goes with the next claim.
+                lease._pledge = lambda lease: lease.queue._ack_and_keep(lease, values)
         except BaseException as error:
             if not is_mere_failure(error):
                 raise
@@ -324,10 +344,55 @@ class TaskWorker:
             leave_run(token)
         return (task, self._home.time() - since) if self._has_success_hook else None
 
-    def _unknown_reason(self, task: Task[Any]) -> str:
-        return (
-            f"unknown task {shown(task.name)}: {self._tasks!r} of the worker has no such function"
-        )
+    async def _leave(self, run: Run, lease: Lease[str, Any], refusal: str) -> None:
+        """Leave a task to a worker that knows it: a deploy may be under way.
+
+        It rests for a second and then more and more. The time at which it was first left travels
+        with it, beside what other versions of the code have written there.
+        """
+        now = time.time()
+        since, times = _left_before(lease.value, now)
+        if now - since >= self._backend.unknown_for:
+            unknown_for = self._backend.unknown_for
+            await give_up(
+                run, lease, f"{refusal}, and no worker has known it for {unknown_for:g} s"
+            )
+            return
+        what = str(run.task.name)
+        if self._is_to_tell(what):
+            log(WARNING, "%r leaves %r to other workers: %s", self, lease.key, refusal)
+            await self._note(what, {"reason": refusal, "worker": self.id, "at": now})
+        rest = min(2.0**times, _LONGEST_REST)
+        try:
+            # In one step: a put after the end of the lease would bring back what has been done.
+            async with lease.queue._transaction() as step:
+                step.put(lease.queue, lease.key, {**lease.value, "left": [since, times + 1]})
+                step.release(lease, counted=False, delay=rest)
+        except Exception:  # no room, too large, shut down, no right to: then the time starts anew
+            await lease.release(counted=False, delay=rest)
+
+    def _is_to_tell(self, what: str) -> bool:
+        """Return True if an unknown function was not told of for a while, and note that it is now.
+
+        Names come from the queue: of too many at a time the rest is not told of.
+        """
+        now, told = self._home.time(), self._told
+        while told and now >= told[first := next(iter(told))]:
+            del told[first]
+        if what in told or len(told) >= _MOST_NOTES:
+            return False
+        told[what] = now + _NOTE_EVERY
+        return True
+
+    async def _note(self, what: str, note: dict[str, Any]) -> None:
+        """Keep a note for operators; that it cannot be kept is no failure of the task."""
+        try:
+            await self._backend.note_unknown(what, note)
+            self._has_noted = True
+        except Exception as error:  # no right to, no room, a name that is too long
+            if not self._has_failed_to_note:
+                self._has_failed_to_note = True
+                log(WARNING, "%r could not note an unknown task: %s", self, failure_text(error))
 
     async def _fail(self, run: Run, lease: Lease[str, Any], error: BaseException) -> bool:
         """Give a task up if it has no retry left; return True if a retry would not have helped."""
@@ -366,14 +431,17 @@ async def _call(hook: Callable[..., object], task: Task[Any], *others: object) -
         log(ERROR, "the hook %s failed for %r", name, task, error=error)
 
 
+def _left_before(wire: Mapping[str, Any], now: float) -> tuple[float, int]:
+    """Return since when a task was left by workers that do not know it, and how often."""
+    match wire.get("left"):
+        case [float() | int() as since, int() as times]:
+            return float(since), min(max(times, 0), 100)
+    return now, 0
+
+
 def _failure_reason(lease: Lease[str, Any], error: BaseException) -> str:
-    try:
-        text = "".join(traceback.format_exception(error))
-    except RecursionError:  # a group that is deeper than calls can be nested
-        text = ""
-    if len(text) > _LONGEST_TRACEBACK:
-        text = f"...{text[-_LONGEST_TRACEBACK:]}"
-    return f"failed at delivery {lease.deliveries}, its last: {failure_text(error)}\n{text}"
+    what = f"failed at delivery {lease.deliveries}, its last: {failure_text(error)}"
+    return f"{what}\n{traceback_text(error)}"
 
 
 def _expiry_reason(lease: Lease[str, Any]) -> str:

@@ -14,4 +14,4 @@ __all__ = [
     "virtual_backend",
 ]
 
-_adopt(__name__, __all__, globals())
+_adopt(__name__, globals())

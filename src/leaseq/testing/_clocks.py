@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import current_token
 
-from .._core.functions import threads_at_work
+from .._core.functions import at_work
 from .._core.texts import shown
 from .._core.validation import delay_seconds
 
@@ -130,7 +130,7 @@ def _watch_for_threads(clock: "MockClock") -> "trio.abc.Instrument":
         """The clock's settings while it runs in real time."""
 
         def after_task_step(self, task: object) -> None:
-            busy = threads_at_work(current_trio_token())
+            busy = at_work(current_trio_token())
             busy = busy or current_default_thread_limiter().borrowed_tokens
             if busy and self.waiting is None:
                 self.waiting = clock.autojump_threshold, clock.rate
@@ -185,7 +185,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         self._executor_calls -= 1
 
     def _threads_at_work(self) -> bool:
-        if self._executor_calls or threads_at_work(self):
+        if self._executor_calls or at_work(self):
             return True
         try:
             return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0

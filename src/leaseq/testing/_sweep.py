@@ -54,6 +54,7 @@ from unittest.mock import patch
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
+from .._core.loop import CALLS, budget_for_tests
 from .._core.validation import whole_number
 
 Operation = Callable[[], Awaitable[object]]
@@ -72,6 +73,9 @@ async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int =
     come to wait; then before the second one; and so on, until it comes to its end first. So if
     another task hands it something, there is a cancellation just before that and one just after
     it, in the same tick of the event loop, before the operation runs again.
+
+    All of this twice: once each call of leaseq that need not wait is a checkpoint, and once none of
+    them is, so that the points of any other sequence are among these.
 
     Args:
         scenario: Called for each attempt. The context manager that it returns sets up the scene,
@@ -102,22 +106,32 @@ async def cancel_sweep(scenario: Scenario, *, native: bool = False, limit: int =
     how = "by Task.cancel()" if native else "by a cancel scope"
     limit = whole_number("limit", limit, 1, "1 step or more")
     total = 0
-    for steps in range(limit):
-        cancelled = 0
-        for _ in range(1 if on_asyncio else _ORDERS):
-            try:
-                async with scenario() as operation:
-                    cancelled += await run(operation, steps)
-            except Exception as error:
-                error.add_note(f"The operation was cancelled {how} after {steps} scheduler steps.")
-                raise
-        if not cancelled:
-            return total
-        total += cancelled
-    raise RuntimeError(
-        f"the operation did not come to an end within {limit} scheduler steps: "
-        "give it one turn to take, or a queue that is shut down"
-    )
+    for calls in (1, CALLS):
+        made_calls = False
+        for steps in range(limit):
+            cancelled = 0
+            for _ in range(1 if on_asyncio else _ORDERS):
+                try:
+                    with budget_for_tests(calls) as have_been_calls:
+                        async with scenario() as operation:
+                            cancelled += await run(operation, steps)
+                        made_calls = made_calls or have_been_calls()
+                except Exception as error:
+                    error.add_note(
+                        f"The operation was cancelled {how} after {steps} scheduler steps."
+                    )
+                    raise
+            total += cancelled
+            if not cancelled:
+                break
+        else:
+            raise RuntimeError(
+                f"the operation did not come to an end within {limit} scheduler steps: "
+                "give it one turn to take, or a queue that is shut down"
+            )
+        if not made_calls:
+            break  # the second time would be the same
+    return total
 
 
 async def _run_in_scope(operation: Operation, steps: int) -> bool:

@@ -254,6 +254,14 @@ async def test_another_brokers_queue_is_refused(
         assert lease.ended is None
 
 
+async def test_a_step_is_on_a_queue_and_not_on_its_name(broker: Broker, orders: AnyQueue) -> None:
+    name: Any = orders.name
+    async with broker.transaction() as tx:
+        for put in (lambda: tx.put(name, "b", 1), lambda: tx.add(name, 1)):
+            with pytest.raises(ValueError, match="'orders' is a name: a step is on a queue itself"):
+                put()
+
+
 async def test_wrong_options_are_refused(broker: Broker, orders: AnyQueue) -> None:
     lease = await lease_of(orders, "a")
     unhashable: str = []  # type: ignore[assignment]

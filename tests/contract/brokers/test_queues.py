@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.contract.helpers import in_line, lease_of
 
-from leaseq import Broker, BrokerQueueOptions, Retry, Tenant
+from leaseq import Broker, BrokerQueueOptions, LeasedKeyQueue, Retry, Tenant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("brokers")]
 
@@ -21,6 +22,7 @@ each_option = pytest.mark.parametrize(
         ({"tenants": {"a": Tenant(2.0)}}, {"tenants": {"a": Tenant(3.0)}}),
         ({"history": 5}, {"history": 6}),
         ({"dedupe_for": 60.0}, {"dedupe_for": 30.0}),
+        ({"group": "shop"}, {"group": "bank"}),
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -105,7 +107,7 @@ async def test_a_queue_does_as_its_options_say(broker: Broker) -> None:
 
 async def test_an_option_that_there_is_not_is_refused(broker: Broker) -> None:
     for _ in range(2):
-        with pytest.raises(TypeError, match="colour"):
+        with pytest.raises(TypeError, match="has no option 'colour': it has make, default_lease"):
             await broker.queue("orders", colour="red")  # type: ignore[call-arg]
         assert await broker.list_queues() == []
 
@@ -207,3 +209,80 @@ async def test_dead_letters_are_redriven(broker: Broker) -> None:
     assert (await queue.redrive()).keys == ("a",)
     assert await in_line(queue) == ["a"]
     assert await in_line(letters) == ["by hand"]
+
+
+class Odd(str):
+    """A string that encodes, hashes and compares as another one."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return "other"
+
+    def __format__(self, spec: str) -> str:
+        return "other"
+
+    def encode(self, *_: object) -> bytes:
+        return b"other"
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", "", "a/b"])
+async def test_a_name_that_no_queue_can_have_is_refused_by_every_call(
+    broker: Broker, name: str
+) -> None:
+    calls: list[Callable[[str], Awaitable[object]]] = [
+        broker.queue,
+        broker.create_queue_pair,
+        broker.dead_letters,
+        broker.delete_queue,
+        broker.purge,
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="invalid queue name"):
+            await call(name)
+
+
+async def test_a_queue_has_the_text_of_the_name_that_it_was_given(broker: Broker) -> None:
+    queue = await broker.queue(Odd("mail"), dead_letters=Odd("lost"))
+    assert (type(queue.name), queue.name) == (str, "mail")
+    assert await broker.queue("mail", dead_letters="lost") is queue
+    assert (await broker.dead_letters(Odd("mail"))).name == "lost"
+    assert {each.name for each in await broker.list_queues()} == {"lost", "mail"}
+    await broker.delete_queue(Odd("mail"))
+    assert await broker.list_queues() == []
+
+
+class OddInt(int):
+    def __index__(self) -> int:
+        return 7
+
+    def __str__(self) -> str:
+        return "7"
+
+    __int__ = __index__
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+
+class OddBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return b"other"
+
+    def __radd__(self, other: object) -> bytes:
+        return b"other"
+
+
+async def test_a_key_is_the_text_or_number_that_it_was_made_with(broker: Broker) -> None:
+    queue = await broker.queue("mail")
+    for odd, plain in ((Odd("a"), "a"), (OddInt(3), 3), (OddBytes(b"b"), b"b")):
+        await queue.put(odd, 1)
+        if not isinstance(queue, LeasedKeyQueue):  # in this process a key is the object itself
+            assert await queue.available_keys() == {plain}
+            assert await queue.contains(plain)
+            _, _, lease = await queue.take(odd, timeout=0)
+            assert (type(lease.key), lease.key) == (type(plain), plain)
+            await queue.release(lease)
+            assert await queue.discard(odd)

@@ -31,7 +31,7 @@ async def test_without_it_time_stands_still_in_every_queue(engine: BrokerEngine)
     async with await engine.broker() as broker:
         for name in ("orders", "invoices"):
             queue = await broker.queue(name)
-            with pytest.raises(TimekeeperNotRunningError):
+            with pytest.raises(TimekeeperNotRunningError, match=r"tg\.start\(broker\.run\)"):
                 await queue.get(lease_timeout=TIMEOUT)
 
 

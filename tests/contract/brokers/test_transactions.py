@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 from tests.contract.helpers import TIMEOUT, in_line, lease_of, until
 
-from leaseq import Broker, Lease, LeasedQueue, Retry, TransactionError
+from leaseq import Broker, Lease, LeasedQueue, PutOutcome, Retry, TransactionError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("brokers")]
 
@@ -149,6 +149,28 @@ async def test_what_was_acked_is_remembered(broker: Broker) -> None:
         tx.put(queue, "a", 2)  # a duplicate
     assert [done.key for done in await queue.history()] == ["a"]
     assert await queue.state("a") == "absent"
+
+
+@pytest.mark.parametrize("how", ["reject", "ack"])
+@pytest.mark.parametrize("tenant", [None, "acme"])
+async def test_a_key_that_was_done_before_is_a_duplicate_once_its_item_is_gone(
+    broker: Broker, how: str, tenant: str | None
+) -> None:
+    queue = await broker.queue("q", dedupe_for=TIMEOUT, max_size=1)
+    lease = await lease_of(queue, "a")
+    await queue.put("a", 2, if_in_flight="buffer")
+    await queue.ack(lease)
+    _, _, lease = await queue.get()
+    await queue.put("b", 1)
+    async with broker.transaction() as tx:
+        if how == "ack":
+            tx.ack(lease)
+        else:
+            tx.reject(lease, "no")
+        tx.put(queue, "a", 3, tenant=tenant)
+        tx.put(queue, "a", 4)
+    assert await queue.state("a") == "absent"
+    assert await queue.put("a", 5) is PutOutcome.DUPLICATE
 
 
 async def test_an_ack_may_drain_a_queue(broker: Broker, orders: AnyQueue) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Annotated
@@ -22,13 +23,15 @@ from rich.table import Table
 
 from leaseq import Statistics
 
-from ..common import EventLoop, EventLoopOption
+from ..common import EventLoop, EventLoopOption, make_broker, reporting_errors
 from .files import find_files
 from .job import Options, Report, index
+from .shared import index_with_processes
 
 _DEFAULTS = Options()
 _LINE_EVERY = 1.0
 _MOST_IMPORTED = 8
+_PROCESSES = 4
 
 Show = Callable[[Statistics], None]
 
@@ -55,12 +58,25 @@ def demo(
     lease_timeout: Annotated[
         float, typer.Option(help="Seconds until the file of a dead worker goes to another one.")
     ] = _DEFAULTS.lease_timeout,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LEASEQ_DEMO_URL",
+            help="URL of a file or a server, such as sqlite:///demo.db: the workers are processes "
+            "that share the queue, and some of them are killed. Left out: in this process.",
+            metavar="URL",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="With --url: number of processes.", metavar="N")
+    ] = None,
 ) -> None:
     """Index Python files with workers that die; check that none is lost or in two hands at once.
 
     Every file is an item in a queue. Some workers die while they hold a file: its lease expires,
     and another worker does it. Some files are saved again while a worker holds them, and come back.
-    Exits with 1 if a check fails.
+    Exits with 1 if a check fails. With --url the workers are processes, which are killed as by
+    kill -9.
     """
     root = path or Path(sysconfig.get_path("stdlib"))
     try:
@@ -73,17 +89,31 @@ def demo(
     if not files:
         raise typer.BadParameter(f"there are no Python files in {root}", param_hint="path")
 
+    if processes is not None and url is None:
+        raise typer.BadParameter(
+            "processes need a queue that they share: pass --url sqlite:///demo.db",
+            param_hint="--processes",
+        )
+    if url is not None:
+        make_broker(url)  # a wrong URL is an error of usage
     console = Console()
-    with _quiet(), _display(console) as show:
+    with _quiet(), _display(console) as show, _failing_as(url):
         try:
-            report = anyio.run(index, files, options, show, backend=backend.value)
+            if url is None:
+                report = anyio.run(index, files, options, show, backend=backend.value)
+            else:
+                shared = partial(
+                    index_with_processes,
+                    *(files, options, url, processes or _PROCESSES, backend.value, show),
+                )
+                report = anyio.run(shared, backend=backend.value)
         except BaseExceptionGroup as group:
             # trio raises KeyboardInterrupt in the groups of its nurseries.
             if group.split(KeyboardInterrupt)[1] is None:
                 raise KeyboardInterrupt from None
             raise
 
-    console.print(_table(root, report))
+    console.print(_table(root, report, "processes" if url else "workers"))
     for failure in report.failures:
         typer.echo(f"check failed: {failure}", err=True)
     if report.failures:
@@ -91,6 +121,16 @@ def demo(
     typer.echo(
         "checked: every file done, none in two hands at once, each recorded under its newest token"
     )
+
+
+@contextmanager
+def _failing_as(url: str | None) -> Iterator[None]:
+    """Turn errors of a shared queue into one line and exit code 1."""
+    if url is None:
+        yield
+        return
+    with reporting_errors(url):
+        yield
 
 
 @contextmanager
@@ -154,7 +194,7 @@ def _describe(statistics: Statistics) -> str:
     )
 
 
-def _table(root: Path, report: Report) -> Table:
+def _table(root: Path, report: Report, who: str) -> Table:
     table = Table(title=f"Index of {escape(str(root))}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -164,7 +204,7 @@ def _table(root: Path, report: Report) -> Table:
         "  that do not parse": f"{report.unparsable:,}",
         "functions and classes": f"{report.definitions:,}",
         "most imported": "\n".join(f"{escape(name)} {count:,}" for name, count in most_imported),
-        "workers that died": f"{report.deaths:,}",
+        f"{who} that died": f"{report.deaths:,}",
         "leases that expired, and were redone": f"{report.expired:,}",
         "files saved again meanwhile": f"{report.saved_again:,}",
         "time": f"{report.seconds:.1f} s",

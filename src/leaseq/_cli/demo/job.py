@@ -38,14 +38,14 @@ from leaseq import Lease, LeasedKeyQueue, LeaseLostError, Statistics
 from .audit import Audit, Database, Record
 from .files import read_facts
 
-_EDIT_RATE = 0.05
+EDIT_RATE = 0.05
 
 # Parsing holds the interpreter's lock, so that more threads would not parse faster, only keep the
 # event loop, and with it the heartbeats, waiting for its turn. And in CPython 3.11 two threads that
 # parse at once can make both fail (python/cpython#106905).
 _THREADS = 1
 
-_TICK = 0.1
+TICK = 0.1
 _HEARTBEATS = 4
 
 
@@ -131,7 +131,7 @@ async def index(
         drained = False
         while not drained:
             show(await queue.statistics())
-            with move_on_after(_TICK):
+            with move_on_after(TICK):
                 await queue.join()
                 drained = True
         await queue.shutdown()
@@ -158,7 +158,7 @@ class _Job:
     ) -> None:
         chance = random.Random(options.seed)
         self._deadly = {path for path in files if chance.random() < options.crash_rate}
-        self._edited = {path for path in files if chance.random() < _EDIT_RATE}
+        self._edited = {path for path in files if chance.random() < EDIT_RATE}
         self._queue = queue
         self._lease_timeout = options.lease_timeout
         self._threads = CapacityLimiter(_THREADS)

@@ -1,46 +1,77 @@
--- Changes of a queue's items as a whole.
+-- Changes of a queue's items as a whole, in steps: each does so much work, and the process asks for
+-- the next one.
 
 local admin = lazily(function()
-  -- Drop all waiting items. O(leased), plus what it costs the server to forget the rest.
+  local STEP = 200 -- items that are looked at together
+
+  -- Drop some items that wait: those of members of a line, of keys that begin at a place in these.
+  local function drop_some(q, line, members, key_in, right)
+    local keys = {}
+    for n, member in ipairs(members) do
+      keys[n] = key_in(member) or member
+    end
+    local raws = call("HMGET", q.items, unpack(keys))
+    for n, key in ipairs(keys) do
+      local item = item_in(raws[n])
+      work = work + (q.fair and 6 or 1)
+      if item and item.state ~= LEASED and right(key, item) == members[n] then
+        take_out(q, key, item)
+        count_letter(q, item, -1)
+      else -- it is there, and is not an item's
+        call("ZREM", line, members[n])
+        recount(q)
+      end
+      if not item or item.state ~= LEASED then
+        call("HDEL", q.items, key)
+      end
+    end
+    q.dropped = q.dropped + #keys
+    return #keys
+  end
+
+  -- Drop some of what waits. The answer also says how many waited before.
   local function purge()
     local q = take_queue()
     if not q then
       return GONE
     end
-    local count = q.n_ready + q.n_delayed
-    if count == 0 then
-      return { "ok", 0 }
+    local count, dropped = q.n_ready + q.n_delayed, 0
+    q.changed = true
+    if q.n_leased == 0 and not q.fair then
+      call("UNLINK", q.items, q.ready, q.timers)
+      q.n_ready, q.n_delayed = 0, 0
+      q.dropped = q.dropped + count
+      return { "ok", count, count }
     end
-    local stay = {}
-    for _, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
-      local key = leased_key(member)
-      stay[key] = call("HGET", q.items, key)
-      local after = call("HGET", q.items, "+" .. key)
-      if after then
-        stay["+" .. key] = after
-      end
-    end
-    call("UNLINK", q.items, q.ready, q.timers)
-    for field, raw in pairs(stay) do
-      call("HSET", q.items, field, raw)
-      if byte(field) ~= 43 then
-        count_letter(q, unpack_item(raw), 1)
-      end
-    end
-    if q.fair then
-      for _, tenant in ipairs(call("HKEYS", q.accounts)) do
-        local account = byte(tenant) ~= 37 and schedule.find(q, tenant)
-        if account and account.ready > 0 then
-          account.ready, account.changed = 0, true
-          schedule.withdraw(q, tenant, account)
-          schedule.rest(q, tenant, account)
+    while q.n_ready + q.n_delayed > 0 and not late() do
+      local most = min(STEP, lot_size(q)) - 1
+      local ready = call("ZRANGE", q.ready, 0, most)
+      if ready[1] then
+        dropped = dropped + drop_some(q, q.ready, ready, function(member)
+          return place_at(member) and key_of(member)
+        end, member_of)
+      else
+        local timed = call("ZRANGE", q.timers, 0, most)
+        if not timed[1] then
+          recount(q)
+        else
+          dropped = dropped + drop_some(q, q.timers, timed, leased_key, timer_member)
         end
       end
     end
-    q.n_ready, q.n_delayed = 0, 0
-    q.dropped = q.dropped + count
-    q.changed = true
-    return { "ok", count }
+    return { "ok", dropped, count }
+  end
+
+  -- The letter that a member of the line stands for, with its key and its item; nil: there is none.
+  local function letter_of(letters, member)
+    local key = place_at(member) and key_of(member)
+    local item = key and read_item(letters, key)
+    local is_its = item and item.state == READY and item.letter == 1 and member_of(key, item) == member
+    local letter = is_its and read_letter(item.body)
+    if letter and #letter[2] <= MOST_KEY and #letter[9] <= MOST_NAME then
+      return letter, key, item
+    end
+    return nil, key or member
   end
 
   -- Bring a letter back; false: its key is there by now.
@@ -57,12 +88,13 @@ local admin = lazily(function()
     call("ZREM", q.done, key)
     local item = new_item(record[3], record[9], record[10], NEVER)
     item.letter = record[4]
+    note_size(q, item.body)
     let_wait(q, key, item, now, "back")
     count_letter(q, item, 1)
     return true
   end
 
-  -- Bring letters back, the first ones first, until there are enough, or `LOT` were looked at; then
+  -- Bring letters back, the first ones first, until there are enough, or enough were looked at; then
   -- the caller goes on where this one ended. The answer also says how many there were before.
   local function redrive()
     local q = take_queue()
@@ -76,21 +108,37 @@ local admin = lazily(function()
     if not letters then
       return GONE
     end
-    local back, conflicts, there = {}, {}, letters.n_ready
-    local lot = call("ZRANGE", letters.ready, from, "+", "BYLEX", "LIMIT", 0, LOT)
+    local back, conflicts, there, looked_at, after = {}, {}, letters.n_ready, 0, ""
+    local lot = call("ZRANGE", letters.ready, from, "+", "BYLEX", "LIMIT", 0, STEP)
     for _, member in ipairs(lot) do
-      if #back >= limit then
+      if #back >= limit or (late() and looked_at > 0) then
         break
       end
-      local letter_key = key_of(member)
-      local letter = read_item(letters, letter_key)
-      local record = letter.letter == 1 and cmsgpack.unpack(letter.body)
-      if record and record[1] == q.name and (all or wanted[record[2]]) then
+      looked_at, after = looked_at + 1, "(" .. member
+      local record, letter_key, letter = letter_of(letters, member)
+      if not record then -- it stays where it is
+        events[#events + 1] = { letters.index, "dead", letter_key, 0, "corrupt", "kept" }
+      elseif record[1] == q.name and (all or wanted[record[2]]) then
         local list = bring_back(q, letters, letter_key, letter, record) and back or conflicts
         list[#list + 1] = record[2]
       end
     end
-    return { "ok", back, conflicts, there, #lot == LOT and "(" .. lot[LOT] or "", #lot }
+    if #lot < STEP and (looked_at == #lot or #back >= limit) then
+      after = ""
+    end
+    return { "ok", back, conflicts, there, after, looked_at }
+  end
+
+  local WOKEN = 100 -- processes that are woken together: each wakes the next one
+
+  -- How many items of a tenant can be handed out.
+  local function slots_of(account)
+    if not account then
+      return 0
+    elseif account.cap < 0 then
+      return account.ready
+    end
+    return max(0, min(account.ready, account.cap - account.in_flight))
   end
 
   -- Give a tenant another weight and cap, from its next hand-out on.
@@ -99,40 +147,37 @@ local admin = lazily(function()
     local tenant, weight, cap = take(), take_number(), take_number()
     if not q then
       return GONE
+    elseif #tenant > MOST_NAME then
+      too_long("a tenant's name")
     end
     q.changed = true
     if not q.fair then
       schedule.begin(q)
     end
+    local before = slots_of(schedule.find(q, tenant))
     schedule.set_tenant(q, tenant, weight, cap)
-    local account = schedule.find(q, tenant)
-    local slots = account and account.ready or 0
-    if cap >= 0 then
-      slots = min(slots, cap - (account and account.in_flight or 0))
-    end
-    for _ = 1, min(slots, n_parked(q)) do
+    local more = slots_of(schedule.find(q, tenant)) - before
+    for _ = 1, min(more, n_parked(q), WOKEN) do
       q.freed = q.freed or {}
       q.freed[#q.freed + 1] = tenant
     end
     return OK
   end
 
-  -- End all leases of a consumer that is gone, as if they had expired, in the order of their
-  -- hand-outs. O(leased log leased).
+  -- End leases of a consumer that is gone, as if they had expired, in the order of their hand-outs, of
+  -- those in the next page of leases.
   local function release_all()
     local q = take_queue()
-    local consumer = take()
+    local consumer, from = take(), take()
     if not q then
       return GONE
     end
     local lost = {}
-    for _, member in ipairs(call("ZRANGE", q.leased, 0, -1)) do
-      local key = leased_key(member)
-      local item = read_item(q, key)
+    local after = page_of_leases(q, from, function(key, item)
       if item.consumer == consumer then
         lost[#lost + 1] = { key = key, item = item }
       end
-    end
+    end)
     table.sort(lost, function(one, other)
       return one.item.rank < other.item.rank
     end)
@@ -146,7 +191,7 @@ local admin = lazily(function()
       end_lease(q, key, item)
       moves.lose(q, key, item, now)
     end
-    return { "ok", #lost }
+    return { "ok", #lost, after }
   end
 
   return {

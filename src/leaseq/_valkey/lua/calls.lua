@@ -6,6 +6,7 @@
 
 local FORGOTTEN = 3600000000 -- a process that has not called for so long is
 local KEPT_OK = 1 -- in place of the most frequent result
+local SECOND = 1000000 -- the last time is kept anew after so long
 
 local is_kept = true -- false: nothing is kept of any call of this script
 
@@ -18,16 +19,38 @@ local function remember_claim(index, result)
   if not number then
     return
   end
-  local record = { "claim", index, result[3] }
+  local claimed = { "claim", index, result[3], result[1] }
   for at = 4, #result do
     local leases = {}
     for _, lease in ipairs(result[at]) do
       leases[#leases + 1] = lease[1]
       leases[#leases + 1] = lease[3]
     end
-    record[at] = leases
+    claimed[at + 1] = leases
   end
-  kept[operation] = record
+  kept[operation] = claimed
+end
+
+-- Write some fields of the calls, however full the server is: it takes what may need memory after a
+-- first write only.
+local function write_calls(...)
+  if type(redis.pcall("HSET", KEYS[1], ...)) == "table" then
+    call("HDEL", KEYS[1], "")
+    call("HSET", KEYS[1], ...)
+  end
+end
+
+-- What is kept of the broker, as it is written.
+local function broker_now()
+  broker[2] = wall
+  return pack(unpack(broker, 2))
+end
+
+-- Keep this in place of the result of the operation.
+local function remember_result(result)
+  if number then
+    kept[operation] = result
+  end
 end
 
 local function remember_call(results)
@@ -35,65 +58,89 @@ local function remember_call(results)
     local result = results[at]
     kept[at - 3] = kept[at - 3] or (result == OK and KEPT_OK or result)
   end
-  local record = pack(number, wall) .. pack(events, kept)
-  if type(redis.pcall("HSET", KEYS[1], process, record)) == "table" then
-    call("HDEL", KEYS[1], "") -- a full server takes what may need memory after a first write only
-    call("HSET", KEYS[1], process, record)
+  local last = pack(number, steady) .. pack(events, kept)
+  if wall < broker[2] or wall > broker[2] + SECOND then
+    write_calls(process, last, "@", broker_now())
+  else
+    write_calls(process, last)
   end
 end
 
-local function claim_again(record)
-  local q = queue_at(record[2])
+local function claim_again(claimed)
+  local q = queue_at(claimed[2])
   if not q then
     return GONE
   end
-  local result = { "ok", total(q), record[3] }
-  for at = 4, #record do
+  local result = { claimed[4], total(q), claimed[3] }
+  for at = 5, #claimed do
     local leases = {}
-    for n = 1, #record[at], 2 do
-      local key = record[at][n]
-      local item = find_held(q, key, record[at][n + 1])
+    for n = 1, #claimed[at], 2 do
+      local key = claimed[at][n]
+      local item = find_held(q, key, claimed[at][n + 1])
       if item then
         leases[#leases + 1] = lease_of(key, item)
       end
     end
-    result[at] = leases
+    result[at - 1] = leases
   end
   return result
 end
 
--- The results of this very call, if it was done before; nil, and whether a later one was.
-local function results_again()
-  local record = number and call("HGET", KEYS[1], process)
-  if not record then
+-- The events and the results of this very call, if it was done before; nil, and whether a later one
+-- was. Raises if the record is not that of a call.
+local function read_record()
+  local at, last = cmsgpack.unpack_limit(record, 2)
+  if last < number then
     return nil
   end
-  local at, last = cmsgpack.unpack_limit(record, 2)
-  if last ~= number then
-    return nil, last > number
-  end
   local then_events, then_kept = cmsgpack.unpack(sub(record, at + 1))
+  assert(type(then_events) == "table" and type(then_kept) == "table")
+  if last > number then
+    return nil, true
+  end
+  return then_events, then_kept
+end
+
+-- The results of this very call, if it was done before; nil, and whether a later one was. A record
+-- that cannot be read is as good as none.
+local function results_again()
+  if not (number and record) then
+    return nil
+  end
+  local sound, then_events, then_kept = pcall(read_record)
+  if not sound then
+    record = false
+    return nil
+  elseif not then_events then
+    return nil, then_kept
+  end
   events = then_events
   local results = {}
   for n, each in ipairs(then_kept) do
     if each == KEPT_OK then
       results[n] = OK
+    elseif each[1] == "claim" then
+      local done, claimed = pcall(claim_again, each)
+      results[n] = done and claimed or { "raised", claimed.err or tostring(claimed) }
     else
-      results[n] = each[1] == "claim" and claim_again(each) or each
+      results[n] = each
     end
   end
   return results
 end
 
--- Remember the process, and forget some that have not called for long.
+-- Remember the process and the format, and forget some processes that have not called for long.
 local function remember_process()
   for _, whom in ipairs(call("HRANDFIELD", KEYS[1], 2) or {}) do
-    local _, _, heard = cmsgpack.unpack_limit(call("HGET", KEYS[1], whom), 2)
-    if heard < wall - FORGOTTEN then
+    if whom ~= "@" and heard_of(whom) < steady - FORGOTTEN then
       call("HDEL", KEYS[1], whom)
     end
   end
-  if call("HEXISTS", KEYS[1], process) == 0 then
-    call("HSET", KEYS[1], process, pack(-1, wall))
+  if broker[4] <= FORMAT then
+    broker[4], broker[5] = FORMAT, max(broker[5], OLDEST)
+  end
+  write_calls("@", broker_now())
+  if not record then
+    write_calls(process, pack(-1, steady))
   end
 end

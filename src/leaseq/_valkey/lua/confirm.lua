@@ -9,8 +9,8 @@ local record = redis.call("HGET", ARGV[1], ARGV[2])
 if not record then
   return 0
 end
-local _, last = cmsgpack.unpack_limit(record, 1)
-if last < tonumber(ARGV[3]) then
+local sound, _, last = pcall(cmsgpack.unpack_limit, record, 1)
+if not sound or type(last) ~= "number" or last < tonumber(ARGV[3]) then
   return 0
 end
 redis.call("HDEL", ARGV[1], "")

@@ -37,45 +37,95 @@ local schedule = lazily(function()
     return account.ready > 0 and not capped
   end
 
+  -- True if a field of the accounts is that of a tenant, and not of what is kept beside them.
+  local function is_name(field)
+    return field == "" or byte(field) == 61
+  end
+
+  -- The numbers in these bytes; raises if they are not so many.
+  local function numbers_in(raw, count)
+    local read = { cmsgpack.unpack(raw) }
+    for n = 1, count do
+      assert(read[n] > -NEVER and read[n] < NEVER)
+    end
+    return unpack(read, 1, count + 1)
+  end
+
+  local function unpack_account(raw)
+    local ready, in_flight, start, competing, eligible, idle, shares, cap, priority, rank, known =
+      numbers_in(raw, 10)
+    assert(shares >= 1 and rank >= -2 * OLD and rank <= OLD)
+    return {
+      ready = max(0, ready), in_flight = max(0, in_flight), start = start,
+      competing = competing == 1, eligible = eligible == 1, idle = idle == 1, shares = shares,
+      cap = cap, priority = priority, rank = rank,
+      further = known ~= nil and pack(select(11, cmsgpack.unpack(raw))) or "", -- of newer formats
+    }
+  end
+
+  -- The account of a tenant; nil: there is none that can be read.
   local function find(q, tenant)
     q.cached = q.cached or {}
     local account = q.cached[tenant]
     if account == nil then
-      local raw = call("HGET", q.accounts, tenant)
+      local raw = is_name(tenant) and call("HGET", q.accounts, tenant)
       if not raw then
         return nil
       end
-      local ready, in_flight, start, competing, eligible, idle, shares, cap, priority, rank =
-        cmsgpack.unpack(raw)
-      account = {
-        ready = ready, in_flight = in_flight, start = start, competing = competing == 1,
-        eligible = eligible == 1, idle = idle == 1, shares = shares, cap = cap,
-        priority = priority, rank = rank,
-      }
+      work = work + 1
+      local sound, read = pcall(unpack_account, raw)
+      account = sound and read or nil
       q.cached[tenant] = account
     end
     return account or nil
   end
 
+  -- The end of a tenant's members of the line.
+  local function line_end(tenant)
+    return "(" .. prefix_of(tenant) .. string.rep("\255", 5)
+  end
+
+  -- The number of items in the line of a tenant, or as many as can be counted.
+  local function line_length(q, tenant)
+    local from = "[" .. prefix_of(tenant)
+    return #call("ZRANGE", q.ready, from, line_end(tenant), "BYLEX", "LIMIT", 0, LOT)
+  end
+
+  -- The priority and the rank of a tenant's next item; there must be one, but for what others write.
+  local function next_place(q, tenant)
+    work = work + 1
+    local _, member = head(q, tenant)
+    if not member then
+      return 0, 0
+    end
+    return read_place(member)
+  end
+
+  -- The account of a tenant, to be changed, made if there is none; and true if it was made: what is in
+  -- the line by then is in it, should one have been lost.
   local function account_of(q, tenant)
-    local account = find(q, tenant)
+    local account, made = find(q, tenant), false
     if account == nil then
       local declared = call("HGET", q.accounts, "%" .. tenant)
-      local shares, cap = SHARE, -1
-      if declared then
-        shares, cap = cmsgpack.unpack(declared)
+      local sound, shares, cap = pcall(numbers_in, declared or "", 2)
+      if not sound or shares < 1 then
+        shares, cap = SHARE, -1
       end
       account = {
-        ready = 0, in_flight = 0, start = 0, competing = false, eligible = false, idle = false,
-        shares = shares, cap = cap, priority = 0, rank = 0,
+        ready = line_length(q, tenant), in_flight = 0, start = 0, competing = false,
+        eligible = false, idle = false, shares = shares, cap = cap, priority = 0, rank = 0,
+        further = "",
       }
-      q.cached[tenant] = account
+      if account.ready > 0 then
+        account.priority, account.rank = next_place(q, tenant)
+      end
+      q.cached[tenant], made = account, true
     elseif account.idle then
       call("ZREM", q.idle, tenant)
       account.idle = false
     end
     account.changed = true
-    return account
+    return account, made
   end
 
   local function tag(tenant, account)
@@ -113,12 +163,6 @@ local schedule = lazily(function()
     account.priority, account.rank = priority, rank
   end
 
-  -- The priority and the rank of a tenant's next item; there must be one.
-  local function next_place(q, tenant)
-    local from = "[" .. prefix_of(tenant)
-    return read_place(call("ZRANGE", q.ready, from, "+", "BYLEX", "LIMIT", 0, 1)[1])
-  end
-
   local function compete(q, tenant, account)
     if not account.competing and may_compete(account) then
       account.competing = true
@@ -132,7 +176,7 @@ local schedule = lazily(function()
     if account.competing then
       unfile(q, tenant, account)
       account.competing, account.eligible = false, false
-      q.shares = q.shares - account.shares
+      q.shares = max(0, q.shares - account.shares)
     end
   end
 
@@ -151,7 +195,9 @@ local schedule = lazily(function()
         return
       end
       call("ZREM", q.idle, first[1])
-      call("HDEL", q.accounts, first[1])
+      if is_name(first[1]) then
+        call("HDEL", q.accounts, first[1])
+      end
       q.cached[first[1]] = false
     end
   end
@@ -164,24 +210,25 @@ local schedule = lazily(function()
           account.ready, account.in_flight, account.start, account.competing and 1 or 0,
           account.eligible and 1 or 0, account.idle and 1 or 0, account.shares, account.cap,
           account.priority, account.rank
-        ))
+        ) .. account.further)
       end
     end
   end
 
-  -- Move all virtual times back by what they have in common. O(tenants), once in many hand-outs.
-  local function rebase(q)
-    local by = q.virtual
+  -- Move all virtual times back by what they have in common, and file all accounts anew. O(tenants),
+  -- once in many hand-outs.
+  local function rebase(q, by)
     flush(q)
     local names = call("HKEYS", q.accounts)
     call("DEL", q.eligible, q.early, q.idle)
-    q.virtual = 0
+    q.virtual, q.shares = q.virtual - by, 0
     for _, tenant in ipairs(names) do
-      if byte(tenant) ~= 37 then
-        local account = find(q, tenant)
+      local account = find(q, tenant)
+      if account then
         account.start = account.start - by
         account.changed = true
         if account.competing then
+          q.shares = q.shares + account.shares
           file(q, tenant, account)
         elseif account.idle then
           call("ZADD", q.idle, account.start, tenant)
@@ -191,6 +238,7 @@ local schedule = lazily(function()
   end
 
   local function push(q, item)
+    work = work + 4
     local tenant = item.tenant
     local account = account_of(q, tenant)
     account.ready = account.ready + 1
@@ -205,9 +253,11 @@ local schedule = lazily(function()
   -- An item is not ready any more, but not handed out either.
   local function remove(q, item)
     local tenant = item.tenant
-    local account = account_of(q, tenant)
-    account.ready = account.ready - 1
-    if account.ready == 0 then
+    local account, made = account_of(q, tenant)
+    account.ready = made and account.ready or max(0, account.ready - 1)
+    if made then
+      compete(q, tenant, account)
+    elseif account.ready == 0 then
       withdraw(q, tenant, account)
       rest(q, tenant, account)
     elseif item.priority == account.priority and item.rank == account.rank then
@@ -218,11 +268,12 @@ local schedule = lazily(function()
   -- A ready item of a tenant that competes is leased; `restricted`: it was asked for by its tenant
   -- or its key.
   local function hand_out(q, tenant, restricted)
+    work = work + 4
     local account = account_of(q, tenant)
     if not restricted then
-      q.virtual = q.virtual + math.ceil(ITEM / q.shares)
+      q.virtual = q.virtual + math.ceil(ITEM / max(1, q.shares))
     end
-    account.ready = account.ready - 1
+    account.ready = max(0, account.ready - 1)
     account.in_flight = account.in_flight + 1
     unfile(q, tenant, account)
     account.start = account.start + cost(account)
@@ -233,17 +284,27 @@ local schedule = lazily(function()
       file(q, tenant, account)
     else
       account.competing, account.eligible = false, false
-      q.shares = q.shares - account.shares
+      q.shares = max(0, q.shares - account.shares)
     end
     if q.virtual > TOO_LATE then
-      rebase(q)
+      rebase(q, q.virtual)
+    end
+  end
+
+  -- A tenant has nothing ready, whatever its account says.
+  local function clear(q, tenant)
+    local account = find(q, tenant)
+    if account then
+      withdraw(q, tenant, account)
+      account.ready, account.changed = 0, true
+      rest(q, tenant, account)
     end
   end
 
   -- The lease on an item of a tenant has ended. True: the tenant has a cap.
   local function end_lease(q, tenant)
     local account = account_of(q, tenant)
-    account.in_flight = account.in_flight - 1
+    account.in_flight = max(0, account.in_flight - 1)
     compete(q, tenant, account)
     rest(q, tenant, account)
     return account.cap >= 0
@@ -254,26 +315,81 @@ local schedule = lazily(function()
     return account ~= nil and account.competing
   end
 
+  -- File the account of a tenant anew; one that is lost or cannot be read is made anew, if there is
+  -- something in its line.
+  local function refile(q, tenant)
+    local is_known = is_name(tenant) and #tenant <= MOST_NAME
+    if is_known and (find(q, tenant) or head(q, tenant)) then
+      local account = account_of(q, tenant)
+      withdraw(q, tenant, account)
+      compete(q, tenant, account)
+      rest(q, tenant, account)
+    end
+  end
+
+  -- True if there is something in the line for which an account should compete: the first tenant's
+  -- account, or where it is filed, is lost.
+  local function is_lost(q)
+    local key, member = head(q)
+    local account = key and find(q, tenant_of_member(member))
+    return key and not (account and account.ready > 0 and account.in_flight <= q.n_leased
+      and not may_compete(account))
+  end
+
+  -- Make all accounts anew from what is in the line, as far as they are lost, and file them.
+  local function restore(q)
+    rebase(q, 0)
+    local from = "-"
+    for _ = 1, LOT do
+      local member = call("ZRANGE", q.ready, from, "+", "BYLEX", "LIMIT", 0, 1)[1]
+      if not member then
+        return
+      elseif place_at(member) then
+        local tenant = tenant_of_member(member)
+        local account = find(q, tenant)
+        if account then
+          account.ready = max(account.ready, line_length(q, tenant))
+          account.in_flight = min(account.in_flight, q.n_leased)
+          account.priority, account.rank = next_place(q, tenant)
+        end
+        refile(q, tenant)
+        from = line_end(tenant)
+      else
+        from = "(" .. member
+      end
+    end
+  end
+
   -- The tenant whose turn it is; nil: none competes.
   local function next_turn(q)
     q.changed = true -- the virtual time may leap
+    local restored = false
     while true do
       local turn = call("ZRANGE", q.eligible, 0, 0)[1]
       local first = call("ZRANGE", q.early, 0, 0, "WITHSCORES")
-      if not first[1] then
-        return turn and tenant_of(turn)
-      end
-      local start = tonumber(first[2])
-      if not turn then
+      local competes = turn and find(q, tenant_of(turn))
+      local start = tonumber(first[2]) or NEVER
+      if start < NEVER and not turn then
         q.virtual = max(q.virtual, start)
       end
-      if start > q.virtual then
-        return tenant_of(turn)
+      if turn and not (competes and tag(tenant_of(turn), competes) == turn) then
+        call("ZREM", q.eligible, turn) -- nothing here has written it
+        refile(q, tenant_of(turn))
+      elseif not turn and start == NEVER and not restored and is_lost(q) then
+        restore(q)
+        restored = true
+      elseif start > q.virtual then
+        return turn and tenant_of(turn)
+      else
+        call("ZREM", q.early, first[1])
+        local account = find(q, first[1])
+        if account then
+          account.eligible, account.changed = true, true
+          call("ZADD", q.eligible, finish(account), tag(first[1], account))
+        else
+          refile(q, first[1])
+        end
       end
-      call("ZREM", q.early, first[1])
-      local account = find(q, first[1])
-      account.eligible, account.changed = true, true
-      call("ZADD", q.eligible, finish(account), tag(first[1], account))
     end
   end
 
@@ -283,9 +399,17 @@ local schedule = lazily(function()
     return turn and tenant_of(turn) or call("ZRANGE", q.early, 0, 0)[1]
   end
 
+  local LOOKED_AT = 16 -- tenants without an account that are asked for, of which one may be lost
+
   -- The tenant whose turn it is among some; nil: none competes.
   local function next_of(q, tenants)
     local first, earliest, rank
+    for n = 1, min(#tenants, LOOKED_AT) do
+      if not find(q, tenants[n]) then
+        refile(q, tenants[n])
+      end
+    end
+    work = work + #tenants / 50
     for _, tenant in ipairs(tenants) do
       local account = find(q, tenant)
       if account and account.competing then
@@ -325,6 +449,6 @@ local schedule = lazily(function()
   return {
     push = push, remove = remove, hand_out = hand_out, end_lease = end_lease, claimable = claimable,
     next_turn = next_turn, peek_turn = peek_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
-    flush = flush, find = find, withdraw = withdraw, rest = rest,
+    flush = flush, find = find, refile = refile, clear = clear, withdraw = withdraw, rest = rest,
   }
 end)

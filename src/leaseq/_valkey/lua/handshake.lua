@@ -3,23 +3,33 @@
 is_kept = false -- it may just be asked again
 
 local handshake = lazily(function()
+  -- Ask the server about a command: true, its user may give it; false, or nil: there is no such one.
   local function may(command)
-    if command == "eval" then
-      return redis.acl_check_cmd(command, "", 0)
-    elseif command == "fcall" or command == "function|load" then
-      local name, second = command:match("^(%l+)|?(%l*)$")
-      local known, allowed = pcall(redis.acl_check_cmd, name, second, 0)
-      return known and allowed -- some servers have no functions
+    local check = redis.acl_check_cmd
+    local name, second = command:match("^(%l+)|?(%l*)$")
+    local known, allowed
+    if not check then
+      return true -- it cannot be asked; what may not be given is refused later
+    elseif command == "eval" or command == "fcall" or second ~= "" then
+      known, allowed = pcall(check, name, second, 0)
+    else
+      known, allowed = pcall(check, name, command:find("publish") and waiters.channel() or KEYS[1])
     end
-    return redis.acl_check_cmd(command, command:find("publish") and waiters.channel() or KEYS[1])
+    if known then
+      return allowed
+    end
   end
 
-  -- Remember the process, and say which of some commands its user may not give.
+  -- Remember the process, and say which of some commands its user may not give; with a "?" those that
+  -- the server does not have.
   local function hello()
     local result = { "ok" }
     for _ = 1, take_number() do
       local command = take()
-      if not may(command) then
+      local allowed = may(command)
+      if allowed == nil then
+        result[#result + 1] = "?" .. command
+      elseif not allowed then
         result[#result + 1] = command
       end
     end

@@ -23,11 +23,12 @@ local READY, DELAYED, LEASED = 0, 1, 2
 local MORE = 4
 local UPDATE, BUFFERED = 1, 2
 local NORMAL = 3 -- priority
-local HEADER, HEADER_SIZE = ">BI7I7i4I4I2B", 26
+local HEADER_SIZE = 26
+local HEADER = ">BI7I7i4I4I2B"
 local USUAL = { 0, 0, 0, 0, 0, "", 0, 0 }
 
 local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
-local BIAS = OLD + OLD / 2 -- makes all ranks positive, and keeps them below 2^53
+local BIAS = 6755399441055744 -- half as much again: makes all ranks positive, and keeps them below 2^53
 
 local function pack_item(item)
   local state, place, since = item.state, item.rank, item.since
@@ -41,10 +42,17 @@ local function pack_item(item)
     state == READY and item.order or 0, item.rest, item.consumer, item.after, item.letter,
   }
   local last = 8
-  while last > 0 and more[last] == USUAL[last] do
-    more[last] = nil
-    last = last - 1
+  if item.further then
+    for n, field in ipairs(item.further) do
+      more[8 + n] = field
+    end
+  else
+    while last > 0 and more[last] == USUAL[last] do
+      more[last] = nil
+      last = last - 1
+    end
   end
+  spend_on(item.body)
   local header = struct.pack(
     HEADER, last > 0 and state + MORE or state, place, since, item.priority, item.deliveries,
     #item.tenant, #item.process
@@ -64,15 +72,18 @@ local function rest_of(raw, at)
   return at < 0 and "" or sub(raw, at + 1)
 end
 
+-- Take an item apart; raises if it cannot be one.
 local function unpack_item(raw)
   local flags, place, since, priority, deliveries, n_tenant, n_process = struct.unpack(HEADER, raw)
   local state = flags % MORE
   local ready, delayed = state == READY, state == DELAYED
   local names, body_at = HEADER_SIZE + n_tenant, HEADER_SIZE + n_tenant + n_process
+  assert(state <= LEASED and body_at <= #raw)
   local body, more
   if flags >= MORE then
     local at
     at, more = unpack_one(raw, body_at)
+    assert(type(more) == "table")
     body = rest_of(raw, at)
   else
     body, more = sub(raw, body_at + 1), USUAL
@@ -95,6 +106,7 @@ local function unpack_item(raw)
     consumer = more[6] or "",
     after = more[7] or 0,
     letter = more[8] or 0, -- 1: the body is a packed letter
+    further = more[9] ~= nil and { unpack(more, 9) } or nil, -- fields of newer formats
     body = body,
   }
 end
@@ -113,38 +125,71 @@ local function new_item(body, tenant, priority, expires)
   }
 end
 
+-- The item that these bytes are; nil: they are not one, or there are none.
+local function item_in(raw)
+  if raw then
+    spend_on(raw)
+    local sound, item = pcall(unpack_item, raw)
+    return sound and item or nil
+  end
+end
+
+-- The item of a key; nil: there is none, or what there is is not one, and comes as it is.
 local function read_item(q, key)
   local raw = call("HGET", q.items, key)
-  return raw and unpack_item(raw)
+  local item = item_in(raw)
+  return item, not item and raw or nil
 end
 
 local function write_item(q, key, item)
   call("HSET", q.items, key, pack_item(item))
 end
 
--- A body as it goes out: a letter is an array, and so is the letter that may be in it.
-local function read_body(body, letter)
-  if letter ~= 1 then
-    return body
+local LETTER = { -- its fields, as `bury` packs them
+  "string", "string", "string", "number", "string", "string", "string", "number", "string", "number",
+  "string",
+}
+
+-- A letter, taken apart; nil: it is not one.
+local function read_letter(body)
+  local sound, letter = pcall(cmsgpack.unpack, body)
+  if not sound or type(letter) ~= "table" then
+    return nil
   end
-  local record = cmsgpack.unpack(body)
-  record[3] = read_body(record[3], record[4])
-  return record
+  for n, kind in ipairs(LETTER) do
+    if type(letter[n]) ~= kind then
+      return nil
+    end
+  end
+  return letter
+end
+
+-- A body as it goes out, and 1 if it is a letter: that is an array, and so is the letter that may be
+-- in it. What should be a letter and cannot be read goes out as it is.
+local function read_body(body, is_letter)
+  local letter = is_letter == 1 and read_letter(body)
+  if not letter then
+    return body, 0
+  end
+  letter[3], letter[4] = read_body(letter[3], letter[4])
+  return letter, 1
 end
 
 -- A queue counts the letters in it, by the queue that they are of, in the field "-" .. its name. A
 -- letter is there, or not any more.
 local function count_letter(q, item, by)
-  if item.letter == 1 then
-    call("HINCRBY", q.items, "-" .. cmsgpack.unpack(item.body)[1], by)
+  local letter = item.letter == 1 and read_letter(item.body)
+  if letter then
+    call("HINCRBY", q.items, "-" .. letter[1], by)
   end
 end
 
 -- A lease as a claim gives it.
 local function lease_of(key, item)
+  local body, is_letter = read_body(item.body, item.letter)
   return {
-    key, read_body(item.body, item.letter), digits(item.rank), item.priority, item.tenant,
-    item.deliveries, item.cancellations, item.letter,
+    key, body, digits(item.rank), item.priority, item.tenant,
+    item.deliveries, item.cancellations, is_letter,
   }
 end
 
@@ -169,17 +214,43 @@ local function member_of(key, item)
   return prefix_of(item.tenant) .. place .. key
 end
 
--- Where the place begins in a member of the line, less one.
+-- Where the place begins in a member of the line, less one; nil: it is not one.
 local function place_at(member)
-  return byte(member) == 0 and 1 or 3 + byte(member, 2) * 256 + byte(member, 3)
+  local at = 1
+  if byte(member) ~= 0 then
+    at = #member > 3 and 3 + byte(member, 2) * 256 + byte(member, 3) or #member
+  end
+  return at + 12 <= #member and at or nil
 end
 
 local function key_of(member)
   return sub(member, place_at(member) + 12)
 end
 
+local function tenant_of_member(member)
+  return byte(member) == 0 and "" or "=" .. sub(member, 4, place_at(member))
+end
+
 -- The priority and the rank of a member.
 local function read_place(member)
   local order, rank = struct.unpack(">I4I7", member, place_at(member) + 1)
   return 2147483647 - order, rank - BIAS
+end
+
+-- The first of what is ready of a tenant, or in a queue without tenants: its key, and its member of
+-- the line. nil: there is nothing, or what is first is not a member. There is something, by the
+-- counts; but what others have written there may not be.
+local function head(q, tenant)
+  local first
+  if tenant then
+    local prefix = prefix_of(tenant)
+    first = call("ZRANGE", q.ready, "[" .. prefix, "+", "BYLEX", "LIMIT", 0, 1)[1]
+    first = first and sub(first, 1, #prefix) == prefix and first
+  else
+    first = call("ZRANGE", q.ready, 0, 0)[1]
+  end
+  if first and place_at(first) then
+    return key_of(first), first
+  end
+  return nil, first
 end

@@ -22,7 +22,7 @@ end
 -- The item that a lease holds. One past its deadline is lost, whether or not it was swept.
 local function find_held(q, key, token)
   local item = find_leased(q, key, token)
-  if item and tonumber(call("ZSCORE", q.leased, lease_member(key, item))) > now then
+  if item and (tonumber(call("ZSCORE", q.leased, lease_member(key, item))) or NEVER) > now then
     return item
   end
 end
@@ -40,15 +40,16 @@ local function end_lease(q, key, item)
   q.changed = true
   item.expires = NEVER
   call("ZREM", q.leased, lease_member(key, item))
-  q.n_leased = q.n_leased - 1
+  q.n_leased = max(0, q.n_leased - 1)
   note_end(q, item.tenant)
 end
 
--- The key of the first whose deadline has passed, of leases or timers, and when; nil: none has.
+-- The key of the first whose deadline has passed, of leases or timers, when, and its member; nil: none
+-- has.
 local function first_over(line)
   local first = call("ZRANGE", line, 0, 0, "WITHSCORES")
   local deadline = tonumber(first[2]) or NEVER
   if deadline <= now then
-    return sub(first[1], 8), deadline
+    return sub(first[1], 8), deadline, first[1]
   end
 end

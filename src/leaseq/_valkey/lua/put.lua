@@ -17,6 +17,22 @@ local puts = lazily(function()
     return terms
   end
 
+  -- Raise if a put is beyond the limits: a process that checks them does not ask for such a one.
+  local function check_limits(keys, bodies, terms)
+    local size = 0
+    for n, key in ipairs(keys) do
+      if #key > MOST_KEY then
+        too_long("a key")
+      end
+      size = size + #bodies[n]
+    end
+    if #keys > MOST_ITEMS or size > MOST_BODIES then
+      too_long("a put")
+    elseif #terms.tenant > MOST_NAME then
+      too_long("a tenant's name")
+    end
+  end
+
   -- Why an item that is there cannot be put on; nil: it can.
   local function refusal(tenant, leased, terms, index)
     if leased and terms.if_in_flight == "reject" then
@@ -47,13 +63,17 @@ local puts = lazily(function()
     end
     due = max(due, item.rest)
     local higher = terms.priority and terms.priority > item.priority
-    if delayed or higher or due > now then
+    local is_lost = not delayed and not call("ZSCORE", q.ready, member_of(key, item)) -- in no line
+    if delayed or higher or is_lost or due > now then
       take_out(q, key, item)
       count_letter(q, item, -1)
       item.body, item.letter = body, 0
       item.priority = higher and terms.priority or item.priority
       item.expires = terms.ttl < NEVER and now + terms.ttl or item.expires
       let_wait(q, key, item, due, "back")
+      if not (delayed or is_lost) and item.state == READY then -- there is no more to be had than before
+        q.came[#q.came], q.came[#q.came - 1] = nil, nil
+      end
       return
     end
     count_letter(q, item, -1)
@@ -66,12 +86,8 @@ local puts = lazily(function()
   end
 
   local function put_in_flight(q, key, item, body, terms)
-    local after
-    if item.after == 0 then
-      after = { buffered = false, priority = item.priority, due = 0, expires = NEVER }
-    else
-      after = moves.read_after(q, key)
-    end
+    local after = moves.read_after(q, key, item)
+      or { buffered = false, priority = item.priority, due = 0, expires = NEVER }
     after.body, after.letter = body, 0
     after.priority = max(after.priority, terms.priority or after.priority)
     local outcome = OUTCOMES.updated
@@ -106,7 +122,14 @@ local puts = lazily(function()
   -- been read.
   local function put_item(q, key, body, terms, item)
     q.changed, q.has_put = true, true
-    item = item or read_item(q, key)
+    local raw
+    if not item then
+      item, raw = read_item(q, key)
+      if raw then
+        item = moves.scrap(q, key, raw)
+      end
+    end
+    note_size(q, body)
     if not item then
       if is_duplicate(q, key) then
         return OUTCOMES.duplicate
@@ -124,6 +147,7 @@ local puts = lazily(function()
   -- Put keys that are absent, come once, and are ready for ever, in a queue without tenants.
   local function put_plain(q, keys, bodies, terms)
     q.changed, q.has_put = true, true
+    work = work + #keys / 2
     local items, members, came = {}, {}, q.came or {}
     local priority = terms.priority or NORMAL
     local before = prefix_of("") .. struct.pack(">I4", 2147483647 - priority)
@@ -150,6 +174,7 @@ local puts = lazily(function()
     end
     q.changed, q.has_put = true, true
     local items, members = {}, {}
+    work = work + #keys
     for n, key in ipairs(keys) do
       local item = new_put(bodies[n], terms)
       join(q, key, item, now + terms.delay, "back")
@@ -166,14 +191,23 @@ local puts = lazily(function()
     end
   end
 
-  -- What there is of some keys, by key; nil: absent.
+  local MOST_REPLACED = 3 * MOST_WORK -- for reading what is there of the keys of one call
+
+  -- What there is of some keys, by key, where an absent one has nothing; nil: it is too much to read.
   local function read_lot(q, keys)
-    local found = {}
-    for from = 1, #keys, LOT do
-      local lot = { unpack(keys, from, min(from + LOT - 1, #keys)) }
+    local found, begun = {}, work
+    local size = lot_size(q)
+    for from = 1, #keys, size do
+      if work > begun + MOST_REPLACED then
+        return nil
+      end
+      local lot = { unpack(keys, from, min(from + size - 1, #keys)) }
       local raw = call("HMGET", q.items, unpack(lot))
       for n, key in ipairs(lot) do
-        found[key] = raw[n] and unpack_item(raw[n]) or nil
+        found[key] = item_in(raw[n])
+        if raw[n] and not found[key] then
+          found[key] = moves.scrap(q, key, raw[n])
+        end
       end
     end
     return found
@@ -190,7 +224,14 @@ local puts = lazily(function()
     if not q then
       return GONE
     end
+    check_limits(keys, bodies, terms)
+    if full then
+      return { "raised", full }
+    end
     local there = read_lot(q, keys)
+    if not there then
+      return { "error", "size", 1 }
+    end
     local places, seen, plain = 0, {}, true
     for n, key in ipairs(keys) do
       local item = there[key]
@@ -217,6 +258,10 @@ local puts = lazily(function()
     end
     local result = { "ok" }
     if plain then
+      for _, body in ipairs(bodies) do
+        note_size(q, body)
+        work = work + #body / BYTES
+      end
       for from = 1, #keys, LOT do
         local to = min(from + LOT - 1, #keys)
         put_fresh(q, { unpack(keys, from, to) }, { unpack(bodies, from, to) }, terms)
@@ -250,7 +295,7 @@ local puts = lazily(function()
   end
 
   return {
-    take_terms = take_terms, refusal = refusal, is_duplicate = is_duplicate, put_item =
+    MOST_REPLACED = MOST_REPLACED, take_terms = take_terms, check_limits = check_limits, refusal = refusal, is_duplicate = is_duplicate, put_item =
     put_item, put = put, discard = discard,
   }
 end)

@@ -28,24 +28,49 @@ local queries = lazily(function()
     elseif not wants_body then
       return { "ok", STATES[item.state] }
     end
-    local newest = item.after == 0 and item or moves.read_after(q, key)
-    return { "ok", STATES[item.state], read_body(newest.body, newest.letter), newest.letter }
+    local newest = moves.look_at_after(q, key, item) or item
+    spend_on(newest.body)
+    return { "ok", STATES[item.state], read_body(newest.body, newest.letter) }
   end
 
-  local function keys_in(set, read_key)
-    local result = { "ok" }
-    for n, member in ipairs(call("ZRANGE", set, 0, -1)) do
-      result[n + 1] = read_key(member)
+  -- A page of the ready keys, in the order of the line, from a place.
+  local ready = query(take, function(q, from)
+    local members = call("ZRANGE", q.ready, from == "" and "-" or from, "+", "BYLEX", "LIMIT", 0, LOT)
+    local result = { "ok", #members == LOT and "(" .. members[LOT] or "" }
+    for _, member in ipairs(members) do
+      result[#result + 1] = place_at(member) and key_of(member)
     end
+    work = work + #members / 5
     return result
-  end
-
-  local ready = query(nil, function(q)
-    return keys_in(q.ready, key_of)
   end)
 
-  local leased = query(nil, function(q)
-    return keys_in(q.leased, leased_key)
+  -- A page of the delayed keys. Ready items with a time to live have timers too: where there are such,
+  -- each item is read.
+  local delayed = query(take, function(q, from)
+    local are_all = call("ZCARD", q.timers) == q.n_delayed
+    local result = { "ok", "" }
+    result[2] = walk(from, are_all and LOT or min(500, lot_size(q)), function(at, count)
+      return call("ZSCAN", q.timers, at, "COUNT", count)
+    end, function(member)
+      local key = leased_key(member)
+      local item = not are_all and read_item(q, key)
+      if are_all or item and item.state == DELAYED then
+        result[#result + 1] = key
+      end
+      work = work + 0.2
+    end)
+    return result
+  end)
+
+  local leased = query(take, function(q, from)
+    local result = { "ok", "" }
+    result[2] = walk(from, LOT, function(at, count)
+      return call("ZSCAN", q.leased, at, "COUNT", count)
+    end, function(member)
+      result[#result + 1] = leased_key(member)
+      work = work + 0.2
+    end)
+    return result
   end)
 
   local LOOKED_AT = 1000 -- items, to find the one that has been ready for longest
@@ -59,92 +84,108 @@ local queries = lazily(function()
       if not member then
         break
       end
-      local item = read_item(q, key_of(member))
-      oldest = min(oldest, item.since)
-      local line = sub(member, 1, place_at(member) + 4)
-      from = item.rank < 0 and "(" .. member or "(" .. line .. "\255"
+      local item = place_at(member) and read_item(q, key_of(member))
+      from = "(" .. member
+      if item then
+        oldest = min(oldest, item.since)
+        local line = sub(member, 1, place_at(member) + 4)
+        from = item.rank < 0 and from or "(" .. line .. "\255"
+      end
+      if late() then
+        break
+      end
     end
     return oldest == NEVER and -1 or max(0, now - oldest)
   end
 
-  local function add_tenants(q, result)
+  -- A page of tenants, with what each has ready and leased.
+  local tenants = query(take, function(q, from)
     if not q.fair then
-      result[#result + 1] = ""
-      result[#result + 1] = q.n_ready
-      result[#result + 1] = q.n_leased
-      return
+      return { "ok", "", "", q.n_ready, q.n_leased }
     end
-    for _, tenant in ipairs(call("HKEYS", q.accounts)) do
-      if byte(tenant) ~= 37 then
-        local account = schedule.find(q, tenant)
+    local result = { "ok", "" }
+    result[2] = walk(from, 500, function(at, count)
+      return call("HSCAN", q.accounts, at, "COUNT", count)
+    end, function(tenant)
+      local account = byte(tenant) ~= 37 and schedule.find(q, tenant)
+      if account then
         result[#result + 1] = tenant
         result[#result + 1] = account.ready
         result[#result + 1] = account.in_flight
       end
-    end
-  end
+    end)
+    return result
+  end)
 
-  local counts = query(take, function(q, tenants)
+  local counts = query(nil, function(q)
     local left = q.acked + q.dead + q.dropped + q.superseded
-    local result = {
+    return {
       "ok", q.n_ready, q.n_delayed, q.n_leased, q.n_buffered, total(q) + left,
       q.handed_out - q.undone - q.cancelled, q.acked, q.released, q.expired, q.cancelled, q.dead,
       q.dropped, q.superseded, oldest_age(q),
     }
-    if tenants == "1" then
-      add_tenants(q, result)
-    end
-    return result
   end)
 
-  local inflight = query(nil, function(q)
-    local leases = {}
-    local members = call("ZRANGE", q.leased, 0, -1, "WITHSCORES")
-    for n = 1, #members, 2 do
-      local key, deadline = leased_key(members[n]), tonumber(members[n + 1])
-      local item = read_item(q, key)
-      local left = deadline == NEVER and -1 or max(0, deadline - now)
-      leases[#leases + 1] = {
-        token = item.rank,
-        seen = {
-          key, digits(item.rank), item.consumer, now - item.since, left, item.deliveries,
-          item.tenant, item.priority,
-        },
+  -- A page of leases, in no order.
+  local inflight = query(take, function(q, from)
+    local result = { "ok", "" }
+    result[2] = page_of_leases(q, from, function(key, item, deadline)
+      result[#result + 1] = {
+        key, digits(item.rank), item.consumer, now - item.since,
+        deadline == NEVER and -1 or max(0, deadline - now), item.deliveries, item.tenant,
+        item.priority,
       }
-    end
-    table.sort(leases, function(one, other)
-      return one.token < other.token
     end)
-    local result = { "ok" }
-    for n, lease in ipairs(leases) do
-      result[n + 1] = lease.seen
-    end
     return result
   end)
 
-  -- `asks`: say also which queues have their dead letters there. O(queues)
-  local info = query(take, function(q, asks)
-    local letters = q.letters_index > 0 and queue_at(q.letters_index)
-    local dead = letters and call("HGET", letters.items, "-" .. q.name)
+  local info = query(nil, function(q)
+    local letters = q.letters_index > 0 and select(2, pcall(queue_at, q.letters_index))
+    local dead = letters and letters.items and redis.pcall("HGET", letters.items, "-" .. q.name)
     local raw = call("HGET", KEYS[2], q.name)
-    local created = raw and digits(entry_of(raw).created) or "0"
-    local result = { "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
-    for _, entry in ipairs(asks == "1" and all_entries() or {}) do
-      if entry.letters == q.name then
-        result[#result + 1] = entry.name
+    local entry = raw and entry_of(raw)
+    local created = entry and digits(entry.created) or "0"
+    return { "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
+  end)
+
+  local HISTORY = 100 -- entries in a page of it
+
+  -- A page of the history, the oldest first, from a place: how many were acknowledged when the first
+  -- page was asked for, and how many entries were left then. What is acknowledged meanwhile is left
+  -- out, and so is what is no longer kept.
+  local history = query(take, function(q, from)
+    local acked, left = from:match("^(%d+) (%d+)$")
+    local length = call("LLEN", q.history)
+    acked, left = tonumber(acked) or q.acked, tonumber(left) or length
+    local first = length - (q.acked - acked) - left
+    if first < 0 then
+      left, first = left + first, 0
+    end
+    local result = { "ok", "" }
+    local count = min(left, HISTORY, lot_size(q))
+    if count <= 0 then
+      return result
+    end
+    for _, raw in ipairs(call("LRANGE", q.history, first, first + count - 1)) do
+      local sound, key, body, letter, token, deliveries, acked_at = pcall(cmsgpack.unpack, raw)
+      spend_on(raw)
+      if sound and acked_at then
+        local read, is_letter = read_body(body, letter)
+        result[#result + 1] = { key, read, token, deliveries, acked_at, is_letter }
       end
     end
+    result[2] = count < left and digits(acked) .. " " .. digits(left - count) or ""
     return result
   end)
 
-  local history = query(nil, function(q)
-    local result = { "ok" }
-    for n, raw in ipairs(call("LRANGE", q.history, 0, -1)) do
-      local key, body, letter, token, deliveries, acked_at = cmsgpack.unpack(raw)
-      result[n + 1] = { key, read_body(body, letter), token, deliveries, acked_at, letter }
+  -- True if a lease holds its item.
+  local function held()
+    local q, key, token = take_queue(), take(), take()
+    if not q then
+      return GONE
     end
-    return result
-  end)
+    return { "ok", find_held(q, key, token) and 1 or 0 }
+  end
 
   local function resume()
     local q, key, token = take_queue(), take(), take()
@@ -157,36 +198,49 @@ local queries = lazily(function()
     end
     local result = lease_of(key, item)
     table.insert(result, 1, "ok")
-    local deadline = tonumber(call("ZSCORE", q.leased, lease_member(key, item)))
+    local deadline = tonumber(call("ZSCORE", q.leased, lease_member(key, item))) or NEVER
     result[10] = deadline == NEVER and -1 or deadline - now
     return result
   end
 
+  -- A page of the names of queues, each with its number, in no order, and its queue of dead letters;
+  -- -1: what is kept of it cannot be read.
   local function all_queues()
-    local result = { "ok" }
-    for _, entry in ipairs(all_entries()) do
-      result[#result + 1] = entry.name
-      result[#result + 1] = entry.letters
-    end
+    local result = { "ok", "" }
+    result[2] = walk(take(), 100, function(at, count)
+      return call("HSCAN", KEYS[2], at, "COUNT", count)
+    end, function(name, raw)
+      if name ~= "" then
+        local entry = entry_of(raw)
+        result[#result + 1] = name
+        result[#result + 1] = entry and entry.number or -1
+        result[#result + 1] = entry and entry.letters or ""
+        spend_on(raw)
+      end
+    end)
     return result
   end
 
-  -- The queue of dead letters and the options of a queue, if there is one of this name.
+  -- The queue of dead letters and the options of a queue, if there is one of this name; "": what is
+  -- kept of it cannot be read.
   local function find()
     local raw = call("HGET", KEYS[2], take())
     local entry = raw and entry_of(raw)
-    return entry and { "ok", entry.letters, entry.options } or GONE
+    if raw and not entry then
+      return { "ok", "", "", 0 }
+    end
+    return entry and { "ok", entry.letters, entry.options, entry.number } or GONE
   end
 
   return {
-    look = look, ready = ready, leased = leased, counts = counts,
-    inflight = inflight, info = info, history = history, resume = resume, queues = all_queues,
-    find = find,
+    look = look, ready = ready, delayed = delayed, leased = leased, counts = counts,
+    tenants = tenants, inflight = inflight, info = info, history = history, held = held,
+    resume = resume, queues = all_queues, find = find,
   }
 end)
 
 local ops = {
-  look = queries, ready = queries, leased = queries, counts = queries,
-  inflight = queries, info = queries, history = queries, resume = queries, queues = queries,
-  find = queries,
+  look = queries, ready = queries, delayed = queries, leased = queries, counts = queries,
+  tenants = queries, inflight = queries, info = queries, history = queries, held = queries,
+  resume = queries, queues = queries, find = queries,
 }

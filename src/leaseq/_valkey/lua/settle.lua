@@ -2,11 +2,17 @@
 -- that does not hold its item any more is refused, and changes nothing.
 
 local settlements = lazily(function()
-  local NO, DROPPED = { "no" }, { "dropped" }
+  local NO, DROPPED, NOT_KEPT = { "no" }, { "dropped" }, { "not_kept" }
+
+  local function take_ack()
+    return { values = values.take_values() }
+  end
 
   -- A key is done: for a while it is not taken again.
   local function remember_done(q, key)
-    call("ZADD", q.done, now + q.dedupe_for, key)
+    if type(redis.pcall("ZADD", q.done, now + q.dedupe_for, key)) == "table" then
+      return -- it is no sorted set
+    end
     local over = call("ZRANGE", q.done, "-inf", now, "BYSCORE", "LIMIT", 0, 16)
     if over[1] then
       call("ZREM", q.done, unpack(over))
@@ -15,12 +21,18 @@ local settlements = lazily(function()
 
   local function remember_item(q, key, item)
     local record = pack(key, item.body, item.letter, digits(item.rank), item.deliveries, digits(wall))
-    call("RPUSH", q.history, record)
-    call("LTRIM", q.history, -q.history_size, -1)
+    if type(redis.pcall("RPUSH", q.history, record)) ~= "table" then -- it is a list
+      call("LTRIM", q.history, -q.history_size, -1)
+    end
   end
 
-  -- The item is done. True: an update was dropped that its consumer never saw.
-  local function ack_item(q, key, item)
+  -- Keep the values of a settlement; nil: all are kept.
+  local function keep(q, how)
+    return how.values[1] and values.keep(q, how.values) and NOT_KEPT or nil
+  end
+
+  -- The item is done. An update may be dropped that its consumer never saw.
+  local function ack_item(q, key, item, how)
     end_lease(q, key, item)
     q.acked = q.acked + 1
     if q.dedupe_for > 0 then
@@ -29,14 +41,14 @@ local settlements = lazily(function()
     if q.history_size > 0 then
       remember_item(q, key, item)
     end
-    local after = item.after ~= 0 and moves.take_after(q, key, item)
+    local after = moves.take_after(q, key, item)
     if after and after.buffered then
       moves.succeed(q, key, item, after)
-      return false
+      return keep(q, how)
     end
     call("HDEL", q.items, key)
     count_letter(q, item, -1)
-    return after ~= false
+    return keep(q, how) or after and DROPPED
   end
 
   local function take_release()
@@ -64,12 +76,16 @@ local settlements = lazily(function()
   end
 
   local function take_reject()
-    return { reason = take(), err = take() }
+    local how = { reason = take(), err = take() }
+    how.values = values.take_values()
+    how.is_unread = take() == "1"
+    return how
   end
 
   local function reject_item(q, key, item, how)
     end_lease(q, key, item)
-    moves.die(q, key, item, how.reason, how.err)
+    moves.die(q, key, item, sub(how.reason, 1, MOST_REASON), how.err, how.is_unread)
+    return keep(q, how)
   end
 
   -- Return the item of a consumer that was cancelled.
@@ -92,7 +108,24 @@ local settlements = lazily(function()
     moves.return_item(q, key, item, "old", 0)
   end
 
-  -- Do something with an item, if the token holds it. Only an ack drops an update.
+  -- Give up what should be the leased item of a token, and is none; its consumer is told.
+  local function scrap_leased(q, key, token)
+    local item, raw = read_item(q, key)
+    if item and item.state == LEASED and item.rank == tonumber(token) then
+      return -- its time is over
+    end
+    if call("ZREM", q.leased, struct.pack(">I7", tonumber(token)) .. key) == 1 then
+      recount(q)
+      events[#events + 1] = { q.index, "damaged", key, tonumber(token) }
+      if not item then
+        moves.scrap(q, key, raw)
+      elseif item.state ~= LEASED then
+        moves.forget_after(q, key)
+      end
+    end
+  end
+
+  -- Do something with an item, if the token holds it.
   local function settle(find, take_how, act)
     return function()
       local q, key, token = take_queue(), take(), take()
@@ -102,24 +135,24 @@ local settlements = lazily(function()
       end
       local item = find(q, key, token)
       if not item then
+        scrap_leased(q, key, token)
         return NO
       end
-      return act(q, key, item, how) and DROPPED or OK
+      return act(q, key, item, how) or OK
     end
   end
 
-  local ack = settle(find_held, nil, ack_item)
+  local ack = settle(find_held, take_ack, ack_item)
 
-  -- Read the items of several operations that follow one another, of one queue: their keys, as they
+  -- Read the items of several operations of one queue, which begin at these words: their keys, as they
   -- are packed, and the places in their headers if the tokens are theirs. nil: some leases are over,
   -- or it has to be seen what an operation before has done.
-  local function read_several(q, count, words)
+  local function read_several(q, words)
     if not q or first_over(q.leased) then
       return nil
     end
     local keys, places, seen = {}, {}, {}
-    for n = 1, count do
-      local at = cursor + words * (n - 1)
+    for n, at in ipairs(words) do
       local key, token = ARGV[at + 2], tonumber(ARGV[at + 3])
       if seen[key] then
         return nil
@@ -127,7 +160,11 @@ local settlements = lazily(function()
       seen[key] = true
       keys[n], places[n] = key, token and struct.pack(">I7", token)
     end
-    return keys, call("HMGET", q.items, unpack(keys)), places
+    local raws = call("HMGET", q.items, unpack(keys))
+    for _, raw in ipairs(raws) do
+      work = work + 0.5 + (raw and #raw or 0) / BYTES
+    end
+    return keys, raws, places
   end
 
   local function note_ends(q, tenants)
@@ -141,65 +178,71 @@ local settlements = lazily(function()
     return raw and byte(raw) % MORE == LEASED and sub(raw, 2, 8) == place
   end
 
+  -- True if an ack of the item is the end of nothing else: it is no letter, and has no newer value.
+  local function is_plain(raw)
+    local item = unpack_item(raw)
+    return item.after == 0 and item.letter == 0
+  end
+
   -- Those that are done several at a time, with a few commands. All are checked before anything is
   -- changed. nil: nothing was done, as there is something unusual about one.
   local several = {}
 
-  function several.ack(count)
+  function several.ack(words)
     local q = queue_at(tonumber(ARGV[cursor + 1]))
-    local keys, raws, places = read_several(q, count, 4)
-    if not keys or q.dedupe_for > 0 or q.history_size > 0 then
+    if q and (q.dedupe_for > 0 or q.history_size > 0) then
+      return nil
+    end
+    local keys, raws, places = read_several(q, words)
+    if not keys then
       return nil
     end
     local results, done, members, tenants = {}, {}, {}, {}
     for n, key in ipairs(keys) do
       local raw, place = raws[n], places[n]
-      if not holds(place, raw) then
-        results[n] = NO
-      elseif byte(raw) >= MORE then
+      if not holds(place, raw) or (byte(raw) >= MORE and not is_plain(raw)) then
         return nil
-      else
-        results[n] = OK
-        done[#done + 1] = key
-        members[#members + 1] = place .. key
-        if q.fair then
-          tenants[#tenants + 1] = tenant_in(raw)
-        end
+      end
+      results[n] = OK
+      done[n] = key
+      members[n] = place .. key
+      if q.fair then
+        tenants[n] = tenant_in(raw)
       end
     end
-    if done[1] then
-      call("ZREM", q.leased, unpack(members))
-      call("HDEL", q.items, unpack(done))
-      q.changed = true
-      q.n_leased, q.acked = q.n_leased - #done, q.acked + #done
-      if tenants[1] then
-        pcall(note_ends, q, tenants) -- they are done, whatever becomes of the turns
+    call("ZREM", q.leased, unpack(members))
+    call("HDEL", q.items, unpack(done))
+    q.changed = true
+    q.n_leased, q.acked = max(0, q.n_leased - #done), q.acked + #done
+    if tenants[1] then
+      pcall(note_ends, q, tenants) -- they are done, whatever becomes of the turns
+    end
+    for n, at in ipairs(words) do
+      if ARGV[at + 4] ~= "0" then
+        local was_done, not_kept = pcall(values.keep_at, q, at + 4)
+        results[n] = (not_kept or not was_done) and NOT_KEPT or OK
       end
     end
     return results
   end
 
-  function several.extend(count)
+  function several.extend(words)
     local q = queue_at(tonumber(ARGV[cursor + 1]))
-    local keys, raws, places = read_several(q, count, 5)
+    local keys, raws, places = read_several(q, words)
     if not keys then
       return nil
     end
     local results, ends = {}, {}
     for n, key in ipairs(keys) do
-      if holds(places[n], raws[n]) then
-        local span = tonumber(ARGV[cursor + 5 * n - 1])
-        results[n] = OK
-        ends[#ends + 1] = span < 0 and NEVER or now + span
-        ends[#ends + 1] = places[n] .. key
-      else
-        results[n] = NO
+      if not holds(places[n], raws[n]) then
+        return nil
       end
+      local span = tonumber(ARGV[words[n] + 4])
+      results[n] = OK
+      ends[#ends + 1] = span < 0 and NEVER or now + span
+      ends[#ends + 1] = places[n] .. key
     end
-    if ends[1] then
-      call("ZREM", q.leased, "") -- as below
-      call("ZADD", q.leased, unpack(ends))
-    end
+    call("ZADD", q.leased, unpack(ends))
     return results
   end
 
@@ -207,10 +250,7 @@ local settlements = lazily(function()
   local reject = settle(find_held, take_reject, reject_item)
   local give_back = settle(find_held, nil, give_back_item)
   local undo = settle(find_leased, nil, undo_item)
-  -- A server that is full refuses a script's first write if it could take memory. This one takes none,
-  -- and leases must be kept; so another write comes first.
   local extend = settle(find_held, take_span, function(q, key, item, span)
-    call("ZREM", q.leased, "")
     call("ZADD", q.leased, now + span, lease_member(key, item))
   end)
 
@@ -237,8 +277,38 @@ local settlements = lazily(function()
     return { "ok", total(q) }
   end
 
+  -- Give up the last call of the process, whose answers are lost: what it has leased goes back. The
+  -- queues are those of that call, so that they have the same numbers.
+  local function abandon()
+    local last = take_number()
+    for _ = 1, take_number() do
+      take_queue()
+    end
+    local sound, number_then, heard, _, results = pcall(cmsgpack.unpack, record or "")
+    local is_record = sound and type(number_then) == "number" and type(heard) == "number"
+    if not (is_record and type(results or {}) == "table") then
+      return { "ok", 1 } -- it may have been done
+    end
+    if number_then < last then
+      return { "ok", 0 }
+    end
+    for _, each in ipairs(number_then == last and results or {}) do
+      local q = type(each) == "table" and each[1] == "claim" and find_queue(each[2])
+      for n = 5, q and #each or 0 do
+        for lease = 1, #each[n], 2 do
+          local item = find_leased(q, each[n][lease], each[n][lease + 1])
+          if item then
+            undo_item(q, each[n][lease], item)
+          end
+        end
+      end
+    end
+    return { "ok", 1 }
+  end
+
   return {
-    take_release = take_release, take_reject = take_reject, ack_item = ack_item, release_item =
+    scrap_leased = scrap_leased, abandon = abandon, take_ack = take_ack, take_release = take_release, take_reject = take_reject,
+    ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
     give_back = give_back, undo = undo, extend = extend, close = close, several = several,
   }

@@ -15,7 +15,7 @@ local transactions = lazily(function()
       known = {
         there = item and true, leased = item and item.state == LEASED,
         succeeded = item and item.after == BUFFERED, tenant = item and item.tenant,
-        done = not item and puts.is_duplicate(q, key),
+        done = puts.is_duplicate(q, key), -- once it is absent
       }
       plan.keys[key] = known
     end
@@ -30,6 +30,10 @@ local transactions = lazily(function()
     end
 
     function step.check(plan, q)
+      puts.check_limits(step.keys, step.bodies, step.terms)
+      if work > puts.MOST_REPLACED then
+        return "size"
+      end
       for _, key in ipairs(step.keys) do
         local known = look_at(plan, q, key)
         if known.there then
@@ -66,6 +70,7 @@ local transactions = lazily(function()
       function step.check(plan, q)
         local item = find_held(q, key, token)
         if not item then
+          settlements.scrap_leased(q, key, token)
           return "no"
         end
         local known = look_at(plan, q, key)
@@ -75,7 +80,7 @@ local transactions = lazily(function()
         local buried = q.letters_index == 0 or queue_at(q.letters_index)
         known.leased = false
         known.there = known.succeeded or stays(q, item, how, buried)
-        known.done = act == settlements.ack_item and q.dedupe_for > 0
+        known.done = known.done or (act == settlements.ack_item and q.dedupe_for > 0)
         plan.waiting = plan.waiting + (known.there and 1 or 0)
       end
 
@@ -87,7 +92,7 @@ local transactions = lazily(function()
     end
   end
 
-  kinds.ack = settlement(nil, function()
+  kinds.ack = settlement(settlements.take_ack, function()
     return false
   end, settlements.ack_item)
 
@@ -96,14 +101,20 @@ local transactions = lazily(function()
   end, settlements.release_item)
 
   kinds.reject = settlement(settlements.take_reject, function(q, _, how, buried)
-    return not buried or (how.reason == "undecodable" and q.letters_index == 0)
+    return not buried or (how.is_unread and q.letters_index == 0)
   end, settlements.reject_item)
 
   local function transact()
     local steps, plans, failed = {}, {}, { "failed" }
     local asked = {} -- the queues, in the order in which they come
+    local adds_items = false
     for n = 1, take_number() do
       steps[n] = kinds[take()]()
+      adds_items = adds_items or steps[n].keys ~= nil
+    end
+
+    if #steps > MOST_STEPS then
+      too_long("a transaction")
     end
 
     local function fail(step, why, what)
@@ -136,6 +147,9 @@ local transactions = lazily(function()
     end
     if failed[2] then
       return failed
+    end
+    if full and adds_items then
+      return { "raised", full }
     end
     for _, step in ipairs(steps) do
       step.act(step.queue)

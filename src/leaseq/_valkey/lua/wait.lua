@@ -8,8 +8,8 @@ local waits = lazily(function()
       return GONE
     end
     local outlived = q.outlived
-    local done = moves.sweep(q, limit)
-    return { "ok", done == limit and 1 or 0, q.outlived - outlived }
+    local all = moves.sweep(q, limit)
+    return { "ok", all and 0 or 1, q.outlived - outlived }
   end
 
   -- Pass a wake-up on that its process does not want any more.

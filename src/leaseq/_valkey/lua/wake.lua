@@ -20,6 +20,8 @@
 local waiters = lazily(function()
   local LOOKED_AT = 100 -- wants, for one that can be served
   local OVERLOOKED = 500000 -- after so long, the process that was woken for an item does not come
+  local WAKING = 1000 -- work, for the wake-ups of one operation; those that are woken wake others
+  local ASKED = 500 -- parks of processes that do not listen, before one that does
   local STALE = 60000000 -- a process that has not been heard of for so long does not wait
 
   -- The beginning of the names of all channels: the key of the calls ends in "calls".
@@ -29,6 +31,14 @@ local waiters = lazily(function()
 
   local function want_prefix(want)
     return struct.pack(">I2", #want) .. want
+  end
+
+  local function member_of_park(want, stamp, whom)
+    return want_prefix(want) .. struct.pack(">I8", stamp) .. whom
+  end
+
+  local function process_of(member)
+    return sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
   end
 
   local function unpark_member(q, member)
@@ -58,7 +68,11 @@ local waiters = lazily(function()
 
   -- Wake one process; false: none listens.
   local function wake_one(q, want, also)
-    while n_parked(q) > 0 do
+    for _ = 1, ASKED do
+      if n_parked(q) == 0 then
+        return false
+      end
+      work = work + 2
       local member, stamp = oldest(q, want)
       local chosen = want
       if also then
@@ -140,8 +154,9 @@ local waiters = lazily(function()
   -- Wake all processes that are to be woken for what an operation has done to a queue.
   local function wake_all(q, waiting)
     local came, freed = q.came or {}, q.freed
+    local enough = work + WAKING
     for at = 1, #came, 2 do
-      if n_parked(q) == 0 then
+      if n_parked(q) == 0 or work > enough then
         break
       end
       wake_for(q, came[at], came[at + 1])
@@ -152,6 +167,9 @@ local waiters = lazily(function()
         served[came[at]] = true
       end
       for _, tenant in ipairs(freed) do
+        if work > enough then
+          break
+        end
         if not served[tenant] or oldest(q, "c" .. tenant) then
           wake_for_slot(q, tenant)
         end
@@ -162,33 +180,43 @@ local waiters = lazily(function()
     end
     local items = waiting + q.n_leased
     if items == 0 and q.had_items > 0 then
-      while n_parked(q) > 0 and wake_one(q, "j") do end
+      for _ = 1, ASKED do -- others ask for themselves
+        if work > enough or not wake_one(q, "j") then
+          break
+        end
+      end
     end
     if q.wakes_next then
       wake_next(q)
     end
   end
 
-  -- Forget two parks, drawn at random, if their processes are gone.
-  local function drop_stale(q)
-    for _, member in ipairs(call("ZRANDMEMBER", q.parked, 2)) do
-      local whom = sub(member, 11 + byte(member, 1) * 256 + byte(member, 2))
+  -- Forget two parks, drawn at random, if their processes are gone; return the number of those that
+  -- were forgotten.
+  local function drop_stale(parked)
+    local gone = 0
+    for _, member in ipairs(call("ZRANDMEMBER", parked, 2)) do
+      local whom = process_of(member)
       if whom ~= process then
-        local record = call("HGET", KEYS[1], whom)
-        local heard = record and select(3, cmsgpack.unpack_limit(record, 2)) or 0
-        if heard < wall - STALE then
-          unpark_member(q, member)
+        if heard_of(whom) < steady - STALE then
+          gone = gone + call("ZREM", parked, member)
         end
       end
     end
+    return gone
   end
 
   -- Park this process; the stamp tells one of its parks from another. nil: the server has no memory
   -- for that, and the caller has to ask again.
   local function park(q, want)
-    drop_stale(q)
+    if full then
+      return nil
+    end
+    work = work + 1
+    local gone = drop_stale(q.parked)
+    q.n_parked = n_parked(q) - gone
     local stamp = max(q.stamp + 1, wall)
-    local member = want_prefix(want) .. struct.pack(">I8", stamp) .. process
+    local member = member_of_park(want, stamp, process)
     local made = redis.pcall("ZADD", q.parked, 0, member)
     if type(made) == "table" and made.err:find("READONLY", 1, true) then
       error(made) -- it waits at another server
@@ -201,7 +229,7 @@ local waiters = lazily(function()
   end
 
   local function parked_member(want, stamp)
-    return want_prefix(want) .. struct.pack(">I8", tonumber(stamp)) .. process
+    return member_of_park(want, tonumber(stamp), process)
   end
 
   local function is_parked(q, want, stamp)
@@ -227,9 +255,15 @@ local waiters = lazily(function()
   -- True if what a parked process waits for has been there for long: the process that was woken
   -- for it sleeps, or is cut off unnoticed. For room there is no record of how long it has been there.
   local function is_overlooked(q, want, places)
-    if sub(want, 1, 1) == "r" then
+    local kind = sub(want, 1, 1)
+    if kind == "r" then
       return q.n_ready + q.n_delayed + places <= q.max_size
+    elseif kind == "j" then
+      return total(q) == 0
+    elseif late() then
+      return false -- it is looked at the next time
     end
+    work = work + 1
     local item = next_for(q, want)
     return item and item.since < now - OVERLOOKED
   end
@@ -238,5 +272,7 @@ local waiters = lazily(function()
     channel = channel, tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
     wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
     is_overlooked = is_overlooked, parked_member = parked_member, unpark_member = unpark_member,
+    want_prefix = want_prefix, member = member_of_park, process_of = process_of, drop_stale =
+    drop_stale,
   }
 end)

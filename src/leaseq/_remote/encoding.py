@@ -1,21 +1,44 @@
-"""Keys, names, wants and times as the scripts take them, and back. Sans-IO."""
+"""Keys, names and wants as bytes, and back, for any store; and checks that they can be. Sans-IO."""
 
 from __future__ import annotations
 
-from math import inf
-from typing import Final
+from typing import Any, Final
 
 from .._core.texts import shown
-from .._core.validation import check_hashable
-from .._remote.protocol import Key, RawKey, Want, WantKind
+from .._core.validation import check_key
+from .protocol import (
+    Event,
+    Key,
+    LeaseEnded,
+    QueueDeleted,
+    RawKey,
+    ValueKept,
+    Want,
+    WantKind,
+    Woken,
+)
+
+_PLAIN: Final = frozenset({str, int, bytes})
 
 # Names that are no Unicode, such as those of some files, pass through.
 _SURROGATES: Final = "surrogatepass"
 
-NEVER: Final = b"-1"
-"""A span without an end."""
 
-_CENTURY: Final = 3.15e9
+def plain_key(key: object) -> Any:
+    """Return a key as an exact `str`, `bytes` or `int`, as every call takes it first.
+
+    A subclass may encode, hash and compare as another one. Other types are for `encode_key` to
+    refuse. Raises as `check_key` does.
+    """
+    if type(key) not in _PLAIN:
+        if isinstance(key, str):
+            key = str.__str__(key)
+        elif isinstance(key, bytes) and not isinstance(key, RawKey):
+            key = b"".join((key,))
+        elif isinstance(key, int) and not isinstance(key, bool):
+            key = int.__int__(key)
+    check_key(key)
+    return key
 
 
 def encode_key(key: object) -> bytes:
@@ -23,14 +46,15 @@ def encode_key(key: object) -> bytes:
 
     Raises:
         TypeError: it is not a `str`, a `bytes` or an `int`.
+        ValueError: it is an `int` of too many digits.
     """
-    if isinstance(key, str):
+    if type(key) is str or isinstance(key, str):
         return b"s" + key.encode("utf-8", _SURROGATES)
     if isinstance(key, int) and not isinstance(key, bool):
         return b"i%d" % key
     if isinstance(key, bytes):
         return key if isinstance(key, RawKey) else b"b" + key
-    check_hashable(key)
+    check_key(key)
     kind = type(key).__name__
     raise TypeError(f"a key must be str, bytes or int on this engine, not {kind}: {shown(key)}")
 
@@ -107,30 +131,20 @@ def read_text(encoded: bytes) -> str:
     return encoded.decode("utf-8", "backslashreplace")
 
 
-# Times
+def encode_value_name(name: str) -> bytes:
+    """Encode the name of a kept value. Raises `TypeError` for what is no `str`."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a kept value must be a str, not {shown(name)}")
+    return name.encode("utf-8", _SURROGATES)
 
 
-def encode_seconds(seconds: float) -> bytes:
-    """Encode a span in microseconds; `math.inf` is one without an end."""
-    if seconds == inf:
-        return NEVER
-    return b"%d" % round(seconds * 1e6) if seconds > 0 else b"0"
+def decode_value_name(encoded: bytes) -> str:
+    """Return the name that `encode_value_name` made these bytes of.
 
-
-def encode_finite_seconds(seconds: float) -> bytes:
-    """Encode a span where the scripts know no endless ones: a century at most."""
-    return encode_seconds(min(seconds, _CENTURY))
-
-
-def encode_optional_seconds(seconds: float | None) -> bytes:
-    """Encode a span that may be left out."""
-    return NEVER if seconds is None else encode_seconds(seconds)
-
-
-def read_seconds(microseconds: float | bytes) -> float:
-    """Return a span in seconds; a negative one has no end."""
-    number = int(microseconds)
-    return inf if number < 0 else number / 1e6
+    Raises:
+        ValueError: it did not.
+    """
+    return encoded.decode("utf-8", _SURROGATES)
 
 
 # Wants: a letter, and the key or the name
@@ -172,3 +186,38 @@ def decode_want(encoded: bytes) -> Want:
     if kind is None or encoded[:1] in _NAMELESS:
         raise ValueError(f"not a want: {shown(encoded)}")
     return Want(kind, read_key(name) if kind == "key" else read_name(name))
+
+
+# What a store tells a process: the queue, and an event of it
+
+
+def encode_event(event: LeaseEnded | QueueDeleted | ValueKept | Woken) -> bytes:
+    """Encode an event that a store tells a process unasked."""
+    if isinstance(event, LeaseEnded):
+        what = b"l\0%d" % event.token
+    elif isinstance(event, QueueDeleted):
+        what = b"x"
+    elif isinstance(event, ValueKept):
+        what = b"v" + encode_value_name(event.name)
+    else:
+        what = encode_want(event.want)
+    return event.queue.encode() + b"\0" + what
+
+
+def decode_event(message: bytes) -> Event:
+    """Return the event that `encode_event` made these bytes of.
+
+    Raises:
+        ValueError: it did not.
+    """
+    name, separator, what = message.partition(b"\0")
+    if not separator:
+        raise ValueError(f"not a message: {shown(message)}")
+    queue = name.decode()
+    if what[:1] == b"l":
+        return LeaseEnded(queue, int(what.rpartition(b"\0")[2]))
+    if what == b"x":
+        return QueueDeleted(queue)
+    if what[:1] == b"v":
+        return ValueKept(queue, decode_value_name(what[1:]))
+    return Woken(queue, decode_want(what))

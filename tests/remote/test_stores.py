@@ -1,43 +1,53 @@
-"""The store over ledgers, operation by operation, without a client."""
+"""Stores that need no server, operation by operation, without a client."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Unpack
 
 import pytest
 from tests.remote.ledger_store import LedgerBackend
+from tests.sqlite.place import QUEUE, Place, claim, claimed, put
 
 from leaseq import KeyAlreadyInFlightError, PutOutcome, Retry, ServerError, Tenant
-from leaseq._core.options import ANY_KEY, BrokerQueueOptions
+from leaseq._core.options import BrokerQueueOptions
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._remote import protocol as p
 from leaseq._remote.protocol import Park, QueueRef, Want
 
-QUEUE = QueueRef("orders", QueueRef("lost"))
 
+class Ledgers:
+    """The store over ledgers, the time there, and what its processes were told."""
 
-class Place:
-    """A backend, the time there, and what its processes were told."""
-
-    def __init__(self, **options: Unpack[BrokerQueueOptions]) -> None:
+    def __init__(self) -> None:
         self.now = 100.0
         self.told: list[tuple[str, p.Event]] = []
         self.backend = LedgerBackend(clock=lambda: self.now, wall=lambda: 1e9 + self.now)
         self.numbers = 0
         for name in "abc":
             self.listen(name)
-        self.do("a", p.Declare(QUEUE, {"dead_letters": "lost", **options}))
-        self.do("a", p.Declare(QueueRef("lost"), {}))
 
     def listen(self, process: str) -> None:
         self.backend.listening[process] = lambda event: self.told.append((process, event))
+
+    def leave(self, process: str) -> None:
+        """Let a process end without a word."""
+        del self.backend.listening[process]
+
+    def declare(self, **options: Unpack[BrokerQueueOptions]) -> None:
+        """Make the queue, and that of its dead letters."""
+        self.do("a", p.Declare(QUEUE, {"dead_letters": "lost", **options}))
 
     def batch(self, *operations: p.Operation[Any]) -> p.Batch:
         self.numbers += 1
         return p.Batch(self.numbers, operations)
 
+    def exchange(self, process: str, batch: p.Batch) -> p.Reply:
+        return self.backend.do(process, batch)
+
     def do(self, process: str, operation: p.Operation[Any]) -> Any:
-        [answer] = self.backend.do(process, self.batch(operation)).answers
+        [answer] = self.exchange(process, self.batch(operation)).answers
         return answer
 
     def woken(self) -> list[str]:
@@ -45,32 +55,34 @@ class Place:
         told, self.told = self.told, []
         return [process for process, event in told if isinstance(event, p.Woken)]
 
+    def close(self) -> None:
+        pass
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(params=["ledgers", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Makes a store with the queue in it."""
+    place: Any = Ledgers() if request.param == "ledgers" else Place(tmp_path / "queues.db")
+
+    def make(**options: Unpack[BrokerQueueOptions]) -> Any:
+        for process in "abc":
+            place.do(process, p.ListQueues(QUEUE))
+        place.declare(**options)
+        return place
+
+    yield make
+    place.close()
+
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
+def place(make: Make) -> Any:
+    return make()
 
 
-def put(*keys: str, behind: bool = False, **options: Any) -> p.Put:
-    items = tuple((key, key.encode()) for key in keys)
-    return p.Put(QUEUE, items, PutRequest(**options), behind=behind)
-
-
-def claim(count: int = 1, *, parks: bool = False, patient: bool = False, **options: Any) -> p.Claim:
-    return p.Claim(
-        QUEUE,
-        (p.ClaimFor(ClaimRequest(options.pop("key", ANY_KEY), **options), count, patient),),
-        parks,
-    )
-
-
-def claimed(answer: Any) -> list[tuple[Any, int]]:
-    """The keys and tokens that a claim has brought."""
-    [batch] = answer.batches
-    return [(each.key, each.token) for each in batch]
-
-
-def test_an_item_is_put_leased_and_acknowledged(place: Place) -> None:
+def test_an_item_is_put_leased_and_acknowledged(place: Any) -> None:
     assert place.do("a", put("x", "y")) == (PutOutcome.ADDED, PutOutcome.ADDED)
     [(key, token)] = claimed(place.do("b", claim()))
     assert key == "x"
@@ -80,49 +92,49 @@ def test_an_item_is_put_leased_and_acknowledged(place: Place) -> None:
     assert (summary.ready, summary.leased, summary.acked, summary.put) == (1, 0, 1, 2)
 
 
-def test_a_batch_that_comes_again_is_not_done_again(place: Place) -> None:
+def test_a_batch_that_comes_again_is_not_done_again(place: Any) -> None:
     place.do("a", put("x", "y"))
     batch = place.batch(put("z"), claim())
-    first = place.backend.do("b", batch)
-    again = place.backend.do("b", batch)
+    first = place.exchange("b", batch)
+    again = place.exchange("b", batch)
     assert again.answers == first.answers
     assert place.do("a", p.Counts(QUEUE)).leased == 1
 
 
-def test_a_claim_that_is_told_again_leaves_out_what_is_not_held_any_more(place: Place) -> None:
+def test_a_claim_that_is_told_again_leaves_out_what_is_not_held_any_more(place: Any) -> None:
     place.do("a", put("x", "y"))
     batch = place.batch(claim(2, lease_timeout=5.0))
-    [(_, token), kept] = claimed(place.backend.do("b", batch).answers[0])
+    [(_, token), kept] = claimed(place.exchange("b", batch).answers[0])
     place.do("a", p.Release(QUEUE, "x", token))
-    assert claimed(place.backend.do("b", batch).answers[0]) == [kept]
+    assert claimed(place.exchange("b", batch).answers[0]) == [kept]
     place.now += 6.0
-    assert claimed(place.backend.do("b", batch).answers[0]) == []
+    assert claimed(place.exchange("b", batch).answers[0]) == []
 
 
-def test_a_batch_that_comes_after_a_later_one_is_refused(place: Place) -> None:
+def test_a_batch_that_comes_after_a_later_one_is_refused(place: Any) -> None:
     early, late = place.batch(put("x")), place.batch(put("y"))
-    place.backend.do("a", late)
+    place.exchange("a", late)
     with pytest.raises(ServerError, match="later batch"):
-        place.backend.do("a", early)
+        place.exchange("a", early)
     assert place.do("a", p.Look(QUEUE, "x")).state == "absent"
 
 
-def test_an_item_wakes_the_process_that_has_waited_for_longest_and_no_other(place: Place) -> None:
+def test_an_item_wakes_the_process_that_has_waited_for_longest_and_no_other(place: Any) -> None:
     for process in "ba":
         place.do(process, claim(parks=True))
     place.do("c", put("x"))
     assert place.woken() == ["b"]
 
 
-def test_a_wake_up_for_a_process_that_is_gone_goes_to_the_next(place: Place) -> None:
+def test_a_wake_up_for_a_process_that_is_gone_goes_to_the_next(place: Any) -> None:
     for process in "ba":
         place.do(process, claim(parks=True))
-    del place.backend.listening["b"]
+    place.leave("b")
     place.do("c", put("x"))
     assert place.woken() == ["a"]
 
 
-def test_who_wants_the_key_comes_first_and_the_patient_last(place: Place) -> None:
+def test_who_wants_the_key_comes_first_and_the_patient_last(place: Any) -> None:
     place.do("a", claim(parks=True, patient=True))
     place.do("b", claim(parks=True))
     place.do("c", claim(parks=True, key="x"))
@@ -133,7 +145,7 @@ def test_who_wants_the_key_comes_first_and_the_patient_last(place: Place) -> Non
     assert place.woken() == ["c", "b", "a"]
 
 
-def test_a_wake_up_that_was_not_needed_is_passed_on(place: Place) -> None:
+def test_a_wake_up_that_was_not_needed_is_passed_on(place: Any) -> None:
     for process in "ba":
         place.do(process, claim(parks=True))
     place.do("c", put("x"))
@@ -141,8 +153,8 @@ def test_a_wake_up_that_was_not_needed_is_passed_on(place: Place) -> None:
     assert place.woken() == ["b", "a"]
 
 
-def test_a_free_place_under_a_cap_wakes_who_waits_for_the_tenant() -> None:
-    place = Place(tenants={"t": Tenant(max_in_flight=1)})
+def test_a_free_place_under_a_cap_wakes_who_waits_for_the_tenant(make: Make) -> None:
+    place = make(tenants={"t": Tenant(max_in_flight=1)})
     place.do("a", put("x", "y", tenant="t"))
     [(key, token)] = claimed(place.do("a", claim()))
     place.do("b", claim(parks=True, key="y"))
@@ -151,7 +163,7 @@ def test_a_free_place_under_a_cap_wakes_who_waits_for_the_tenant() -> None:
     assert place.woken() == ["b"]
 
 
-def test_a_process_learns_that_its_park_is_gone_or_was_overlooked(place: Place) -> None:
+def test_a_process_learns_that_its_park_is_gone_or_was_overlooked(place: Any) -> None:
     [park] = place.do("a", claim(parks=True)).parks
     asked = p.Parked(QUEUE, (park, Park(Want("any"), 17)))
     assert place.do("a", asked) == (Want("any"),)
@@ -160,14 +172,14 @@ def test_a_process_learns_that_its_park_is_gone_or_was_overlooked(place: Place) 
     [(_, token)] = claimed(place.do("c", claim()))
     [park] = place.do("a", claim(parks=True)).parks
     place.do("b", claim(parks=True))
-    del place.backend.listening["b"]
+    place.leave("b")
     place.do("c", p.Release(QUEUE, "x", token))
     place.do("a", claim(key="nothing", parks=True))
     assert place.woken() == ["a", "a"]
 
 
-def test_a_full_queue_parks_the_producer_and_wakes_it_for_room() -> None:
-    place = Place(max_size=1)
+def test_a_full_queue_parks_the_producer_and_wakes_it_for_room(make: Make) -> None:
+    place = make(max_size=1)
     place.do("a", put("x"))
     assert place.do("b", put("y")).places == 1
     assert place.do("b", put("y", "z")) == p.NeverFits(2)
@@ -178,7 +190,7 @@ def test_a_full_queue_parks_the_producer_and_wakes_it_for_room() -> None:
     assert place.do("b", put("y")) == (PutOutcome.ADDED,)
 
 
-def test_the_end_of_all_items_wakes_who_joins(place: Place) -> None:
+def test_the_end_of_all_items_wakes_who_joins(place: Any) -> None:
     place.do("a", put("x"))
     joined = place.do("b", p.Join(QUEUE))
     assert joined.left == 1
@@ -188,23 +200,23 @@ def test_the_end_of_all_items_wakes_who_joins(place: Place) -> None:
     assert place.do("b", p.Join(QUEUE, joined.stamp)).left == 0
 
 
-def test_what_falls_due_is_told_and_done() -> None:
-    place = Place(retry=Retry(max_deliveries=1))
+def test_what_falls_due_is_told_and_done(make: Make) -> None:
+    place = make(retry=Retry(max_deliveries=1))
     place.do("a", put("x"))
-    reply = place.backend.do("a", place.batch(claim(lease_timeout=5.0)))
+    reply = place.exchange("a", place.batch(claim(lease_timeout=5.0)))
     assert reply.due["orders"] == 5.0
     [(_, token)] = claimed(reply.answers[0])
     place.now += 5.0
-    reply = place.backend.do("b", place.batch(p.Sweep(QUEUE, 64)))
+    reply = place.exchange("b", place.batch(p.Sweep(QUEUE, 64)))
     assert reply.answers == [p.Swept(False, 0)]
-    assert [*reply.events] == [
+    assert {*reply.events} == {
         p.ItemDied("orders", "x", token, "max_deliveries", "dead"),
         p.LeaseEnded("orders", token),
-    ]
+    }
     assert place.do("a", p.Info(QUEUE)).dead == 1
 
 
-def test_dead_letters_come_back_in_several_steps(place: Place) -> None:
+def test_dead_letters_come_back_in_several_steps(place: Any) -> None:
     keys = [f"k{n}" for n in range(7)]
     place.do("a", put(*keys))
     for key, token in claimed(place.do("a", claim(7))):
@@ -223,7 +235,7 @@ def test_dead_letters_come_back_in_several_steps(place: Place) -> None:
     assert conflicts == ["k1"]
 
 
-def test_a_transaction_is_refused_for_all_its_reasons_and_does_nothing(place: Place) -> None:
+def test_a_transaction_is_refused_for_all_its_reasons_and_does_nothing(place: Any) -> None:
     place.do("a", put("x", "y", tenant="t"))
     [(key, token)] = claimed(place.do("a", claim()))
     steps = (
@@ -246,10 +258,10 @@ def test_a_transaction_is_refused_for_all_its_reasons_and_does_nothing(place: Pl
     assert place.do("a", p.Transact(QUEUE, steps[:2])) == ()
 
 
-def test_a_consumer_that_is_gone_loses_its_leases_and_its_process_is_told(place: Place) -> None:
+def test_a_consumer_that_is_gone_loses_its_leases_and_its_process_is_told(place: Any) -> None:
     place.do("a", put("x"))
     [(_, token)] = claimed(place.do("b", claim(consumer="worker")))
-    assert place.do("c", p.ReleaseAll(QUEUE, "worker")) == 1
+    assert place.do("c", p.ReleaseAll(QUEUE, "worker")) == p.Released(1, None)
     assert place.told == [("b", p.LeaseEnded("orders", token))]
 
 
