@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import get_args
 
-from . import batcher, context, cycle, delays, memory, pool, tasks, timers, turns, waiters
+from . import batcher, context, cycle, delays, memory, parts, pool, tasks, timers, turns, waiters
 from .harness import LINE, Backend, Bench, Section, show
 
 SECTIONS: Mapping[str, Section] = {
+    "parts": parts.parts,
     "cycle": cycle.untimed_leases,
     "timed": cycle.timed_leases,
     "context": context.lease_contexts,
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, Section] = {
     "burst": timers.burst,
     "delays": delays.delayed_items,
     "memory": memory.bytes_an_item,
+    "collections": memory.collections,
 }
 PEERS = ("anyio", "trio", "leasedkeyq", "beque")
 

@@ -10,7 +10,7 @@ from beque import Beque  # type: ignore[import-untyped]
 
 from leaseq import Batcher
 
-from .harness import Bench, Row, Stopwatch, at_least
+from .harness import Bench, Row, Stopwatch, at_least, at_most
 from .queues import Opening
 
 ITEMS = 100_000
@@ -107,6 +107,7 @@ ours_lots = partial(added, leaseq, add_lots)
 ours_fast_lots = partial(added, fast, add_lots)
 ours_nowait_flushed = partial(flushed, leaseq, add_nowait)
 ours_fast_flushed = partial(flushed, fast, add)
+ours_flushed = partial(flushed, leaseq, add)
 
 peer = partial(added, beque, add)
 peer_all = partial(added, beque, add_all)
@@ -118,7 +119,7 @@ def items_to_a_callback(bench: Bench) -> Iterator[Row]:
     """add of an item to a batcher, in front of a callback that does nothing."""
     ours = (
         *(ours_nowait, ours_fast, ours_awaiting, ours_lots, ours_fast_lots),
-        *(ours_nowait_flushed, ours_fast_flushed),
+        *(ours_nowait_flushed, ours_fast_flushed, ours_flushed),
     )
     peers = (peer, peer_lots, peer_flushed) if bench.on_asyncio else ()
     costs = bench.measure((*ours, *peers), items=bench.items(ITEMS), rounds=ROUNDS)
@@ -126,12 +127,13 @@ def items_to_a_callback(bench: Bench) -> Iterator[Row]:
         yield costs.cost("add_nowait, to add with fast_acquire", ours_nowait, ours_fast)
         yield costs.cost("add, to add with fast_acquire", ours_awaiting, ours_fast)
         return
-    yield costs.speed("add_nowait, as fast as beque's add", ours_nowait, peer, at_least(3))
+    yield costs.speed("add_nowait, as fast as beque's add", ours_nowait, peer, at_least(5))
     yield costs.speed("add, fast_acquire, as fast as beque's", ours_fast, peer, at_least(1.5))
-    yield costs.speed("add, as fast as beque's", ours_awaiting, peer)
+    yield costs.cost("add, to beque's", ours_awaiting, peer, at_most(1.5))
     yield costs.speed("add_many of 100, fast_acquire, likewise", ours_fast_lots, peer_lots)
     yield costs.speed("add_many of 100, likewise", ours_lots, peer_lots)
     yield costs.speed("until flushed: add_nowait, likewise", ours_nowait_flushed, peer_flushed)
     yield costs.speed("until flushed: add, fast_acquire", ours_fast_flushed, peer_flushed)
+    yield costs.cost("until flushed: add, to beque's", ours_flushed, peer_flushed)
     costs = bench.measure((peer_all, ours_all), items=ITEMS, rounds=3 * ROUNDS)  # milliseconds
-    yield costs.speed("add_many of all, as fast as beque's", ours_all, peer_all, at_least(1))
+    yield costs.speed("add_many of all, as fast as beque's", ours_all, peer_all, at_least(1.5))

@@ -50,5 +50,5 @@ def lease_contexts(bench: Bench) -> Iterator[Row]:
     subjects = (*contexts.values(), *by_hand.values())
     costs = bench.measure(subjects, items=bench.items(ITEMS), rounds=ROUNDS)
     for mode in modes:
-        target = at_most(3) if mode == "awaiting" else None
+        target = at_most(2.5) if mode == "awaiting" else None
         yield costs.cost(mode, contexts[mode], by_hand[mode], target)

@@ -77,3 +77,4 @@ def tasks_in_a_pool(bench: Bench) -> Iterator[Row]:
     yield costs.cost("no-op task", nothing, bare_items, at_most(2))
     yield costs.cost("with two arguments", arguments, bare_items)
     yield costs.cost("with a result that is kept", result, bare_items)
+    yield costs.cost("with a result, to without", result, nothing, at_most(1.3))

@@ -62,7 +62,7 @@ async def lateness(opening: Opening[KeyedQueue], items: int) -> float:
 async def longest_turn(opening: Opening[LeasedKeyQueue[int, int]], items: int) -> float:
     """The longest time for which nobody else runs while many leases expire in one tick.
 
-    Processor seconds; the garbage collector, which stops for all that a program holds, is off.
+    Processor seconds.
     """
     longest = 0.0
     async with opening() as queue:

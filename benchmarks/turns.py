@@ -65,7 +65,7 @@ async def nowait_cycle(
 
 def tenants_and_priorities(bench: Bench) -> Iterator[Row]:
     """put + get + ack of an item behind 10,000 others, to one tenant and one priority."""
-    modes = {"awaiting": (cycle, at_most(2)), "nowait": (nowait_cycle, at_most(5))}
+    modes = {"awaiting": (cycle, at_most(2.5)), "nowait": (nowait_cycle, at_most(2.5))}
     for mode, (subject, target) in modes.items():
         subjects = {
             (tenants, priorities): partial(subject, leaseq, tenants, priorities)

@@ -2,33 +2,36 @@
 
 import asyncio
 
-from driver import CONCURRENCY, Clock, arguments, value
+from driver import Peer, asked, handle, value
+from sizes import KEEP
 from taskiq.api import run_receiver_task
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-asked = arguments()
-clock = Clock(asked.items)
-results: RedisAsyncResultBackend[None] = RedisAsyncResultBackend(redis_url=asked.url)
-broker = RedisStreamBroker(url=asked.url).with_result_backend(results)
+OPTIONS = {"idle_timeout": int(asked.lease * 1000)} if asked.lease else {}
+broker = RedisStreamBroker(url=asked.url, **OPTIONS)
+if asked.results:
+    results: RedisAsyncResultBackend[object] = RedisAsyncResultBackend(
+        redis_url=asked.url, result_ex_time=KEEP
+    )
+    broker = broker.with_result_backend(results)
 
 
 @broker.task
-async def handle(item: dict[str, object]) -> None:
-    if clock.handled():
-        clock.report()
+async def job(item: dict[str, object]) -> object:
+    return await handle(item)
+
+
+class Taskiq(Peer):
+    async def put(self, number: int) -> None:
+        await job.kiq(value(number))
+
+    async def work(self) -> None:
+        await run_receiver_task(broker, max_async_tasks=asked.concurrency)
 
 
 async def main() -> None:
     await broker.startup()
-    numbers = iter(range(asked.items))
-
-    async def put_in() -> None:
-        for number in numbers:
-            await handle.kiq(value(number))
-
-    with clock:
-        await asyncio.gather(*(put_in() for _ in range(CONCURRENCY)))
-    await run_receiver_task(broker, max_async_tasks=CONCURRENCY)
+    await Taskiq().run()
 
 
 asyncio.run(main())

@@ -13,7 +13,7 @@ from benchmarks.harness import Backend, Row, at_most
 from .stats import SCRIPTS, calls_of, memory_of, reset
 
 SHORT, LONG, LESS = 1_000, 1_000_000, 100_000
-BATCH = 10_000
+BATCH = 500
 ROUNDS, CALLS = 9, 100
 BODY = "x" * 62  # 64 bytes of JSON
 

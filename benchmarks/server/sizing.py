@@ -8,11 +8,14 @@ from tests.servers import Server
 
 import leaseq
 from benchmarks.harness import Backend, Row
+from leaseq._core.ids import new_id
+from leaseq._core.kept import Kept
+from leaseq.tasks._results import result_name
 
 from .stats import SCRIPTS, calls_of, memory_of, processor_time_of, reset
 
 ITEMS, LESS = 100_000, 20_000
-BATCH = 1_000
+BATCH = 500
 TASKS = 32
 PROCESSES = 200
 
@@ -61,6 +64,14 @@ async def spread(queue: Queue, items: int) -> None:
             tg.start_soon(some)
 
 
+async def keep(queue: Queue, items: int) -> None:
+    """Keep so many results, as the acks of tasks do."""
+    body = b'{"value":%s}' % (b"1" * 54)
+    for _ in range(0, items, BATCH):
+        names = [result_name(new_id()) for _ in range(BATCH)]
+        await queue._keep([Kept(name, body, 3600.0, b"") for name in names])
+
+
 FILLS: dict[str, Fill] = {
     "ready, a body of 64 B": put,
     "ready, a body of 1 KiB": lambda queue, items: put(queue, items, 1022),
@@ -69,6 +80,7 @@ FILLS: dict[str, Fill] = {
     "leased, a body of 64 B": lease,
     "dead, a body of 64 B": bury,
     "each another tenant's, a body of 64 B": spread,
+    "a result that is kept, 64 B as JSON": keep,
 }
 
 

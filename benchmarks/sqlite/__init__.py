@@ -1,0 +1,1 @@
+"""What queues in a file cost."""
