@@ -38,17 +38,21 @@ def url() -> str:
     return "memory://"
 
 
+BEGIN = datetime(2026, 3, 10, 10, 3, 27, tzinfo=UTC).timestamp()
+"""The time at which each test begins: at another one, a slot might come sooner or later."""
+
+
 class Wall:
     """The wall clock, which can be set."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.ahead = BEGIN - time.time()
 
     def time(self) -> float:
         return time.time() + self.ahead
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     wall = Wall()
     monkeypatch.setattr(clock, "_wall", wall.time)
