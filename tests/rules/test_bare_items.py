@@ -6,8 +6,10 @@ from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from leaseq import Lease, LeasedKeyQueue, PutOutcome
+from leaseq import InvalidLeaseError, Lease, LeasedKeyQueue, PutOutcome, Tenant
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
@@ -195,14 +197,45 @@ def test_a_key_that_is_equal_to_a_plain_one_is_the_same_key(
     assert ledger.waiting == 0
 
 
+class Counted(str):
+    """A string that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize("delay", [0.0, 5.0])
+def test_a_key_that_is_equal_to_a_plain_one_is_found_without_a_search(delay: float) -> None:
+    ledger = make_ledger()
+    for number in range(1000):
+        put(ledger, str(number), number, delay=delay)
+    Counted.compared = 0
+    dropped = ledger.discard(Counted("999"))
+    assert dropped is not None
+    assert dropped.value == 999
+    assert Counted.compared < 20
+
+
 class Page:
     """A key that gets in the way of a plain one: by its hash, and then by its equality."""
 
     def __init__(self, other: object) -> None:
-        self._hash = hash(other)
+        self.takes_the_place_of(other)
         self.says = "nothing"
 
+    def takes_the_place_of(self, other: object) -> None:
+        self._hash = hash(other)
+
     def __hash__(self) -> int:
+        if self.says == "no hash":
+            raise RuntimeError("cannot be hashed")
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -241,3 +274,194 @@ def test_a_key_that_gets_in_the_way_of_a_plain_one_loses_nothing(
     assert ledger.drained
     assert ledger.added == len(values) == ledger.acked + ledger.dropped
     assert ledger.next_deadline() == inf
+
+
+@pytest.mark.parametrize("delay", [0.0, 5.0])
+def test_a_key_that_is_equal_to_all_is_that_of_its_hash(delay: float) -> None:
+    ledger, page = make_ledger(), Page("b")
+    page.says = "equal"
+    for key in "abc":
+        put(ledger, key, f"value of {key}", delay=delay)
+    dropped = ledger.discard(page)
+    assert dropped is not None
+    assert dropped.value == "value of b"
+    list(ledger.tick(5.0))
+    assert all_claimed(ledger) == [("a", "value of a"), ("c", "value of c")]
+
+
+@pytest.mark.parametrize("says", ["raise", "equal"])
+def test_a_plain_key_has_one_item_whatever_was_in_its_way(says: str) -> None:
+    ledger, page = make_ledger(), Page("a")
+    ledger.add(page, "page", 0.0)
+    ledger.add("a", lease(), 0.0)
+    page.says = says
+    first = put(ledger, "b", "value", priority=1)  # all go into another table
+    page.says = "nothing"
+    assert first is PutOutcome.ADDED
+    assert not ledger.add("a", "another one", 0.0)
+    item = claim(ledger, "a")
+    assert item is not None
+    assert isinstance(item.value, Lease)
+    assert claim(ledger, "a") is None
+    assert ledger.waiting == 2
+
+
+def test_a_key_that_was_done_and_cannot_be_compared_loses_no_successor() -> None:
+    ledger = Ledger[Any, Any](
+        Item, LeasedKeyQueue(), first_token=0, bury=lambda _: Burial("dropped"), dedupe_for=1.0
+    )
+    page = Page("a")
+    for key in ("a", page, "a", "z"):
+        assert ledger.add(key, "value", 0.0)
+        item = claim(ledger, key)
+        assert item is not None
+        if key == "z":
+            put(ledger, "z", "successor", if_in_flight="buffer")
+            page.says = "raise"
+        ledger.ack(item, 0.0)
+    assert ledger.buffered == 0
+    assert all_claimed(ledger) == [("z", "successor")]
+    assert ledger.was_done("z", 0.5)
+
+
+# Anything may be done while keys change
+
+PLAIN_KEYS: list[Any] = ["a", "b", 1, b"x"]
+PAGES = 5
+CALLS = ["add", "put", "put", "claim", "short", "take", "ack", "release", "give back", "undo"]
+CALLS += ["extend", "tick", "discard", "drain", "schedule", "look"]
+
+changes = st.tuples(
+    st.just("change"),
+    st.integers(0, PAGES - 1),
+    st.integers(0, len(PLAIN_KEYS) - 1),
+    st.sampled_from(["nothing", "nothing", "equal", "raise", "no hash"]),
+)
+terms = st.fixed_dictionaries(
+    {},
+    optional={
+        "delay": st.sampled_from([1.0, 3.0]),
+        "ttl": st.just(4.0),
+        "priority": st.sampled_from([1, 5]),
+        "if_in_flight": st.just("buffer"),
+        "reschedule": st.just("latest"),
+    },
+)
+calls = st.tuples(
+    st.sampled_from(CALLS),
+    st.integers(0, len(PLAIN_KEYS) + PAGES - 1),
+    st.sampled_from([0, 0, 1]),
+    terms,
+)
+
+
+class Changing:
+    """A ledger, keys that change, and the leases that are held."""
+
+    def __init__(self) -> None:
+        self.ledger = make_ledger()
+        self.pages = [Page(PLAIN_KEYS[number % len(PLAIN_KEYS)]) for number in range(PAGES)]
+        self.keys = [*PLAIN_KEYS, *self.pages]
+        self.held: list[Item[Any, Any]] = []
+        self.now = 0.0
+
+    def change(self, page: int, plain: int, says: str) -> None:
+        self.pages[page].takes_the_place_of(PLAIN_KEYS[plain])
+        self.pages[page].says = says
+
+    def call(self, how: str, number: int, variant: int, terms: dict[str, Any]) -> None:
+        """Call the ledger. If a key raises, that is told to the caller that has given a key."""
+        ledger, key, now = self.ledger, self.keys[number], self.now
+        value = lease() if variant else number
+        item = None
+        if how == "add":
+            ledger.add(key, value, now)
+        elif how == "put":
+            put(ledger, key, value, now, **terms)
+        elif how == "take":
+            item = claim(ledger, key, now)
+        elif how == "discard":
+            ledger.discard(key)
+        elif how == "claim":
+            item = ledger.claim(ClaimRequest(lease_timeout=2.0 if variant else None), now)
+        elif how == "short":
+            item = ledger.claim_next(now, now + 2.0 if variant else inf)
+        elif how == "tick":
+            self.now += 2.0 if variant else 0.5
+            list(ledger.tick(self.now))
+        elif how == "drain":
+            ledger.drain()
+        elif how == "schedule":
+            ledger.set_tenant("tenant", Tenant(2.0))
+        elif how == "look":
+            assert len(ledger.items("ready")) + len(ledger.items("delayed")) == ledger.waiting
+            assert len([*ledger.values()]) == ledger.waiting + len(ledger.leased)
+        elif self.held:
+            self.settle(how, self.held[number % len(self.held)], counted=not variant)
+        if item is not None:
+            assert all(item is not other for other in self.held)
+            self.held.append(item)
+
+    def settle(self, how: str, item: Item[Any, Any], *, counted: bool) -> None:
+        ledger, now = self.ledger, self.now
+        if how == "ack":
+            ledger.ack(item, now)
+        elif how == "release":
+            ledger.release(item, now, front=not counted)
+        elif how == "give back":
+            ledger.give_back(item, now)
+        elif how == "undo":
+            ledger.undo(item, now)
+        else:
+            ledger.extend(item, now, now + 3.0 if counted else inf)
+
+    def check(self) -> None:
+        ledger = self.ledger
+        self.held = [item for item in self.held if item.ended is None]
+        assert {*map(id, self.held)} == {*map(id, dict.values(ledger.leased))}
+        assert ledger.line is None or len(ledger.line) == len(ledger.ready)
+        own = [
+            found._key if type(found) is Item else key
+            for table in (ledger.ready, ledger.delayed, ledger.leased)
+            for key, found in dict.items(table)
+        ]
+        plain = [key for key in own if type(key) is not Page]
+        assert len(plain) == len(set(plain))
+
+    def end(self) -> None:
+        """Everything comes out, and is accounted for."""
+        ledger = self.ledger
+        for item in [each for each in self.held if each.deadline > self.now]:
+            ledger.ack(item, self.now)
+        self.now += 100.0
+        list(ledger.tick(self.now))
+        while (item := ledger.claim_next(self.now) or claim(ledger, now=self.now)) is not None:
+            ledger.ack(item, self.now)
+        assert ledger.drained
+        assert ledger.next_deadline() == inf
+        assert not ledger._bare
+        assert not ledger.buffered
+        assert ledger.added == ledger.acked + ledger.dropped + ledger.superseded
+
+
+OF_A_KEY = ("add", "put", "take", "discard")
+
+
+@settings(deadline=None)
+@given(st.lists(changes | calls | calls, max_size=60))
+def test_keys_that_change_lose_nothing_and_make_no_two_items_of_a_key(
+    plan: list[tuple[Any, ...]],
+) -> None:
+    changing = Changing()
+    for what, *args in plan:
+        if what == "change":
+            changing.change(*args)
+            continue
+        try:
+            changing.call(what, *args)
+        except InvalidLeaseError:
+            assert what in CALLS[6:11]
+        except RuntimeError:
+            assert what in OF_A_KEY
+        changing.check()
+    changing.end()

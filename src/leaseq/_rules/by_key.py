@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ def insert(items: dict[K, Any], item: Item[K, V]) -> Any:
     """Add an item under its key, and return what it is under. O(1).
 
     A key that has changed since it was put may be equal to another one by now, or not be hashable:
-    then the item is under an object of its own, for `expel` and those that look at all items.
+    then the item is under an object of its own, for `expel` and those that look at all items. A
+    plain key has not changed: then it is the other one that makes way, in O(items).
     """
     key: Any = item._key
     try:
@@ -36,6 +39,9 @@ def insert(items: dict[K, Any], item: Item[K, V]) -> Any:
             return key
     except Exception:
         pass
+    if type(key) in PLAIN:
+        rebuild(items, [*dict.items(items), (key, item)], type(item))
+        return key
     key = object()
     items[key] = item
     return key
@@ -61,12 +67,20 @@ def expel(items: dict[K, Any], item: Item[K, V]) -> None:
 
 
 def rebuild(items: dict[K, Any], left: list[tuple[K, Any]], full: type[Item[K, V]]) -> None:
-    """Fill a table anew with these, whatever has become of their keys. O(items)."""
+    """Fill a table anew with these, whatever has become of their keys. O(items).
+
+    Plain keys come first, so that none of the others is in their way.
+    """
+    odd = [found for _, found in left if type(found) is full and type(found._key) not in PLAIN]
     items.clear()
     items.update(pair for pair in left if type(pair[1]) is not full)
-    for _, found in left:
-        if type(found) is full:
-            insert(items, found)
+    items.update(
+        (found._key, found)
+        for _, found in left
+        if type(found) is full and type(found._key) in PLAIN
+    )
+    for item in odd:
+        insert(items, item)
 
 
 def find(items: dict[K, Any], key: K, full: type[Item[K, V]]) -> Any:
@@ -102,12 +116,41 @@ def fill(items: dict[K, Any], item: Item[K, V]) -> None:
     insert(items, item)
 
 
+class _Probe:
+    """A key that is equal to what another one is equal to, and keeps what it was found to be."""
+
+    __slots__ = ("_hash", "_key", "found")
+
+    def __init__(self, key: object) -> None:
+        self._key = key
+        self._hash = hash(key)
+        self.found: Any = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        is_it = type(other) in PLAIN and bool(other == self._key)
+        if is_it:
+            self.found = other
+        return is_it
+
+
 def plain_key(items: dict[K, Any], key: K) -> K:
-    """Return the plain key of a bare item that this key is equal to. O(1), or O(items)."""
+    """Return the plain key of a bare item that this key is equal to. O(1).
+
+    O(items) if another key, that has changed since it was put, is in the way.
+    """
     if type(key) in PLAIN:
         return key
-    for other in dict.keys(items):
-        if type(other) in PLAIN and other == key:
+    probe: Any = _Probe(key)
+    with suppress(Exception):
+        items.get(probe)
+    if probe.found is not None:
+        found: K = probe.found
+        return found
+    for other in dict.keys(items):  # to be equal takes an equal hash too, as in a table
+        if type(other) in PLAIN and hash(other) == hash(probe) and other == key:
             return other
     raise KeyError(key)  # which its hash and its comparison do not agree about
 
@@ -131,6 +174,15 @@ def hashable(keys: list[K]) -> set[K]:
         return set(keys)
     except Exception:
         return {key for key in keys if can_be_found(key, hash)}
+
+
+def by_time(times: Iterable[tuple[K, float]]) -> OrderedDict[K, float]:
+    """Return keys with their times, the earliest first; none that cannot be added. O(n log n)."""
+    left: OrderedDict[K, float] = OrderedDict()
+    for key, time in sorted(times, key=itemgetter(1)):
+        with suppress(Exception):
+            left[key] = time
+    return left
 
 
 def has(items: dict[K, Any], item: Item[K, V]) -> bool:

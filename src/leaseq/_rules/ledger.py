@@ -118,7 +118,7 @@ from .._core.values import plain_value
 from . import moves
 from .by_key import (
     PLAIN,
-    can_be_found,
+    by_time,
     expel,
     fill,
     find,
@@ -386,8 +386,7 @@ class Ledger(Generic[K, V]):
             while self._done and next(iter(self._done.values())) <= now:
                 self._done.popitem(last=False)
         except Exception:  # a key has changed since it was done: no put can be of that one
-            times = dict.items(self._done)
-            self._done = OrderedDict(pair for pair in times if can_be_found(pair[0], hash))
+            self._done = by_time(dict.items(self._done))
 
     def add(
         self,
