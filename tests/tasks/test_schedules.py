@@ -24,6 +24,7 @@ from leaseq.tasks import Schedule, Task, TaskDataError, TaskQueue, TaskWorker, c
 from leaseq.tasks import _clock as clock
 from leaseq.tasks import _timetable as timetable
 from leaseq.tasks._schedules import run_key
+from leaseq.tasks._slots import slot_text
 from leaseq.testing import Operation, cancel_sweep
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -282,8 +283,46 @@ async def test_slots_without_a_worker(
         assert slots_of(runs) == [made.next + 600 * each for each in expected]
         await until(lambda: len(runs) > len(expected))
     assert slots_of(runs)[len(expected)] == made.next + 6 * 600
-    told = [each.message for each in caplog.records if "leaves out slots" in each.message]
-    assert len(told) == (catch_up != "all")
+    told = [each.message for each in caplog.records if "leaves out" in each.message]
+    count = {"latest": 5, "none": 6, "all": 0}[catch_up]
+    first, last = slot_text(made.next), slot_text(made.next + 600 * (count - 1))
+    message = f"the schedule 'absent' leaves out {count} slots, from {first} to {last}"
+    assert told == ([message] if count else [])
+
+
+async def test_one_slot_that_is_left_out_is_named(
+    tasks: TaskQueue, runs: list[Task[Any]], working: Any_, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await tasks.schedule("absent", note_of(tasks), every=600, catch_up="none")
+    await sleep(made.next - clock.wall_time() + 300)
+    async with working(tasks):
+        await sleep(20)
+    told = [each.message for each in caplog.records if "leaves out" in each.message]
+    assert told == [f"the schedule 'absent' leaves out the slot {slot_text(made.next)}"]
+    assert runs == []
+
+
+@pytest.mark.parametrize("when", [{"every": 1}, {"cron": "* * * * * *"}], ids=str)
+async def test_after_a_year_without_a_worker_the_latest_thousand_slots_are_caught_up(
+    tasks: TaskQueue,
+    runs: list[Task[Any]],
+    working: Any_,
+    when: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options: Any = {**when, "catch_up": "all", "overlap": "allow"}
+    made = await tasks.schedule("absent", note_of(tasks), **options)
+    await sleep(365 * 86_400)
+    now = clock.wall_time()
+    async with working(tasks):
+        await until(lambda: len(runs) >= 1060, within=100)
+    slots = slots_of(runs)
+    assert slots[0] == pytest.approx(now - 1060, abs=3)
+    assert all(later - earlier == 1 for earlier, later in pairwise(slots))
+    (told,) = [each.message for each in caplog.records if "leaves out" in each.message]
+    count = "more than 1000" if "cron" in when else str(round(slots[0] - made.next))
+    expected = f"leaves out {count} slots, from {slot_text(made.next)} to {slot_text(slots[0] - 1)}"
+    assert expected in told
 
 
 async def test_many_slots_are_caught_up_in_lots(

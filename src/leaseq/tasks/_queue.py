@@ -647,7 +647,8 @@ class TaskQueue:
             end: The time up to which there are slots; then the schedule is gone.
             catch_up: The policy for slots that are late, because no worker was there.
                 ``"latest"``: the latest of them is run, unless the next one has come too;
-                ``"none"``: none; ``"all"``: each, in their order.
+                ``"none"``: none; ``"all"``: each, in their order, but no more than the latest
+                1,000. The log says which are left out.
             overlap: The policy for a slot while a run before it waits or runs. ``"skip"``: it is
                 left out, and of several slots that are due at a time all but the last one are;
                 ``"wait"``: it is run when that one is done; ``"allow"``: it is run.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice, takewhile
 from typing import Final, Literal
 
 CatchUp = Literal["latest", "none", "all"]
@@ -26,6 +27,8 @@ Overlap = Literal["skip", "wait", "allow"]
 
 MOST_RUNS: Final = 100
 """Runs that are put in one step."""
+MOST_LATE: Final = 1000
+"""Late slots of a schedule that are caught up at most: the latest ones."""
 _EARLY: Final = 0.01  # seconds before its time at which a slot is due: a timer may be as early
 _TICK: Final = 0.001  # seconds: no two slots are closer
 _SHORTEST_WAIT: Final = 1.0  # seconds between two looks whether the run before has ended
@@ -146,6 +149,42 @@ def latest_slot(rule: Rule, since: float, until: float) -> float | None:
             latest = following
 
 
+def count_slots(rule: Rule, first: float, last: float, most: int) -> int:
+    """Return the number of slots from one slot to another; of an expression, no more than ``most``.
+
+    O(1) for an interval, O(most) for an expression.
+    """
+    if rule.cron is None:
+        assert rule.every is not None
+        return round((last - first) / rule.every) + 1
+    times = takewhile(lambda slot: slot <= last, _cron_times(rule.cron, rule.tz, first - _TICK))
+    return sum(1 for _ in islice(times, most))
+
+
+def first_of_latest(rule: Rule, first: float, last: float, most: int) -> float:
+    """Return the first of so many slots that are the latest ones from one slot to another.
+
+    O(most log(time)), at most.
+    """
+    if last - first < most - 1 or count_slots(rule, first, last, most + 1) <= most:
+        return first
+    too_many, few = first - _TICK / 2, last - _TICK / 2
+    while few - too_many > _TICK / 4:
+        middle = (too_many + few) / 2
+        slot = next_slot(rule, middle)
+        assert slot is not None
+        found = count_slots(rule, slot, last, most + 1)
+        if found > most:
+            too_many = middle
+        else:
+            few = middle
+        if found == most:
+            break
+    slot = next_slot(rule, few)
+    assert slot is not None
+    return slot
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The next step of a worker with a schedule: all of it is done, or nothing."""
@@ -171,6 +210,7 @@ def decide(
     held: bool = False,
     busy: bool = False,
     most: int = MOST_RUNS,
+    most_late: int = MOST_LATE,
 ) -> Step:
     """Return the next step with a schedule: the fate of its next slot, and of those after it.
 
@@ -185,6 +225,7 @@ def decide(
         held: True if the slot was taken up in time, and waits for an earlier run.
         busy: True if an earlier run is not done.
         most: The number of runs that one step may have.
+        most_late: The number of slots that may be caught up.
     """
 
     def is_due(slot: float) -> bool:
@@ -208,20 +249,24 @@ def decide(
         at = math.inf if following is None else due_at(name, rule, following)
         return Step(runs, following, False, at, left_out)
 
+    def all_before(slot: float) -> tuple[float, float] | None:
+        last = latest_slot(rule, first, slot - _TICK)
+        return None if last is None else (first, last)
+
     if not is_due(slot):
         return wait_for(slot)
-    first, left_out = slot, None
-    if not held and is_late(slot) and rule.catch_up != "all":
+    first = slot
+    if not held and is_late(slot):
         in_time = first_that_is_not(is_late, slot, now - rule.grace)
         last = latest_slot(rule, slot, now if in_time is None else in_time - _TICK)
         assert last is not None
-        left_out = (first, last)
-        if rule.catch_up == "none" or (in_time is not None and is_due(in_time)):
-            if in_time is None or not is_due(in_time):
-                return wait_for(in_time, left_out=left_out)
+        if rule.catch_up == "all":
+            slot = first_of_latest(rule, slot, last, most_late)
+        elif in_time is not None and is_due(in_time):
             slot = in_time
+        elif rule.catch_up == "none":
+            return wait_for(in_time, left_out=(first, last))
         else:
-            left_out = None if last == first else (first, last)
             slot = last
     if rule.overlap == "skip":
         following = first_that_is_not(is_due, slot, now)
@@ -229,14 +274,13 @@ def decide(
         assert last is not None
         if busy:
             return wait_for(following, left_out=(first, last))
-        left_out = left_out if last == slot else (first, last)
-        return wait_for(following, last, left_out=left_out)
+        return wait_for(following, last, left_out=all_before(last))
     if rule.overlap == "wait":
         if busy:
             waited = (now - due_at(name, rule, slot)) / 8
             wait = min(max(waited, _SHORTEST_WAIT), _LONGEST_WAIT)
-            return Step((), slot, True, now + wait, left_out)
-        return wait_for(next_slot(rule, slot), slot, left_out=left_out)
+            return Step((), slot, True, now + wait, all_before(slot))
+        return wait_for(next_slot(rule, slot), slot, left_out=all_before(slot))
     runs = [slot]
     following = next_slot(rule, slot)
     while (
@@ -247,4 +291,4 @@ def decide(
     ):
         runs.append(following)
         following = next_slot(rule, following)
-    return wait_for(following, *runs, left_out=left_out)
+    return wait_for(following, *runs, left_out=all_before(slot))

@@ -43,7 +43,7 @@ from ..abc import Broker, LeasedQueue
 from ..abc._lease import Lease
 from ._clock import wall_time
 from ._schedules import Stored, Terms, decode_schedule, encode_schedule, run_key, run_of
-from ._slots import MOST_RUNS, Step, decide, due_at, next_slot, slot_text
+from ._slots import MOST_RUNS, Rule, Step, count_slots, decide, due_at, next_slot, slot_text
 
 _LEASE: Final = 15.0  # seconds until the schedule of a worker that died goes to another one
 _LONGEST_REST: Final = 30.0  # seconds until an alarm is tried again that has failed
@@ -56,6 +56,7 @@ _STEP: Final = 1.0  # seconds by which it has been set, if it has
 _LOOK_EVERY: Final = 60.0  # seconds between two looks whether another process has made schedules
 _LOCK_EVERY: Final = 1.0  # seconds between two tries for what all schedules have in common
 _FAR: Final = 3.2e8  # seconds: ten years
+_COUNTED: Final = 1000  # slots of an expression that are counted for the log
 _LOT: Final = 1_000_000  # bytes of the runs that are put in one step
 
 _LOCK: Final = b"lock"
@@ -404,8 +405,7 @@ class Timetable:
                 )
             await self._do(name, stored, step, now, alarm, lease)
         if step.left_out is not None:
-            first, last = map(slot_text, step.left_out)
-            log(WARNING, "the schedule %r leaves out slots from %s to %s", name, first, last)
+            _tell_left_out(name, stored.rule, *step.left_out)
 
     async def _do(
         self,
@@ -533,6 +533,16 @@ def _put_options(stored: Stored) -> PutOptions:
     if stored.ttl is not None:
         options["ttl"] = stored.ttl
     return options
+
+
+def _tell_left_out(name: str, rule: Rule, first: float, last: float) -> None:
+    count = count_slots(rule, first, last, _COUNTED + 1)
+    if count == 1:
+        log(WARNING, "the schedule %r leaves out the slot %s", name, slot_text(first))
+        return
+    number = f"more than {_COUNTED}" if rule.cron and count > _COUNTED else str(count)
+    since, until = slot_text(first), slot_text(last)
+    log(WARNING, "the schedule %r leaves out %s slots, from %s to %s", name, number, since, until)
 
 
 def _most_runs(stored: Stored) -> int:
