@@ -829,6 +829,7 @@ async def test_a_worker_that_is_cancelled_at_any_step_loses_no_slot(native: bool
             "a schedule has either cron= or every=, not both: cron='* * * * *', every=5",
         ),
         ({"cron": "61 * * * *"}, ValueError, "cron '61 * * * *' is no cron expression: Bad minute"),
+        ({"cron": ""}, ValueError, "cron '' is no cron expression: Bad field; it has five fields"),
         ({"cron": "* * *"}, ValueError, "is no cron expression: Wrong number of fields; it has"),
         ({"cron": "0 0 30 2 *"}, ValueError, "is no cron expression: Bad day-of-month"),
         ({"cron": "* * */20 * 1L"}, ValueError, "has no time in the next fifty years"),
@@ -841,12 +842,27 @@ async def test_a_worker_that_is_cancelled_at_any_step_loses_no_slot(native: bool
         ({"every": 60, "tz": "../../etc/passwd"}, ValueError, "is no time zone of this system"),
         ({"every": 60, "tz": "Europe"}, ValueError, "tz 'Europe' is no time zone of this system"),
         ({"every": 60, "tz": None}, TypeError, "tz must be a string, the name of a time zone"),
-        ({"every": 0.5}, ValueError, "every must be 1 second or more, and finite, not 0.5"),
-        ({"every": float("inf")}, ValueError, "every must be 1 second or more, and finite"),
-        ({"every": float("nan")}, ValueError, "every must be 1 second or more, and finite"),
+        (
+            {"every": 0.5},
+            ValueError,
+            "every must be from 1 second to a hundred years, 3,155,760,000",
+        ),
+        ({"every": float("inf")}, ValueError, "3,155,760,000 seconds, not inf"),
+        ({"every": float("nan")}, ValueError, "seconds, not nan"),
+        ({"every": 1e10}, ValueError, "seconds, not 10000000000.0"),
         ({"every": "60"}, TypeError, "every must be a number of seconds, not '60'"),
         ({"every": 60, "jitter": -1}, ValueError, "jitter must be 0 seconds or more, and finite"),
-        ({"every": 60, "grace": 0}, ValueError, "grace must be 1 second or more, not 0"),
+        (
+            {"every": 60, "grace": 0},
+            ValueError,
+            "grace must be 1 second or more, and finite, not 0",
+        ),
+        (
+            {"every": 60, "grace": -5},
+            ValueError,
+            "grace must be 1 second or more, and finite, not -5",
+        ),
+        ({"every": 60, "grace": float("nan")}, ValueError, "grace must be 1 second or more"),
         ({"every": 60, "grace": "5"}, TypeError, "grace must be a number of seconds, not '5'"),
         (
             {"every": 60, "catch_up": "some"},
@@ -864,6 +880,17 @@ async def test_a_worker_that_is_cancelled_at_any_step_loses_no_slot(native: bool
             "choose overlap='wait', one after the",
         ),
         ({"every": 60, "start": 5}, TypeError, "start must be a datetime, or None, not 5"),
+        (
+            {"cron": "0 3 * * *", "start": datetime(1, 1, 1)},
+            ValueError,
+            "start must be in the years 1900 to 8999, not datetime.datetime(1, 1, 1, 0, 0)",
+        ),
+        (
+            {"cron": "0 3 * * *", "start": datetime(9999, 12, 31, 23)},
+            ValueError,
+            "start must be in the years 1900 to 8999",
+        ),
+        ({"every": 60, "end": datetime.max}, ValueError, "end must be in the years 1900 to 8999"),
         (
             {"every": 60, "start": datetime(2030, 1, 2), "end": datetime(2030, 1, 1)},
             ValueError,
@@ -912,6 +939,7 @@ async def test_options_that_cannot_be_are_refused(
         (5, TypeError, "a schedule's name must be a string, not 5"),
         ("", ValueError, "a schedule's name must not be empty"),
         ("n" * 257, ValueError, "a schedule's name must be 256 bytes at most, not 257"),
+        ("\ud800", ValueError, "a schedule's name must be text without half a surrogate pair"),
     ],
 )
 async def test_names_that_cannot_be_are_refused(

@@ -633,12 +633,12 @@ class TaskQueue:
         both as `Task.schedule` and `Task.slot`, and is a workflow of its own.
 
         Args:
-            name: The name: a string of 1 to 256 bytes.
+            name: The name: a string of 1 to 256 bytes in UTF-8.
             task: The task that each run is made of.
             cron: A cron expression of five fields, as Debian's cron has it, or of six, the first of
                 which are seconds. See `CronSim <https://github.com/cuu508/cronsim>`_.
-            every: In place of it: seconds between two slots, 1 or more. The slots are multiples of
-                it since ``start``; without that, since the epoch.
+            every: In place of it: seconds between two slots, from 1 to a hundred years. The slots
+                are multiples of it since ``start``; without that, since the epoch.
             tz: The time zone of the expression. When the clock is put forward, a slot at a fixed
                 hour that does not come is run at the first moment after; when it is put back, one
                 whose hour comes twice is run the first time. Expressions with ``*`` for the minute

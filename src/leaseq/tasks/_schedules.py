@@ -19,6 +19,8 @@ from ._task import Task, TaskFunction, decode_task
 
 MOST_GOING: Final = 100
 """Runs that may not be done yet, of which a schedule keeps the keys: the latest ones."""
+_LONGEST: Final = 3_155_760_000.0  # seconds between two slots: a hundred years
+_YEARS: Final = 1900, 8999  # the first and the last one of a start or an end
 _PROBE: Final = 1_704_067_200.0  # 2024: an expression has a time in the fifty years from here
 
 
@@ -192,13 +194,19 @@ def schedule_name(name: str) -> str:
 
     Raises:
         TypeError: It is not a string.
-        ValueError: It is empty or too long.
+        ValueError: It is empty or too long, or has half a surrogate pair.
     """
     check_text("a schedule's name", name)
     name = str.__str__(name)
     if not name:
         raise ValueError("a schedule's name must not be empty")
     check_length("a schedule's name", name, MOST_NAME)
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a run's value has the name, and could not be written
+        raise ValueError(
+            f"a schedule's name must be text without half a surrogate pair, not {shown(name)}"
+        ) from None
     return name
 
 
@@ -240,16 +248,20 @@ def make_rule(
             "catch_up='all' runs every slot that was missed, and overlap='skip' would leave out "
             "all but one of them: choose overlap='wait', one after the other, or 'allow'"
         )
-    grace, jitter = delay_seconds(grace, "grace"), delay_seconds(jitter, "jitter")
-    if grace < 1:
-        raise ValueError(f"grace must be 1 second or more, not {shown(grace)}")
+    grace = number("grace", grace, "a number of seconds")
+    if not 1 <= grace < math.inf:
+        raise ValueError(f"grace must be 1 second or more, and finite, not {shown(grace)}")
+    jitter = delay_seconds(jitter, "jitter")
     first, last = _moment("start", start, tz), _moment("end", end, tz)
     if first is not None and last is not None and last < first:
         raise ValueError(f"the schedule ends before it starts: start={start}, end={end}")
     if every is not None:
         every = number("every", every, "a number of seconds")
-        if not 1 <= every < math.inf:
-            raise ValueError(f"every must be 1 second or more, and finite, not {shown(every)}")
+        if not 1 <= every <= _LONGEST:
+            raise ValueError(
+                f"every must be from 1 second to a hundred years, {_LONGEST:,.0f} seconds, "
+                f"not {shown(every)}"
+            )
         every = round(every, 3)
     rule = Rule(cron, every, tz, first, last, catch_up, overlap, grace, jitter)
     if cron is not None:
@@ -280,11 +292,11 @@ def _check_cron(cron: str, rule: Rule) -> None:
             name=error.name,
         ) from None
     except Exception as error:  # cronsim's own, and others for some texts that are no expressions
-        reason = str(error) or type(error).__name__
+        reason = str(error) or "Bad field"
         raise ValueError(
             f"cron {shown(cron)} is no cron expression: {reason}; it has "
             "five fields, minute, hour, day of the month, month and day of the week, such as "
-            "'0 9 * * 1-5'"
+            "'0 9 * * 1-5', or six, with the second first"
         ) from None
     if first is None:
         raise ValueError(f"cron {shown(cron)} has no time in the next fifty years")
@@ -296,9 +308,10 @@ def _moment(option: str, moment: datetime | None, tz: str) -> float | None:
         return None
     if not isinstance(moment, datetime):
         raise TypeError(f"{option} must be a datetime, or None, not {shown(moment)}")
+    if not _YEARS[0] <= moment.year <= _YEARS[1]:
+        raise ValueError(
+            f"{option} must be in the years {_YEARS[0]} to {_YEARS[1]}, not {shown(moment)}"
+        )
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone(tz))
-    try:
-        return round(moment.timestamp(), 3)
-    except (OverflowError, ValueError, OSError):
-        raise ValueError(f"{option} is out of range: {shown(moment)}") from None
+    return round(moment.timestamp(), 3)
