@@ -1,10 +1,12 @@
 """Schedules on every engine, whose clocks are the world's: their times are short."""
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from tests.tasks import nights
 
 import leaseq
 from leaseq import Broker, connect
+from leaseq._sqlite import file as files
 from leaseq.tasks import Task, TaskQueue, TaskWorker, current_task
 from leaseq.tasks import _clock as clock
 from leaseq.tasks import _timetable as timetable
@@ -36,6 +39,27 @@ def runs(tasks: TaskQueue) -> list[Task[Any]]:
     return runs
 
 
+class Wall:
+    """The wall clock of this machine, which can be set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """That of the workers, and of the file that they use; a server has one of its own."""
+    wall = Wall()
+    monkeypatch.setattr(clock, "_wall", wall.time)
+    monkeypatch.setattr(
+        files, "time", SimpleNamespace(time=wall.time, monotonic=time.monotonic, sleep=time.sleep)
+    )
+    return wall
+
+
 def note_of(tasks: TaskQueue) -> Task[Any]:
     return tasks.functions["note"].task()
 
@@ -44,10 +68,10 @@ def slots_of(runs: list[Task[Any]]) -> list[float]:
     return sorted(run.slot or 0.0 for run in runs)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    with fail_after(300):
+async def until(is_so: Callable[[], bool], *, within: float = 300, every: float = 0.1) -> None:
+    with fail_after(within):
         while not is_so():  # noqa: ASYNC110 - on any engine
-            await sleep(0.1)
+            await sleep(every)
 
 
 @virtual_time
@@ -111,6 +135,42 @@ async def test_overlap(tasks: TaskQueue, working: Any_, overlap: Any) -> None:
     passed = [(slot - made.next) / 10 for slot in began[:4]]
     assert sorted(passed) == ([0, 3, 4, 5] if overlap == "skip" else [0, 1, 2, 3])
     assert most == (2 if overlap == "allow" else 1)
+
+
+@virtual_time
+@pytest.mark.parametrize("catch_up", ["latest", "none", "all"])
+async def test_a_wall_clock_that_is_set_forward_by_an_hour_runs_no_slot_twice(
+    tasks: TaskQueue, runs: list[Task[Any]], working: Any_, wall: Wall, catch_up: Any
+) -> None:
+    options: Any = {"every": 100, "grace": 10, "overlap": "allow", "catch_up": catch_up}
+    made = await tasks.schedule("often", note_of(tasks), **options)
+    async with working(tasks), working(tasks):
+        await until(lambda: len(runs) == 2, every=5)
+        await sleep(20)
+        wall.ahead += 3600.0
+        last = made.next + 3900  # one slot after those that are late
+        await until(lambda: slots_of(runs)[-1] == last, every=5)
+    late = {"latest": [37], "none": [], "all": [*range(2, 38)]}[catch_up]
+    assert slots_of(runs) == [made.next + 100 * each for each in (0, 1, *late, 38, 39)]
+
+
+@virtual_time
+@pytest.mark.parametrize("catch_up", ["latest", "none", "all"])
+async def test_a_wall_clock_that_is_set_back_by_an_hour_runs_no_slot_twice(
+    tasks: TaskQueue, runs: list[Task[Any]], working: Any_, wall: Wall, catch_up: Any
+) -> None:
+    options: Any = {"every": 60, "grace": 300, "overlap": "allow", "catch_up": catch_up}
+    made = await tasks.schedule("often", note_of(tasks), **options)
+    async with working(tasks), working(tasks):
+        await until(lambda: len(runs) == 2, every=5)
+        wall.ahead -= 3600.0
+        await sleep(150)  # in which two more would be due
+        assert slots_of(runs) == [made.next, made.next + 60]
+        (waits,) = await tasks.schedules()
+        assert waits.next == made.next + 120
+        wall.ahead += 3600.0  # and now they are
+        await until(lambda: len(runs) == 6, every=5)
+    assert slots_of(runs) == [made.next + 60 * each for each in range(6)]
 
 
 @virtual_time
