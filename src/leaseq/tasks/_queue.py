@@ -652,9 +652,10 @@ class TaskQueue:
             overlap: The policy for a slot while a run before it waits or runs. ``"skip"``: it is
                 left out, and of several slots that are due at a time all but the last one are;
                 ``"wait"``: it is run when that one is done; ``"allow"``: it is run.
-            grace: Seconds after which a slot that was due is late, 1 or more.
+            grace: Seconds after which a slot is late, from the end of the longest jitter on; 1 or
+                more.
             jitter: Each slot is put off by up to so many seconds, always by the same for one name
-                and slot.
+                and slot. Their order stays the same.
             tenant: The tenant that the runs belong to; None: the task's own.
             priority: One of `Priority`, or any int, the higher the sooner; None: the task's own.
             ttl: Seconds in which each run has to be started for the first time; None: those of the
@@ -738,7 +739,7 @@ class TaskQueue:
             end: The time up to which there are slots.
             catch_up: The policy for slots that are late.
             overlap: The policy for a slot while a run before it waits or runs.
-            grace: Seconds after which a slot that was due is late.
+            grace: Seconds after which a slot is late.
             jitter: Seconds by which a slot is put off at most.
             tenant: The tenant that the runs belong to.
             priority: One of `Priority`, or any int.

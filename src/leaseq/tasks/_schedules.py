@@ -50,7 +50,7 @@ class Schedule:
     overlap: Overlap
     """The policy for a slot while an earlier run is not done."""
     grace: float
-    """Seconds after which a slot that was due is late."""
+    """Seconds after which a slot is late, from the end of the longest jitter."""
     jitter: float
     """Seconds by which a slot is put off at most."""
     ttl: float | None

@@ -2,8 +2,9 @@
 
 A *slot* is a time at which a schedule runs its task, in seconds since the epoch. It has a name of
 its own, `slot_text`, so that a run is one of exactly one slot. A slot is *due* when it has come and
-its jitter is over; it is *late* when it was due more than ``grace`` seconds ago and no worker has
-taken it up.
+its jitter is over; it is *late* when ``jitter`` and ``grace`` seconds are over and no worker has
+taken it up. Slots are run in their order: one whose jitter is short waits for those before it, and
+so it may be taken up as late as the longest jitter has it.
 
 The slots of a schedule are one fixed sequence: those of an expression are the ones that
 `cronsim.CronSim` yields, through all changes of daylight saving, wherever one begins to ask; those
@@ -47,7 +48,7 @@ class Rule:
         end: The time after which there are no slots; None: no limit.
         catch_up: The policy for slots that are late.
         overlap: The policy for a slot while an earlier run is not done.
-        grace: Seconds after which a slot that was due is late.
+        grace: Seconds after which a slot is late, from the end of the longest jitter.
         jitter: Seconds by which a slot is put off at most.
     """
 
@@ -232,7 +233,7 @@ def decide(
         return due_at(name, rule, slot) <= now + _EARLY
 
     def is_late(slot: float) -> bool:
-        return due_at(name, rule, slot) + rule.grace < now
+        return slot + rule.jitter + rule.grace < now
 
     def first_that_is_not(
         passed: Callable[[float], bool], slot: float, before: float
