@@ -32,7 +32,7 @@ class Handle:
         self._keeper: Timekeeper | None = None
         self._waits: dict[CancelScope, str] = {}
         self._held: set[Lease[str, Any]] = set()
-        self._resumed: dict[Lease[str, Any], Lease[str, Any]] = {}
+        self._found: dict[Lease[str, Any], Lease[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared, name)
@@ -105,7 +105,7 @@ class Handle:
         if of is not self:
             raise InvalidLeaseError(f"{lease!r} is another queue's")
         self._check(self.closed)
-        held = self._resumed.get(lease, lease)
+        held = self._found.get(lease, lease)
         mine, held._queue = held.queue, self._shared
         try:
             return await call(held, *args, **options)
@@ -133,11 +133,11 @@ class Handle:
     async def _give_back(self, *args: Any, **options: Any) -> Any:
         return await self._settle(self._shared._give_back, *args, **options)
 
-    async def resume(self, receipt: str) -> Any:
-        held = await self._shared.resume(receipt)
+    async def lease_of(self, receipt: str) -> Any:
+        held = await self._shared.lease_of(receipt)
         lease: Lease[str, Any] = Lease(cast("Any", self), held.key, held.value)
         lease._token = held.token
-        self._resumed[lease] = held
+        self._found[lease] = held
         return lease
 
     # The end

@@ -226,10 +226,10 @@ async def test_a_lease_of_the_one_is_settled_by_the_other_with_its_receipt(both:
     one, other = both
     await one.put("a", 1)
     _, _, lease = await one.get()
-    resumed = await other.resume(lease.receipt)
-    assert (resumed.key, resumed.value, resumed.token) == ("a", 1, lease.token)
-    assert resumed.queue is other
-    await resumed.ack()
+    found = await other.lease_of(lease.receipt)
+    assert (found.key, found.value, found.token) == ("a", 1, lease.token)
+    assert found.queue is other
+    await found.ack()
     assert await one.state("a") == "absent"
     with pytest.raises(InvalidLeaseError):
         await lease.ack()

@@ -131,7 +131,7 @@ async def test_a_lease_that_another_process_has_settled_was_taken_away(
     here, there = both
     await here.put("a", 1)
     _, _, lease = await here.get()
-    await (await there.resume(lease.receipt)).ack()
+    await (await there.lease_of(lease.receipt)).ack()
     with pytest.raises(InvalidLeaseError) as caught:
         await settle(lease, how)
     if isinstance(caught.value, LeaseLostError):  # an engine may know more: that it was settled

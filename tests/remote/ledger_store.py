@@ -286,7 +286,7 @@ class LedgerStore:
                         _check_key(request.key)
                     for name in (request.consumer, *(request.tenants or ()), *request.steal_from):
                         _check_name(name)
-            case p.Look() | p.Discard() | p.Resume():
+            case p.Look() | p.Discard() | p.FindLease():
                 _check_key(operation.key)
             case p.Redrive():
                 for key in operation.keys or ():
@@ -751,11 +751,11 @@ class _Queue:
                 return page_of(self.history, query.after)
             case p.Held():
                 return self.held(query.key, query.token, now) is not None
-            case p.Resume():
+            case p.FindLease():
                 item = self.held(query.key, query.token, now)
                 if item is None:
                     return None
-                return p.Resumed(_delivery(item), item.deadline - now)
+                return p.FoundLease(_delivery(item), item.deadline - now)
             case _:
                 raise AssertionError(query)
 

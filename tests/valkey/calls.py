@@ -152,7 +152,7 @@ CALLS: Mapping[str, Call] = {
     "abandon": Call("abandon", lambda s: s.ask(lambda q: protocol.Abandon(q, 10**9, (q,)))),
     "info": Call("info", lambda scene: scene.queue.info()),
     "history": Call("history", lambda scene: scene.queue.history()),
-    "resume": Call("resume", lambda scene: scene.queue.resume(scene.first.receipt)),
+    "lease_of": Call("find_lease", lambda scene: scene.queue.lease_of(scene.first.receipt)),
     "queue": Call("declare", lambda scene: scene.broker.queue("more", max_size=9)),
     "dead letters": Call("find", lambda scene: scene.broker.dead_letters("work")),
     "list queues": Call("queues", lambda scene: scene.broker.list_queues()),

@@ -119,7 +119,7 @@ async def test_the_largest_value_goes_everywhere_and_one_byte_more_nowhere(
         await queue.ack(second)
         assert [entry.value for entry in await queue.history()] == [value, value]
         assert len(await queue.inflight()) == 1
-        await queue.reject(await queue.resume(third.receipt), "bad")
+        await queue.reject(await queue.lease_of(third.receipt), "bad")
         assert (await letters.peek((await letters.available_keys()).pop())).value == value
         assert (await queue.redrive()).keys == ("c",)
         assert (await queue.get())[1] == value

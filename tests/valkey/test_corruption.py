@@ -474,7 +474,7 @@ ASKED: list[Operation[Any]] = [
     protocol.Info(REF),
     protocol.ReadHistory(REF),
     protocol.Held(REF, "a", 7),
-    protocol.Resume(REF, "a", 7),
+    protocol.FindLease(REF, "a", 7),
     protocol.Find(REF),
     protocol.ListQueues(REF),
     protocol.Declare(REF, {"tenants": {"x": Tenant()}, "dead_letters": "dead"}),

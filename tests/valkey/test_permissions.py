@@ -168,7 +168,7 @@ FORBIDDEN: Mapping[str, Mapping[str, Callable[[Scene], Awaitable[object]]]] = {
         "get at once": lambda scene: scene.queue.get(timeout=0),
         "take": lambda scene: scene.queue.take("5"),
         "get batch": lambda scene: scene.queue.get_batch(2),
-        "resume": lambda scene: scene.queue.resume(scene.first.receipt),
+        "lease_of": lambda scene: scene.queue.lease_of(scene.first.receipt),
     },
     "consumer": {
         "purge": lambda scene: scene.broker.purge("work"),

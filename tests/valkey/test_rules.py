@@ -362,10 +362,10 @@ def test_a_lease_can_be_taken_up_by_its_token(caller: Caller) -> None:
     make(caller)
     caller.turn(put(1, ("a", "body"), tenant="x"))
     (held,) = leases(get(caller, request(lease=9 * SECOND, consumer="me")))
-    word, *seen, left = caller.look("resume", 1, held[0], held[2])
+    word, *seen, left = caller.look("find_lease", 1, held[0], held[2])
     assert (word, seen) == (b"ok", held)
     assert 8 * SECOND < left <= 9 * SECOND
-    assert caller.look("resume", 1, held[0], 1) == [b"no"]
+    assert caller.look("find_lease", 1, held[0], 1) == [b"no"]
     ((key, token, who, since, until, *rest),) = caller.look("inflight", 1, "")[2:]
     assert (key, token, who, rest) == (b"sa", held[2], b"me", [1, b"=x", 3])
     assert since >= 0

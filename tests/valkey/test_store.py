@@ -136,8 +136,8 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert [(one.key, one.token, one.consumer, one.deadline) for one in held] == [
         (one.key, one.token, "me", inf) for one in (a, b, c, d, e)
     ]
-    assert await do(protocol.Resume(QUEUE, a.key, a.token)) == protocol.Resumed(a, inf)
-    assert await do(protocol.Resume(QUEUE, a.key, 1)) is None
+    assert await do(protocol.FindLease(QUEUE, a.key, a.token)) == protocol.FoundLease(a, inf)
+    assert await do(protocol.FindLease(QUEUE, a.key, 1)) is None
 
     assert await do(protocol.Extend(QUEUE, a.key, a.token, 60.0)) is Settled.DONE
     assert await do(protocol.Ack(QUEUE, a.key, a.token)) is Settled.DONE
@@ -416,7 +416,7 @@ def test_a_put_out_of_range_is_refused(wrap: Callable[[protocol.Put], Operation[
         claim_of(key=None),
         protocol.Look(QUEUE, 1.5),  # type: ignore[arg-type]
         protocol.Discard(QUEUE, 1.5),  # type: ignore[arg-type]
-        protocol.Resume(QUEUE, 1.5, 1),  # type: ignore[arg-type]
+        protocol.FindLease(QUEUE, 1.5, 1),  # type: ignore[arg-type]
         protocol.Redrive(QUEUE, (1.5,), None),  # type: ignore[arg-type]
         protocol.SetTenant(QUEUE, 7, Tenant()),  # type: ignore[arg-type]
         protocol.ReleaseAll(QUEUE, 7),  # type: ignore[arg-type]
@@ -432,7 +432,7 @@ def test_what_the_user_may_not_do_is_refused_by_the_operation() -> None:
     check = store("zpopmin", "unlink").check
     check(put_of())
     check(protocol.Ack(QUEUE, "a", 1))
-    for operation in (claim_of(), protocol.Resume(QUEUE, "a", 1), protocol.Purge(QUEUE)):
+    for operation in (claim_of(), protocol.FindLease(QUEUE, "a", 1), protocol.Purge(QUEUE)):
         with pytest.raises(ServerError, match=r"its ACL lacks \+") as caught:
             check(operation)
         assert caught.value.code == "NOPERM"

@@ -248,7 +248,7 @@ def lease_ended(key: object, token: int) -> LeaseLostError:
     """Return the error for a receipt whose lease has ended."""
     return LeaseLostError(
         f"the lease on {shown(key)} with the token {token} has ended: it was settled, has expired "
-        "or was taken away. Resume a lease in time, or take a longer lease_timeout"
+        "or was taken away. Settle it in time, or take a longer lease_timeout"
     )
 
 

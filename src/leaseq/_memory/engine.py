@@ -707,7 +707,7 @@ class Engine(Generic[K, V]):
         if self.timekeeper is not None:
             self.timekeeper.plan(item._deadline)
 
-    def resume(self, receipt: str) -> Item[K, V]:
+    def lease_of(self, receipt: str) -> Item[K, V]:
         """Find the lease that a receipt was written for."""
         queue, key, token = read_receipt(receipt)
         if queue != self.name:

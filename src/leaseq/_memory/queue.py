@@ -403,8 +403,8 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
         self._engine.extend(lease, timeout)
 
-    async def resume(self, receipt: str) -> Lease[K, V]:
-        return self._engine.resume(receipt)
+    async def lease_of(self, receipt: str) -> Lease[K, V]:
+        return self._engine.lease_of(receipt)
 
     async def release_all(self, *, consumer: str) -> int:
         return self._engine.release_all(name_text("consumer", consumer))

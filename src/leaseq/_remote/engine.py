@@ -83,6 +83,7 @@ from .protocol import (
     Delivery,
     Extend,
     Find,
+    FindLease,
     Full,
     GoneError,
     Held,
@@ -103,7 +104,6 @@ from .protocol import (
     Reject,
     Release,
     Remaining,
-    Resume,
     Settled,
     Settlement,
     StopWaiting,
@@ -818,13 +818,13 @@ class Engine(Generic[K, V]):
         await self._answer_to(call)
         check_held(lease, self.home.time())
 
-    async def resume(self, receipt: str) -> RemoteLease[K, V]:
+    async def lease_of(self, receipt: str) -> RemoteLease[K, V]:
         """Hold the lease that a receipt was written for."""
         name, key, token = read_receipt(receipt)
         if name != self.name:
             raise other_receipt(self.name, name)
         started = self.home.time()
-        answer = await self.change(Resume(self.ref, cast("Key", key), token))
+        answer = await self.change(FindLease(self.ref, cast("Key", key), token))
         if answer is None:
             raise lease_ended(key, token)
         held = self._held.get(token)

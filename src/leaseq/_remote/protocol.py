@@ -295,7 +295,7 @@ class Claim(Operation[Claimed]):
 
 
 @_value
-class Resumed:
+class FoundLease:
     """A lease that holds its item."""
 
     delivery: Delivery
@@ -665,7 +665,7 @@ class Held(_Query[bool]):
 
 
 @_value
-class Resume(_Query[Resumed | None]):
+class FindLease(_Query[FoundLease | None]):
     """Return the lease of a key and a token, for another holder; None: it holds nothing."""
 
     key: Key

@@ -259,8 +259,8 @@ class RemoteQueue(LeasedQueue[K, V]):
     async def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
         await self._engine.extend(self._engine.mine(lease), timeout)
 
-    async def resume(self, receipt: str) -> Lease[K, V]:
-        return await self._engine.resume(receipt)
+    async def lease_of(self, receipt: str) -> Lease[K, V]:
+        return await self._engine.lease_of(receipt)
 
     async def release_all(self, *, consumer: str) -> int:
         consumer = name_text("consumer", consumer)

@@ -576,11 +576,11 @@ class Exchange:
         ]
         return Page(tuple(entries))
 
-    def resume(self, queue: Queue, resume: protocol.Resume) -> protocol.Resumed | None:
-        row = self._work.held(queue, resume.key, resume.token)
+    def find_lease(self, queue: Queue, find: protocol.FindLease) -> protocol.FoundLease | None:
+        row = self._work.held(queue, find.key, find.token)
         if row is None:
             return None
-        return protocol.Resumed(self._work.delivery(row), row.deadline - self._work.now)
+        return protocol.FoundLease(self._work.delivery(row), row.deadline - self._work.now)
 
     def find(self, queue: Queue, _: object) -> protocol.Declared:
         return _declared(queue)
@@ -760,7 +760,7 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.InFlight: Exchange.in_flight,
     protocol.Info: Exchange.info,
     protocol.ReadHistory: Exchange.read_history,
-    protocol.Resume: Exchange.resume,
+    protocol.FindLease: Exchange.find_lease,
     protocol.Find: Exchange.find,
     protocol.Delete: Exchange.delete,
     protocol.Purge: Exchange.purge,

@@ -612,8 +612,8 @@ def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key | RawKey, protocol.
     )
 
 
-def _resumed(raw: Raw) -> protocol.Resumed:
-    return protocol.Resumed(_delivery(raw[1:9]), read_seconds(raw[9]))
+def _found_lease(raw: Raw) -> protocol.FoundLease:
+    return protocol.FoundLease(_delivery(raw[1:9]), read_seconds(raw[9]))
 
 
 def _listed(words: Raw) -> protocol.Listed:
@@ -761,7 +761,9 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.Info: _layout("info", QueueField(), ok=_queue_info),
     protocol.ReadHistory: _layout("history", QueueField(), _AFTER, ok=_page(_history_entry)),
     protocol.Held: _layout("held", *_LEASE_FIELDS, ok=lambda raw: bool(raw[1])),
-    protocol.Resume: _layout("resume", *_LEASE_FIELDS, ok=_resumed, answers={b"no": _none}),
+    protocol.FindLease: _layout(
+        "find_lease", *_LEASE_FIELDS, ok=_found_lease, answers={b"no": _none}
+    ),
     protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_declared),
     protocol.ListQueues: _layout("queues", _AFTER, ok=_page(_listed, 3)),
     protocol.Declare: _layout(

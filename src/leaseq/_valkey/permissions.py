@@ -15,13 +15,13 @@ from .._remote.protocol import (
     Claim,
     CountTenants,
     Delete,
+    FindLease,
     ListQueues,
     Operation,
     Purge,
     ReadHistory,
     Redrive,
     ReleaseAll,
-    Resume,
 )
 
 _PUBLISH = {False: "publish", True: "spublish"}
@@ -45,7 +45,7 @@ OPERATOR = (*CONSUMER, "llen", "lrange", "unlink")
 
 _NEEDED: Mapping[type[Operation[Any]], tuple[str, frozenset[str]]] = {
     Claim: ("lease items", frozenset(CONSUMER)),
-    Resume: ("take leases over", frozenset(CONSUMER)),
+    FindLease: ("take leases over", frozenset(CONSUMER)),
     Purge: ("purge queues", frozenset(OPERATOR)),
     Delete: ("delete queues", frozenset(OPERATOR)),
     Redrive: ("bring back dead letters", frozenset(OPERATOR)),

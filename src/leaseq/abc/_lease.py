@@ -183,7 +183,7 @@ class Lease(Generic[K, V]):
 
     @property
     def receipt(self) -> str:
-        """The lease as a string, for another process or task to settle by `LeasedQueue.resume`.
+        """The lease as a string, for another process or task to settle by `LeasedQueue.lease_of`.
 
         Raises:
             TypeError: the key is not a `str`, `int` or `bytes`.

@@ -419,7 +419,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     @abstractmethod
-    async def resume(self, receipt: str) -> Lease[K, V]:
+    async def lease_of(self, receipt: str) -> Lease[K, V]:
         """Return the lease of a receipt, to be settled by the holder of the receipt.
 
         Args:

@@ -77,7 +77,7 @@ async def test_it_is_what_it_was_wherever_it_is_seen(typed: LeasedQueue[str, Any
     assert await typed.peek("a") == ORDER
     [first, second] = await typed.get_batch(2)
     assert first.value == second.value == ORDER
-    assert (await typed.resume(first.receipt)).value == ORDER
+    assert (await typed.lease_of(first.receipt)).value == ORDER
     await first.ack()
     [done] = await typed.history()
     assert done.value == ORDER

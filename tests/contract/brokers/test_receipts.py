@@ -1,4 +1,4 @@
-"""Consumers and what they hold: `inflight`, `release_all`, receipts, `resume` and `history`."""
+"""Consumers and what they hold: `inflight`, `release_all`, receipts, `lease_of` and `history`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_lease_is_settled_by_its_receipt(
 ) -> None:
     receipt = (await lease_of(queue, "a", 1)).receipt
     assert isinstance(receipt, str)
-    lease = await (await broker.queue("orders")).resume(receipt)
+    lease = await (await broker.queue("orders")).lease_of(receipt)
     assert (lease.key, lease.value, lease.deliveries) == ("a", 1, 1)
     await lease.ack()
     assert await queue.state("a") == "absent"
@@ -104,7 +104,7 @@ async def test_a_lease_is_settled_by_its_receipt(
 
 async def test_it_is_the_same_lease(queue: LeasedQueue[str, Any]) -> None:
     lease = await lease_of(queue, "a")
-    again = await queue.resume(lease.receipt)
+    again = await queue.lease_of(lease.receipt)
     assert (again.token, again.receipt) == (lease.token, lease.receipt)
     await again.release()
     with pytest.raises(InvalidLeaseError):
@@ -115,7 +115,7 @@ async def test_it_is_the_same_lease(queue: LeasedQueue[str, Any]) -> None:
 @pytest.mark.parametrize("key", ["a", "", "ä\n'\"{", "[1]"])
 async def test_a_receipt_is_for_any_key(queue: LeasedQueue[str, Any], key: str) -> None:
     receipt = (await lease_of(queue, key)).receipt
-    assert (await queue.resume(receipt)).key == key
+    assert (await queue.lease_of(receipt)).key == key
 
 
 async def test_a_receipt_is_good_for_as_long_as_its_lease(queue: LeasedQueue[str, Any]) -> None:
@@ -123,11 +123,11 @@ async def test_a_receipt_is_good_for_as_long_as_its_lease(queue: LeasedQueue[str
     await lease.release()
     await queue.get()  # somebody else has it
     with pytest.raises(LeaseLostError, match="'a'"):
-        await queue.resume(lease.receipt)
+        await queue.lease_of(lease.receipt)
     lease = await lease_of(queue, "b")
     await lease.ack()
     with pytest.raises(LeaseLostError, match="'b'"):
-        await queue.resume(lease.receipt)
+        await queue.lease_of(lease.receipt)
 
 
 async def test_a_receipt_is_for_one_queue(broker: Broker, queue: LeasedQueue[str, Any]) -> None:
@@ -135,20 +135,20 @@ async def test_a_receipt_is_for_one_queue(broker: Broker, queue: LeasedQueue[str
     receipt = (await lease_of(queue, "a")).receipt
     await lease_of(another, "a")
     with pytest.raises(InvalidLeaseError, match=r"'orders' .* 'invoices'"):
-        await another.resume(receipt)
+        await another.lease_of(receipt)
 
 
 @pytest.mark.parametrize("receipt", ["", "a", "1", "{}", "[1, 2, 3]", '["orders", "a"]'])
 async def test_what_is_no_receipt_is_refused(queue: LeasedQueue[str, Any], receipt: str) -> None:
     with pytest.raises(InvalidLeaseError, match="not a receipt"):
-        await queue.resume(receipt)
+        await queue.lease_of(receipt)
 
 
-async def test_a_closed_queue_resumes_nothing(queue: LeasedQueue[str, Any]) -> None:
+async def test_a_closed_queue_returns_no_lease_of_a_receipt(queue: LeasedQueue[str, Any]) -> None:
     receipt = (await lease_of(queue, "a")).receipt
     await queue.close()
     with pytest.raises(QueueClosedError):
-        await queue.resume(receipt)
+        await queue.lease_of(receipt)
 
 
 # History
@@ -181,7 +181,7 @@ async def test_a_receipt_of_a_lease_that_expired_is_worth_nothing(
     await queue.put("a", 1)
     _, _, lease = await queue.get(lease_timeout=TIMEOUT)
     await engine.advance(TIMEOUT - 1)
-    assert (await queue.resume(lease.receipt)).key == "a"
+    assert (await queue.lease_of(lease.receipt)).key == "a"
     await engine.advance(2)
     with pytest.raises(LeaseLostError):
-        await queue.resume(lease.receipt)
+        await queue.lease_of(lease.receipt)

@@ -187,7 +187,7 @@ local queries = lazily(function()
     return { "ok", find_held(q, key, token) and 1 or 0 }
   end
 
-  local function resume()
+  local function find_lease()
     local q, key, token = take_queue(), take(), take()
     if not q then
       return GONE
@@ -235,12 +235,12 @@ local queries = lazily(function()
   return {
     look = look, ready = ready, delayed = delayed, leased = leased, counts = counts,
     tenants = tenants, inflight = inflight, info = info, history = history, held = held,
-    resume = resume, queues = all_queues, find = find,
+    find_lease = find_lease, queues = all_queues, find = find,
   }
 end)
 
 local ops = {
   look = queries, ready = queries, delayed = queries, leased = queries, counts = queries,
   tenants = queries, inflight = queries, info = queries, history = queries, held = queries,
-  resume = queries, queues = queries, find = queries,
+  find_lease = queries, queues = queries, find = queries,
 }
