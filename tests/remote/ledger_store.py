@@ -293,6 +293,8 @@ class LedgerStore:
                     _check_key(key)
             case p.SetTenant():
                 _check_name(operation.name)
+            case p.Pause() | p.Resume():
+                _check_name(operation.tenant)
             case p.ReleaseAll():
                 _check_name(operation.consumer)
 
@@ -365,7 +367,8 @@ class _Before:
 
     def __init__(self, queue: _Queue) -> None:
         ledger = queue.ledger
-        self.ready = {*ledger.ready}
+        # Once it is paused no more, all that is ready has come.
+        self.ready = {*ledger.ready} if ledger.paused is None else set()
         self.slots = queue.slots()
         self.waiting = ledger.waiting
         self.drained = ledger.drained
@@ -463,6 +466,14 @@ class _Queue:
             case p.SetTenant():
                 self.ledger.set_tenant(operation.name, operation.tenant)
                 return None
+            case p.Pause():
+                try:
+                    self.ledger.pause(operation.tenant, operation.reason, self._backend.wall())
+                except ValueError:
+                    return False
+                return True
+            case p.Resume():
+                return self.ledger.resume(operation.tenant)
             case p.ReleaseAll():
                 return self._release_all(process, operation)
             case _:
@@ -747,6 +758,8 @@ class _Queue:
                 return page_of(map(self._lease_info, ledger.leased.values()), query.after)
             case p.Info():
                 return self._info()
+            case p.PausedTenants():
+                return page_of(ledger.paused_tenants.items(), query.after)
             case p.ReadHistory():
                 return page_of(self.history, query.after)
             case p.Held():
@@ -783,6 +796,7 @@ class _Queue:
             dead=sum(letter.queue == self.name for letter in there),
             created_at=self._made_at,
             dead_letters_of=(),
+            paused=self.ledger.paused,
         )
 
     def letters(self) -> Iterator[Letter]:
@@ -813,12 +827,14 @@ class _Queue:
             superseded=ledger.superseded,
             oldest_ready_age=None if since is None else self.now - since,
             tenants=None,
+            paused=ledger.paused is not None,
         )
 
     def _tenants(self) -> Iterator[tuple[str | None, TenantStatistics]]:
         ledger = self.ledger
-        for tenant, *each in ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]:
-            yield tenant, TenantStatistics(*each)
+        counts = ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]
+        for tenant, ready, leased in counts:
+            yield tenant, TenantStatistics(ready, leased)
 
     # Waiting
 
@@ -871,6 +887,8 @@ class _Queue:
         return item is not None and (item.since or 0.0) < self.now - _OVERLOOKED
 
     def _next(self) -> Held | None:
+        if self.ledger.paused is not None:
+            return None
         schedule = self.ledger.schedule
         if schedule is not None:  # a look that moves no virtual time, mostly at the next one
             return schedule.next_of([tenant for tenant, _, _ in schedule])
@@ -880,6 +898,8 @@ class _Queue:
         return next((item for item in self.ledger.items("ready") if item.key == key), None)
 
     def _next_of(self, tenant: Any) -> Held | None:
+        if self.ledger.paused is not None:
+            return None
         if self.ledger.schedule is not None:
             return self.ledger.schedule.next_of((tenant,))
         return self._next() if tenant is None else None
@@ -887,11 +907,15 @@ class _Queue:
     def slots(self) -> dict[str | None, int]:
         """How many items of each tenant can be claimed."""
         schedule = self.ledger.schedule
+        if self.ledger.paused is not None:
+            return {}
         if schedule is None:
             return {None: len(self.ledger.ready)}
         slots: dict[str | None, int] = {}
         for tenant, ready, leased in schedule:
             cap = schedule.tenant(tenant).max_in_flight
+            if tenant in self.ledger.paused_tenants:
+                cap = 0
             slots[tenant] = ready if cap is None else max(0, min(ready, cap - leased))
         return slots
 
@@ -920,6 +944,8 @@ class _Queue:
 
     def _wake_for(self, item: Held) -> bool:
         """Wake who may have an item that is ready."""
+        if self.ledger.paused is not None:
+            return False
         if self._wake_one(Want("key", item.key)):
             return True
         return self._next_of(item.tenant) is not None and self._wake_for_tenant(item.tenant)

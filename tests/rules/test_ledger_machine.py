@@ -31,6 +31,7 @@ from leaseq import (
     LeaseAlreadyAcknowledgedError,
     LeasedKeyQueue,
     LeaseLostError,
+    Paused,
     PutOutcome,
     Retry,
     Tenant,
@@ -141,6 +142,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.ledger.claimed = self.claimed
         self.waiters: Waiters[str, int] = Waiters(self.ledger)
         self.waiting: list[Waiter[str, int]] = []
+        self.pauses: dict[str | None, Paused] = {}
         self.came_back: set[Waiter[str, int]] = set()
         self.served: dict[int, Waiter[str, int]] = {}
         self.letters: list[tuple[object, ...]] = []
@@ -303,6 +305,25 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.ledger.set_tenant(tenant, Tenant(weight, cap))  # type: ignore[arg-type]
         self.follow(self.waiters.serve_tenant(tenant, self.now))
 
+    @rule(tenant=tenants, reason=st.sampled_from(["", "a reason"]), since=st.sampled_from([1, 2]))
+    def pause(self, tenant: str | None, reason: str, since: float) -> None:
+        since = self.pauses.get(tenant, Paused("", since)).since
+        self.pauses[tenant] = Paused(reason, since)
+        self.model.pause(tenant)
+        self.ledger.pause(tenant, reason, since)
+
+    @precondition(lambda self: self.pauses)
+    @rule(tenant=tenants)
+    def resume(self, tenant: str | None) -> None:
+        self.pauses.pop(tenant, None)
+        assert self.ledger.resume(tenant) is self.model.resume(tenant)
+        if tenant is None:
+            self.strict = False
+            self.follow(self.waiters.serve_all(self.now))
+            self.strict = True
+        else:
+            self.follow(self.waiters.serve_tenant(tenant, self.now))
+
     # Consumers
 
     @rule(requests=st.lists(requests, min_size=1, max_size=3), patient=st.booleans())
@@ -321,6 +342,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.consumers_come(requests[:patient], patient=False)
         self.consumers_come(requests[patient:], patient=True)
 
+    @precondition(lambda self: None not in self.pauses)
     @rule(timeout=timeouts)
     def claim_the_short_way(self, timeout: float | None) -> None:
         request: ClaimRequest[str] = ClaimRequest(lease_timeout=timeout)
@@ -536,6 +558,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.the_counters_are_the_model_s()
         self.all_that_was_put_is_in_one_place()
         self.what_has_ended_stays_as_it_ended()
+        self.what_is_paused_is_known()
 
     def what_is_ready_is_the_model_s(self) -> None:
         ready = {
@@ -606,6 +629,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def no_consumer_waits_while_an_item_it_may_claim_is_ready(self) -> None:
         for waiter in self.waiting:
             assert not self.model.may_be_next(waiter.request)
+
+    def what_is_paused_is_known(self) -> None:
+        assert self.ledger.paused == self.pauses.get(None)
+        assert {None: self.ledger.paused, **self.ledger.paused_tenants} == {
+            None: None,
+            **self.pauses,
+        }
 
     def those_who_wait_are_counted(self) -> None:
         takers = [waiter for waiter in self.waiting if waiter.request.key is not ANY_KEY]

@@ -76,6 +76,12 @@ class LedgerDriver:
     def set_tenant(self, name: str | None, weight: float, cap: int | None) -> None:
         self.ledger.set_tenant(name, Tenant(weight, cap))
 
+    def pause(self, tenant: str | None) -> None:
+        self.ledger.pause(tenant, "", 0.0)
+
+    def resume(self, tenant: str | None) -> None:
+        self.ledger.resume(tenant)
+
     def wait(self, seconds: int) -> None:
         self.now += seconds
         for _ in self.ledger.tick(self.now):

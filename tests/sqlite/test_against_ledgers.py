@@ -193,6 +193,14 @@ class BothStores(RuleBasedStateMachine):
     def set_tenant(self, tenant: Any, weight: float, cap: int | None) -> None:
         self.same("a", p.SetTenant(QUEUE, tenant, Tenant(weight, cap)))
 
+    @rule(tenant=st.sampled_from(["x", "y", None]), reason=st.sampled_from(["", "a reason"]))
+    def pause(self, tenant: str | None, reason: str) -> None:
+        self.same("a", p.Pause(QUEUE, tenant, reason))
+
+    @rule(tenant=st.sampled_from(["x", "y", None, None]))
+    def resume(self, tenant: str | None) -> None:
+        self.same("a", p.Resume(QUEUE, tenant))
+
     @rule()
     def release_all(self) -> None:
         self.same("a", p.ReleaseAll(QUEUE, "somebody"))
@@ -230,6 +238,12 @@ class BothStores(RuleBasedStateMachine):
             return
         there, here = [place.do("c", p.Counts(QUEUE)) for place in self.both]
         assert replace(here, oldest_ready_age=None) == replace(there, oldest_ready_age=None)
+        there, here = [place.do("c", p.Info(QUEUE)).paused for place in self.both]
+        assert (here and here.reason) == (there and there.reason)
+        there, here = [place.do("c", p.PausedTenants(QUEUE)).members for place in self.both]
+        assert [(name, pause.reason) for name, pause in here] == [
+            (name, pause.reason) for name, pause in there
+        ]
         there, here = [leases_of(place) for place in self.both]
         assert here == there
         for key in KEYS:

@@ -97,6 +97,12 @@ class RowDriver:
     def set_tenant(self, tenant: Any, weight: float, cap: int | None) -> None:
         self.one(p.SetTenant(QUEUE, tenant, Tenant(weight, cap)))
 
+    def pause(self, tenant: str | None) -> None:
+        self.one(p.Pause(QUEUE, tenant, ""))
+
+    def resume(self, tenant: str | None) -> None:
+        self.one(p.Resume(QUEUE, tenant))
+
     def wait(self, seconds: int) -> None:
         self.place.now += seconds
         self.one(p.Sweep(QUEUE, 1000))

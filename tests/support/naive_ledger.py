@@ -22,6 +22,8 @@ from leaseq._rules.moves import (
     handed_out,
     left,
     next_tenant,
+    paused,
+    resumed,
     reweighed,
 )
 
@@ -104,6 +106,8 @@ class Model:
     fair: bool = False
     """Whether there are tenants."""
     turns: Turns = field(default_factory=Turns)
+    paused: set[str | None] = field(default_factory=set)
+    """The tenants that are; None: the queue."""
     events: list[str] = field(default_factory=list)
     """Each hand-out, and each end of a lease that is not an ack."""
 
@@ -154,11 +158,15 @@ class Model:
         return sum(hold.job.tenant == tenant for hold in self.holds)
 
     def capped(self, tenant: str | None) -> bool:
+        if tenant is not None and tenant in self.paused:
+            return True
         cap = self.caps.get(tenant)
         return cap is not None and self.in_flight(tenant) >= cap
 
     def next_of(self, tenants: Collection[str | None] | None) -> list[Job]:
         """The item that is next, of some tenants or of anybody's, if there is one."""
+        if None in self.paused:
+            return []
         lines = {
             tenant: sorted(
                 (job for job in self.ready if job.tenant == tenant),
@@ -178,6 +186,8 @@ class Model:
     def may_be_next(self, request: ClaimRequest[str]) -> list[Job]:
         if request.key is not ANY_KEY:
             wanted = [job for job in self.ready if job.key == request.key]
+            if None in self.paused:
+                return []
             return [job for job in wanted if not self.capped(job.tenant)]
         if request.tenants is None:
             return self.next_of(None)
@@ -185,7 +195,7 @@ class Model:
 
     def look(self, request: ClaimRequest[str]) -> None:
         """What asking for an item does, whether or not it is handed out."""
-        if not request.restricted and self.ready:
+        if not request.restricted and self.ready and None not in self.paused:
             self.turns = caught_up(self.turns)
 
     def begin(self) -> None:
@@ -205,6 +215,20 @@ class Model:
         self.begin()
         self.caps[tenant] = policy.max_in_flight
         self.turns = reweighed(self.turns, tenant, policy)
+
+    def pause(self, tenant: str | None) -> None:
+        self.paused.add(tenant)
+        if tenant is not None:
+            self.turns = paused(self.turns, tenant)
+
+    def resume(self, tenant: str | None) -> bool:
+        """Whether it was paused."""
+        if tenant not in self.paused:
+            return False
+        self.paused.remove(tenant)
+        if tenant is not None:
+            self.turns = resumed(self.turns, tenant)
+        return True
 
     def lose_ready(self, job: Job) -> None:
         """A job is not ready any more, but not handed out either."""

@@ -38,7 +38,7 @@ for _, key in ipairs(call("HKEYS", q.items)) do
 end
 local accounts = {}
 for _, tenant in ipairs(call("HKEYS", q.accounts)) do
-  if byte(tenant) ~= 37 then
+  if schedule.is_name(tenant) then
     local a = schedule.find(q, tenant)
     accounts[#accounts + 1] = {
       tenant, a.ready, a.in_flight, digits(a.start), a.competing and 1 or 0, a.eligible and 1 or 0,

@@ -160,6 +160,9 @@ CALLS: Mapping[str, Call] = {
     "purge": Call("purge", lambda scene: scene.broker.purge("work")),
     "redrive": Call("redrive", lambda scene: scene.queue.redrive()),
     "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
+    "pause": Call("pause", lambda scene: scene.queue.pause("ada", reason="why")),
+    "resume": Call("resume", lambda scene: scene.queue.resume("ada")),
+    "paused": Call("paused", lambda s: s.ask(lambda q: protocol.PausedTenants(q))),
     "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
     "hello": Call("hello", lambda scene: scene.shake_hands()),
 }

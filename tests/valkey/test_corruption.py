@@ -472,6 +472,7 @@ ASKED: list[Operation[Any]] = [
     protocol.CountTenants(REF),
     protocol.InFlight(REF),
     protocol.Info(REF),
+    protocol.PausedTenants(REF),
     protocol.ReadHistory(REF),
     protocol.Held(REF, "a", 7),
     protocol.FindLease(REF, "a", 7),
@@ -482,6 +483,8 @@ ASKED: list[Operation[Any]] = [
     protocol.Purge(REF),
     protocol.Redrive(REF, ("a", "b"), 5),
     protocol.SetTenant(REF, "x", Tenant()),
+    protocol.Pause(REF, "x", "a reason"),
+    protocol.Resume(REF, None),
     protocol.ReleaseAll(REF, "me"),
 ]
 BESIDE: dict[str, Operation[Any]] = {

@@ -41,11 +41,14 @@ class Doctored(Caller):
 
 
 NEWER_FIELDS = (
-    ("    q.largest\n  ) .. q.further)", '    q.largest\n  ) .. pack("future"))'),
+    ("q.n_paused\n  ) .. q.further)", 'q.n_paused\n  ) .. pack("future"))'),
     ("  local last = 8\n", '  local last = 8\n  item.further = { "future" }\n'),
     (") .. account.further)", ') .. pack("future"))'),
 )
 """A format that has a field more in the state of a queue, in items, and in tenants' accounts."""
+
+FORMAT_3 = (("    q.largest,\n    q.paused, q.reason, q.n_paused\n", "    q.largest\n"),)
+"""A format whose state of a queue has no pauses."""
 
 CLOCK = (
     ("  wall = clock[1] * 1000000 + clock[2]\n", "  wall = tonumber(ARGV[1])\n"),
@@ -100,6 +103,20 @@ def test_fields_of_newer_formats_are_kept_by_all_that_older_ones_do(
     (held,) = leases(newer.turn(claim(1, request("key", "a"))).results[0])
     assert held[1] == b"update"
     assert older.one("ack", 1, held[0], held[2], 0) == [b"ok"]
+    newer.client.close()
+    older.client.close()
+
+
+def test_a_queue_of_format_3_is_not_paused_and_can_be(address: tuple[str, int]) -> None:
+    older, newer = Doctored(address, *FORMAT_3), Caller(address)
+    older.call("manage", declare(1, "q", letters="d"), declare(2, "d"))
+    older.turn(put(1, ("a", "body")))
+    assert newer.look("info", 1)[7:] == [b"0", b""]
+    assert newer.manage("pause", 1, "", "a reason") == [b"ok"]
+    assert leases(newer.turn(claim(1, request())).results[0]) == []
+    assert newer.look("info", 1)[8] == b"a reason"
+    assert newer.manage("resume", 1, "") == [b"ok", 1]
+    assert len(leases(newer.turn(claim(1, request())).results[0])) == 1
     newer.client.close()
     older.client.close()
 

@@ -175,6 +175,19 @@ async def test_what_adds_is_refused_beside_what_settles(tasks: TaskQueue, memory
     await queue.ack(leases[5])
 
 
+async def test_a_full_server_is_paused_and_goes_on(tasks: TaskQueue, memory: Memory) -> None:
+    queue = await tasks.open()
+    await queue.put_many({"a": 1, "b": 1})
+    memory.is_full()
+    await queue.pause(reason="it is full")
+    with pytest.raises(TimeoutError):
+        await queue.get(0)
+    assert (await queue.statistics()).paused
+    assert await queue.resume() is True
+    assert (await queue.info()).paused is None
+    assert (await queue.get(0))[0] == "a"
+
+
 async def test_tasks_whose_results_fill_a_server_are_all_done_once(
     tasks: TaskQueue, server: Server, memory: Memory
 ) -> None:

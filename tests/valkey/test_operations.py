@@ -205,6 +205,10 @@ def words_of(operation: Operation[Any]) -> list[bytes]:
         (protocol.Redrive(QUEUE, None, None), b"redrive 1 1 0 -1 -"),
         (protocol.Redrive(QUEUE, ("a", 1), 5, b"(m"), b"redrive 1 0 2 sa i1 5 (m"),
         (protocol.SetTenant(QUEUE, "x", Tenant(0.5)), b"set_tenant 1 =x 0.5 -1"),
+        (protocol.Pause(QUEUE, "x", "why"), b"pause 1 =x why"),
+        (protocol.Pause(QUEUE, None, ""), b"pause 1  "),
+        (protocol.Resume(QUEUE, None), b"resume 1 "),
+        (protocol.PausedTenants(QUEUE, b"7"), b"paused 1 7"),
     ],
 )
 def test_an_operation_is_these_words(operation: Operation[Any], words: bytes) -> None:

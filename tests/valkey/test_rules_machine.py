@@ -428,6 +428,20 @@ class ServerAgainstModel(RuleBasedStateMachine):
         self.turn(["set_tenant", 1, name(tenant), weight, cap or -1], "manage")
         self.settled()
 
+    @rule(tenant=tenants)
+    def pause(self, tenant: str | None) -> None:
+        self.model.pause(tenant)
+        reply = self.turn(["pause", 1, name(tenant), "a reason"], "manage")
+        assert reply.results == [[b"ok"]]
+        self.settled()
+
+    @rule(tenant=tenants)
+    def resume(self, tenant: str | None) -> None:
+        was = self.model.resume(tenant)
+        reply = self.turn(["resume", 1, name(tenant)], "manage")
+        assert reply.results == [[b"ok", int(was)]]
+        self.settled()
+
     # Consumers
 
     @rule(
@@ -659,9 +673,11 @@ class ServerAgainstModel(RuleBasedStateMachine):
             assert int(newest) == self.model.newest_value(key)
 
     def the_counters_are_the_model_s(self) -> None:
-        word, *counts = self.caller.look("counts", 1)
+        word, *counts, paused = self.caller.look("counts", 1)
         model = self.model
-        assert word == b"ok"
+        assert (word, paused) == (b"ok", int(None in model.paused))
+        _, _, *shown = self.caller.look("paused", 1, "")
+        assert {*shown[::3]} == {name(tenant).encode() for tenant in model.paused - {None}}
         assert counts[:-1] == [
             len(model.ready),
             len(model.delayed),

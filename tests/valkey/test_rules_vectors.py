@@ -102,6 +102,12 @@ class ScriptDriver:
     def set_tenant(self, tenant: str | None, weight: float, cap: int | None) -> None:
         self.one("set_tenant", 1, name(tenant), weight, cap or -1, script="manage")
 
+    def pause(self, tenant: str | None) -> None:
+        self.one("pause", 1, name(tenant), "", script="manage")
+
+    def resume(self, tenant: str | None) -> None:
+        self.one("resume", 1, name(tenant), script="manage")
+
     def wait(self, seconds: int) -> None:
         self.caller.offset += seconds * SECOND
         self.one("sweep", 1, 1000)

@@ -192,6 +192,15 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert {each.step for each in refused} == {1, 2}
 
     assert await do(protocol.SetTenant(QUEUE, "x", Tenant(2.0, 1))) is None
+    assert await do(protocol.Pause(QUEUE, None, "a reason")) is True
+    assert await process.claim() == []
+    paused = (await do(protocol.Info(QUEUE))).paused
+    assert (paused.reason, (await do(protocol.Counts(QUEUE))).paused) == ("a reason", True)
+    assert [await do(protocol.Resume(QUEUE, None)) for _ in "ab"] == [True, False]
+    assert await do(protocol.Pause(QUEUE, "x", "")) is True
+    [(name, paused)] = (await do(protocol.PausedTenants(QUEUE))).members
+    assert (name, paused.reason) == ("x", "")
+    assert [await do(protocol.Resume(QUEUE, "x")) for _ in "ab"] == [True, False]
     await process.claim(consumer="gone")
     assert await do(protocol.ReleaseAll(QUEUE, "gone")) == protocol.Released(1, None)
     [last] = await process.claim()

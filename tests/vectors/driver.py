@@ -52,6 +52,12 @@ class Driver(Protocol):
     def set_tenant(self, name: str | None, weight: float, cap: int | None) -> None:
         """Give a tenant another weight and cap."""
 
+    def pause(self, tenant: str | None) -> None:
+        """Pause a tenant, or the whole queue."""
+
+    def resume(self, tenant: str | None) -> None:
+        """Let a tenant, or the whole queue, go on."""
+
     def wait(self, seconds: int) -> None:
         """Let time pass, and then do all that is due in one step."""
 
@@ -139,6 +145,7 @@ class Reference:
         self.counter: Counter[str] = Counter()
         self.turns = Turns()
         self.fair = False
+        self.paused: dict[str | None, None] = {}
         for name, (weight, cap) in queue.get("tenants", {}).items():
             self.set_tenant(name, weight, cap)
 
@@ -165,6 +172,8 @@ class Reference:
         tenants: list[str | None] | None = None,
         lease: int | None = None,
     ) -> str | None:
+        if None in self.paused:
+            return None
         firsts = {self.items[k].tenant: k for k in reversed(self.line())}
         competing = {t for t in firsts if self.turns.of(t).competing}
         wanted = competing if tenants is None else competing & {*tenants}
@@ -210,6 +219,16 @@ class Reference:
     def set_tenant(self, name: str | None, weight: float, cap: int | None) -> None:
         self._begin()
         self.turns = moves.reweighed(self.turns, name, Tenant(weight, cap))
+
+    def pause(self, tenant: str | None) -> None:
+        self.paused[tenant] = None
+        if tenant is not None:
+            self.turns = moves.paused(self.turns, tenant)
+
+    def resume(self, tenant: str | None) -> None:
+        if tenant in self.paused and tenant is not None:
+            self.turns = moves.resumed(self.turns, tenant)
+        self.paused.pop(tenant, None)
 
     def wait(self, seconds: int) -> None:
         self.now += seconds
@@ -297,6 +316,8 @@ class Reference:
             return
         self.fair = True
         self.turns = Turns()
+        for tenant in self.paused.keys() - {None}:
+            self.turns = moves.paused(self.turns, tenant)
         for key in self.ranks:
             self.turns = moves.arrived(self.turns, self.items[key].tenant)
         account = replace(self.turns.of(None), in_flight=len(self.leases))

@@ -199,6 +199,40 @@ def turn_plans() -> dict[str, dict[str, Json]]:
             ["put", "a1", 1, {"tenant": "a"}], ["put", "b1", 1, {"tenant": "b", "priority": 6}],
             ["put", "a2", 1, {"tenant": "a", "priority": 6}], *claims(3),
         ),
+        "a paused tenant has no turn, and gets no credit for that": plan(
+            *puts("x1 x2 x3 x4 x5 y1 y2 y3 y4 y5 y6"), *claims(2), ["pause", "x"], *claims(3),
+            ["resume", "x"], *claims(6),
+        ),
+        "nothing of a paused tenant is had by its name or by a key": plan(
+            *puts("x1 x2 y1 y2"), ["pause", "x"], ["claim", {"key": "x1"}],
+            *claims(1, tenants=["x"]), *claims(2, tenants=["x", "y"]), ["resume", "x"], *claims(2),
+        ),
+        "a tenant is paused before it comes, and before there are tenants": plan(
+            ["put", "n1", 1], ["put", "n2", 1], ["pause", "x"], *claims(1),
+            *puts("x1 y1 x2 y2"), *claims(4), ["resume", "x"], *claims(2),
+        ),
+        "a paused tenant under a cap is under it once more when it goes on": plan(
+            *puts("x1 x2 x3 y1 y2"), *claims(1), ["pause", "x"], ["set_tenant", "x", 1, 1],
+            ["ack", "x1"], *claims(2), ["resume", "x"], *claims(2),
+            tenants={"x": [1, 2]},
+        ),
+        "leases of a paused tenant come back, and are not handed out": plan(
+            *puts("x1 x2 y1"), *claims(2, tenants=["x"]), ["pause", "x"], ["release", "x1"],
+            ["give_back", "x2"], *claims(2), ["resume", "x"], *claims(2),
+        ),
+        "nothing of a paused queue is had, and its turns stay": plan(
+            *puts("x1 y1 x2 y2"), *claims(1), ["pause", None], *claims(1), ["claim", {"key": "y1"}],
+            *claims(1, tenants=["y"]), *puts("z1"), ["resume", None], *claims(4),
+        ),
+        "a queue and its tenants are paused apart": plan(
+            *puts("x1 y1 y2"), ["pause", None], ["pause", "x"], *claims(1), ["resume", None],
+            *claims(3), ["resume", "x"], *claims(1),
+        ),
+        "a queue without tenants is paused": plan(
+            ["put", "a", 1], ["put", "b", 1], *claims(1), ["pause", None], *claims(1),
+            ["claim", {"key": "b"}], ["release", "a", {"front": True}], ["put", "c", 1],
+            ["resume", None], *claims(3),
+        ),
         "what was there before the first tenant is nobody's in particular": plan(
             ["put", "n1", 1], ["put", "n2", 1], ["put", "n3", 1], *claims(1),
             *puts("a1 a2 a3"), *claims(5),
@@ -206,10 +240,12 @@ def turn_plans() -> dict[str, dict[str, Json]]:
     }  # fmt: skip
     for seed in range(24):
         plans[f"random, {seed}"] = random_turns(random.Random(seed))
+    for seed in range(100, 116):
+        plans[f"random with pauses, {seed}"] = random_turns(random.Random(seed), pauses=True)
     return plans
 
 
-def random_turns(chance: random.Random) -> dict[str, Json]:
+def random_turns(chance: random.Random, *, pauses: bool = False) -> dict[str, Json]:
     tenants = {
         name: [chance.choice([0.5, 1, 1, 1, 2, 4]), chance.choice([None, None, 1, 2])]
         for name in "xy"
@@ -221,11 +257,15 @@ def random_turns(chance: random.Random) -> dict[str, Json]:
     for number in range(30):
         leased = sorted(engine.leases)
         roll = chance.random()
-        if roll < 0.4:
+        if pauses and chance.random() < 0.2:
+            step: list[Json] = [
+                chance.choice(["pause", "resume", "resume"]), chance.choice([None, *"xxyw"])
+            ]  # fmt: skip
+        elif roll < 0.4:
             tenant = chance.choice("xyzw")
             priority = chance.choice([None, None, None, 5])
             terms = {"tenant": tenant} | ({"priority": priority} if priority else {})
-            step: list[Json] = ["put", f"{tenant}{number}", 1, terms]
+            step = ["put", f"{tenant}{number}", 1, terms]
         elif roll < 0.72 or not leased:
             some = sorted(chance.sample("wxyz", 2))
             step = ["claim", {"tenants": some}] if chance.random() < 0.2 else ["claim"]

@@ -25,6 +25,8 @@ MOST_NAMES: Final = 1000
 """Tenants that one consumer asks for, those that it steals from included."""
 MOST_TENANTS: Final = 1000
 """Tenants among the options of a queue of such an engine."""
+MOST_PAUSED: Final = 1000
+"""Tenants of a queue that are paused."""
 
 _SURE: Final = 4  # bytes of a character at most
 

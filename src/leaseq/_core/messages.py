@@ -18,12 +18,13 @@ from .errors import (
     TimekeeperNotRunningError,
 )
 from .heap import Due
+from .limits import MOST_PAUSED
 from .options import ANY_KEY, AnyKey
 from .texts import shown
 from .validation import check_flag, delay_seconds
 
 if TYPE_CHECKING:
-    from .reports import LostBy
+    from .reports import LostBy, Paused
 
 RUN_TWICE = "running the timekeeper of"
 """The action in the text of an `anyio.BusyResourceError`, for a second `run` beside the first."""
@@ -202,10 +203,36 @@ def full(queue: object, max_size: float) -> str:
     return f"{queue} is full: it has max_size={max_size}"
 
 
-def not_ready(queue: object, key: object | AnyKey) -> str:
-    """Return the text of a `WouldBlock` for a claim of what is not ready."""
+def not_ready(queue: object, key: object | AnyKey, paused: str = "") -> str:
+    """Return the text of a `WouldBlock` for a claim of what is not ready, or must not be claimed.
+
+    Args:
+        queue: The queue.
+        key: The key that was asked for.
+        paused: What is paused, as `paused_text` says it; empty: nothing that concerns the claim.
+    """
     what = "no item is ready" if key is ANY_KEY else f"key {shown(key)} is not ready"
-    return f"{queue!r}: {what}"
+    return f"{queue!r}: {paused or what}"
+
+
+def paused_text(tenant: str | None, paused: Paused) -> str:
+    """Return the words for a pause.
+
+    Args:
+        tenant: The tenant; None: the whole queue.
+        paused: The pause.
+    """
+    what = "the queue" if tenant is None else f"the tenant {shown(tenant)}"
+    why = f": {shown(paused.reason)}" if paused.reason else ""
+    return f"{what} is paused{why}"
+
+
+def too_many_paused(tenant: str) -> ValueError:
+    """Return the error for one more tenant to be paused than may be."""
+    return ValueError(
+        f"{MOST_PAUSED:,} tenants of the queue are paused, which is the most, and the tenant "
+        f"{shown(tenant)} was not: resume others, or pause the queue"
+    )
 
 
 def no_room(queue: object, places: int) -> LeaseqError:

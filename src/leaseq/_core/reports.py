@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, Literal, Self, TypeVar
 
@@ -114,6 +114,16 @@ class RedriveResult(Generic[K]):
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause of a queue, or of one of its tenants: nothing more is claimed."""
+
+    reason: str
+    """The reason that was given to `pause` last; ``""``: none."""
+    since: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueInfo:
     """A description of a queue with its sizes."""
 
@@ -129,6 +139,10 @@ class QueueInfo:
     """The names of the queues whose dead letters it holds; empty for an ordinary queue."""
     group: str = ""
     """The group that it belongs to; ``""``: the broker's own."""
+    paused: Paused | None = None
+    """The pause of the whole queue; None: it is not paused."""
+    paused_tenants: Mapping[str, Paused] = field(default_factory=dict, hash=False)
+    """The pauses of single tenants, by their names, those with nothing in the queue too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,8 @@ class TenantStatistics:
 
     ready: int
     leased: int
+    paused: bool = False
+    """True if it is paused apart from the queue: then it is here even if it has nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +160,7 @@ class Statistics:
     """Counts of a queue's items and waiters, and of what has happened so far."""
 
     ready: int
-    """Items that can be claimed, caps aside."""
+    """Items that can be claimed, caps and pauses aside."""
     delayed: int
     """Items that fall due later."""
     leased: int
@@ -180,6 +196,19 @@ class Statistics:
     ran when it was put."""
     tenants: Mapping[str | None, TenantStatistics] | None
     """Counts by tenant; None: not asked for."""
+    paused: bool = False
+    """True if the whole queue is paused."""
+
+
+def with_paused(
+    tenants: Mapping[str | None, TenantStatistics], paused: Iterable[str]
+) -> dict[str | None, TenantStatistics]:
+    """Return the counts of tenants, with those that are paused among them. O(tenants)."""
+    nothing = TenantStatistics(0, 0)
+    return {
+        **tenants,
+        **{name: replace(tenants.get(name, nothing), paused=True) for name in paused},
+    }
 
 
 adopt("leaseq", globals())

@@ -50,7 +50,9 @@ from .._core.messages import (
     no_dead_letters_of,
     no_timekeeper,
     not_of_queue,
+    not_ready,
     other_receipt,
+    paused_text,
     put_needs_time,
     takes_nothing_more,
     timed_out,
@@ -67,6 +69,7 @@ from .._core.reports import (
     RedriveResult,
     Statistics,
     TenantStatistics,
+    with_paused,
 )
 from .._core.requests import ClaimRequest, PutRequest, checked_limit
 from .._core.texts import failure_text
@@ -76,6 +79,7 @@ from .._rules.capacity import Capacity
 from .._rules.item import Item
 from .._rules.ledger import Burial, Death, Ledger
 from .._rules.moves import UNDECIDED, Fate
+from .._rules.schedule import Schedule
 from .._rules.waiters import Waiter, Waiters
 from ..abc import LeasedQueue
 from ..abc._lease import Lease, check_lease
@@ -130,7 +134,8 @@ class Engine(Generic[K, V]):
     Attributes:
         timekeeper: The first of `timekeepers`, which processes what falls due.
         any_request: The request of a `get` without options.
-        gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown.
+        gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown;
+            or nothing may be claimed, as the queue is paused.
         timeless: True: no timekeeper runs, and nothing needs one.
         to_wake: The bells of consumers that are no longer in line, to be rung by others.
         watched: True: an ack may drain the queue for a waiter, or goes into the history. The ack of
@@ -138,6 +143,7 @@ class Engine(Generic[K, V]):
     """
 
     __slots__ = (
+        "always_gated",
         "always_watched",
         "any_request",
         "burst",
@@ -214,7 +220,8 @@ class Engine(Generic[K, V]):
         self.shut_down = False
         self.closed = False
         self.drained_event: Event | None = None  # there is one while a task waits in `join`
-        self.gated = _CHECKED or self.capacity is not None or dedupe_for is not None
+        self.always_gated = _CHECKED or self.capacity is not None or dedupe_for is not None
+        self.gated = self.always_gated
         self.always_watched = _CHECKED or self.history is not None or dedupe_for is not None
         self.watched = self.always_watched
         self.timeless = False
@@ -387,6 +394,31 @@ class Engine(Generic[K, V]):
         if item is None and self.shut_down:
             self._check_can_come(request.key)
         return item
+
+    def would_block(self, request: ClaimRequest[K]) -> WouldBlock:
+        """Return the error for a claim that does not wait, with the pause if that is the cause.
+
+        O(tenants that are paused).
+        """
+        ledger = self.ledger
+        text = ""
+        if ledger.paused is not None:
+            text = paused_text(None, ledger.paused)
+        elif ledger.schedule is not None:
+            for tenant, pause in ledger.paused_tenants.items():
+                if self._is_asked_for(request, tenant, ledger.schedule):
+                    text = paused_text(tenant, pause)
+                    break
+        return WouldBlock(not_ready(self.queue, request.key, text))
+
+    def _is_asked_for(
+        self, request: ClaimRequest[K], tenant: str, schedule: Schedule[K, V]
+    ) -> bool:
+        """Return True if a tenant has something ready that a request asks for."""
+        if request.key is not ANY_KEY:
+            item = self.ledger.ready.get(request.key)
+            return item is not None and item._tenant == tenant
+        return request.serves(tenant) and schedule.has_ready(tenant)
 
     def wait(
         self, request: ClaimRequest[K], timeout: float | None
@@ -867,13 +899,14 @@ class Engine(Generic[K, V]):
             superseded=ledger.superseded,
             oldest_ready_age=None if since is None else self.home.time() - since,
             tenants=self._tenant_statistics() if tenants else None,
+            paused=ledger.paused is not None,
         )
 
     def _tenant_statistics(self) -> dict[str | None, TenantStatistics]:
         ledger = self.ledger
-        if ledger.schedule is None:
-            return {None: TenantStatistics(len(ledger.ready), len(ledger.leased))}
-        return {name: TenantStatistics(ready, leased) for name, ready, leased in ledger.schedule}
+        counts = ledger.schedule or [(None, len(ledger.ready), len(ledger.leased))]
+        found = {name: TenantStatistics(ready, leased) for name, ready, leased in counts}
+        return with_paused(found, ledger.paused_tenants)
 
     def inflight(self, consumer: str | None) -> list[LeaseInfo[K]]:
         """List the leases, or those of a consumer, in the order of the hand-outs."""
@@ -904,6 +937,8 @@ class Engine(Generic[K, V]):
             created_at=self.created_at,
             dead_letters_of=tuple(self.letters_of),
             group=self.queue.group,
+            paused=self.ledger.paused,
+            paused_tenants=dict(self.ledger.paused_tenants),
         )
 
     def set_tenant(self, name: str, tenant: Tenant) -> None:
@@ -912,6 +947,32 @@ class Engine(Generic[K, V]):
             raise self.closed_error()
         self.ledger.set_tenant(name, tenant)
         self.after_change((), (name,))
+
+    def pause(self, tenant: str | None, reason: str) -> None:
+        """Hand out nothing more, or nothing of a tenant."""
+        self.check_not_closed()
+        self.check_home()
+        self.ledger.pause(tenant, reason, time.time())
+        if tenant is None:
+            self._choose_gates()
+
+    def resume(self, tenant: str | None) -> bool:
+        """Hand out again, and serve those who wait; False: it was not paused."""
+        self.check_not_closed()
+        self.check_home()
+        if not self.ledger.resume(tenant):
+            return False
+        if tenant is None:
+            self._choose_gates()
+            self._wake(self.waiters.serve_all(self.home.time()))
+            self.after_change(())
+        else:
+            self.after_change((), (tenant,))
+        return True
+
+    def _choose_gates(self) -> None:
+        self.gated = self.always_gated or self.shut_down or self.ledger.paused is not None
+        self._choose_timekeeper()
 
     # The end
 

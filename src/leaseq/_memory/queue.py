@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from math import inf
 from typing import Never, TypeVar, Unpack
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, WouldBlock
+from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
 from .._core.kept import Kept
-from .._core.messages import not_ready
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Priority, Retry, Tenant
 from .._core.queue_options import check_queue_options, check_tenant
@@ -35,6 +34,7 @@ from .._core.validation import (
     name_or_none,
     name_text,
     pairs_of,
+    reason_text,
     timeout_seconds,
 )
 from .._rules.item import Item
@@ -248,7 +248,7 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """`get` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
-            WouldBlock: no item is ready for this request.
+            WouldBlock: no item is ready for this request, or the queue or a tenant is paused.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `get` does.
 
         O(1); a timed lease or with tenants O(log n).
@@ -261,22 +261,24 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             )
             item = engine.claim(request)
             if item is None:
-                raise WouldBlock(not_ready(self, ANY_KEY))
+                raise engine.would_block(request)
         return item._key, item._value, item
 
     def take_nowait(self, key: K, **options: Unpack[TakeOptions]) -> tuple[K, V, Lease[K, V]]:
         """`take` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
-            WouldBlock: the key is not ready, or its tenant is at its cap.
+            WouldBlock: the key is not ready, its tenant is at its cap, or one of the two, queue
+                and tenant, is paused.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `take` does.
 
         O(1); a timed lease or with tenants O(log n).
         """
         engine = self._engine
-        item = engine.claim(engine.request("take_nowait", key, options))
+        request = engine.request("take_nowait", key, options)
+        item = engine.claim(request)
         if item is None:
-            raise WouldBlock(not_ready(self, key))
+            raise engine.would_block(request)
         return item._key, item._value, item
 
     async def get(
@@ -491,6 +493,12 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     async def set_tenant(self, name: str, tenant: Tenant) -> None:
         name = name_text("a tenant's name", name)
         self._engine.set_tenant(name, check_tenant(name, tenant))
+
+    async def pause(self, tenant: str | None = None, *, reason: str = "") -> None:
+        self._engine.pause(name_or_none("a tenant's name", tenant), reason_text(reason))
+
+    async def resume(self, tenant: str | None = None) -> bool:
+        return self._engine.resume(name_or_none("a tenant's name", tenant))
 
     # The end, and time
 

@@ -82,6 +82,8 @@ _CHECKS: Final[Mapping[type[Operation[Any]], Callable[[Any], object]]] = {
     protocol.Declare: lambda declare: check_options(declare.options),
     protocol.Redrive: lambda redrive: _check_keys(redrive.keys or ()),
     protocol.SetTenant: lambda change: _check_names(change.name),
+    protocol.Pause: lambda pause: _check_names(pause.tenant),
+    protocol.Resume: lambda resume: _check_names(resume.tenant),
     protocol.ReleaseAll: lambda release: _check_names(release.consumer),
 }
 

@@ -59,6 +59,7 @@ from .._core.reports import (
     KeyState,
     LeaseInfo,
     LostBy,
+    Paused,
     PutOutcome,
     QueueInfo,
     Statistics,
@@ -638,7 +639,7 @@ class Counts(_Query[Statistics]):
 
 @_value
 class CountTenants(_Paged[tuple[str | None, TenantStatistics]]):
-    """Count what is in a queue by tenant."""
+    """Count what is in a queue by tenant; which are paused, `PausedTenants` says."""
 
 
 @_value
@@ -648,7 +649,15 @@ class InFlight(_Paged[LeaseInfo[Key | RawKey]]):
 
 @_value
 class Info(_Query[QueueInfo]):
-    """Describe the queue, and how full it is, without the queues whose dead letters are here."""
+    """Describe the queue, how full it is, and its pause.
+
+    Without the queues whose dead letters are here, and the tenants that are paused.
+    """
+
+
+@_value
+class PausedTenants(_Paged[tuple[str, Paused]]):
+    """Return the tenants that are paused, those with nothing in the queue too."""
 
 
 @_value
@@ -784,6 +793,30 @@ class SetTenant(_Administration[None]):
 
     name: str
     tenant: Tenant
+
+
+@_value
+class Pause(_Administration[bool]):
+    """Have nothing more claimed from the queue, or from a tenant, in whatever process.
+
+    No process is woken for what is ready in a queue that is paused. False, and nothing done: as
+    many tenants are paused as may be, and this is another one.
+    """
+
+    tenant: str | None
+    """None: the whole queue."""
+    reason: str
+
+
+@_value
+class Resume(_Administration[bool]):
+    """Let items be claimed again, and wake processes for those that are ready.
+
+    False: it was not paused.
+    """
+
+    tenant: str | None
+    """None: the whole queue."""
 
 
 @_value

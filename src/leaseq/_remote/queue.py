@@ -17,7 +17,7 @@ from .._core.errors import ServerError, ServerUnavailableError
 from .._core.kept import Kept
 from .._core.limits import check_bodies
 from .._core.log import log
-from .._core.messages import no_dead_letters_of
+from .._core.messages import no_dead_letters_of, too_many_paused
 from .._core.options import ANY_KEY, AnyKey, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Tenant
 from .._core.queue_options import check_tenant, group_of
@@ -25,11 +25,13 @@ from .._core.reports import (
     HistoryEntry,
     KeyState,
     LeaseInfo,
+    Paused,
     PutOutcome,
     QueueInfo,
     RedriveResult,
     Statistics,
     TenantStatistics,
+    with_paused,
 )
 from .._core.requests import PutRequest, check_batch, checked_limit
 from .._core.texts import failure_text, shown
@@ -321,9 +323,9 @@ class RemoteQueue(LeasedQueue[K, V]):
         counts = await self._counts()
         by_tenant: dict[str | None, TenantStatistics] | None = None
         if tenants:
-            by_tenant = dict(
-                await engine.all_pages(lambda after: protocol.CountTenants(engine.ref, after))
-            )
+            found = await engine.all_pages(lambda after: protocol.CountTenants(engine.ref, after))
+            paused = [name for name, _ in await self._paused_tenants()]
+            by_tenant = with_paused(dict(found), paused)
         getters, takers, putters = engine.waiting
         return replace(
             counts,
@@ -332,6 +334,10 @@ class RemoteQueue(LeasedQueue[K, V]):
             putters=putters,
             tenants=by_tenant,
         )
+
+    async def _paused_tenants(self) -> list[tuple[str, Paused]]:
+        engine = self._engine
+        return await engine.all_pages(lambda after: protocol.PausedTenants(engine.ref, after))
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         consumer = name_or_none("consumer", consumer)
@@ -359,7 +365,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         queues = await engine.all_pages(lambda after: protocol.ListQueues(engine.ref, after))
         senders = sorted({each for each in queues if each.letters == self.name})
         names = tuple([each.name for each in senders])
-        return replace(info, group=self.group, dead_letters_of=names)
+        paused = dict(await self._paused_tenants())
+        return replace(info, group=self.group, dead_letters_of=names, paused_tenants=paused)
 
     async def history(self) -> list[HistoryEntry[K, V]]:
         engine = self._engine
@@ -419,6 +426,19 @@ class RemoteQueue(LeasedQueue[K, V]):
         check_tenant(name, tenant)
         engine = self._engine
         await engine.change(protocol.SetTenant(engine.ref, name, tenant))
+
+    async def pause(self, tenant: str | None = None, *, reason: str = "") -> None:
+        tenant, reason = name_or_none("a tenant's name", tenant), reason_text(reason)
+        engine = self._engine
+        done = await engine.change(protocol.Pause(engine.ref, tenant, reason))
+        if not done:
+            assert tenant is not None
+            raise too_many_paused(tenant)
+
+    async def resume(self, tenant: str | None = None) -> bool:
+        tenant = name_or_none("a tenant's name", tenant)
+        engine = self._engine
+        return await engine.change(protocol.Resume(engine.ref, tenant))
 
     # The end
 

@@ -97,6 +97,10 @@ again, and the error is kept in `mishaps`, to be logged.
 
 As long as all items have one priority and no tenant, there is one line, and the schedule costs
 nothing.
+
+While the queue is paused, nothing is claimed; all other moves go on. A tenant that is paused does
+not compete in the schedule, as if it were at its cap. The pauses are kept apart from the accounts
+of tenants: one that has nothing is forgotten as ever, and is paused still when it comes back.
 """
 
 from __future__ import annotations
@@ -109,7 +113,8 @@ from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._core.heap import Heap
-from .._core.messages import check_held
+from .._core.limits import MOST_PAUSED
+from .._core.messages import check_held, too_many_paused
 from .._core.options import ANY_KEY
 from .._core.policies import Backoff, Retry, Tenant, rest_by
 from .._core.reports import PutOutcome
@@ -131,13 +136,13 @@ from .by_key import (
     plain_key,
     rebuild,
 )
-from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place
+from .moves import MOVES, NORMAL, Counter, Fate, ItemRecord, Move, Moved, Place, pause_of
 from .ready_list import Ranks, ReadyList, last_token
 from .schedule import Schedule
 from .timers import ItemTimers
 
 if TYPE_CHECKING:
-    from .._core.reports import Ended, KeyState
+    from .._core.reports import Ended, KeyState, Paused
     from .._core.requests import ClaimRequest, PutRequest
     from ..abc import LeasedQueue
     from .item import Item
@@ -223,8 +228,10 @@ class Ledger(Generic[K, V]):
         self._number = _AFTER_LEASES  # of the last item that was given one among those that are due
         self.schedule: Schedule[K, V] | None = None
         self.line: ReadyList[K | Item[K, V]] | None = None
+        self.paused: Paused | None = None  # the queue as a whole
+        self.paused_tenants: dict[str, Paused] = {}
         if tenants is not None:
-            self.schedule = Schedule(tenants, self._ranks)
+            self.schedule = Schedule(tenants, self._ranks, self.paused_tenants)
         else:
             self.line = ReadyList(self._ranks)
         self.ready: dict[K, Any] = {}  # values of bare items, and items in full
@@ -319,8 +326,8 @@ class Ledger(Generic[K, V]):
         return self._token - self._first_token - self.undone - self.cancelled
 
     def claimable(self, key: K) -> bool:
-        """Return True if a key is ready, and its tenant under its cap. O(1)."""
-        if key not in self.ready:
+        """Return True if a key is ready, its tenant under its cap, and nothing paused. O(1)."""
+        if self.paused is not None or key not in self.ready:
             return False
         return self.schedule is None or self.schedule.claimable(self.ready[key]._tenant)
 
@@ -443,7 +450,8 @@ class Ledger(Generic[K, V]):
     ) -> Item[K, V] | None:
         """Put a key that is absent and hand it out, as `add` and `claim`; None: it is there.
 
-        Nothing may be in the line before it, and there is no schedule. O(1), timed O(log n).
+        Nothing may be in the line before it, there is no schedule, and the queue is not paused.
+        O(1), timed O(log n).
         """
         try:
             if key in self.ready or key in self.leased or (self.delayed and key in self.delayed):
@@ -544,7 +552,8 @@ class Ledger(Generic[K, V]):
     def claim_next(self, now: float | None = None, deadline: float = inf) -> Item[K, V] | None:
         """Hand out any item by the short way; None: call `claim` instead. O(1).
 
-        ``now`` may be left out where no timekeeper runs and the lease never expires.
+        Not for a queue that is paused. ``now`` may be left out where no timekeeper runs and the
+        lease never expires.
         """
         make = self._make
         token = self._token + 1
@@ -606,17 +615,18 @@ class Ledger(Generic[K, V]):
             rebuild(self.ready, [*dict.items(self.ready)], self._make)
 
     def claim(self, request: ClaimRequest[K], now: float) -> Item[K, V] | None:
-        """Hand out an item for a request; None: none is ready.
+        """Hand out an item for a request; None: none is ready, or the queue is paused.
 
         O(1), with a timeout or tenants O(log n), restricted to some tenants O(their number).
         """
-        while True:
+        while self.paused is None:
             item = self._first(request)
             if item is None:
                 return None
             if item._deadline > now:
                 return self._hand_out(item, request, now)
             self._outlive(item, now)
+        return None
 
     def _first(self, request: ClaimRequest[K]) -> Item[K, V] | None:
         if request.key is not ANY_KEY:
@@ -882,9 +892,43 @@ class Ledger(Generic[K, V]):
         """Give a tenant another weight or cap. O(log tenants)."""
         (self.schedule or self._make_schedule()).set(name, tenant)
 
+    def pause(self, tenant: str | None, reason: str, since: float) -> None:
+        """Hand out nothing more, or nothing of a tenant. O(log tenants).
+
+        If it is paused by now, the reason is replaced, and the time stays.
+
+        Args:
+            tenant: The tenant; None: the whole queue.
+            reason: The reason.
+            since: Seconds since the epoch.
+
+        Raises:
+            ValueError: as many tenants are paused as may be.
+        """
+        if tenant is None:
+            self.paused = pause_of(self.paused, reason, since)
+            return
+        was = self.paused_tenants.get(tenant)
+        if was is None and len(self.paused_tenants) >= MOST_PAUSED:
+            raise too_many_paused(tenant)
+        self.paused_tenants[tenant] = pause_of(was, reason, since)
+        if was is None and self.schedule is not None:
+            self.schedule.refile(tenant)
+
+    def resume(self, tenant: str | None) -> bool:
+        """Hand out again; False: neither the queue, nor the tenant, was paused. O(log tenants)."""
+        if tenant is None:
+            was, self.paused = self.paused, None
+            return was is not None
+        if self.paused_tenants.pop(tenant, None) is None:
+            return False
+        if self.schedule is not None:
+            self.schedule.refile(tenant)
+        return True
+
     def _make_schedule(self) -> Schedule[K, V]:
         """Begin to have tenants or priorities. O(ready + leased), once."""
-        schedule: Schedule[K, V] = Schedule({}, self._ranks)
+        schedule: Schedule[K, V] = Schedule({}, self._ranks, self.paused_tenants)
         for item in self.leased.values():
             schedule.adopt(item)
         items = self.items("ready")

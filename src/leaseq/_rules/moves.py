@@ -33,7 +33,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .._core.messages import key_in_flight, tenant_mismatch
 from .._core.policies import Priority, Retry, Tenant
-from .._core.reports import Ended, KeyState, PutOutcome
+from .._core.reports import Ended, KeyState, Paused, PutOutcome
 from .._core.requests import PutRequest
 from .._core.values import plain_value
 
@@ -525,6 +525,7 @@ class Account:
     in_flight: int = 0
     start: int = 0
     competing: bool = False
+    paused: bool = False
 
     @property
     def finish(self) -> int:
@@ -533,12 +534,14 @@ class Account:
 
     @property
     def may_compete(self) -> bool:
-        """True if it has something ready and is under its cap."""
-        return self.ready > 0 and (self.cap is None or self.in_flight < self.cap)
+        """True if it has something ready, is under its cap, and is not paused."""
+        return self.slots > 0
 
     @property
     def slots(self) -> int:
         """The number of its items that can be handed out."""
+        if self.paused:
+            return 0
         return (
             self.ready if self.cap is None else max(0, min(self.ready, self.cap - self.in_flight))
         )
@@ -607,6 +610,27 @@ def reweighed(turns: Turns, tenant: str | None, policy: Tenant) -> Turns:
     return _settled(turns, tenant, account)
 
 
+def pause_of(was: Paused | None, reason: str, now: float) -> Paused:
+    """Return the pause of what is paused now: another reason leaves the time as it was.
+
+    Args:
+        was: The pause so far; None: there was none.
+        reason: The reason.
+        now: Seconds since the epoch.
+    """
+    return Paused(reason, now if was is None else was.since)
+
+
+def paused(turns: Turns, tenant: str | None) -> Turns:
+    """Let a tenant compete no more, as if it were at its cap."""
+    return _settled(turns, tenant, replace(turns.of(tenant), paused=True))
+
+
+def resumed(turns: Turns, tenant: str | None) -> Turns:
+    """Let a tenant that was paused compete again."""
+    return _settled(turns, tenant, replace(turns.of(tenant), paused=False))
+
+
 def next_tenant(
     turns: Turns,
     ranks: Mapping[str | None, Any],
@@ -631,7 +655,7 @@ def next_tenant(
 
 
 def _settled(turns: Turns, tenant: str | None, account: Account) -> Turns:
-    """Begin or end a tenant's competing; back from idling or a cap it gets no credit."""
+    """Begin or end a tenant's competing; back from idling, a cap or a pause it gets no credit."""
     if account.may_compete != account.competing:
         start = max(account.start, turns.virtual) if account.may_compete else account.start
         account = replace(account, start=start, competing=account.may_compete)

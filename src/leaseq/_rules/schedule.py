@@ -14,6 +14,7 @@ next item arrived first. No tenant is ever more than one item ahead of or behind
 
 A tenant *competes* while it has something ready and is under its cap. When it comes back, its
 start is its own or the virtual time, whichever is later: it gets no credit for having idled. A
+tenant that is paused is at a cap of 0: so it costs the others nothing, and them no look. A
 hand-out that was restricted to some tenants, or to one key, is charged like any other, but does
 not move the virtual time: the tenants that were not asked must not pay for it.
 
@@ -30,7 +31,7 @@ Until there is a first tenant, there are only priorities, and no turns to count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -70,7 +71,9 @@ class _Account(Generic[K, V]):
         "tag",
     )
 
-    def __init__(self, name: str | None, tenant: Tenant, ranks: Ranks) -> None:
+    def __init__(
+        self, name: str | None, tenant: Tenant, ranks: Ranks, *, paused: bool = False
+    ) -> None:
         self.name = name
         self.ranks = ranks
         self.lines: dict[
@@ -84,12 +87,12 @@ class _Account(Generic[K, V]):
         self.tag = 0  # then: its finish, and after that the rank of its next item
         self.competing = False
         self.idle = False
-        self.set(tenant)
+        self.set(tenant, paused=paused)
 
-    def set(self, tenant: Tenant) -> None:
+    def set(self, tenant: Tenant, *, paused: bool) -> None:
         self.shares = shares_of(tenant.weight)
         self.cost = cost_of(self.shares)
-        self.max_in_flight = tenant.max_in_flight
+        self.max_in_flight = 0 if paused else tenant.max_in_flight
 
     @property
     def finish(self) -> int:
@@ -147,10 +150,17 @@ class Schedule(Generic[K, V]):
     Args:
         tenants: Weights and caps of tenants without the default ones.
         ranks: The ranks of items, if some were given by now.
+        paused: The names of the tenants that are paused: `refile` those that come or go.
     """
 
-    def __init__(self, tenants: Mapping[str, Tenant] = {}, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        tenants: Mapping[str, Tenant] = {},
+        ranks: Ranks | None = None,
+        paused: Container[object] = (),
+    ) -> None:
         self._ranks = ranks or Ranks()
+        self._paused = paused
         self._fair = bool(tenants)  # there are tenants, and not only priorities
         self._tenants: dict[str | None, Tenant] = dict(tenants.items())
         self._accounts: dict[str | None, _Account[K, V]] = {}
@@ -176,10 +186,14 @@ class Schedule(Generic[K, V]):
         if not self._fair:
             self._begin()
         self._tenants[name] = tenant
+        self.refile(name)
+
+    def refile(self, name: str | None) -> None:
+        """Look anew at what a tenant may have: it is paused, or resumed. O(log tenants)."""
         account = self._accounts.get(name)
         if account is not None:
             self._withdraw(account)
-            account.set(tenant)
+            account.set(self.tenant(name), paused=name in self._paused)
             self._compete(account)
 
     # Items
@@ -254,6 +268,11 @@ class Schedule(Generic[K, V]):
         account = self._accounts.get(tenant)
         return account is not None and account.may_compete
 
+    def has_ready(self, tenant: str | None) -> bool:
+        """Return True if a tenant has something ready, whether or not it may have it. O(1)."""
+        account = self._accounts.get(tenant)
+        return account is not None and account.ready > 0
+
     def next(self) -> Item[K, V] | None:
         """Return the item whose turn it is; None: no tenant competes. O(log tenants)."""
         if not self._fair:
@@ -295,7 +314,9 @@ class Schedule(Generic[K, V]):
     def _account(self, name: str | None) -> _Account[K, V]:
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = _Account(name, self.tenant(name), self._ranks)
+            account = self._accounts[name] = _Account(
+                name, self.tenant(name), self._ranks, paused=name in self._paused
+            )
         elif account.idle:
             self._idle.drop(account)
             account.idle = False

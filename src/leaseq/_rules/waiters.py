@@ -64,10 +64,10 @@ class Waiters(Generic[K, V]):
 
     There is a line for each key that is waited for, two for each tenant that is named by waiters
     (as one of their own, or to steal from), and one for waiters that take any item; and one for
-    each tenant at its cap, for waiters whose key is ready but for that. A waiter stands in each
-    line that may serve it. First come, first served; but waiters for the one key come first, and
-    waiters that would steal come last; and after all of these the patient ones, which have items
-    already and wait for more.
+    each tenant at its cap, or paused, for waiters whose key is ready but for that. A waiter stands
+    in each line that may serve it. First come, first served; but waiters for the one key come
+    first, and waiters that would steal come last; and after all of these the patient ones, which
+    have items already and wait for more.
 
     No item that can be claimed is left in the line while a waiter may have it: `serve` and
     `serve_tenant` are called after each change that could bring that about.
@@ -188,8 +188,15 @@ class Waiters(Generic[K, V]):
             tenants = {ready[key]._tenant: None for key in keys if key in ready}
         yield from self._serve_tenants(tenants, now)
 
+    def serve_all(self, now: float) -> Iterator[Waiter[K, V]]:
+        """Hand over all that may be claimed, once the queue is paused no more.
+
+        O(tenants), and O(log n) for each waiter served.
+        """
+        return self._serve_tenants(self._ledger.tenants(), now)
+
     def serve_tenant(self, tenant: str | None, now: float) -> Iterator[Waiter[K, V]]:
-        """Hand over items of a tenant that may be under its cap again. O(log n) each."""
+        """Hand over items of a tenant that may be claimed again. O(log n) each."""
         return self._serve_tenants((tenant,), now)
 
     def _serve_tenants(self, tenants: Collection[str | None], now: float) -> Iterator[Waiter[K, V]]:
@@ -205,8 +212,11 @@ class Waiters(Generic[K, V]):
                         yield waiter
 
     def _claimable(self, tenant: str | None) -> bool:
-        schedule = self._ledger.schedule
-        return bool(self._ledger.ready) if schedule is None else schedule.claimable(tenant)
+        ledger = self._ledger
+        if ledger.paused is not None:
+            return False
+        schedule = ledger.schedule
+        return bool(ledger.ready) if schedule is None else schedule.claimable(tenant)
 
     def _leave_lines(self, waiter: Waiter[K, V], names: Collection[_Name]) -> None:
         for name in list(names):
@@ -239,11 +249,15 @@ class Waiters(Generic[K, V]):
         return first
 
     def _line_up_for_cap(self, key: K) -> None:
-        """Have waiters for a ready key wait for the cap of its tenant, if that alone stops them."""
+        """Have waiters for a ready key wait for the cap of its tenant, if that alone stops them.
+
+        Or for the end of a pause.
+        """
         ready = self._ledger.ready
         if key not in ready or self._ledger.claimable(key):
             return
-        name: _Name = ("capped", ready[key]._tenant)
+        tenant = None if self._ledger.schedule is None else ready[key]._tenant
+        name: _Name = ("capped", tenant)
         for waiter in self._lines.get(("key", key), ()):
             if name not in waiter.lines:
                 self._leave_lines(waiter, waiter.lines[1:])  # another tenant had the key before

@@ -13,6 +13,7 @@ from .._core.options import ANY_KEY, BrokerQueueOptions
 from .._core.reports import (
     HistoryEntry,
     LeaseInfo,
+    Paused,
     PutOutcome,
     QueueInfo,
     Statistics,
@@ -480,9 +481,8 @@ class Exchange:
         found = [(b"", queue.ready, queue.leased)]
         if queue.fair:
             found = self._work.turns(queue).all()
-        return Page(
-            tuple([(read_name(tenant), TenantStatistics(*each)) for tenant, *each in found])
-        )
+        counts = [(read_name(name), TenantStatistics(ready, held)) for name, ready, held in found]
+        return Page(tuple(counts))
 
     def held(self, queue: Queue, held: protocol.Held) -> bool:
         return self._work.held(queue, held.key, held.token) is not None
@@ -507,6 +507,7 @@ class Exchange:
             superseded=queue.superseded,
             oldest_ready_age=self._oldest_age(queue),
             tenants=None,
+            paused=bool(queue.paused),
         )
 
     def _oldest_age(self, queue: Queue) -> float | None:
@@ -562,7 +563,12 @@ class Exchange:
             dead=dead[0] if dead else 0,
             created_at=queue.created_at,
             dead_letters_of=(),
+            paused=self._work.turns(queue).pause_of(b"") if queue.paused else None,
         )
+
+    def paused_tenants(self, queue: Queue, _: object) -> Page[tuple[str, Paused]]:
+        found = self._work.turns(queue).all_pauses() if queue.paused_tenants else []
+        return Page(tuple([(read_name(tenant) or "", pause) for tenant, pause in found]))
 
     def read_history(self, queue: Queue, _: object) -> Page[HistoryEntry[Any, protocol.Body]]:
         rows = self._work.cursor.execute(
@@ -670,6 +676,20 @@ class Exchange:
         slots = self._work.turns(queue).set_tenant(tenant, change.tenant)
         queue.freed += [tenant] * min(slots, 1000)
 
+    def pause(self, queue: Queue, pause: protocol.Pause) -> bool:
+        tenant = encode_name(pause.tenant)
+        return self._work.turns(queue).pause(tenant, pause.reason, self._work.wall)
+
+    def resume(self, queue: Queue, resume: protocol.Resume) -> bool:
+        tenant = encode_name(resume.tenant)
+        slots = self._work.turns(queue).resume(tenant)
+        if slots is None:
+            return False
+        if resume.tenant is None:
+            self._parks.wake_after_pause(queue)
+        queue.freed += [tenant] * min(slots, 1000)
+        return True
+
     def release_all(self, queue: Queue, release: protocol.ReleaseAll) -> protocol.Released:
         consumer = encode_name(release.consumer)
         lost = [row for row in self._work.items.leased(queue.id) if row.consumer == consumer]
@@ -759,6 +779,7 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.Held: Exchange.held,
     protocol.InFlight: Exchange.in_flight,
     protocol.Info: Exchange.info,
+    protocol.PausedTenants: Exchange.paused_tenants,
     protocol.ReadHistory: Exchange.read_history,
     protocol.FindLease: Exchange.find_lease,
     protocol.Find: Exchange.find,
@@ -766,5 +787,7 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.Purge: Exchange.purge,
     protocol.Redrive: Exchange.redrive,
     protocol.SetTenant: Exchange.set_tenant,
+    protocol.Pause: Exchange.pause,
+    protocol.Resume: Exchange.resume,
     protocol.ReleaseAll: Exchange.release_all,
 }

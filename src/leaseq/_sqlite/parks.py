@@ -36,6 +36,8 @@ from .work import Work
 
 LOOKED_AT: Final = 100
 """Wants of a queue that are looked at for one that can be served."""
+AFTER_PAUSE: Final = 1000
+"""Wants, tenants and items of each for which processes are woken when a queue is paused no more."""
 OVERLOOKED: Final = 0.5
 """Seconds after which the process that was woken for an item does not come."""
 STALE: Final = 60.0
@@ -224,6 +226,8 @@ class Parks:
 
     def wake_for(self, queue: Queue, key: bytes, tenant: bytes) -> bool:
         """Wake a process that may have an item that is ready."""
+        if queue.paused:
+            return False
         return self._wake_one(queue, b"k" + key) or (
             self._work.claimable(queue, tenant) and self._wake_for_tenant(queue, tenant)
         )
@@ -256,6 +260,31 @@ class Parks:
             named = want[:1] in _NAMED and self._work.claimable(queue, tenant)
             if named and self._wake_for_tenant(queue, tenant):
                 return
+
+    def wake_after_pause(self, queue: Queue) -> None:
+        """Wake processes for what is ready, once the queue is paused no more.
+
+        None was woken for what came meanwhile. Of a very long line, those that come wake the next.
+        """
+        if not self._any(queue):
+            return
+        keys = self._cursor.execute(
+            "SELECT DISTINCT want FROM leaseq_parks WHERE queue = ? AND want >= ? AND want < ? "
+            "LIMIT ?",
+            (queue.id, b"k", b"l", AFTER_PAUSE),
+        )
+        for (want,) in keys.fetchall():
+            row = self._work.items.find(queue.id, want[1:])
+            if row is not None and row.state == READY and self._work.claimable(queue, row.tenant):
+                self._wake_one(queue, want)
+        counts = [(b"", queue.ready)]
+        if queue.fair:
+            counts = self._work.turns(queue).competing(AFTER_PAUSE)
+        for tenant, count in counts:
+            for _ in range(min(count, AFTER_PAUSE)):
+                if not self._wake_for_tenant(queue, tenant):
+                    break
+        queue.wakes_next = True
 
     def wake_for_room(self, queue: Queue) -> None:
         """Wake a producer, if there is room."""

@@ -520,7 +520,7 @@ class Items:
 _STATE: Final = (
     "fair", "virtual", "shares", "back", "front", "timers", "token", "stamp", "ready", "delayed",
     "leased", "buffered", "handed_out", "undone", "acked", "released", "expired", "cancelled",
-    "dead", "dropped", "superseded", "outlived",
+    "dead", "dropped", "superseded", "outlived", "paused", "paused_tenants",
 )  # fmt: skip
 _QUEUE_COLUMNS: Final = ("id", "name", "letters", "options", "created_at", *_STATE)
 _SELECT_QUEUE: Final = f"SELECT {', '.join(_QUEUE_COLUMNS)} FROM leaseq_queues WHERE name = ?"
@@ -546,6 +546,8 @@ class Queue:
         shares: The sum over all tenants that compete.
         back, front: Ranks that were given so far.
         timers: Numbers that were given to what falls due.
+        paused: 1 while the whole queue is paused.
+        paused_tenants: The number of tenants that are paused.
         came: Items that have become ready in the present operation, by key and tenant.
         freed: Tenants of which leases have ended in it.
         has_put: True if it was put into.
@@ -578,6 +580,8 @@ class Queue:
     dropped: int
     superseded: int
     outlived: int
+    paused: int
+    paused_tenants: int
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.id, self.name, self.letters, stored, self.created_at = values[:5]
@@ -628,6 +632,7 @@ class Queue:
             self.back, self.front, self.timers, self.token, self.stamp, self.ready, self.delayed,
             self.leased, self.buffered, self.handed_out, self.undone, self.acked, self.released,
             self.expired, self.cancelled, self.dead, self.dropped, self.superseded, self.outlived,
+            self.paused, self.paused_tenants,
         )  # fmt: skip
 
     def count(self, counters: Iterable[str]) -> None:

@@ -16,7 +16,10 @@ An item is a row of ``leaseq_items``, whose ``state`` is that of `rows.State`:
   ``leaseq_successors``.
 - ``body``: NULL: it is a large one, in ``leaseq_bodies``, which a move of the item leaves alone.
 
-A tenant's account is in ``leaseq_accounts`` as ``turns.py`` says.
+A tenant's account is in ``leaseq_accounts`` as ``turns.py`` says. Pauses are in
+``leaseq_pauses``, by tenant, that of the whole queue under an empty name. Most operations need not
+look there: a queue's row has ``paused``, 1 while the whole queue is, and ``paused_tenants``, the
+number of tenants that are.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 
-FORMAT = 1
+FORMAT = 2
 """The number of the format: it goes up with every change that an older leaseq must not see."""
 
 APPLICATION = 0x6C656173
@@ -53,7 +56,8 @@ CREATE TABLE leaseq_queues (
   buffered INTEGER NOT NULL, handed_out INTEGER NOT NULL, undone INTEGER NOT NULL,
   acked INTEGER NOT NULL, released INTEGER NOT NULL, expired INTEGER NOT NULL,
   cancelled INTEGER NOT NULL, dead INTEGER NOT NULL, dropped INTEGER NOT NULL,
-  superseded INTEGER NOT NULL, outlived INTEGER NOT NULL
+  superseded INTEGER NOT NULL, outlived INTEGER NOT NULL,
+  paused INTEGER NOT NULL DEFAULT 0, paused_tenants INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE leaseq_items (
@@ -123,13 +127,20 @@ CREATE TABLE leaseq_parks (
 CREATE INDEX leaseq_parks_process ON leaseq_parks (process);
 """
 
+PAUSES = """
+CREATE TABLE leaseq_pauses (
+  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, tenant BLOB NOT NULL, since REAL NOT NULL,
+  reason BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX leaseq_pauses_tenant ON leaseq_pauses (queue, tenant);
+"""
+"""The table of pauses, which is new in format 2."""
+
 OF_A_QUEUE = (
-    "accounts", "done", "history", "items", "kept", "letters", "parks", "recalls", "tenants",
+    "accounts", "done", "history", "items", "kept", "letters", "parks", "pauses", "recalls",
+    "tenants",
 )  # fmt: skip
 """The tables whose rows belong to a queue, by the ends of their names."""
-
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
-"""The way from each older format to the next one, by the older one's number."""
 
 
 def statements(text: str) -> list[str]:
@@ -137,9 +148,27 @@ def statements(text: str) -> list[str]:
     return [each for each in map(str.strip, text.split(";")) if each]
 
 
+def _add_pauses(connection: sqlite3.Connection) -> None:
+    """Add what format 2 has for pauses: before it, nothing could be paused."""
+    for column in ("paused", "paused_tenants"):
+        connection.execute(
+            f"ALTER TABLE leaseq_queues ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+        )
+    for statement in statements(PAUSES):
+        connection.execute(statement)
+
+
+def _to_format_2(connection: sqlite3.Connection) -> None:
+    _add_pauses(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_format_2}
+"""The way from each older format to the next one, by the older one's number."""
+
+
 def make(connection: sqlite3.Connection) -> None:
     """Make the tables, within a transaction."""
-    for statement in statements(TABLES):
+    for statement in statements(TABLES + PAUSES):
         connection.execute(statement)
     connection.execute("INSERT INTO leaseq_file VALUES ('format', ?)", (FORMAT,))
 

@@ -16,7 +16,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+from .._core.limits import MOST_PAUSED
 from .._core.policies import Tenant, tenant_kept
+from .._core.reports import Paused
+from .._remote.encoding import encode_text, read_text
 from .._rules import moves
 from .._rules.moves import ITEM, Account
 from .rows import Cursor, Items, Queue, Row
@@ -32,6 +35,10 @@ _USUAL: Final = Tenant()
 
 def _written(number: int) -> bytes:
     return number.to_bytes(_BYTES, "big")
+
+
+def _pause(reason: bytes, since: float) -> Paused:
+    return Paused(read_text(reason), since)
 
 
 class _Kept:
@@ -93,6 +100,7 @@ class Turns:
                     in_flight,
                     int.from_bytes(start, "big"),
                     filed in (ELIGIBLE, EARLY),
+                    self._is_paused(tenant),
                 )
                 kept = _Kept(tenant, account, filed, urgency, place)
             self._known[tenant] = kept
@@ -105,11 +113,18 @@ class Turns:
         ).fetchone()
         return _USUAL if found is None else tenant_kept(*found)
 
+    def _is_paused(self, tenant: bytes) -> bool:
+        return self._queue.paused_tenants > 0 and self.pause_of(tenant) is not None
+
     def _of(self, tenant: bytes) -> _Kept:
         kept = self._find(tenant)
         if kept is None:
             policy = self._policy(tenant)
-            account = Account(moves.shares_of(policy.weight), policy.max_in_flight)
+            account = Account(
+                moves.shares_of(policy.weight),
+                policy.max_in_flight,
+                paused=self._is_paused(tenant),
+            )
             kept = self._known[tenant] = _Kept(tenant, account, NOT_FILED, 0, 0)
         return kept
 
@@ -205,6 +220,73 @@ class Turns:
             return 0
         before = kept.account.slots
         return self._move(tenant, moves.reweighed, policy).account.slots - before
+
+    # Pauses
+
+    def pause_of(self, tenant: bytes) -> Paused | None:
+        """Return the pause of a tenant, or for an empty name of the queue; None: there is none."""
+        found = self._cursor.execute(
+            "SELECT reason, since FROM leaseq_pauses WHERE queue = ? AND tenant = ?",
+            (self._queue.id, tenant),
+        ).fetchone()
+        return None if found is None else _pause(*found)
+
+    def all_pauses(self) -> list[tuple[bytes, Paused]]:
+        """Return the tenants that are paused, in the order in which they were."""
+        found = self._cursor.execute(
+            "SELECT tenant, reason, since FROM leaseq_pauses WHERE queue = ? AND tenant <> x'' "
+            "ORDER BY id",
+            (self._queue.id,),
+        ).fetchall()
+        return [(tenant, _pause(*pause)) for tenant, *pause in found]
+
+    def pause(self, tenant: bytes, reason: str, now: float) -> bool:
+        """Pause a tenant, or for an empty name the queue; False: no more tenants may be."""
+        queue = self._queue
+        was = self.pause_of(tenant)
+        if tenant and was is None and queue.paused_tenants >= MOST_PAUSED:
+            return False
+        pause = moves.pause_of(was, reason, now)
+        self._cursor.execute(
+            "INSERT INTO leaseq_pauses (queue, tenant, since, reason) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET reason = excluded.reason",
+            (queue.id, tenant, pause.since, encode_text(pause.reason)),
+        )
+        if not tenant:
+            queue.paused = 1
+        elif was is None:
+            if self._find(tenant) is not None:
+                self._move(tenant, moves.paused)
+            queue.paused_tenants += 1
+        return True
+
+    def resume(self, tenant: bytes) -> int | None:
+        """Let a tenant, or for an empty name the queue, go on; None: it was not paused.
+
+        Returns how many more items of the tenant may be had.
+        """
+        queue = self._queue
+        kept = self._find(tenant) if tenant else None  # while it is paused
+        gone = self._cursor.execute(
+            "DELETE FROM leaseq_pauses WHERE queue = ? AND tenant = ?", (queue.id, tenant)
+        ).rowcount
+        if not gone:
+            return None
+        if not tenant:
+            queue.paused = 0
+            return 0
+        queue.paused_tenants -= 1
+        return 0 if kept is None else self._move(tenant, moves.resumed).account.slots
+
+    def competing(self, most: int) -> list[tuple[bytes, int]]:
+        """Return tenants that compete, so many at most, and how many items of each may be had."""
+        self.flush()
+        found = self._cursor.execute(
+            "SELECT tenant FROM leaseq_accounts INDEXED BY leaseq_accounts_filed "
+            f"WHERE queue = ? AND filed IN ({ELIGIBLE}, {EARLY}) LIMIT ?",
+            (self._queue.id, most),
+        ).fetchall()
+        return [(tenant, self._of(tenant).account.slots) for (tenant,) in found]
 
     def clear_ready(self) -> None:
         """Count that nothing is ready any more."""

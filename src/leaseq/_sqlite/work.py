@@ -161,7 +161,7 @@ class Work:
 
     def claimable(self, queue: Queue, tenant: bytes) -> bool:
         """Return True if something of a tenant can be claimed."""
-        if not queue.ready:
+        if not queue.ready or queue.paused:
             return False
         return self.turns(queue).claimable(tenant) if queue.fair else not tenant
 
@@ -170,7 +170,7 @@ class Work:
 
         ``turn`` finds the tenant: `Turns.next`, or `Turns.peek`, which moves no virtual time.
         """
-        if not queue.ready:
+        if not queue.ready or queue.paused:
             return None
         if not queue.fair:
             return self.items.first(queue.id, 1)[0]
@@ -316,6 +316,8 @@ class Work:
 
     def claim(self, queue: Queue, request: ClaimRequest[Key], count: int) -> list[Delivery]:
         """Hand out items for a request, as many as there are for it, and not more than a number."""
+        if queue.paused:
+            return []
         if not request.restricted and not queue.fair:
             return self._claim_lot(queue, request, count)
         found: list[Delivery] = []

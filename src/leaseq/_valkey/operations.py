@@ -20,6 +20,7 @@ from .._core.reports import (
     DeadLetter,
     HistoryEntry,
     LeaseInfo,
+    Paused,
     PutOutcome,
     QueueInfo,
     Statistics,
@@ -563,7 +564,7 @@ def _tenant_counts(words: Raw) -> tuple[str | None, TenantStatistics]:
 
 def _statistics(raw: Raw) -> Statistics:
     _, ready, delayed, leased, buffered, put, delivered, acked, released, expired, *rest = raw
-    cancelled, dead, dropped, superseded, age = rest
+    cancelled, dead, dropped, superseded, age, paused = rest
     return Statistics(
         ready=ready,
         delayed=delayed,
@@ -583,6 +584,7 @@ def _statistics(raw: Raw) -> Statistics:
         superseded=superseded,
         oldest_ready_age=None if int(age) < 0 else int(age) / 1e6,
         tenants=None,
+        paused=bool(paused),
     )
 
 
@@ -601,8 +603,19 @@ def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key | RawKey]:
 
 
 def _queue_info(raw: Raw) -> QueueInfo:
-    _, name, ready, delayed, leased, dead, created_at = raw
-    return QueueInfo(read_text(name), ready, delayed, leased, dead, int(created_at) / 1e6, ())
+    _, name, ready, delayed, leased, dead, created_at, since, reason = raw
+    paused = _pause(since, reason) if int(since) else None
+    created = int(created_at) / 1e6
+    return QueueInfo(read_text(name), ready, delayed, leased, dead, created, (), paused=paused)
+
+
+def _pause(since: bytes, reason: bytes) -> Paused:
+    return Paused(read_text(reason), int(since) / 1e6)
+
+
+def _paused_tenant(words: Raw) -> tuple[str, Paused]:
+    name, since, reason = words
+    return read_name(name) or "", _pause(since, reason)
 
 
 def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key | RawKey, protocol.Body]:
@@ -759,6 +772,7 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.CountTenants: _layout("tenants", QueueField(), _AFTER, ok=_page(_tenant_counts, 3)),
     protocol.InFlight: _layout("inflight", QueueField(), _AFTER, ok=_page(_lease_info)),
     protocol.Info: _layout("info", QueueField(), ok=_queue_info),
+    protocol.PausedTenants: _layout("paused", QueueField(), _AFTER, ok=_page(_paused_tenant, 3)),
     protocol.ReadHistory: _layout("history", QueueField(), _AFTER, ok=_page(_history_entry)),
     protocol.Held: _layout("held", *_LEASE_FIELDS, ok=lambda raw: bool(raw[1])),
     protocol.FindLease: _layout(
@@ -804,6 +818,17 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
         Field("tenant", NAME, "name"),
         *_tenant_fields(attrgetter("tenant")),
         ok=_none,
+    ),
+    protocol.Pause: _layout(
+        "pause",
+        QueueField(),
+        Field("tenant", NAME),
+        Field("reason", TEXT),
+        ok=lambda _: True,
+        answers={b"no": lambda _: False},
+    ),
+    protocol.Resume: _layout(
+        "resume", QueueField(), Field("tenant", NAME), ok=lambda raw: bool(raw[1])
     ),
     protocol.ReleaseAll: _layout(
         "release_all",

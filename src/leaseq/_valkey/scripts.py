@@ -15,15 +15,16 @@ from .._core.limits import (
     MOST_ITEMS,
     MOST_KEY,
     MOST_NAME,
+    MOST_PAUSED,
     MOST_REASON,
     MOST_STEPS,
 )
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The number of the format in which queues are kept: that of items, as `lua/item.lua` has it, of
 states and records of calls, and the names of keys."""
 
-OLDEST: Final = 3
+OLDEST: Final = 4
 """The oldest format whose processes may work beside those of this one: see the page on upgrading.
 
 A format that only adds fields at the ends of records is compatible; those that do not know these
@@ -79,6 +80,7 @@ _CONSTANTS: Final = {
     "MOST_ITEMS": MOST_ITEMS,
     "MOST_STEPS": MOST_STEPS,
     "MOST_BODIES": MOST_BODIES,
+    "MOST_PAUSED": MOST_PAUSED,
 }
 """Numbers that the Lua has by name; keys and names are a byte longer there, reasons in UTF-8."""
 

@@ -618,6 +618,54 @@ class LeasedQueue(ABC, Generic[K, V]):
         sent to a server, nothing has changed. O(log tenants).
         """
 
+    # Pauses
+
+    @abstractmethod
+    async def pause(self, tenant: str | None = None, *, reason: str = "") -> None:
+        """Have nothing more claimed from the queue, or from one tenant, until `resume`.
+
+        Consumers that wait go on waiting, and those of other tenants are served as ever. All else
+        goes on: puts, the leases that were handed out before and their ends, delays, times to live,
+        `join`, `shutdown`, `redrive`. The whole queue and its tenants are paused independently: an
+        item can be claimed if neither the queue is paused nor its tenant. A tenant that is paused
+        gets no credit for that time. An engine that keeps its items keeps its pauses.
+
+        If it is paused by now, the reason is replaced, and the time since when stays.
+
+        Args:
+            tenant: The name of the tenant, which need not have anything in the queue; None: the
+                whole queue. Items without a tenant cannot be paused apart.
+            reason: The reason, for `info`; at most 4,096 characters of it are kept.
+
+        Raises:
+            QueueClosedError: the queue is closed.
+            TypeError: the name or the reason is not a string.
+            ValueError: the name is too long, or 1,000 other tenants are paused.
+
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(log tenants).
+        """
+
+    @abstractmethod
+    async def resume(self, tenant: str | None = None) -> bool:
+        """Let items be claimed again after a `pause`, and serve the consumers that wait.
+
+        Args:
+            tenant: The name of the tenant; None: the whole queue. Tenants that are paused by
+                themselves stay so.
+
+        Returns:
+            True if it was paused.
+
+        Raises:
+            QueueClosedError: the queue is closed.
+            TypeError, ValueError: as `pause` does.
+
+        In memory it never suspends, and takes effect even if cancelled. If cancelled before it was
+        sent to a server, nothing has changed. O(log tenants), and for the whole queue O(tenants);
+        and O(log n) for each consumer served.
+        """
+
     # The end
 
     @abstractmethod

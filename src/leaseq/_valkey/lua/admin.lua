@@ -131,14 +131,12 @@ local admin = lazily(function()
 
   local WOKEN = 100 -- processes that are woken together: each wakes the next one
 
-  -- How many items of a tenant can be handed out.
-  local function slots_of(account)
-    if not account then
-      return 0
-    elseif account.cap < 0 then
-      return account.ready
+  -- Note that a tenant may have more than before, so that processes are woken for it.
+  local function free_slots(q, tenant, before)
+    for _ = 1, min(schedule.slots_of(q, tenant) - before, n_parked(q), WOKEN) do
+      q.freed = q.freed or {}
+      q.freed[#q.freed + 1] = tenant
     end
-    return max(0, min(account.ready, account.cap - account.in_flight))
   end
 
   -- Give a tenant another weight and cap, from its next hand-out on.
@@ -154,14 +152,59 @@ local admin = lazily(function()
     if not q.fair then
       schedule.begin(q)
     end
-    local before = slots_of(schedule.find(q, tenant))
+    local before = schedule.slots_of(q, tenant)
     schedule.set_tenant(q, tenant, weight, cap)
-    local more = slots_of(schedule.find(q, tenant)) - before
-    for _ = 1, min(more, n_parked(q), WOKEN) do
-      q.freed = q.freed or {}
-      q.freed[#q.freed + 1] = tenant
-    end
+    free_slots(q, tenant, before)
     return OK
+  end
+
+  -- A write that needs no memory: a full server refuses none that comes after it, such as that of the
+  -- state.
+  local function write_something()
+    call("HDEL", KEYS[1], "")
+  end
+
+  -- Have nothing more claimed from the queue, or from a tenant.
+  local function pause()
+    local q = take_queue()
+    local tenant, reason = take(), take()
+    if not q then
+      return GONE
+    elseif #tenant > MOST_NAME then
+      too_long("a tenant's name")
+    end
+    reason = sub(reason, 1, MOST_REASON)
+    q.changed = true
+    if tenant ~= "" then
+      return schedule.pause(q, tenant, reason) and OK or { "no" }
+    end
+    write_something()
+    q.paused, q.reason = q.paused > 0 and q.paused or wall, reason
+    return OK
+  end
+
+  -- Let the queue, or a tenant, go on. The answer says whether it was paused.
+  local function resume()
+    local q = take_queue()
+    local tenant = take()
+    if not q then
+      return GONE
+    end
+    q.changed = true
+    if tenant ~= "" then
+      local was = schedule.resume(q, tenant)
+      if was then
+        free_slots(q, tenant, 0)
+      end
+      return { "ok", was and 1 or 0 }
+    end
+    local was = q.paused > 0
+    write_something()
+    q.paused, q.reason = 0, ""
+    if was then
+      waiters.wake_after_pause(q)
+    end
+    return { "ok", was and 1 or 0 }
   end
 
   -- End leases of a consumer that is gone, as if they had expired, in the order of their hand-outs, of
@@ -196,10 +239,11 @@ local admin = lazily(function()
 
   return {
     purge = purge, redrive = redrive, set_tenant = set_tenant, release_all = release_all,
+    pause = pause, resume = resume,
   }
 end)
 
 local ops = {
   declare = declarations, delete = declarations, purge = admin, redrive = admin,
-  set_tenant = admin, release_all = admin,
+  set_tenant = admin, release_all = admin, pause = admin, resume = admin,
 }

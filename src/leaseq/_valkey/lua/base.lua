@@ -136,7 +136,8 @@ local function new_queue(
   index, at, name, max_size, max_deliveries, base, factor, ceiling, history_size, dedupe_for,
   fair, virtual, shares, seq, front, token, stamp,
   n_ready, n_delayed, n_leased, n_buffered, handed_out, undone,
-  acked, released, expired, cancelled, dead, dropped, superseded, outlived, largest, ...
+  acked, released, expired, cancelled, dead, dropped, superseded, outlived, largest,
+  paused, reason, n_paused, ...
 )
   return {
     index = index, letters_index = tonumber(ARGV[5 + index]),
@@ -154,6 +155,9 @@ local function new_queue(
     expired = expired, cancelled = cancelled, dead = dead, dropped = dropped,
     superseded = superseded, outlived = outlived,
     largest = largest or NEVER, -- no item has more bytes
+    paused = paused or 0, -- the time since which the whole queue is, by the wall clock; 0: it is not
+    reason = reason or "", -- for that
+    n_paused = n_paused or 0, -- tenants that are
     further = select("#", ...) > 0 and pack(...) or "", -- fields of newer formats
     changed = false,
     touched = false,
@@ -173,15 +177,17 @@ local function store_queue(q)
     max(0, q.n_ready), max(0, q.n_delayed), max(0, q.n_leased), max(0, q.n_buffered),
     q.handed_out, q.undone,
     q.acked, q.released, q.expired, q.cancelled, q.dead, q.dropped, q.superseded, q.outlived,
-    q.largest
+    q.largest,
+    q.paused, q.reason, q.n_paused
   ) .. q.further)
 end
 
 local function read_queue(index, at, raw)
   local q = new_queue(index, at, cmsgpack.unpack(raw))
-  assert(type(q.name) == "string")
+  assert(type(q.name) == "string" and type(q.reason) == "string")
   q.n_ready, q.n_delayed = max(0, q.n_ready), max(0, q.n_delayed)
   q.n_leased, q.n_buffered = max(0, q.n_leased), max(0, q.n_buffered)
+  q.paused, q.n_paused = max(0, q.paused), max(0, q.n_paused)
   return q
 end
 

@@ -214,6 +214,9 @@ local claims = lazily(function()
   -- Serve a request with the items that there are for it.
   local function serve(q, request)
     local leases = {}
+    if q.paused > 0 then
+      return leases
+    end
     local anything = not request.restricted and not q.fair
     for _ = 1, BURIED do
       local lacks = request.count - #leases

@@ -8,6 +8,10 @@
 -- nothing leased are in `idle`, by their start, until a new account would be as good. Weights and
 -- caps that were asked for are kept beside the accounts, in the field "%" .. tenant.
 --
+-- A tenant that is paused has a cap of 0, as long as it is. Its pause, the time and the reason, is in
+-- the field "!" .. tenant, and stays when its account is forgotten; the names of all that are paused
+-- are in the field "&".
+--
 -- Virtual times are whole numbers in doubles: one item of a tenant of weight 1 is 2^24, so that a
 -- weight may be anything from a millionth to a million. They are moved back by what they have in
 -- common before they get too large to be exact.
@@ -35,6 +39,16 @@ local schedule = lazily(function()
   local function may_compete(account)
     local capped = account.cap >= 0 and account.in_flight >= account.cap
     return account.ready > 0 and not capped
+  end
+
+  -- The number of items of a tenant that can be handed out.
+  local function slots_in(account)
+    if not account then
+      return 0
+    elseif account.cap < 0 then
+      return account.ready
+    end
+    return max(0, min(account.ready, account.cap - account.in_flight))
   end
 
   -- True if a field of the accounts is that of a tenant, and not of what is kept beside them.
@@ -101,16 +115,23 @@ local schedule = lazily(function()
     return read_place(member)
   end
 
+  -- The weight of a tenant, as a whole number, and its cap, which is 0 while it is paused.
+  local function terms_of(q, tenant)
+    local declared = call("HGET", q.accounts, "%" .. tenant)
+    local sound, shares, cap = pcall(numbers_in, declared or "", 2)
+    if not sound or shares < 1 then
+      shares, cap = SHARE, -1
+    end
+    local is_paused = q.n_paused > 0 and call("HEXISTS", q.accounts, "!" .. tenant) == 1
+    return shares, is_paused and 0 or cap
+  end
+
   -- The account of a tenant, to be changed, made if there is none; and true if it was made: what is in
   -- the line by then is in it, should one have been lost.
   local function account_of(q, tenant)
     local account, made = find(q, tenant), false
     if account == nil then
-      local declared = call("HGET", q.accounts, "%" .. tenant)
-      local sound, shares, cap = pcall(numbers_in, declared or "", 2)
-      if not sound or shares < 1 then
-        shares, cap = SHARE, -1
-      end
+      local shares, cap = terms_of(q, tenant)
       account = {
         ready = line_length(q, tenant), in_flight = 0, start = 0, competing = false,
         eligible = false, idle = false, shares = shares, cap = cap, priority = 0, rank = 0,
@@ -399,6 +420,19 @@ local schedule = lazily(function()
     return turn and tenant_of(turn) or call("ZRANGE", q.early, 0, 0)[1]
   end
 
+  local function slots_of(q, tenant)
+    return slots_in(find(q, tenant))
+  end
+
+  -- Tenants that compete, so many at most of each kind.
+  local function competing(q, most)
+    local tenants = call("ZRANGE", q.early, 0, most - 1)
+    for _, tagged in ipairs(call("ZRANGE", q.eligible, 0, most - 1)) do
+      tenants[#tenants + 1] = tenant_of(tagged)
+    end
+    return tenants
+  end
+
   local LOOKED_AT = 16 -- tenants without an account that are asked for, of which one may be lost
 
   -- The tenant whose turn it is among some; nil: none competes.
@@ -435,20 +469,74 @@ local schedule = lazily(function()
     end
   end
 
-  local function set_tenant(q, tenant, weight, cap)
-    local shares = shares_of(weight)
-    call("HSET", q.accounts, "%" .. tenant, pack(shares, cap))
+  -- Look anew at the weight and the cap of a tenant.
+  local function renew(q, tenant)
     local account = find(q, tenant)
     if account then
       withdraw(q, tenant, account)
-      account.shares, account.cap, account.changed = shares, cap, true
+      account.shares, account.cap = terms_of(q, tenant)
+      account.changed = true
       compete(q, tenant, account)
     end
+  end
+
+  local function set_tenant(q, tenant, weight, cap)
+    call("HSET", q.accounts, "%" .. tenant, pack(shares_of(weight), cap))
+    renew(q, tenant)
+  end
+
+  -- The names of all tenants that are paused, in the order in which they were.
+  local function paused_names(q)
+    local raw = call("HGET", q.accounts, "&")
+    local sound, names = pcall(cmsgpack.unpack, raw or "")
+    return sound and type(names) == "table" and names or {}
+  end
+
+  -- The time of the pause in these bytes, and its reason; nil: they are not one.
+  local function read_pause(raw)
+    local sound, since, reason = pcall(cmsgpack.unpack, raw or "")
+    if sound and type(since) == "number" and type(reason) == "string" then
+      return since, reason
+    end
+  end
+
+  -- Pause a tenant; false: no more may be.
+  local function pause(q, tenant, reason)
+    local raw, names = call("HGET", q.accounts, "!" .. tenant), paused_names(q)
+    if not raw and #names >= MOST_PAUSED then
+      return false
+    end
+    call("HSET", q.accounts, "!" .. tenant, pack(read_pause(raw) or wall, reason))
+    if not raw then
+      names[#names + 1] = tenant
+      call("HSET", q.accounts, "&", pack(names))
+      q.n_paused = #names
+      renew(q, tenant)
+    end
+    return true
+  end
+
+  -- Let a tenant go on; false: it was not paused.
+  local function resume(q, tenant)
+    if call("HDEL", q.accounts, "!" .. tenant) == 0 then
+      return false
+    end
+    local names = {}
+    for _, name in ipairs(paused_names(q)) do
+      if name ~= tenant then
+        names[#names + 1] = name
+      end
+    end
+    call("HSET", q.accounts, "&", pack(names))
+    q.n_paused = #names
+    renew(q, tenant)
+    return true
   end
 
   return {
     push = push, remove = remove, hand_out = hand_out, end_lease = end_lease, claimable = claimable,
     next_turn = next_turn, peek_turn = peek_turn, next_of = next_of, begin = begin, set_tenant = set_tenant,
-    flush = flush, find = find, refile = refile, clear = clear, withdraw = withdraw, rest = rest,
+    flush = flush, find = find, is_name = is_name, refile = refile, clear = clear, withdraw = withdraw, rest = rest,
+    slots_of = slots_of, competing = competing, pause = pause, resume = resume, paused_names = paused_names, read_pause = read_pause,
   }
 end)

@@ -45,7 +45,7 @@ end
 
 -- Whether something of a tenant can be claimed.
 local function claimable(q, tenant)
-  if q.n_ready == 0 then
+  if q.n_ready == 0 or q.paused > 0 then
     return false
   end
   if not q.fair then
@@ -57,7 +57,7 @@ end
 -- The key, the tenant and the member of an item that can be claimed; nil: nothing can be. `turn`
 -- finds the tenant: `schedule.next_turn`, or `schedule.peek_turn`, which moves no virtual time.
 local function next_item(q, turn)
-  if q.n_ready == 0 then
+  if q.n_ready == 0 or q.paused > 0 then
     return nil
   end
   local tenant = q.fair and turn(q)

@@ -107,7 +107,7 @@ local queries = lazily(function()
     result[2] = walk(from, 500, function(at, count)
       return call("HSCAN", q.accounts, at, "COUNT", count)
     end, function(tenant)
-      local account = byte(tenant) ~= 37 and schedule.find(q, tenant)
+      local account = schedule.is_name(tenant) and schedule.find(q, tenant)
       if account then
         result[#result + 1] = tenant
         result[#result + 1] = account.ready
@@ -122,7 +122,7 @@ local queries = lazily(function()
     return {
       "ok", q.n_ready, q.n_delayed, q.n_leased, q.n_buffered, total(q) + left,
       q.handed_out - q.undone - q.cancelled, q.acked, q.released, q.expired, q.cancelled, q.dead,
-      q.dropped, q.superseded, oldest_age(q),
+      q.dropped, q.superseded, oldest_age(q), q.paused > 0 and 1 or 0,
     }
   end)
 
@@ -145,7 +145,30 @@ local queries = lazily(function()
     local raw = call("HGET", KEYS[2], q.name)
     local entry = raw and entry_of(raw)
     local created = entry and digits(entry.created) or "0"
-    return { "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created }
+    return {
+      "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created,
+      digits(q.paused), q.reason,
+    }
+  end)
+
+  -- A page of the tenants that are paused, with the time and the reason of each, from a place: the
+  -- number of those before. What comes or goes meanwhile may be in one, or in none.
+  local paused = query(take, function(q, from)
+    local names, at = schedule.paused_names(q), tonumber(from) or 0
+    local result = { "ok", "" }
+    while names[at + 1] and not late() do
+      at = at + 1
+      local raw = call("HGET", q.accounts, "!" .. names[at])
+      local since, reason = schedule.read_pause(raw)
+      if since then
+        result[#result + 1] = names[at]
+        result[#result + 1] = digits(since)
+        result[#result + 1] = reason
+        spend_on(raw)
+      end
+    end
+    result[2] = names[at + 1] and digits(at) or ""
+    return result
   end)
 
   local HISTORY = 100 -- entries in a page of it
@@ -235,12 +258,12 @@ local queries = lazily(function()
   return {
     look = look, ready = ready, delayed = delayed, leased = leased, counts = counts,
     tenants = tenants, inflight = inflight, info = info, history = history, held = held,
-    find_lease = find_lease, queues = all_queues, find = find,
+    find_lease = find_lease, queues = all_queues, find = find, paused = paused,
   }
 end)
 
 local ops = {
   look = queries, ready = queries, delayed = queries, leased = queries, counts = queries,
   tenants = queries, inflight = queries, info = queries, history = queries, held = queries,
-  find_lease = queries, queues = queries, find = queries,
+  find_lease = queries, queues = queries, find = queries, paused = queries,
 }

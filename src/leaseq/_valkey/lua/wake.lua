@@ -102,7 +102,7 @@ local waiters = lazily(function()
 
   -- Wake a process that may have an item that is ready.
   local function wake_for(q, key, tenant)
-    if n_parked(q) == 0 then
+    if n_parked(q) == 0 or q.paused > 0 then
       return false
     end
     return wake_one(q, "k" .. key) or (claimable(q, tenant) and wake_for_tenant(q, tenant))
@@ -143,6 +143,40 @@ local waiters = lazily(function()
         wake_for_some(q)
       end
     end
+  end
+
+  -- Wake for a key that is wanted, if it can be claimed.
+  local function wake_for_key(q, want)
+    local item = read_item(q, sub(want, 2))
+    if item and item.state == READY and claimable(q, item.tenant) then
+      wake_one(q, want)
+    end
+  end
+
+  -- Wake processes for what is ready, once the queue is paused no more: none was woken for what came
+  -- meanwhile. Those that come wake the next ones.
+  local function wake_after_pause(q)
+    local enough, from = work + WAKING, "-"
+    while n_parked(q) > 0 and work < enough do
+      local member = call("ZRANGE", q.parked, from, "+", "BYLEX", "LIMIT", 0, 1)[1]
+      if not member then
+        break
+      end
+      local want = sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
+      if byte(want) == 107 then
+        wake_for_key(q, want)
+      end
+      work = work + 1
+      from = "(" .. want_prefix(want) .. "\255"
+    end
+    local tenants = q.fair and schedule.competing(q, LOOKED_AT) or { "" }
+    for _, tenant in ipairs(tenants) do
+      local count = q.fair and schedule.slots_of(q, tenant) or q.n_ready
+      while count > 0 and work < enough and wake_for_tenant(q, tenant) do
+        count = count - 1
+      end
+    end
+    q.wakes_next = true
   end
 
   local function wake_for_room(q)
@@ -270,7 +304,7 @@ local waiters = lazily(function()
 
   return {
     channel = channel, tell = tell, wake_for = wake_for, wake_for_slot = wake_for_slot, wake_next = wake_next,
-    wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
+    wake_after_pause = wake_after_pause, wake_for_room = wake_for_room, wake_all = wake_all, park = park, is_parked = is_parked,
     is_overlooked = is_overlooked, parked_member = parked_member, unpark_member = unpark_member,
     want_prefix = want_prefix, member = member_of_park, process_of = process_of, drop_stale =
     drop_stale,
