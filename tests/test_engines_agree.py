@@ -146,6 +146,15 @@ class Teller:
         result = await self.queue.redrive(limit=limit)
         return result.keys, result.conflicts
 
+    async def pause(self, tenant: str | None, reason: str) -> object:
+        await self.queue.pause(tenant, reason=reason)
+        info = await self.queue.info()
+        tenants = [(name, pause.reason) for name, pause in info.paused_tenants.items()]
+        return info.paused and info.paused.reason, tenants
+
+    async def resume(self, tenant: str | None) -> object:
+        return await self.queue.resume(tenant)
+
     async def advance(self, halves: int) -> None:
         """Let time pass, looking often enough that no item has two things due in one step."""
         for _ in range(halves):
@@ -180,6 +189,8 @@ async def story_of(engine: Brokers, plan: Plan) -> Story:
         queue = await broker.queue("work", dead_letters="dead", **options)
         teller = Teller(engine, queue, broker)
         await teller.follow(steps)
+        for tenant in ("x", "y", None):
+            await teller.tell("the end of pauses", queue.resume(tenant))
         await teller.advance(20)  # all leases expire, and all delays are over
         for lease in teller.leases:
             await teller.tell("the end", queue.release(lease))
@@ -238,6 +249,9 @@ steps = st.one_of(
     step("release_all", st.sampled_from(["one", "two"])),
     step("transact", st.lists(moves, min_size=1, max_size=4)),
     step("redrive", st.sampled_from([None, 1, 2])),
+    step("pause", st.sampled_from(["x", "y", None]), st.sampled_from(["", "a reason"])),
+    step("resume", st.sampled_from(["x", "y", None])),
+    step("resume", st.just(None)),
     step("advance", st.integers(1, 4)),
     step("advance", st.integers(1, 4)),
 )

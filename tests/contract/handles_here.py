@@ -140,6 +140,16 @@ class Handle:
         self._found[lease] = held
         return lease
 
+    # Pauses
+
+    async def pause(self, *args: Any, **options: Any) -> None:
+        self._check(self.closed)
+        await self._shared.pause(*args, **options)
+
+    async def resume(self, *args: Any, **options: Any) -> bool:
+        self._check(self.closed)
+        return await self._shared.resume(*args, **options)
+
     # The end
 
     async def shutdown(self) -> None:

@@ -46,6 +46,8 @@ NAMES: dict[str, Use] = {
     "take by": lambda queue, name: queue.take("a", timeout=0, consumer=name),
     "inflight": lambda queue, name: queue.inflight(consumer=name),
     "release_all": lambda queue, name: queue.release_all(consumer=name),
+    "pause": lambda queue, name: queue.pause(name),
+    "resume": lambda queue, name: queue.resume(name),
     "set_tenant": lambda queue, name: queue.set_tenant(name, Tenant()),
 }
 

@@ -94,6 +94,9 @@ OF_A_QUEUE: list[Row] = [
     ("release_all", lambda q, _: q.release_all(consumer=5), TypeError, "consumer must .* not 5"),
     ("set_tenant name", lambda q, _: q.set_tenant(5, Tenant()), TypeError, "name must .* not 5"),
     ("set_tenant", lambda q, _: q.set_tenant("t", 2.0), TypeError, "must be a Tenant, not 2.0"),
+    ("pause name", lambda q, _: q.pause(5), TypeError, "name must be a string or None, not 5"),
+    ("pause reason", lambda q, _: q.pause(reason=5), TypeError, "reason must be a string, not 5"),
+    ("resume name", lambda q, _: q.resume(5), TypeError, "name must be a string or None, not 5"),
     # Settlements
     ("release delay", lambda q, it: q.release(it, delay="1"), TypeError, "delay must .* not '1'"),
     ("release front", lambda q, it: q.release(it, requeue_front=1), TypeError, "front .* not 1"),

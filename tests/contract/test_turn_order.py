@@ -39,6 +39,8 @@ async def take_step(queue: Queue, held: dict[str, Lease[str, object]], step: lis
     elif verb == "set_tenant":
         name, weight, cap = arguments
         await queue.set_tenant(name, Tenant(weight, max_in_flight=cap))
+    elif verb in ("pause", "resume"):
+        await getattr(queue, verb)(arguments[0])
     elif verb == "ack":
         await queue.ack(held.pop(arguments[0]))
     else:

@@ -97,10 +97,14 @@ class Scene:
     closed: bool
     max_size: float
     caps: dict[str, int | None]
+    paused: Collection[str | None]
+    """Tenants; None: the queue."""
 
     def eligible(self, key: str) -> bool:
         """True if a consumer could have the key."""
         tenant = tenant_of(key)
+        if None in self.paused or (tenant is not None and tenant in self.paused):
+            return False
         cap = self.caps.get(tenant) if tenant is not None else None
         capped = cap is not None and sum(lease.tenant == tenant for lease in self.leases) >= cap
         return self.states.get(key) == "ready" and not capped
@@ -127,6 +131,7 @@ class World:
         self.held: list[Lease[str, Any]] = []
         self.delayed_since: dict[str, float] = {}
         self.shut_down: set[Queue] = set()
+        self.paused: dict[Queue, set[str | None]] = {}
         self.on_asyncio = isinstance(current_token().native_token, asyncio.AbstractEventLoop)
 
     async def open(self) -> None:
@@ -203,6 +208,8 @@ class World:
             *[self.cancel_one] * 3,
             *[self.let_time_pass] * 3,
             self.set_cap,
+            self.pause,
+            *[self.resume] * 2,
             self.discard,
             self.purge,
             self.redrive,
@@ -343,6 +350,23 @@ class World:
         await self.queue.set_tenant(name, Tenant(max_in_flight=cap))
         self.caps[name] = cap
 
+    async def pause(self) -> None:
+        queue, tenant = self.random.choice((self.queue, self.letters)), None
+        if queue is self.queue:
+            tenant = self.random.choice((None, *TENANTS))
+        self.log.append(f"pause {tenant or queue.name}")
+        await queue.pause(tenant)
+        self.paused.setdefault(queue, set()).add(tenant)
+
+    async def resume(self) -> None:
+        queue = self.random.choice((self.queue, self.letters))
+        paused = self.paused.get(queue)
+        if paused:
+            tenant = self.random.choice(sorted(paused, key=str))
+            self.log.append(f"resume {tenant or queue.name}")
+            assert await queue.resume(tenant)
+            paused.remove(tenant)
+
     async def discard(self) -> None:
         key = self.random.choice(KEYS)
         self.log.append(f"discard {key}")
@@ -446,6 +470,7 @@ class World:
             closed=queue.closed,
             max_size=self.max_size if mine else inf,
             caps=self.caps if mine else {},
+            paused=self.paused.get(queue, ()),
         )
 
     def waits_in_vain(self, one: Waiting, scene: Scene) -> bool:

@@ -41,6 +41,7 @@ FORGOTTEN: dict[str, tuple[type[Any], str, Any]] = {
     "consumers, when one is cancelled": (Engine, "_leave_line", forget_items),
     "consumers of letters": (Engine, "_report_deaths", lambda self: self.deaths.clear() or []),
     "consumers at a cap": (Waiters, "serve_tenant", nothing),
+    "consumers of a paused queue": (Waiters, "serve_all", nothing),
     "takers at a cap": (Waiters, "_line_up_for_cap", nothing),
     "collectors at a shutdown": (Waiters, "drop_patient", nothing),
     "takers of what cannot come": (Waiters, "drop_takers", nothing),

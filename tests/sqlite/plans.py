@@ -83,6 +83,8 @@ def plan_of(seed: int, steps: int) -> Plan:
             "release": (2, lambda: (number(), chance.choice([{}, {"requeue_front": True}]))),
             "release_all": (0.3, lambda: (chance.choice(["one", "two"]),)),
             "transact": (1, lambda: ([move() for _ in range(chance.randint(1, 4))],)),
+            "pause": (0.4, lambda: (tenant(), chance.choice(["", "a reason"]))),
+            "resume": (0.8, lambda: (chance.choice(["x", "y", None, None]),)),
             "redrive": (0.5, lambda: (chance.choice([None, 1, 2]),)),
             "advance": (1.5, lambda: (chance.randint(1, 4),)),
         }

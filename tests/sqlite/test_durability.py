@@ -371,6 +371,12 @@ def run_all(place: Place) -> None:
                 place.do("a", put(f"of {tenant}", tenant=tenant))
             place.do("a", p.SetTenant(QUEUE, "x", Tenant(1.0, 5)))
             place.do("a", claim(tenants=["y"], steal_from=["x"], parks=True))
+        place.do("b", claim(parks=True, key="absent"))
+        for tenant in ("x", None):
+            place.do("a", p.Pause(QUEUE, tenant, "a reason"))
+            place.do("a", p.PausedTenants(QUEUE))
+            place.do("a", put("of x", tenant="x" if tenants else None))
+            place.do("a", p.Resume(QUEUE, tenant))
         for _ in range(3):
             place.do("b", claim(parks=True))
             place.do("a", put("a", "b"))

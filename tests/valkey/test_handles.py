@@ -440,3 +440,20 @@ async def test_a_handle_that_is_closed_leaves_what_a_thread_works_on_to_the_leas
                 await serve(queue, handle)
             assert lease.ended == "lost"
     assert states == ["leased", "ready"]
+
+
+async def test_a_pause_outlives_the_broker_that_made_it(shared_server: Server) -> None:
+    shared_server.command("FLUSHALL")
+    async with connect(shared_server.url) as one:
+        queue = await one.queue("work")
+        await queue.put("a", 1, tenant="ann")
+        await queue.pause(reason="a reason")
+        await queue.pause("ann", reason="another")
+        before = await queue.info()
+    async with connect(shared_server.url) as another:
+        queue = await another.queue("work")
+        assert await queue.info() == before
+        with pytest.raises(TimeoutError):
+            await queue.get(timeout=0)
+        assert [await queue.resume("ann"), await queue.resume()] == [True, True]
+        assert (await queue.get(timeout=0))[0] == "a"

@@ -228,6 +228,10 @@ def turn_plans() -> dict[str, dict[str, Json]]:
             *puts("x1 y1 y2"), ["pause", None], ["pause", "x"], *claims(1), ["resume", None],
             *claims(3), ["resume", "x"], *claims(1),
         ),
+        "items without a tenant are paused with the queue alone": plan(
+            *puts("x1"), ["pause", None], ["pause", "x"], ["put", "n1", 1], *puts("x2"),
+            ["put", "n2", 1], *claims(1), ["resume", None], *claims(3), ["resume", "x"], *claims(2),
+        ),
         "a queue without tenants is paused": plan(
             ["put", "a", 1], ["put", "b", 1], *claims(1), ["pause", None], *claims(1),
             ["claim", {"key": "b"}], ["release", "a", {"front": True}], ["put", "c", 1],

@@ -9,6 +9,7 @@ each operation, and told once the transaction is done.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from math import inf
@@ -268,6 +269,7 @@ class Parks:
         """
         if not self._any(queue):
             return
+        served: Counter[bytes] = Counter()  # by tenant
         keys = self._cursor.execute(
             "SELECT DISTINCT want FROM leaseq_parks WHERE queue = ? AND want >= ? AND want < ? "
             "LIMIT ?",
@@ -275,16 +277,17 @@ class Parks:
         )
         for (want,) in keys.fetchall():
             row = self._work.items.find(queue.id, want[1:])
-            if row is not None and row.state == READY and self._work.claimable(queue, row.tenant):
-                self._wake_one(queue, want)
+            if row is not None and row.state == READY and self._wake_one(queue, want):
+                served[row.tenant] += 1  # it may wait on, for a cap or another pause
         counts = [(b"", queue.ready)]
         if queue.fair:
             counts = self._work.turns(queue).competing(AFTER_PAUSE)
         for tenant, count in counts:
-            for _ in range(min(count, AFTER_PAUSE)):
+            while served[tenant] < min(count, AFTER_PAUSE):
                 if not self._wake_for_tenant(queue, tenant):
                     break
-        queue.wakes_next = True
+                served[tenant] += 1
+        queue.wakes_next = not served.total()
 
     def wake_for_room(self, queue: Queue) -> None:
         """Wake a producer, if there is room."""

@@ -114,7 +114,9 @@ class Turns:
         return _USUAL if found is None else tenant_kept(*found)
 
     def _is_paused(self, tenant: bytes) -> bool:
-        return self._queue.paused_tenants > 0 and self.pause_of(tenant) is not None
+        """Return True for a tenant that is paused; items without one cannot be, by themselves."""
+        paused = tenant and self._queue.paused_tenants
+        return bool(paused) and self.pause_of(tenant) is not None
 
     def _of(self, tenant: bytes) -> _Kept:
         kept = self._find(tenant)
@@ -234,11 +236,10 @@ class Turns:
     def all_pauses(self) -> list[tuple[bytes, Paused]]:
         """Return the tenants that are paused, in the order in which they were."""
         found = self._cursor.execute(
-            "SELECT tenant, reason, since FROM leaseq_pauses WHERE queue = ? AND tenant <> x'' "
-            "ORDER BY id",
+            "SELECT id, tenant, reason, since FROM leaseq_pauses WHERE queue = ? AND tenant <> x''",
             (self._queue.id,),
         ).fetchall()
-        return [(tenant, _pause(*pause)) for tenant, *pause in found]
+        return [(tenant, _pause(*pause)) for _, tenant, *pause in sorted(found)]
 
     def pause(self, tenant: bytes, reason: str, now: float) -> bool:
         """Pause a tenant, or for an empty name the queue; False: no more tenants may be."""

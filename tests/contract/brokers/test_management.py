@@ -292,3 +292,35 @@ async def test_what_has_outlived_its_time_is_buried_on_demand(engine: BrokerEngi
         assert await in_line(orders) == ["b"]
         _, letter, _ = await (await broker.dead_letters("orders")).get()
         assert (letter.key, letter.reason) == ("a", "expired")
+
+
+async def test_the_pauses_of_a_queue_go_with_it(broker: Broker) -> None:
+    queue = await broker.queue("orders")
+    await queue.pause(reason="a reason")
+    await queue.pause("ann")
+    await broker.delete_queue("orders")
+    info = await (await broker.queue("orders")).info()
+    assert (info.paused, dict(info.paused_tenants)) == (None, {})
+
+
+async def test_a_queue_that_is_asked_for_again_is_paused_still(broker: Broker) -> None:
+    await (await broker.queue("orders")).pause(reason="a reason")
+    again = await broker.queue("orders")
+    await again.put("a", 1)
+    with pytest.raises(TimeoutError):
+        await again.get(timeout=0)
+    assert await broker.purge("orders") == 1
+    assert await again.resume() is True
+
+
+async def test_transactions_go_on_while_a_queue_is_paused(broker: Broker) -> None:
+    queue = await broker.queue("orders")
+    lease = await lease_of(queue, "a", 1)
+    await queue.pause()
+    async with broker.transaction() as transaction:
+        transaction.ack(lease)
+        transaction.put(queue, "b", 1)
+    with pytest.raises(TimeoutError):
+        await queue.get(timeout=0)
+    await queue.resume()
+    assert await in_line(queue) == ["b"]

@@ -145,26 +145,28 @@ local waiters = lazily(function()
     end
   end
 
-  -- Wake for a key that is wanted, if it can be claimed.
+  -- Wake for a key that is wanted, if it is ready; its tenant, if one was woken. That one may wait on,
+  -- for a cap or another pause.
   local function wake_for_key(q, want)
     local item = read_item(q, sub(want, 2))
-    if item and item.state == READY and claimable(q, item.tenant) then
-      wake_one(q, want)
+    if item and item.state == READY and wake_one(q, want) then
+      return item.tenant
     end
   end
 
   -- Wake processes for what is ready, once the queue is paused no more: none was woken for what came
   -- meanwhile. Those that come wake the next ones.
   local function wake_after_pause(q)
-    local enough, from = work + WAKING, "-"
+    local enough, from, served = work + WAKING, "-", {}
     while n_parked(q) > 0 and work < enough do
       local member = call("ZRANGE", q.parked, from, "+", "BYLEX", "LIMIT", 0, 1)[1]
       if not member then
         break
       end
       local want = sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
-      if byte(want) == 107 then
-        wake_for_key(q, want)
+      local tenant = byte(want) == 107 and wake_for_key(q, want)
+      if tenant then
+        served[tenant] = (served[tenant] or 0) + 1
       end
       work = work + 1
       from = "(" .. want_prefix(want) .. "\255"
@@ -172,11 +174,13 @@ local waiters = lazily(function()
     local tenants = q.fair and schedule.competing(q, LOOKED_AT) or { "" }
     for _, tenant in ipairs(tenants) do
       local count = q.fair and schedule.slots_of(q, tenant) or q.n_ready
-      while count > 0 and work < enough and wake_for_tenant(q, tenant) do
-        count = count - 1
+      local so_far = served[tenant] or 0
+      while so_far < count and work < enough and wake_for_tenant(q, tenant) do
+        so_far = so_far + 1
+        served[tenant] = so_far
       end
     end
-    q.wakes_next = true
+    q.wakes_next = next(served) == nil
   end
 
   local function wake_for_room(q)
