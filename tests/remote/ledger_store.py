@@ -758,8 +758,6 @@ class _Queue:
                 return page_of(map(self._lease_info, ledger.leased.values()), query.after)
             case p.Info():
                 return self._info()
-            case p.PausedTenants():
-                return page_of(ledger.paused_tenants.items(), query.after)
             case p.ReadHistory():
                 return page_of(self.history, query.after)
             case p.Held():
@@ -797,6 +795,7 @@ class _Queue:
             created_at=self._made_at,
             dead_letters_of=(),
             paused=self.ledger.paused,
+            paused_tenants=dict(self.ledger.paused_tenants),
         )
 
     def letters(self) -> Iterator[Letter]:

@@ -374,7 +374,7 @@ def run_all(place: Place) -> None:
         place.do("b", claim(parks=True, key="absent"))
         for tenant in ("x", None):
             place.do("a", p.Pause(QUEUE, tenant, "a reason"))
-            place.do("a", p.PausedTenants(QUEUE))
+            place.do("a", p.Info(QUEUE))
             place.do("a", put("of x", tenant="x" if tenants else None))
             place.do("a", p.Resume(QUEUE, tenant))
         for _ in range(3):

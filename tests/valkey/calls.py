@@ -162,7 +162,6 @@ CALLS: Mapping[str, Call] = {
     "set tenant": Call("set_tenant", lambda s: s.queue.set_tenant("ada", Tenant(2.0, 3))),
     "pause": Call("pause", lambda scene: scene.queue.pause("ada", reason="why")),
     "resume": Call("resume", lambda scene: scene.queue.resume("ada")),
-    "paused": Call("paused", lambda s: s.ask(protocol.PausedTenants)),
     "release all": Call("release_all", lambda scene: scene.queue.release_all(consumer="ada")),
     "hello": Call("hello", lambda scene: scene.shake_hands()),
 }

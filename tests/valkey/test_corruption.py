@@ -472,7 +472,6 @@ ASKED: list[Operation[Any]] = [
     protocol.CountTenants(REF),
     protocol.InFlight(REF),
     protocol.Info(REF),
-    protocol.PausedTenants(REF),
     protocol.ReadHistory(REF),
     protocol.Held(REF, "a", 7),
     protocol.FindLease(REF, "a", 7),

@@ -208,7 +208,6 @@ def words_of(operation: Operation[Any]) -> list[bytes]:
         (protocol.Pause(QUEUE, "x", "why"), b"pause 1 =x why"),
         (protocol.Pause(QUEUE, None, ""), b"pause 1  "),
         (protocol.Resume(QUEUE, None), b"resume 1 "),
-        (protocol.PausedTenants(QUEUE, b"7"), b"paused 1 7"),
     ],
 )
 def test_an_operation_is_these_words(operation: Operation[Any], words: bytes) -> None:

@@ -198,7 +198,7 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert (paused.reason, (await do(protocol.Counts(QUEUE))).paused) == ("a reason", True)
     assert [await do(protocol.Resume(QUEUE, None)) for _ in "ab"] == [True, False]
     assert await do(protocol.Pause(QUEUE, "x", "")) is True
-    [(name, paused)] = (await do(protocol.PausedTenants(QUEUE))).members
+    [(name, paused)] = (await do(protocol.Info(QUEUE))).paused_tenants.items()
     assert (name, paused.reason) == ("x", "")
     assert [await do(protocol.Resume(QUEUE, "x")) for _ in "ab"] == [True, False]
     await process.claim(consumer="gone")

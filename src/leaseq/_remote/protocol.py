@@ -59,7 +59,6 @@ from .._core.reports import (
     KeyState,
     LeaseInfo,
     LostBy,
-    Paused,
     PutOutcome,
     QueueInfo,
     Statistics,
@@ -639,7 +638,7 @@ class Counts(_Query[Statistics]):
 
 @_value
 class CountTenants(_Paged[tuple[str | None, TenantStatistics]]):
-    """Count what is in a queue by tenant; which are paused, `PausedTenants` says."""
+    """Count what is in a queue by tenant; which are paused, `Info` says."""
 
 
 @_value
@@ -649,15 +648,10 @@ class InFlight(_Paged[LeaseInfo[Key | RawKey]]):
 
 @_value
 class Info(_Query[QueueInfo]):
-    """Describe the queue, how full it is, and its pause.
+    """Describe the queue, how full it is, and its pauses.
 
-    Without the queues whose dead letters are here, and the tenants that are paused.
+    Without the queues whose dead letters are here.
     """
-
-
-@_value
-class PausedTenants(_Paged[tuple[str, Paused]]):
-    """Return the tenants that are paused, those with nothing in the queue too."""
 
 
 @_value

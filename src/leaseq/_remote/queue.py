@@ -25,7 +25,6 @@ from .._core.reports import (
     HistoryEntry,
     KeyState,
     LeaseInfo,
-    Paused,
     PutOutcome,
     QueueInfo,
     RedriveResult,
@@ -324,8 +323,8 @@ class RemoteQueue(LeasedQueue[K, V]):
         by_tenant: dict[str | None, TenantStatistics] | None = None
         if tenants:
             found = await engine.all_pages(lambda after: protocol.CountTenants(engine.ref, after))
-            paused = [name for name, _ in await self._paused_tenants()]
-            by_tenant = with_paused(dict(found), paused)
+            info = await engine.perform(protocol.Info(engine.ref))
+            by_tenant = with_paused(dict(found), info.paused_tenants)
         getters, takers, putters = engine.waiting
         return replace(
             counts,
@@ -334,10 +333,6 @@ class RemoteQueue(LeasedQueue[K, V]):
             putters=putters,
             tenants=by_tenant,
         )
-
-    async def _paused_tenants(self) -> list[tuple[str, Paused]]:
-        engine = self._engine
-        return await engine.all_pages(lambda after: protocol.PausedTenants(engine.ref, after))
 
     async def inflight(self, *, consumer: str | None = None) -> list[LeaseInfo[K]]:
         consumer = name_or_none("consumer", consumer)
@@ -365,8 +360,7 @@ class RemoteQueue(LeasedQueue[K, V]):
         queues = await engine.all_pages(lambda after: protocol.ListQueues(engine.ref, after))
         senders = sorted({each for each in queues if each.letters == self.name})
         names = tuple([each.name for each in senders])
-        paused = dict(await self._paused_tenants())
-        return replace(info, group=self.group, dead_letters_of=names, paused_tenants=paused)
+        return replace(info, group=self.group, dead_letters_of=names)
 
     async def history(self) -> list[HistoryEntry[K, V]]:
         engine = self._engine

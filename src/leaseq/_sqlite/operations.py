@@ -564,11 +564,12 @@ class Exchange:
             created_at=queue.created_at,
             dead_letters_of=(),
             paused=self._work.turns(queue).pause_of(b"") if queue.paused else None,
+            paused_tenants=self._paused_tenants(queue),
         )
 
-    def paused_tenants(self, queue: Queue, _: object) -> Page[tuple[str, Paused]]:
+    def _paused_tenants(self, queue: Queue) -> dict[str, Paused]:
         found = self._work.turns(queue).all_pauses() if queue.paused_tenants else []
-        return Page(tuple([(read_name(tenant) or "", pause) for tenant, pause in found]))
+        return {read_name(tenant) or "": pause for tenant, pause in found}
 
     def read_history(self, queue: Queue, _: object) -> Page[HistoryEntry[Any, protocol.Body]]:
         rows = self._work.cursor.execute(
@@ -779,7 +780,6 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.Held: Exchange.held,
     protocol.InFlight: Exchange.in_flight,
     protocol.Info: Exchange.info,
-    protocol.PausedTenants: Exchange.paused_tenants,
     protocol.ReadHistory: Exchange.read_history,
     protocol.FindLease: Exchange.find_lease,
     protocol.Find: Exchange.find,

@@ -603,19 +603,25 @@ def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key | RawKey]:
 
 
 def _queue_info(raw: Raw) -> QueueInfo:
-    _, name, ready, delayed, leased, dead, created_at, since, reason = raw
-    paused = _pause(since, reason) if int(since) else None
-    created = int(created_at) / 1e6
-    return QueueInfo(read_text(name), ready, delayed, leased, dead, created, (), paused=paused)
+    _, name, ready, delayed, leased, dead, created_at, since, reason, *pauses = raw
+    return QueueInfo(
+        name=read_text(name),
+        ready=ready,
+        delayed=delayed,
+        leased=leased,
+        dead=dead,
+        created_at=int(created_at) / 1e6,
+        dead_letters_of=(),
+        paused=_pause(since, reason) if int(since) else None,
+        paused_tenants={
+            read_name(pauses[at]) or "": _pause(*pauses[at + 1 : at + 3])
+            for at in range(0, len(pauses), 3)
+        },
+    )
 
 
 def _pause(since: bytes, reason: bytes) -> Paused:
     return Paused(read_text(reason), int(since) / 1e6)
-
-
-def _paused_tenant(words: Raw) -> tuple[str, Paused]:
-    name, since, reason = words
-    return read_name(name) or "", _pause(since, reason)
 
 
 def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key | RawKey, protocol.Body]:
@@ -772,7 +778,6 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.CountTenants: _layout("tenants", QueueField(), _AFTER, ok=_page(_tenant_counts, 3)),
     protocol.InFlight: _layout("inflight", QueueField(), _AFTER, ok=_page(_lease_info)),
     protocol.Info: _layout("info", QueueField(), ok=_queue_info),
-    protocol.PausedTenants: _layout("paused", QueueField(), _AFTER, ok=_page(_paused_tenant, 3)),
     protocol.ReadHistory: _layout("history", QueueField(), _AFTER, ok=_page(_history_entry)),
     protocol.Held: _layout("held", *_LEASE_FIELDS, ok=lambda raw: bool(raw[1])),
     protocol.FindLease: _layout(

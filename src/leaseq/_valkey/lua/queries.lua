@@ -139,35 +139,37 @@ local queries = lazily(function()
     return result
   end)
 
+  -- Add each tenant that is paused to a result, with the time and the reason.
+  local function add_pauses(q, result)
+    local names, fields = schedule.paused_names(q), {}
+    for n, tenant in ipairs(names) do
+      fields[n] = "!" .. tenant
+    end
+    local raws = names[1] and call("HMGET", q.accounts, unpack(fields)) or {}
+    for n, raw in ipairs(raws) do
+      local since, reason = schedule.read_pause(raw)
+      if since then
+        result[#result + 1] = names[n]
+        result[#result + 1] = digits(since)
+        result[#result + 1] = reason
+        spend_on(raw)
+      end
+    end
+  end
+
   local info = query(nil, function(q)
     local letters = q.letters_index > 0 and select(2, pcall(queue_at, q.letters_index))
     local dead = letters and letters.items and redis.pcall("HGET", letters.items, "-" .. q.name)
     local raw = call("HGET", KEYS[2], q.name)
     local entry = raw and entry_of(raw)
     local created = entry and digits(entry.created) or "0"
-    return {
+    local result = {
       "ok", q.name, q.n_ready, q.n_delayed, q.n_leased, tonumber(dead) or 0, created,
       digits(q.paused), q.reason,
     }
-  end)
-
-  -- A page of the tenants that are paused, with the time and the reason of each, from a place: the
-  -- number of those before. What comes or goes meanwhile may be in one, or in none.
-  local paused = query(take, function(q, from)
-    local names, at = schedule.paused_names(q), tonumber(from) or 0
-    local result = { "ok", "" }
-    while names[at + 1] and not late() do
-      at = at + 1
-      local raw = call("HGET", q.accounts, "!" .. names[at])
-      local since, reason = schedule.read_pause(raw)
-      if since then
-        result[#result + 1] = names[at]
-        result[#result + 1] = digits(since)
-        result[#result + 1] = reason
-        spend_on(raw)
-      end
+    if q.n_paused > 0 then
+      add_pauses(q, result)
     end
-    result[2] = names[at + 1] and digits(at) or ""
     return result
   end)
 
@@ -258,12 +260,12 @@ local queries = lazily(function()
   return {
     look = look, ready = ready, delayed = delayed, leased = leased, counts = counts,
     tenants = tenants, inflight = inflight, info = info, history = history, held = held,
-    find_lease = find_lease, queues = all_queues, find = find, paused = paused,
+    find_lease = find_lease, queues = all_queues, find = find,
   }
 end)
 
 local ops = {
   look = queries, ready = queries, delayed = queries, leased = queries, counts = queries,
   tenants = queries, inflight = queries, info = queries, history = queries, held = queries,
-  find_lease = queries, queues = queries, find = queries, paused = queries,
+  find_lease = queries, queues = queries, find = queries,
 }
