@@ -248,7 +248,8 @@ def test_one_queue_is_told_of_for_scripts(use: Use) -> None:
     info = said("info", "orders")
     assert info["statistics"]["put"] == 4
     assert "getters" not in info["statistics"]
-    assert {"tenant": "acme", "ready": 0, "leased": 1} in info["statistics"]["tenants"]
+    acme = {"tenant": "acme", "ready": 0, "leased": 1, "paused": False}
+    assert acme in info["statistics"]["tenants"]
     (lease,) = info["leases"]
     assert (lease["key"], lease["consumer"], lease["left"]) == ("order-2", "worker-1", None)
 
@@ -479,6 +480,8 @@ def test_a_queue_without_dead_letters_has_none_to_show(use: Use) -> None:
         ("dead", "order"),
         ("purge", "order"),
         ("purge", "order", "--yes"),
+        ("pause", "order"),
+        ("resume", "order"),
         ("redrive", "order"),
         ("put", "order", "key", "1"),
         ("watch", "order"),
@@ -505,6 +508,8 @@ def test_a_queue_that_is_not_there_is_not_made(use: Use, command: tuple[str, ...
         ("queues",),
         ("info", "orders"),
         ("purge", "orders", "--yes"),
+        ("pause", "orders"),
+        ("resume", "orders"),
         ("put", "orders", "key", "1"),
         ("watch",),
     ],
@@ -674,7 +679,7 @@ def test_what_was_interrupted_before_it_could_begin_was_not_done(use: Use) -> No
     assert (result.exit_code, result.output) == (130, "")
 
 
-@pytest.mark.parametrize("command", ["info", "dead", "purge", "redrive"])
+@pytest.mark.parametrize("command", ["info", "dead", "purge", "redrive", "pause", "resume"])
 def test_a_name_that_no_queue_can_have_is_a_matter_of_usage(use: Use, command: str) -> None:
     use(fill)
     result = invoke(command, "bad name")
@@ -701,6 +706,110 @@ def test_a_duplicate_is_not_put(use: Use) -> None:
     use(done)
     result = invoke("put", "emails", "a", "1")
     assert (result.exit_code, result.stdout) == (1, "duplicate\n")
+
+
+# Pausing
+
+
+async def fill_paused(broker: Broker) -> None:
+    """The same, paused as a whole and for one tenant that is there and one that is not."""
+    await fill(broker)
+    orders = await broker.queue("orders")
+    await orders.pause(reason="the disk\nis full")
+    await orders.pause("globex", reason="has not paid")
+    await orders.pause("initech")
+
+
+def test_a_queue_is_paused_and_resumed(use: Use) -> None:
+    use(fill_paused)
+    result = invoke("pause", "orders", "--reason", "another")
+    assert (result.exit_code, result.output) == (0, "paused queue 'orders'\n")
+    assert said("pause", "orders", "--reason", "another") == {
+        "queue": "orders",
+        "tenant": None,
+        "reason": "another",
+    }
+    result = invoke("resume", "orders")
+    assert (result.exit_code, result.output) == (0, "resumed queue 'orders'\n")
+    assert said("resume", "orders") == {"queue": "orders", "tenant": None, "was_paused": True}
+
+
+def test_a_tenant_is_paused_and_resumed(use: Use) -> None:
+    use(fill_paused)
+    result = invoke("pause", "orders", "--tenant", "acme")
+    assert (result.exit_code, result.output) == (0, "paused tenant 'acme' of queue 'orders'\n")
+    assert said("pause", "orders", "--tenant", "acme")["tenant"] == "acme"
+    result = invoke("resume", "orders", "--tenant", "globex")
+    assert (result.exit_code, result.output) == (0, "resumed tenant 'globex' of queue 'orders'\n")
+
+
+def test_what_was_not_paused_is_not_resumed(use: Use) -> None:
+    use(fill)
+    result = invoke("resume", "orders")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "leaseq: queue 'orders' was not paused\n"
+    result = invoke("resume", "orders", "--tenant", "acme", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["was_paused"]) == (1, False)
+    assert result.stderr == "leaseq: tenant 'acme' of queue 'orders' was not paused\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_a_tenant_with_too_long_a_name_is_refused(use: Use, command: str) -> None:
+    use(fill)
+    result = invoke(command, "orders", "--tenant", "t" * 300)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "a tenant's name must be 256 bytes at most" in result.stderr
+
+
+def test_a_list_of_queues_marks_those_that_are_paused(use: Use) -> None:
+    use(fill_paused)
+    header, *rows = invoke("queues").output.splitlines()[1:]
+    assert "paused" in header
+    (orders,) = [row for row in rows if row.startswith("│ orders ")]
+    assert r"ago: the disk\nis full, and 2 tenants" in orders
+    assert "since 20" in orders
+    (emails,) = [row for row in rows if row.startswith("│ emails ")]
+    assert emails.split("│")[-2].strip() == ""
+    use(fill)
+    assert "paused" not in invoke("queues").output
+
+
+def test_a_long_reason_is_cut_in_a_list_and_not_where_one_queue_is_told_of(use: Use) -> None:
+    async def fill_long(broker: Broker) -> None:
+        await (await broker.queue("work")).pause(reason="because " * 50)
+
+    use(fill_long)
+    assert "…" in invoke("queues", COLUMNS="2000").output
+    assert ("because " * 50).strip() in invoke("info", "work", COLUMNS="2000").output
+
+
+def test_one_queue_is_told_of_with_its_pauses(use: Use) -> None:
+    use(fill_paused)
+    output = invoke("info", "orders").output
+    (fact,) = [line for line in output.splitlines() if line.startswith("│ paused ")]
+    assert r"s ago: the disk\nis full" in fact
+    tenants = [line for line in output.splitlines() if "│" in line and "acme" not in line]
+    first = next(line for line in tenants if "globex" in line)
+    assert "ago: has not paid" in first
+    assert any("initech" in line and "since 20" in line for line in tenants)
+    use(fill)
+    assert "paused" not in invoke("info", "orders").output
+
+
+def test_pauses_are_told_for_scripts(use: Use) -> None:
+    use(fill_paused)
+    info = said("info", "orders")
+    assert info["paused"]["reason"] == "the disk\nis full"
+    assert {name: each["reason"] for name, each in info["paused_tenants"].items()} == {
+        "globex": "has not paid",
+        "initech": "",
+    }
+    assert info["statistics"]["paused"] is True
+    told = {each["tenant"]: each["paused"] for each in info["statistics"]["tenants"]}
+    assert told == {"acme": False, "globex": True, "initech": True}
+    orders, _, emails = said("queues")
+    assert (orders["paused"]["reason"], emails["paused"]) == ("the disk\nis full", None)
+    assert emails["paused_tenants"] == {}
 
 
 # Purging and bringing back
@@ -971,6 +1080,14 @@ def test_a_watch_shows_tables(interrupted: None, terminal: bool) -> None:
     assert "hunter2" not in result.stdout
 
 
+def test_a_watch_shows_what_is_paused(interrupted: None, use: Use) -> None:
+    use(fill_paused, Interrupting)
+    assert r"ago: the disk\nis full, and 2 tenants" in invoke("watch", "--interval", 0.1).stdout
+    documents = invoke("watch", "--interval", 0.1, "--json").stdout.splitlines()
+    orders = json.loads(documents[0])["queues"][0]
+    assert (orders["paused"]["reason"], len(orders["paused_tenants"])) == ("the disk\nis full", 2)
+
+
 def test_a_watch_of_nothing_says_so(interrupted: None, use: Use) -> None:
     use(None, Interrupting)
     assert "there are no queues" in invoke("watch", "--interval", 0.1).stdout
@@ -1006,7 +1123,8 @@ def test_without_a_url_one_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["queues", "info", "watch", "put", "peek", "purge", "dead", "redrive"]
+    "command",
+    ["queues", "info", "watch", "put", "peek", "purge", "pause", "resume", "dead", "redrive"],
 )
 def test_help_does_not_show_the_url(command: str) -> None:
     result = invoke(command, "--help")

@@ -71,6 +71,14 @@ def test_a_night_on_call(url: str) -> None:
     assert said(url, "peek", "orders", "int:7")["value"] == {"a": 1}
     statistics = said(url, "info", "orders")["statistics"]
     assert (statistics["ready"], statistics["delayed"]) == (4, 1)
+    assert invoke(url, "pause", "orders", "--reason", "a reason").exit_code == 0
+    assert said(url, "pause", "orders", "--tenant", "acme")["tenant"] == "acme"
+    paused = said(url, "info", "orders")
+    assert (paused["paused"]["reason"], [*paused["paused_tenants"]]) == ("a reason", ["acme"])
+    assert said(url, "queues")[0]["paused"] == paused["paused"]
+    assert said(url, "resume", "orders")["was_paused"] is True
+    assert said(url, "resume", "orders", "--tenant", "acme")["was_paused"] is True
+    assert invoke(url, "resume", "orders").exit_code == 1
     assert said(url, "purge", "orders", "--yes")["dropped"] == 5
     assert [each["ready"] for each in said(url, "queues")] == [0, 0]
 

@@ -29,6 +29,8 @@ COMMANDS = [
     ("put", "orders", "new", "1"),
     ("peek", "orders", "order-1"),
     ("purge", "orders", "--yes"),
+    ("pause", "orders"),
+    ("resume", "orders"),
     ("dead", "orders"),
     ("redrive", "orders", "--yes"),
     ("watch",),
@@ -106,6 +108,14 @@ def test_a_night_on_call(server: Server) -> None:
     statistics = said(url, "info", "orders")["statistics"]
     assert (statistics["ready"], statistics["delayed"]) == (4, 1)
     assert invoke(url, "purge", "orders", stdin="n\n").exit_code == 1
+    assert invoke(url, "pause", "orders", "--reason", "a reason").exit_code == 0
+    assert said(url, "pause", "orders", "--tenant", "acme")["tenant"] == "acme"
+    paused = said(url, "info", "orders")
+    assert (paused["paused"]["reason"], [*paused["paused_tenants"]]) == ("a reason", ["acme"])
+    assert said(url, "queues")[0]["paused"] == paused["paused"]
+    assert said(url, "resume", "orders")["was_paused"] is True
+    assert said(url, "resume", "orders", "--tenant", "acme")["was_paused"] is True
+    assert invoke(url, "resume", "orders").exit_code == 1
     assert said(url, "purge", "orders", "--yes")["dropped"] == 5
     assert [each["ready"] for each in said(url, "queues")] == [0, 0]
 

@@ -41,6 +41,8 @@ COMMANDS: Final = {
         "change",
         "Drop all ready and delayed items of a queue, for good. Leased items stay.",
     ),
+    "pause": ("change", "Have nothing more claimed from a queue, or from one tenant."),
+    "resume": ("change", "Let items be claimed again from a queue, or a tenant, that is paused."),
     "dead": ("show", "Show dead letters, the latest first, and leave them where they are."),
     "schedules": (
         "schedules",

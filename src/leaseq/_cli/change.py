@@ -1,4 +1,4 @@
-"""``leaseq put``, ``purge`` and ``redrive``: the commands that change a queue."""
+"""``leaseq put``, ``purge``, ``pause``, ``resume`` and ``redrive``: they change a queue."""
 
 from __future__ import annotations
 
@@ -279,6 +279,69 @@ def _purge_question(info: QueueInfo) -> str:
 async def _purge(broker: Broker, name: str) -> int:
     await find_queue(broker, name)
     return await broker.purge(name)
+
+
+# Pause and resume
+
+
+Tenant = Annotated[
+    str | None, typer.Option(help="Tenant alone, and not the whole queue.", metavar="NAME")
+]
+
+
+def pause(
+    name: Name,
+    *,
+    url: Url,
+    tenant: Tenant = None,
+    reason: Annotated[str, typer.Option(help="Reason, for those who wonder.", metavar="TEXT")] = "",
+    json: Json = False,
+) -> None:
+    """Have nothing more claimed from a queue, or from one tenant.
+
+    Puts and work that was begun go on. A second pause replaces the reason.
+    """
+    run_with_broker(url, lambda broker: _pause(broker, name, tenant, reason), changes=True)
+    if json:
+        typer.echo(as_json({"queue": name, "tenant": tenant, "reason": reason}))
+    else:
+        typer.echo(f"paused {_what(name, tenant)}")
+
+
+async def _pause(broker: Broker, name: str, tenant: str | None, reason: str) -> None:
+    queue = await find_queue(broker, name)
+    try:
+        await queue.pause(tenant, reason=reason)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def resume(name: Name, *, url: Url, tenant: Tenant = None, json: Json = False) -> None:
+    """Let items be claimed again from a queue, or a tenant, that is paused.
+
+    Exits with 1 if it was not paused.
+    """
+    was = run_with_broker(url, lambda broker: _resume(broker, name, tenant), changes=True)
+    if json:
+        typer.echo(as_json({"queue": name, "tenant": tenant, "was_paused": was}))
+    elif was:
+        typer.echo(f"resumed {_what(name, tenant)}")
+    if not was:
+        typer.echo(f"leaseq: {_what(name, tenant)} was not paused", err=True)
+        raise typer.Exit(1)
+
+
+async def _resume(broker: Broker, name: str, tenant: str | None) -> bool:
+    queue = await find_queue(broker, name)
+    try:
+        return await queue.resume(tenant)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _what(name: str, tenant: str | None) -> str:
+    """Return the words for a queue, or for a tenant of it."""
+    return f"queue {name!r}" if tenant is None else f"tenant {shown(tenant)} of queue {name!r}"
 
 
 # Redrive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .._core.reports import DeadLetter
+from .._core.reports import DeadLetter, Paused, QueueInfo
 from .._core.texts import shown
 from .common import Json, Key, Limit, Name, OptionalLimit, Url, parse_key, run_with_broker
 from .queries import (
@@ -37,6 +38,7 @@ from .text import (
 )
 
 _WIDE = 1000  # columns where there is no terminal, so that a row is one line for grep
+_SHORT = 100  # characters of a pause, in a list of queues
 _COUNTS = ("put", "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped")
 _LOCAL = ("getters", "takers", "putters")  # waiters of this process: it has none
 
@@ -58,7 +60,8 @@ def queues(*, url: Url, json: Json = False) -> None:
 def info(name: Name, *, url: Url, limit: OptionalLimit = None, json: Json = False) -> None:
     """Show one queue: counts, tenants, and leases with consumer, age and time left.
 
-    Tenants with the most items come first, and leases in the order of their hand-out. Tasks that a
+    Tenants that are paused come first, then those with the most items; leases come in the order of
+    their hand-out. Tasks that a
     worker did not know in the last minutes are shown too. At most 20 of each are shown, unless
     --limit is given; with --json, all of them.
     """
@@ -128,6 +131,9 @@ def rows_table(
         for column in ("put/s", "acked/s"):
             table.add_column(column, justify="right")
     table.add_column("dead letters of", overflow="fold")
+    has_pauses = any(row.info.paused or row.info.paused_tenants for row in rows)
+    if has_pauses:
+        table.add_column("paused", overflow="fold")
     has_groups = any(row.info.group for row in rows)
     if has_groups:
         table.add_column("group", overflow="fold")
@@ -140,6 +146,8 @@ def rows_table(
             rate = rates.get(info.name)
             cells += ["-", "-"] if rate is None else [f"{each:.1f}" for each in rate]
         cells.append(", ".join(info.dead_letters_of))
+        if has_pauses:
+            cells.append(Text(_pauses_in_short(info), style="yellow"))
         if has_groups:
             cells.append(info.group)
         _add(table, cells)
@@ -176,6 +184,7 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
         "dead letters of": ", ".join(info.dead_letters_of) or "-",
         **({"group": info.group} if info.group else {}),
         "made": _format_time(info.created_at),
+        **({} if info.paused is None else {"paused": _pause(info.paused)}),
     }
     counts = {each: getattr(statistics, each) for each in _COUNTS}
     rows["so far"] = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
@@ -184,10 +193,18 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
     tables = [facts]
     tenants = statistics.tenants or {}
     if tenants.keys() - {None}:
+        pauses = info.paused_tenants
         table = _table("tenant", "ready", "leased", numbers=2)
-        busiest = sorted(tenants.items(), key=lambda each: -each[1].ready - each[1].leased)
+        if pauses:
+            table.add_column("paused", overflow="fold")
+        busiest = sorted(
+            tenants.items(),
+            key=lambda each: (each[0] not in pauses, -each[1].ready - each[1].leased),
+        )
         for name, has in busiest[:limit]:
-            _add(table, [_name(name), has.ready, has.leased])
+            paused = None if name is None else pauses.get(name)
+            cells = [_name(name), has.ready, has.leased]
+            _add(table, [*cells, *(["-" if paused is None else _pause(paused)] if pauses else [])])
         tables.append(_with_rest(table, len(tenants) - limit))
     if details.leases:
         table = _table("leased key", "deliveries", "priority", "age", "expires in", numbers=2)
@@ -298,6 +315,24 @@ def _with_rest(table: Table, more: int) -> Table:
         table.caption = f"and {more:,} more"
         table.caption_justify = "left"
     return table
+
+
+def _pause(paused: Paused) -> str:
+    """Return since when something is paused, and why."""
+    age = format_duration(max(0.0, time.time() - paused.since))
+    because = f": {printable(paused.reason)}" if paused.reason else ""
+    return f"since {_format_time(paused.since)}, {age} ago{because}"
+
+
+def _pauses_in_short(info: QueueInfo) -> str:
+    """Return what is paused of a queue, with the beginning of the reason."""
+    parts: list[str] = []
+    if info.paused is not None:
+        text = _pause(info.paused)
+        parts.append(text if len(text) <= _SHORT else f"{text[:_SHORT]}…")
+    if info.paused_tenants:
+        parts.append(counted(len(info.paused_tenants), "tenant"))
+    return ", and ".join(parts)
 
 
 def _or_dash(text: Any) -> Any:
