@@ -1083,6 +1083,10 @@ def test_a_watch_shows_tables(interrupted: None, terminal: bool) -> None:
 def test_a_watch_shows_what_is_paused(interrupted: None, use: Use) -> None:
     use(fill_paused, Interrupting)
     assert r"ago: the disk\nis full, and 2 tenants" in invoke("watch", "--interval", 0.1).stdout
+
+
+def test_a_watch_tells_scripts_what_is_paused(interrupted: None, use: Use) -> None:
+    use(fill_paused, Interrupting)
     documents = invoke("watch", "--interval", 0.1, "--json").stdout.splitlines()
     orders = json.loads(documents[0])["queues"][0]
     assert (orders["paused"]["reason"], len(orders["paused_tenants"])) == ("the disk\nis full", 2)
