@@ -209,7 +209,7 @@ def not_ready(queue: object, key: object | AnyKey, paused: str = "") -> str:
     Args:
         queue: The queue.
         key: The key that was asked for.
-        paused: What is paused, as `paused_text` says it; empty: nothing that concerns the claim.
+        paused: The pause that is the cause, as `paused_text` says it; empty: there is none.
     """
     what = "no item is ready" if key is ANY_KEY else f"key {shown(key)} is not ready"
     return f"{queue!r}: {paused or what}"
