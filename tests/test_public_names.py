@@ -119,7 +119,7 @@ MODULES = {
         "GetOptions HistoryEntry InFlightPolicy InvalidLeaseError JsonCodec "
         "KeyAlreadyInFlightError KeyState Lease LeaseAlreadyAcknowledgedError LeaseBatch "
         "LeaseInfo LeaseLostError LeasedKeyQueue LeasedQueue LeaseqError LostAtCloseError "
-        "MemoryBroker MessageId PoolOptions Priority ProcessDiedError ProcessError "
+        "MemoryBroker MessageId Paused PoolOptions Priority ProcessDiedError ProcessError "
         "PutOptions PutOutcome QueueClosedError "
         "QueueInfo RedriveResult Reject Retry ServeOptions ServerError ServerUnavailableError "
         "Statistics TakeOptions Tenant TenantMismatchError TenantStatistics "
