@@ -185,7 +185,15 @@ async def is_rejected(queue: Queue, page: Page, arm: Callable[[], None]) -> None
     await queue.reject(lease, "no")
 
 
-MOVES = [becomes_due, expires, is_released, is_put, is_rejected]
+async def is_resumed(queue: Queue, page: Page, arm: Callable[[], None]) -> None:
+    await queue.pause()
+    await queue.put(page, "x")
+    arm()
+    await anyio.sleep(1.0)
+    await queue.resume()
+
+
+MOVES = [becomes_due, expires, is_released, is_put, is_rejected, is_resumed]
 
 
 @pytest.mark.parametrize("options", [{}, {"tenants": {"t": Tenant(2.0)}}], ids=["plain", "tenants"])

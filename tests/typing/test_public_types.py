@@ -1,6 +1,7 @@
 """What a type checker makes of the public names. It runs too: what is typed here also works."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, assert_type
 
 import anyio
@@ -17,6 +18,7 @@ from leaseq import (
     LeasedQueue,
     LeaseInfo,
     MessageId,
+    Paused,
     PutOptions,
     PutOutcome,
     Statistics,
@@ -111,6 +113,14 @@ async def test_what_a_lease_tells() -> None:
     assert_type(lease.deadline, float)
     assert_type(lease.deliveries, int)
     assert_type(lease.cancellations, int)
+
+
+async def test_pauses() -> None:
+    queue = filled("a")
+    assert_type(await queue.pause("ann", reason="why"), None)
+    assert_type((await queue.info()).paused, Paused | None)
+    assert_type((await queue.info()).paused_tenants, Mapping[str, Paused])
+    assert_type(await queue.resume(), bool)
 
 
 async def test_settling() -> None:

@@ -964,8 +964,9 @@ class Engine(Generic[K, V]):
             return False
         if tenant is None:
             self._choose_gates()
-            self._wake(self.waiters.serve_all(self.home.time()))
-            self.after_change(())
+            with suppress(Exception):  # a key's own: the others are looked after below
+                self._wake(self.waiters.serve_all(self.home.time()))
+            self.after_change((), self.ledger.tenants())
         else:
             self.after_change((), (tenant,))
         return True

@@ -109,7 +109,11 @@ class Waiters(Generic[K, V]):
         key = waiter.request.key
         if key is not ANY_KEY:
             self.takers += 1
-            self._line_up_for_cap(key)
+            try:
+                self._line_up_for_cap(key)
+            except BaseException:  # the key's own: its consumer hears of it, and does not wait
+                self.drop(waiter)
+                raise
 
     def drop(self, waiter: Waiter[K, V]) -> None:
         """Remove a waiter. O(its lines)."""

@@ -291,8 +291,8 @@ class TaskQueue:
     async def open(self) -> LeasedQueue[str, Any]:
         """Return the queue that holds the tasks by their ids; made if it does not exist.
 
-        For calls that this class does not have: `LeasedQueue.redrive`, `LeasedQueue.set_tenant`,
-        and so on.
+        For calls that this class does not have: `LeasedQueue.pause`, `LeasedQueue.redrive`,
+        `LeasedQueue.set_tenant`, and so on.
 
         Raises:
             RuntimeError: There is no broker yet.
