@@ -962,13 +962,15 @@ class Engine(Generic[K, V]):
         self.check_home()
         if not self.ledger.resume(tenant):
             return False
+        freed: Collection[str | None] = (tenant,)
         if tenant is None:
             self._choose_gates()
-            with suppress(Exception):  # a key's own: the others are looked after below
+            freed = ()
+            try:
                 self._wake(self.waiters.serve_all(self.home.time()))
-            self.after_change((), self.ledger.tenants())
-        else:
-            self.after_change((), (tenant,))
+            except Exception:  # a key's own: the others are served one tenant after the other
+                freed = self.ledger.tenants()
+        self.after_change((), freed)
         return True
 
     def _choose_gates(self) -> None:

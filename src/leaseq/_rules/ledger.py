@@ -209,6 +209,40 @@ class Ledger(Generic[K, V]):
         dedupe_for: Seconds for which the key of an acknowledged item is a duplicate; None: 0.
     """
 
+    # Beyond some 30 attributes, CPython would give it a dict of its own, and take longer for each.
+    __slots__ = (
+        "_bare",
+        "_bury",
+        "_deadlines",
+        "_dedupe_for",
+        "_done",
+        "_first_token",
+        "_make",
+        "_number",
+        "_queue",
+        "_ranks",
+        "_retry",
+        "_token",
+        "acked",
+        "buffered",
+        "cancelled",
+        "dead",
+        "delayed",
+        "dropped",
+        "expired",
+        "leased",
+        "line",
+        "mishaps",
+        "outlived",
+        "paused",
+        "paused_tenants",
+        "ready",
+        "released",
+        "schedule",
+        "superseded",
+        "undone",
+    )
+
     def __init__(
         self,
         make: type[Item[K, V]],
