@@ -29,7 +29,7 @@ MAX_SIZE = 5
 KEYS = "abcdefgh"
 COUNTERS = (
     *("ready", "delayed", "leased", "buffered", "put", "delivered", "acked", "released"),
-    *("expired", "cancelled", "dead", "dropped", "superseded"),
+    *("expired", "given_back", "dead", "dropped", "superseded", "cancelled"),
 )
 
 Step = tuple[str, Any]
@@ -125,6 +125,9 @@ class Teller:
 
     async def release(self, number: int, options: dict[str, Any]) -> object:
         return await self.queue.release(self.lease(number), **options) if self.leases else None
+
+    async def cancel(self, key: str, options: dict[str, Any]) -> object:
+        return await self.queue.cancel(key, **options)
 
     async def release_all(self, consumer: str) -> object:
         return await self.queue.release_all(consumer=consumer)
@@ -247,6 +250,7 @@ steps = st.one_of(
     step("settle", st.just("extend"), numbers, units),
     step("release", numbers, releases),
     step("release_all", st.sampled_from(["one", "two"])),
+    step("cancel", keys, maybe(keep_successor=st.booleans())),
     step("transact", st.lists(moves, min_size=1, max_size=4)),
     step("redrive", st.sampled_from([None, 1, 2])),
     step("pause", st.sampled_from(["x", "y", None]), st.sampled_from(["", "a reason"])),

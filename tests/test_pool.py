@@ -521,7 +521,7 @@ async def test_a_cancelled_pool_gives_its_items_back_uncounted(queue: Queue) -> 
         await tg.start(serve, queue, handle, 2)
         await until(queue, leased=2)
         tg.cancel_scope.cancel()
-    assert (await queue.statistics()).cancelled == 2
+    assert (await queue.statistics()).given_back == 2
     _, _, lease = await queue.get()
     assert (lease.key, lease.deliveries) == ("a", 1)
 
@@ -863,7 +863,7 @@ async def test_handlers_have_their_grace_and_then_their_items_go_back(queue: Que
         stop.set()
     assert current_time() == 10
     statistics = await queue.statistics()
-    assert (statistics.acked, statistics.cancelled) == (1, 1)
+    assert (statistics.acked, statistics.given_back) == (1, 1)
     _, _, lease = await queue.get()
     assert (lease.key, lease.deliveries) == ("b", 1)
 
@@ -1035,7 +1035,7 @@ async def test_a_batch_that_gathers_when_its_pool_is_stopped_goes_back(queue: Qu
         await until(queue, leased=3)
         stop.set()
     assert await in_line(queue) == ["a", "b", "c"]
-    assert (await queue.statistics()).cancelled == 0
+    assert (await queue.statistics()).given_back == 0
 
 
 # Misuse
@@ -1365,4 +1365,4 @@ async def test_the_lease_of_a_thread_is_kept_whatever_cancels_its_pool(pool: Any
     assert handle.ended == ["a"]
     statistics = await queue.statistics()
     assert statistics.expired == 0
-    assert statistics.acked + statistics.cancelled == 1
+    assert statistics.acked + statistics.given_back == 1

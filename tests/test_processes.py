@@ -287,7 +287,7 @@ async def test_a_process_that_computes_without_end_is_ended(how: str, tmp_path: 
         return
     statistics = await queue.statistics()
     assert statistics.expired == 0
-    assert (statistics.released, statistics.cancelled) == (
+    assert (statistics.released, statistics.given_back) == (
         (1, 0) if how == "max_runtime" else (0, 1)
     )
 

@@ -26,6 +26,7 @@ from anyio.lowlevel import checkpoint
 
 from ._core.errors import (
     InvalidLeaseError,
+    LeaseCancelledError,
     LeaseLostError,
     QueueClosedError,
     TimekeeperNotRunningError,
@@ -248,7 +249,7 @@ async def serve(
                     return
                 claim_next(worker)
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
+            log_loss(queue.name, lost)
             return
         if on_success is not None and lease.ended == "acked":
             await tell(on_success, lease, result)
@@ -337,7 +338,7 @@ async def serve_batches(
                         raise
                     await fail(batch, error)
         except LeaseLostError as lost:
-            log(WARNING, "%s: %s", queue_text(queue.name), str(lost))
+            log_loss(queue.name, lost)
 
     async def fail(batch: LeaseBatch[K, V], error: BaseException) -> None:
         if rejection(error) is None:
@@ -727,6 +728,12 @@ class Worker:
             if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
                     yield lease._queue._begin_to_extend(lease, deadline - now)
+
+
+def log_loss(queue: str, lost: LeaseLostError) -> None:
+    """Log that a worker has lost its leases, or that their items were cancelled."""
+    level = INFO if isinstance(lost, LeaseCancelledError) else WARNING
+    log(level, "%s: %s", queue_text(queue), str(lost))
 
 
 def check_event(stop: object) -> None:

@@ -76,7 +76,7 @@ async def test_a_body_that_is_cancelled_from_outside_gives_its_item_back(queue: 
             outer.cancel()
             await checkpoint()
     assert outer.cancelled_caught
-    assert (await queue.statistics()).cancelled == 1
+    assert (await queue.statistics()).given_back == 1
     assert [key for key, _ in queue.drain_nowait()] == ["b", "c"]
 
 

@@ -222,7 +222,7 @@ async def test_when_a_gathering_batch_is_cancelled_all_goes_back_in_order(queue:
         gatherer.scope.cancel()
     assert gatherer.keys is None
     statistics = await queue.statistics()
-    assert (statistics.delivered, statistics.cancelled, statistics.ready) == (0, 0, 5)
+    assert (statistics.delivered, statistics.given_back, statistics.ready) == (0, 0, 5)
     assert await in_line(queue) == ["a", "b", "c", "d", "e"]
 
 

@@ -165,6 +165,8 @@ class Handle:
                 await self._give_back(lease)
                 lease._ended = "lost"
                 lease._lose("closed")
+            else:
+                self._shared._wind_up(lease)  # if it was cancelled
         self.closed = self.shut_down = True
         self.end_if_over()
 

@@ -166,7 +166,7 @@ async def test_statistics_count_what_has_happened(queue: Queue) -> None:
     assert statistics.acked == 1
     assert statistics.released == 2
     assert statistics.superseded == 1
-    assert statistics.cancelled == 1
+    assert statistics.given_back == 1
     assert (statistics.expired, statistics.dropped) == (0, 0)
 
 
@@ -298,7 +298,7 @@ async def test_an_item_that_was_done_is_remembered_with_its_lease(start: Start) 
     await queue.ack(lease)
     [done] = await queue.history()
     assert (done.value, done.token, done.deliveries) == (1, lease.token, 2)
-    assert before - 1 <= done.acked_at <= time.time() + 1
+    assert before - 1 <= done.ended_at <= time.time() + 1
 
 
 async def test_only_what_was_done_is_remembered(start: Start) -> None:

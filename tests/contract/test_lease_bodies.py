@@ -138,7 +138,7 @@ async def test_a_cancelled_body_gives_its_item_back_uncounted(queue: Queue) -> N
     assert scope.cancelled_caught
     _, _, lease = await queue.get()
     assert (lease.key, lease.deliveries, lease.cancellations) == ("a", 1, 1)
-    assert (await queue.statistics()).cancelled == 1
+    assert (await queue.statistics()).given_back == 1
 
 
 async def test_a_consumer_that_gives_up_again_and_again_keeps_nobody_from_their_turn(

@@ -167,7 +167,7 @@ async def test_an_item_that_was_given_back_was_never_delivered(queue: Queue, nat
         consumer.cancel()
         queue.put_nowait("a", 1)
     statistics = await queue.statistics()
-    assert (statistics.delivered, statistics.released, statistics.cancelled) == (0, 0, 0)
+    assert (statistics.delivered, statistics.released, statistics.given_back) == (0, 0, 0)
     _, _, lease = await queue.get()
     assert (lease.deliveries, lease.cancellations) == (1, 0)
 

@@ -25,6 +25,7 @@ from leaseq._core.errors import (
     ServerUnavailableError,
 )
 from leaseq._core.kept import Kept
+from leaseq._core.messages import Cancellation
 from leaseq._core.options import ANY_KEY, BrokerQueueOptions
 from leaseq._core.policies import Retry
 from leaseq._core.reports import (
@@ -129,7 +130,7 @@ class LedgerBackend:
             return p.GoneError()
         now = self.clock()
         batches = tuple(
-            tuple(each for each in batch if queue.held(each.key, each.token, now))
+            tuple(each for each in batch if queue.is_leased(each.key, each.token, now))
             for batch in answer.batches
         )
         return replace(answer, batches=batches, left=queue.total)
@@ -225,8 +226,10 @@ class LedgerBackend:
             last[queue] = number
             refused = queue.plan(plan, step)
             if refused is not None:
-                why, tenant = refused
-                failures.append(p.StepRefused(number, why, tenant=tenant))
+                why, what = refused
+                reason = (what or "") if why == "cancelled" else ""
+                tenant = None if why == "cancelled" else what
+                failures.append(p.StepRefused(number, why, tenant=tenant, reason=reason))
         for queue, plan in plans.items():
             if plan.places and queue.ledger.waiting + plan.places > queue.max_size:
                 failures.append(p.StepRefused(last[queue], "full", places=plan.places))
@@ -393,6 +396,7 @@ class _Queue:
         self._unread = False  # of the item that is being rejected
         self.history: deque[HistoryEntry[Key, p.Body]] = deque(maxlen=options.get("history", 0))
         self._holders: dict[Key, str] = {}  # the process of each key's last lease
+        self._reasons: dict[int, str] = {}  # of cancellations, by token
         self.ledger: Ledger[Key, p.Body] = Ledger(
             Item,
             cast("Any", self),
@@ -425,10 +429,16 @@ class _Queue:
         item = self.ledger.leased.get(key)
         return item if item is not None and item.token == token else None
 
+    def is_leased(self, key: Key | p.RawKey, token: int, now: float) -> bool:
+        """Whether a lease still has its item: it holds it, or was cancelled."""
+        item = self.leased(key, token)
+        return item is not None and item.deadline > now
+
     def held(self, key: Key | p.RawKey, token: int, now: float) -> Held | None:
         """The same; past its deadline a lease holds nothing."""
         item = self.leased(key, token)
-        return item if item is not None and item.deadline > now else None
+        is_held = item is not None and item.deadline > now and item.ended is None
+        return item if is_held else None
 
     def do(self, process: str, operation: p.Operation[Any]) -> object:
         """Do an operation that is about this queue alone."""
@@ -441,6 +451,8 @@ class _Queue:
                 return self._settle(operation)
             case p.Discard():
                 return self.ledger.discard(operation.key) is not None
+            case p.Cancel():
+                return self._cancel(process, operation)
             case p.Close():
                 return self._close(operation)
             case p.Sweep():
@@ -552,8 +564,35 @@ class _Queue:
             *(Want("steal more" if part.patient else "steal", name) for name in request.steal_from),
         ]
 
-    def _settle(self, settlement: p.Settlement) -> p.Settled:
+    def _cancel(self, process: str, cancel: p.Cancel) -> bool:
+        held = self.ledger.leased.get(cancel.key)
+        was_held = held is not None and held.ended is None
+        item = self.ledger.cancel(cancel.key, keep_successor=cancel.keep_successor)
+        if was_held and item is not None:
+            self._reasons[item.token] = cancel.reason
+            entry = item.key, item.value, item.token, item.deliveries, self._backend.wall()
+            self.history.append(HistoryEntry(*entry, "cancelled"))
+            if self._holders[item.key] == process:
+                cause = Cancellation(cancel.reason)
+                self._backend.events.append(p.LeaseEnded(self.name, item.token, cause))
+            else:
+                self._backend.tell(self._holders[item.key], p.LeaseEnded(self.name, item.token))
+        return item is not None
+
+    def cancellation(self, key: Key | p.RawKey, token: int) -> Cancellation | None:
+        """How a lease was cancelled whose item is still leased; None: it was not."""
+        item = self.leased(key, token)
+        if item is None or item.ended != "cancelled":
+            return None
+        return Cancellation(self._reasons[token])
+
+    def _settle(self, settlement: p.Settlement) -> p.SettledAnswer:
         now, ledger = self.now, self.ledger
+        cause = self.cancellation(settlement.key, settlement.token)
+        if cause is not None:
+            if not isinstance(settlement, p.Extend):
+                ledger.wind_up(ledger.leased[settlement.key], now)
+            return cause
         if isinstance(settlement, p.Undo):
             item = self.leased(settlement.key, settlement.token)
             if item is None:
@@ -630,6 +669,9 @@ class _Queue:
         if isinstance(step, p.Put):
             refusals = (plan.put(key, step.request) for key, _ in step.items)
             return next(filter(None, refusals), None)
+        cause = self.cancellation(step.key, step.token)
+        if cause is not None:
+            return "cancelled", cause.reason
         item = self.held(step.key, step.token, self.now)
         if item is None:
             return "not held", None
@@ -761,8 +803,12 @@ class _Queue:
             case p.ReadHistory():
                 return page_of(self.history, query.after)
             case p.Held():
-                return self.held(query.key, query.token, now) is not None
+                cause = self.cancellation(query.key, query.token)
+                return cause or self.held(query.key, query.token, now) is not None
             case p.FindLease():
+                cause = self.cancellation(query.key, query.token)
+                if cause is not None:
+                    return cause
                 item = self.held(query.key, query.token, now)
                 if item is None:
                     return None
@@ -781,6 +827,7 @@ class _Queue:
             deliveries=item.deliveries,
             tenant=item.tenant,
             priority=item.priority,
+            cancelled=item.ended == "cancelled",
         )
 
     def _info(self) -> QueueInfo:
@@ -820,6 +867,7 @@ class _Queue:
             acked=ledger.acked,
             released=ledger.released,
             expired=ledger.expired,
+            given_back=ledger.given_back,
             cancelled=ledger.cancelled,
             dead=ledger.dead,
             dropped=ledger.dropped,

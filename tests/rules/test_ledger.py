@@ -97,7 +97,7 @@ def state(ledger: StrLedger) -> object:
         [(key, item.token, item.deadline, item.ended) for key, item in ledger.leased.items()],
         [ledger.look(key)[1] for key in "abc"],
         (ledger.added, ledger.delivered, ledger.buffered, ledger.acked, ledger.released),
-        (ledger.expired, ledger.cancelled, ledger.superseded, ledger.dropped, ledger.dead),
+        (ledger.expired, ledger.given_back, ledger.superseded, ledger.dropped, ledger.dead),
         ledger.next_deadline(),
     )
 
@@ -637,7 +637,7 @@ def test_a_ledger_is_drained_when_nothing_is_ready_or_leased() -> None:
 
 # The counters
 
-COUNTERS = ("delivered", "acked", "released", "expired", "cancelled")
+COUNTERS = ("delivered", "acked", "released", "expired", "given_back")
 
 
 @pytest.mark.parametrize(
@@ -647,8 +647,8 @@ COUNTERS = ("delivered", "acked", "released", "expired", "cancelled")
         ("release", {"delivered": 1, "released": 1}),
         ("release to the front", {"delivered": 1, "released": 1}),
         ("release uncounted", {"released": 1}),
-        ("give back", {"cancelled": 1}),
-        ("give back again", {"cancelled": 1}),
+        ("give back", {"given_back": 1}),
+        ("give back again", {"given_back": 1}),
         ("expire", {"delivered": 1, "expired": 1}),
         ("expire again", {"delivered": 1, "expired": 1}),
         ("undo", {}),

@@ -29,6 +29,7 @@ from leaseq import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
+    LeaseCancelledError,
     LeasedKeyQueue,
     LeaseLostError,
     Paused,
@@ -162,7 +163,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         return hold, self.items[hold.token]
 
     def overdue(self, hold: Hold, settle: Callable[[], object]) -> bool:
-        """Whether the lease is past its deadline; then to settle it is refused."""
+        """Whether the lease is past its deadline, or cancelled; then to settle it is refused."""
+        if hold.cancelled:
+            with pytest.raises(LeaseCancelledError):
+                settle()
+            return True
         if hold.deadline > self.now:
             return False
         with pytest.raises(LeaseLostError):
@@ -446,7 +451,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         hold, item = self.pick(number)
         self.ledger.undo(item, self.now)
         self.model.undo(hold, self.now)
-        self.has_ended(hold, item, "released")
+        self.has_ended(hold, item, "cancelled" if hold.cancelled else "released")
 
     @precondition(lambda self: self.ended)
     @rule(
@@ -457,7 +462,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         more: dict[str, list[Any]] = {"extend": [inf], "reject": ["bad"]}
         with pytest.raises(InvalidLeaseError) as caught:
             getattr(self.ledger, settle)(item, self.now, *more.get(settle, []))
-        errors = {"acked": LeaseAlreadyAcknowledgedError, "lost": LeaseLostError}
+        errors = {
+            "acked": LeaseAlreadyAcknowledgedError,
+            "lost": LeaseLostError,
+            "cancelled": LeaseCancelledError,
+        }
         assert type(caught.value) is errors.get(how, InvalidLeaseError)
 
     # What happens by itself, and the end
@@ -475,7 +484,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             else:
                 assert item is self.items.pop(due.token)
                 self.model.expire(due, self.now)
-                self.ended.append((item, "lost", _seen_leased(item)))
+                how = "cancelled" if due.cancelled else "lost"
+                self.ended.append((item, how, _seen_leased(item)))
             earliest = min(self.model.deadlines, default=inf)
             ended.append(item)
         assert len(ended) == most or earliest > self.now
@@ -495,7 +505,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert self.ledger.revoke("somebody", self.now) == items
         for hold, item in zip(theirs, items, strict=True):
             self.model.revoke(hold, self.now)
-            self.ended.append((item, "lost", _seen_leased(item)))
+            how = "cancelled" if hold.cancelled else "lost"
+            self.ended.append((item, how, _seen_leased(item)))
         self.strict = False
         self.serve([item.key for item in items], [item.tenant for item in items])
         self.strict = True
@@ -508,7 +519,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         lost = self.model.close(self.now)
         assert self.ledger.close(self.now) == [self.items[hold.token] for hold in lost]
         for hold in lost:
-            self.has_ended(hold, self.items[hold.token], "lost")
+            how = "cancelled" if hold.cancelled else "lost"
+            self.has_ended(hold, self.items[hold.token], how)
 
     @precondition(lambda self: len(self.model.ready) > 2)
     @rule()
@@ -530,6 +542,27 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.model.drop(waiting)
         item = self.ledger.discard(key)
         assert (item and _seen_waiting(item)) == (waiting and waiting.seen)
+
+    @rule(key=keys, keep_successor=st.booleans())
+    def cancel(self, key: str, keep_successor: bool) -> None:
+        expected = self.model.cancel(key, keep_successor=keep_successor)
+        item = self.ledger.cancel(key, keep_successor=keep_successor)
+        assert (item is not None) == expected
+
+    @precondition(lambda self: self.model.holds)
+    @rule(number=numbers, keep_successor=st.booleans())
+    def cancel_what_is_leased(self, number: int, keep_successor: bool) -> None:
+        hold, _ = self.pick(number)
+        self.cancel(hold.job.key, keep_successor)
+
+    @precondition(lambda self: self.model.holds)
+    @rule(number=numbers)
+    def holder_ends(self, number: int) -> None:
+        hold, item = self.pick(number)
+        assert self.ledger.wind_up(item, self.now) is self.model.wind_up(hold, self.now)
+        if hold.cancelled:
+            self.has_ended(hold, item, "cancelled")
+            assert not self.ledger.wind_up(item, self.now)
 
     @precondition(lambda self: self.model.ready)
     @rule(number=numbers)
@@ -586,7 +619,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             hold.seen for hold in self.model.holds
         ]
         assert list(leased) == [item.key for item in leased.values()]
-        assert [item.ended for item in leased.values()] == [None] * len(leased)
+        assert [item.ended for item in leased.values()] == [
+            "cancelled" if hold.cancelled else None for hold in self.model.holds
+        ]
 
     def each_key_is_in_one_state(self) -> None:
         ledger = self.ledger
@@ -652,10 +687,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert ledger.dead == len(model.dead)
         assert ledger.dropped == len(model.dropped)
         assert ledger.superseded == len(model.superseded)
+        assert ledger.cancelled == len(model.cancelled)
         assert ledger.delivered == model.events.count("handed out")
         assert ledger.released == model.events.count("released")
         assert ledger.expired == model.events.count("expired")
-        assert ledger.cancelled == model.events.count("cancelled")
+        assert ledger.given_back == model.events.count("given back")
         assert ledger.drained == (not model.ready and not model.delayed and not model.holds)
         assert self.letters == model.letters
 

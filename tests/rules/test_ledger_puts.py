@@ -89,7 +89,7 @@ def state(ledger: StrLedger) -> object:
         [(key, item.token, item.deadline, item.ended) for key, item in ledger.leased.items()],
         [ledger.look(key)[1] for key in "abc"],
         (ledger.added, ledger.delivered, ledger.buffered, ledger.acked, ledger.released),
-        (ledger.expired, ledger.cancelled, ledger.superseded, ledger.dropped, ledger.dead),
+        (ledger.expired, ledger.given_back, ledger.superseded, ledger.dropped, ledger.dead),
         ledger.next_deadline(),
     )
 

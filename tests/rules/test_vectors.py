@@ -1,6 +1,7 @@
 """The vectors are what the rules say, and the ledger does what they say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,15 +11,23 @@ from tests.vectors.driver import retry_of, seen
 from tests.vectors.run import check_move, check_plan, move_names, plan_names
 from tests.vectors.write import FOLDER, texts
 
-from leaseq import KeyAlreadyInFlightError, LeasedKeyQueue, Tenant
+from leaseq import KeyAlreadyInFlightError, LeaseCancelledError, LeasedKeyQueue, Tenant
 from leaseq._core.options import ANY_KEY
 from leaseq._core.requests import ClaimRequest, PutRequest
 from leaseq._rules.item import Item
 from leaseq._rules.ledger import Burial, Death, Ledger
 
 COUNTERS = (
-    "acked", "cancelled", "dead", "delivered", "dropped", "expired", "released", "superseded",
+    "acked", "cancelled", "dead", "delivered", "dropped", "expired", "given_back", "released",
+    "superseded",
 )  # fmt: skip
+
+
+@contextmanager
+def refused_if_cancelled(item: Item[str, int], *, but_for: bool = False) -> Iterator[None]:
+    refused = item.ended == "cancelled" and not but_for
+    with pytest.raises(LeaseCancelledError) if refused else nullcontext():
+        yield
 
 
 class LedgerDriver:
@@ -63,15 +72,19 @@ class LedgerDriver:
 
     def end(self, how: str, key: str, **options: Any) -> None:
         item = self.ledger.leased[key]
-        if how == "ack":
-            self.ledger.ack(item, self.now)
-        elif how == "fail":
-            self.ledger.release(item, self.now, error="broken")
-        else:
-            getattr(self.ledger, how)(item, self.now, **options)
+        with refused_if_cancelled(item, but_for=how == "undo"):
+            if how == "ack":
+                self.ledger.ack(item, self.now)
+            elif how == "fail":
+                self.ledger.release(item, self.now, error="broken")
+            else:
+                getattr(self.ledger, how)(item, self.now, **options)
+        self.ledger.wind_up(item, self.now)
 
     def extend(self, key: str, seconds: int) -> None:
-        self.ledger.extend(self.ledger.leased[key], self.now, self.now + seconds)
+        item = self.ledger.leased[key]
+        with refused_if_cancelled(item):
+            self.ledger.extend(item, self.now, self.now + seconds)
 
     def set_tenant(self, name: str | None, weight: float, cap: int | None) -> None:
         self.ledger.set_tenant(name, Tenant(weight, cap))
@@ -98,6 +111,9 @@ class LedgerDriver:
 
     def discard(self, key: str) -> bool:
         return self.ledger.discard(key) is not None
+
+    def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
+        return self.ledger.cancel(key, keep_successor=keep_successor) is not None
 
     def see(self, key: str) -> dict[str, Any] | None:
         item = self.ledger.item(key)

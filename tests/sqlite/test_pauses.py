@@ -58,11 +58,19 @@ async def test_a_file_of_format_1_has_no_pauses_and_can_have_some(tmp_path: Path
 
 
 def to_format_1(path: Path) -> None:
-    """Take away from a file what format 2 has for pauses."""
+    """Take away from a file what format 2 has for pauses and cancellations."""
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE leaseq_pauses")
     for column in ("paused", "paused_tenants"):
         connection.execute(f"ALTER TABLE leaseq_queues DROP COLUMN {column}")
+    for change in (
+        "leaseq_queues DROP COLUMN cancelled",
+        "leaseq_queues RENAME COLUMN given_back TO cancelled",
+        "leaseq_items DROP COLUMN cancelled",
+        "leaseq_history DROP COLUMN ended",
+        "leaseq_history RENAME COLUMN ended_at TO acked_at",
+    ):
+        connection.execute(f"ALTER TABLE {change}")
     connection.execute("UPDATE leaseq_file SET value = 1 WHERE name = 'format'")
     connection.commit()
     connection.close()

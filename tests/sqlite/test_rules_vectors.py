@@ -13,6 +13,7 @@ from tests.vectors.driver import retry_of, seen
 from tests.vectors.run import check_move, check_plan, move_names, plan_names
 
 from leaseq import PutOutcome, Tenant
+from leaseq._core.messages import Cancellation
 from leaseq._core.requests import PutRequest
 from leaseq._remote import protocol as p
 from leaseq._rules.moves import ItemRecord, Successor
@@ -20,7 +21,8 @@ from leaseq._rules.moves import ItemRecord, Successor
 BEGIN = 1_000_000.0
 STATES = ("ready", "delayed", "leased")
 COUNTERS = (
-    "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped", "superseded",
+    "delivered", "acked", "released", "expired", "given_back", "cancelled", "dead", "dropped",
+    "superseded",
 )  # fmt: skip
 
 
@@ -81,6 +83,7 @@ class RowDriver:
         reason: str = "",
     ) -> None:
         token = self.tokens[key]
+        is_cancelled = isinstance(self.one(p.Held(QUEUE, key, token)), Cancellation)
         settlements: dict[str, p.Settlement] = {
             "ack": p.Ack(QUEUE, key, token),
             "give_back": p.GiveBack(QUEUE, key, token),
@@ -90,6 +93,7 @@ class RowDriver:
         release = p.Release(QUEUE, key, token, front, delay, counted)
         answer = self.one(settlements.get(how, release))
         assert answer is not p.Settled.NOT_HELD
+        assert isinstance(answer, Cancellation) is is_cancelled
 
     def extend(self, key: str, seconds: int) -> None:
         self.one(p.Extend(QUEUE, key, self.tokens[key], float(seconds)))
@@ -120,6 +124,9 @@ class RowDriver:
     def discard(self, key: str) -> bool:
         return bool(self.one(p.Discard(QUEUE, key)))
 
+    def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
+        return bool(self.one(p.Cancel(QUEUE, key, "", keep_successor)))
+
     def see(self, key: str) -> dict[str, Any] | None:
         rows = self.place.rows(
             "SELECT i.*, q.name FROM leaseq_items AS i, leaseq_queues AS q "
@@ -130,7 +137,7 @@ class RowDriver:
             return None
         (
             number, _, _, state, _, urgency, tenant, _, _, _, deliveries, cancellations, expiries,
-            due, rest, expires, _, _, after, _, body, _,
+            due, rest, expires, _, _, after, _, body, cancelled, _,
         ) = rows[0]  # fmt: skip
         record = ItemRecord(
             STATES[state],  # type: ignore[arg-type]
@@ -144,6 +151,7 @@ class RowDriver:
             -inf if rest is None else rest - BEGIN,
             inf if expires is None else expires - BEGIN,
             self._successor(number) if after else None,
+            cancelled is not None,
         )
         return seen(record, self.place.now - BEGIN)
 

@@ -72,6 +72,8 @@ class Hold:
     """That with which it returns."""
     update: int | None = None
     successor: Job | None = None
+    cancelled: bool = False
+    """Whether its lease has ended, while the holder has not."""
 
     @property
     def seen(self) -> tuple[object, ...]:
@@ -95,6 +97,7 @@ class Model:
     dead: list[Job] = field(default_factory=list)
     dropped: list[Job] = field(default_factory=list)
     superseded: list[Job] = field(default_factory=list)
+    cancelled: list[Job] = field(default_factory=list)
     letters: list[tuple[object, ...]] = field(default_factory=list)
     """What was to be buried, whether or not it was."""
     fate: Fate = "dead"
@@ -118,7 +121,7 @@ class Model:
     @property
     def whereabouts(self) -> list[list[Job]]:
         held = [hold.job for hold in self.holds]
-        gone = [self.acked, self.dead, self.dropped, self.superseded]
+        gone = [self.acked, self.dead, self.dropped, self.superseded, self.cancelled]
         return [self.ready, self.delayed, held, self.successors, *gone]
 
     @property
@@ -311,7 +314,7 @@ class Model:
         due = now + terms.delay
         successor = hold.successor
         if successor is None:
-            if terms.if_in_flight == "update":
+            if terms.if_in_flight == "update" and not hold.cancelled:
                 hold.update = value
                 return PutOutcome.UPDATED_IN_FLIGHT
             successor = hold.successor = self.new_job(hold.job.key, value, hold.job.tenant)
@@ -370,17 +373,47 @@ class Model:
         self.go_back(hold, now, self.front() if front else None, delay)
 
     def give_back(self, hold: Hold, now: float) -> None:
-        self.events.append("cancelled")
+        self.events.append("given back")
         self.uncount(hold)
         hold.job.cancellations += 1
         self.go_back(hold, now, (1, hold.token) if hold.job.cancellations == 1 else None)
 
+    def cancel(self, key: str, *, keep_successor: bool) -> bool:
+        """Whether there was something to cancel."""
+        if (job := self.waiting(key)) is not None:
+            self.drop(job)
+            self.cancelled.append(self.dropped.pop())
+            return True
+        if (hold := self.hold_on(key)) is None:
+            return False
+        has_dropped = hold.successor is not None and not keep_successor
+        if hold.successor is not None and has_dropped:
+            self.cancelled.append(hold.successor)
+            hold.successor = None
+        if hold.successor is None and not hold.cancelled:
+            hold.priority = hold.job.priority
+        was_cancelled, hold.cancelled, hold.update = hold.cancelled, True, None
+        return has_dropped or not was_cancelled
+
+    def wind_up(self, hold: Hold, now: float) -> bool:
+        """Whether the lease was cancelled, and so its end is that of the item."""
+        if hold.cancelled:
+            self.lose_hold(hold)
+            self.cancelled.append(hold.job)
+            if hold.successor is not None:
+                self.succeed(hold, hold.successor, now)
+        return hold.cancelled
+
     def undo(self, hold: Hold, now: float) -> None:
+        if self.wind_up(hold, now):
+            return
         dies_at = hold.job.dies_at
         self.uncount(hold)
         self.go_back(hold, now, (1, hold.token), dies_at=dies_at)
 
     def expire(self, hold: Hold, now: float) -> None:
+        if self.wind_up(hold, now):
+            return
         job = hold.job
         self.events.append("expired")
         job.cancellations = 0
@@ -395,6 +428,8 @@ class Model:
 
     def revoke(self, hold: Hold, now: float) -> None:
         """Its consumer is gone: as if the lease had expired."""
+        if self.wind_up(hold, now):
+            return
         self.expire(hold, now)
         self.events.remove("expired")
         self.events.append("released")
@@ -405,6 +440,8 @@ class Model:
     def close(self, now: float) -> list[Hold]:
         lost = self.holds.copy()
         for hold in lost:
+            if self.wind_up(hold, now):
+                continue
             self.uncount(hold)
             self.go_back(hold, now, (1, hold.token))
         return lost

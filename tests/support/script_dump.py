@@ -33,6 +33,7 @@ for _, key in ipairs(call("HKEYS", q.items)) do
       key, i.state, digits(i.rank), digits(i.since), i.priority, i.deliveries, i.tenant, i.process,
       i.cancellations, i.expiries, digits(i.expires), digits(i.due), digits(i.rest), i.consumer,
       i.body, after, i.state == 0 and member_of(key, i) or "", digits(i.order),
+      i.cancelled and 1 or 0,
     }
   end
 end
@@ -93,6 +94,7 @@ class Kept:
     after: After | None
     order: int
     """Its number among those that fall due."""
+    was_cancelled: bool
     deadline: float = inf
     """When something happens to it by itself."""
 
@@ -119,11 +121,12 @@ def dump(caller: Caller) -> Dump:
     members = {}
     for key, state, rank, since, priority, deliveries, tenant, *rest in items:
         process, cancelled, expiries, expires, due, not_before, consumer, body, after = rest[:9]
-        member, order = rest[9:]
+        member, order, was_cancelled = rest[9:]
         one = Kept(
             _key(key), STATES[state], int(rank), int(since), priority, deliveries,
             _tenant(tenant), process, cancelled, expiries, float(expires), int(due),
             int(not_before), consumer, body, _after(after), int(order),
+            bool(was_cancelled),
         )  # fmt: skip
         kept[one.key] = one
         if one.state == "ready":

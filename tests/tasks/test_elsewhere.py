@@ -124,7 +124,7 @@ async def test_the_loop_goes_on_while_a_process_computes(tasks: TaskQueue, tmp_p
             assert (await tasks.stats()).leased == 2
             tg.cancel_scope.cancel()
     statistics = await tasks.stats()
-    assert (statistics.cancelled, statistics.expired) == (2, 0)
+    assert (statistics.given_back, statistics.expired) == (2, 0)
 
 
 async def test_a_task_in_a_process_is_called_here_in_one_too(tasks: TaskQueue) -> None:

@@ -82,6 +82,11 @@ class Scene:
             await self.queue.get_batch(4, max_wait=60)
         return str(await self.queue.qsize())  # which is asked for after what goes back
 
+    async def ack_what_is_cancelled(self) -> Any:
+        """Acknowledge a lease that has been cancelled."""
+        await self.ask(lambda queue: protocol.Cancel(queue, self.first.key, "why"))
+        return await self.first.ack()
+
     async def wait_and_put(self) -> Any:
         """Wait for an item, and put it."""
         async with anyio.create_task_group() as tg:
@@ -142,6 +147,9 @@ CALLS: Mapping[str, Call] = {
     "peek": Call("look", lambda scene: scene.queue.peek("5")),
     "state": Call("look", lambda scene: scene.queue.state("5")),
     "discard": Call("discard", lambda scene: scene.queue.discard("5")),
+    "cancel": Call("cancel", lambda scene: scene.queue.cancel("5")),
+    "cancel what is leased": Call("cancel", lambda s: s.queue.cancel(s.first.key, reason="why")),
+    "ack what is cancelled": Call("ack", lambda scene: scene.ack_what_is_cancelled()),
     "available keys": Call("ready", lambda scene: scene.queue.available_keys()),
     "delayed keys": Call("delayed", lambda scene: scene.queue.delayed_keys()),
     "inflight keys": Call("leased", lambda scene: scene.queue.inflight_keys()),
@@ -187,9 +195,11 @@ def plain(result: object) -> object:
     if isinstance(result, leaseq.Statistics):
         return replace(result, oldest_ready_age=None)
     if isinstance(result, leaseq.HistoryEntry):
-        return replace(result, token=0, acked_at=0.0)
+        return replace(result, token=0, ended_at=0.0)
     if isinstance(result, leaseq.QueueInfo):
-        return replace(result, created_at=0.0)
+        paused = None if result.paused is None else replace(result.paused, since=0.0)
+        tenants = {name: replace(each, since=0.0) for name, each in result.paused_tenants.items()}
+        return replace(result, created_at=0.0, paused=paused, paused_tenants=tenants)
     if isinstance(result, leaseq.DeadLetter):
         return replace(result, token=None, died_at=0.0)
     if isinstance(result, RemoteQueue):

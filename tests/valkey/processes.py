@@ -109,6 +109,14 @@ async def consume(queue: Queue, asked: argparse.Namespace) -> None:
             tg.start_soon(one_by_one)
 
 
+async def cancel(queue: Queue, asked: argparse.Namespace) -> None:
+    """Cancel a hundred keys, one after the other, and say which ones were cancelled."""
+    say("ready")
+    for number in range(100):
+        key = f"item-{number}"
+        say(key, await queue.cancel(key, reason="not needed"))
+
+
 async def produce(queue: Queue, asked: argparse.Namespace) -> None:
     """Put one item after the other, and say which ones were put, and which were refused."""
     for number in range(1_000_000):
@@ -183,6 +191,7 @@ PROGRAMS: Mapping[str, Callable[[Queue, argparse.Namespace], Awaitable[None]]] =
     "drain": drain,
     "hold": hold,
     "consume": consume,
+    "cancel": cancel,
     "produce": produce,
     "supply": supply,
     "toil": toil,

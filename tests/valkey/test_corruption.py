@@ -451,6 +451,7 @@ ASKED: list[Operation[Any]] = [
     protocol.Undo(REF, "a", 7),
     protocol.Extend(REF, "a", 7, 5.0),
     protocol.Discard(REF, "a"),
+    protocol.Cancel(REF, "a", "why"),
     protocol.Close(REF, (("a", 7), ("b", 8))),
     protocol.Sweep(REF, 64),
     protocol.Wake(REF, Want("any")),

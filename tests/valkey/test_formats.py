@@ -41,14 +41,19 @@ class Doctored(Caller):
 
 
 NEWER_FIELDS = (
-    ("q.n_paused\n  ) .. q.further)", 'q.n_paused\n  ) .. pack("future"))'),
-    ("  local last = 8\n", '  local last = 8\n  item.further = { "future" }\n'),
+    ("q.remembered\n  ) .. q.further)", 'q.remembered\n  ) .. pack("future"))'),
+    ("  local last = 9\n", '  local last = 9\n  item.further = { "future" }\n'),
     (") .. account.further)", ') .. pack("future"))'),
 )
 """A format that has a field more in the state of a queue, in items, and in tenants' accounts."""
 
-FORMAT_3 = (("    q.largest,\n    q.paused, q.reason, q.n_paused\n", "    q.largest\n"),)
-"""A format whose state of a queue has no pauses."""
+FORMAT_3 = (
+    (
+        "    q.largest,\n    q.paused, q.reason, q.n_paused, q.cancelled, q.remembered\n",
+        "    q.largest\n",
+    ),
+)
+"""A format whose state of a queue has no pauses, and no cancelled items."""
 
 CLOCK = (
     ("  wall = clock[1] * 1000000 + clock[2]\n", "  wall = tonumber(ARGV[1])\n"),

@@ -367,7 +367,7 @@ def test_a_lease_can_be_taken_up_by_its_token(caller: Caller) -> None:
     assert 8 * SECOND < left <= 9 * SECOND
     assert caller.look("find_lease", 1, held[0], 1) == [b"no"]
     ((key, token, who, since, until, *rest),) = caller.look("inflight", 1, "")[2:]
-    assert (key, token, who, rest) == (b"sa", held[2], b"me", [1, b"=x", 3])
+    assert (key, token, who, rest) == (b"sa", held[2], b"me", [1, b"=x", 3, 0])
     assert since >= 0
     assert until <= 9 * SECOND
 

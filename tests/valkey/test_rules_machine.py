@@ -329,10 +329,21 @@ class ServerAgainstModel(RuleBasedStateMachine):
     def pick(self, number: int) -> Hold:
         return self.model.holds[number % len(self.model.holds)]
 
+    def is_refused(self, hold: Hold, reply: Reply, word: str) -> None:
+        """Follow the settlement of a cancelled lease: it is refused, and an end frees the key."""
+        assert reply.results == [[b"cancelled", b"why"]]
+        if word != "extend":
+            self.model.wind_up(hold, reply.now)
+            self.ended.append((hold.job.key, hold.token))
+            self.settled()
+
     def settle(self, hold: Hold, act: Callable[[int], object], word: str, *how: Any) -> None:
         """Settle a lease, or be refused if it is past its deadline."""
         reply = self.turn([word, 1, f"s{hold.job.key}", hold.token, *how])
         (result,) = reply.results
+        if hold.cancelled:
+            self.is_refused(hold, reply, word)
+            return
         if hold.deadline <= reply.now and word != "undo":
             assert result == [b"no"]
             return
@@ -503,6 +514,9 @@ class ServerAgainstModel(RuleBasedStateMachine):
     def ack(self, number: int) -> None:
         hold = self.pick(number)
         reply = self.turn(["ack", 1, f"s{hold.job.key}", hold.token, 0])
+        if hold.cancelled:
+            self.is_refused(hold, reply, "ack")
+            return
         if hold.deadline <= reply.now:
             assert reply.results == [[b"no"]]
             return
@@ -629,6 +643,25 @@ class ServerAgainstModel(RuleBasedStateMachine):
         assert reply.results == [[b"ok", int(waiting is not None)]]
         self.settled()
 
+    @rule(key=keys, keep_successor=st.booleans())
+    def cancel(self, key: str, keep_successor: bool) -> None:
+        hold = self.model.hold_on(key)
+        was_held = hold is not None and not hold.cancelled
+        expected = self.model.cancel(key, keep_successor=keep_successor)
+        reply = self.turn(["cancel", 1, f"s{key}", "why", int(keep_successor)])
+        assert reply.results == [[b"ok", int(expected)]]
+        heard = self.ear.heard()
+        told = [what for _, what in heard if what.startswith(b"l")]
+        if was_held:
+            assert hold is not None
+            assert told == [f"ls{key}\0{hold.token}".encode()]
+        self.settled(heard=[each for each in heard if each[1] not in told])
+
+    @precondition(lambda self: self.model.holds)
+    @rule(number=numbers, keep_successor=st.booleans())
+    def cancel_what_is_leased(self, number: int, keep_successor: bool) -> None:
+        self.cancel(self.pick(number).job.key, keep_successor)
+
     # What holds after each
 
     @invariant()
@@ -686,10 +719,11 @@ class ServerAgainstModel(RuleBasedStateMachine):
             model.put_so_far,
             *map(model.events.count, ("handed out",)),
             len(model.acked),
-            *map(model.events.count, ("released", "expired", "cancelled")),
+            *map(model.events.count, ("released", "expired", "given back")),
             len(model.dead),
             len(model.dropped),
             len(model.superseded),
+            len(model.cancelled),
         ]
         since = min((job.ready_since for job in model.ready), default=None)
         assert (counts[-1] == -1) == (since is None)

@@ -18,7 +18,8 @@ BEGIN = 1_000 * SECOND
 LETTERS = {"dead": 2, "dropped": 0, "kept": 3}
 OUTCOMES = {outcome.value[0].encode(): str(outcome) for outcome in PutOutcome}
 COUNTERS = (
-    "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped", "superseded",
+    "delivered", "acked", "released", "expired", "given_back", "dead", "dropped", "superseded",
+    "cancelled",
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ class ScriptDriver:
 
     def one(self, *operation: Any, script: str = "turn") -> Any:
         result = self.caller.one(*operation, script=script, letters=self.letters_index)
-        assert result[0] in (b"ok", b"dropped", b"error"), result
+        assert result[0] in (b"ok", b"dropped", b"error", b"cancelled"), result
         return result
 
     def put(self, key: str, value: int, **terms: Any) -> str:
@@ -94,7 +95,9 @@ class ScriptDriver:
         reject = [reason, "", 0, 0]
         words = {"release": release, "fail": release, "reject": reject, "ack": [0]}
         verb = "release" if how == "fail" else how
-        self.one(verb, 1, f"s{key}", self.tokens[key], *words.get(how, []))
+        was_cancelled = dump(self.caller).items[key].was_cancelled
+        result = self.one(verb, 1, f"s{key}", self.tokens[key], *words.get(how, []))
+        assert (result[0] == b"cancelled") is was_cancelled
 
     def extend(self, key: str, seconds: int) -> None:
         self.one("extend", 1, f"s{key}", self.tokens[key], seconds * SECOND)
@@ -125,6 +128,9 @@ class ScriptDriver:
 
     def discard(self, key: str) -> bool:
         return bool(self.one("discard", 1, f"s{key}")[1])
+
+    def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
+        return bool(self.one("cancel", 1, f"s{key}", "", int(keep_successor))[1])
 
     def see(self, key: str) -> dict[str, Any] | None:
         item = dump(self.caller).items.get(key)
@@ -170,6 +176,7 @@ def _record(item: Kept) -> ItemRecord[int]:
             _seconds(after.due),
             _seconds(after.expires) if after.expires else inf,
         ),
+        item.was_cancelled,
     )
 
 

@@ -179,6 +179,8 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert await do(protocol.DelayedKeys(QUEUE)) == protocol.Page(())
     await process.put("later", terms=PutRequest(delay=60.0))
     assert await do(protocol.DelayedKeys(QUEUE)) == protocol.Page(("later",))
+    assert await do(protocol.Cancel(QUEUE, "later", "")) is True
+    await process.put("later", terms=PutRequest(delay=60.0))
     assert await do(protocol.Discard(QUEUE, "later")) is True
 
     redriven = await do(protocol.Redrive(QUEUE, ("e",), 1))
@@ -425,6 +427,7 @@ def test_a_put_out_of_range_is_refused(wrap: Callable[[protocol.Put], Operation[
         claim_of(key=None),
         protocol.Look(QUEUE, 1.5),  # type: ignore[arg-type]
         protocol.Discard(QUEUE, 1.5),  # type: ignore[arg-type]
+        protocol.Cancel(QUEUE, 1.5, ""),  # type: ignore[arg-type]
         protocol.FindLease(QUEUE, 1.5, 1),  # type: ignore[arg-type]
         protocol.Redrive(QUEUE, (1.5,), None),  # type: ignore[arg-type]
         protocol.SetTenant(QUEUE, 7, Tenant()),  # type: ignore[arg-type]

@@ -73,6 +73,12 @@ class Driver(Protocol):
     def discard(self, key: str) -> bool:
         """Drop a key that waits; False: it does not."""
 
+    def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
+        """Cancel the item of a key; False: there is none, or it was cancelled before.
+
+        From then on an end of its lease, `end`, is refused, which frees the key.
+        """
+
     def see(self, key: str) -> dict[str, Json] | None:
         """Return what there is of a key, as `seen` shows it; None: absent."""
 
@@ -89,7 +95,7 @@ class Driver(Protocol):
 def seen(item: ItemRecord[int], now: float) -> dict[str, Json]:
     """Show an item in JSON: what is as usual is left out."""
     usual = ItemRecord(item.state, item.value)
-    names = ("priority", "tenant", "deliveries", "cancellations", "expiries")
+    names = ("priority", "tenant", "deliveries", "cancellations", "expiries", "cancelled")
     shown: dict[str, Json] = {"state": item.state, "value": item.value}
     shown |= {n: getattr(item, n) for n in names if getattr(item, n) != getattr(usual, n)}
     if item.state == "delayed":
@@ -198,7 +204,9 @@ class Reference:
 
     def end(self, how: str, key: str, **options: Json) -> None:
         item = self.items[key]
-        if how == "ack":
+        if item.cancelled:
+            self._apply(key, moves.after_cancelled(item, self.now))
+        elif how == "ack":
             self.done[key] = self.now + self.dedupe_for
             self._apply(key, moves.after_ack(item, self.now))
         elif how == "reject":
@@ -214,7 +222,8 @@ class Reference:
             self._apply(key, moves.after_release(item, self.now, rest=rest, **options))
 
     def extend(self, key: str, seconds: int) -> None:
-        self.leases[key] = (self.now + seconds, self.leases[key][1])
+        if not self.items[key].cancelled:
+            self.leases[key] = (self.now + seconds, self.leases[key][1])
 
     def set_tenant(self, name: str | None, weight: float, cap: int | None) -> None:
         self._begin()
@@ -249,7 +258,9 @@ class Reference:
 
     def close(self) -> None:
         for key in sorted(self.leases, key=lambda key: self.leases[key][1]):
-            self._apply(key, moves.after_close(self.items[key], self.now))
+            item = self.items[key]
+            after = moves.after_cancelled if item.cancelled else moves.after_close
+            self._apply(key, after(item, self.now))
 
     def drain(self) -> None:
         for key in [*self.items]:
@@ -260,6 +271,16 @@ class Reference:
         if item is None or item.state == "leased":
             return False
         self._apply(key, Moved(MOVES["drain"], None, counts=MOVES["drain"].counts))
+        return True
+
+    def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
+        item = self.items.get(key)
+        if item is None:
+            return False
+        moved = moves.after_cancel(item, keep_successor=keep_successor)
+        if item.cancelled and not moved.counts:
+            return False
+        self._apply(key, moved)
         return True
 
     def see(self, key: str) -> dict[str, Json] | None:
@@ -273,7 +294,7 @@ class Reference:
         return self.dead
 
     def counts(self) -> dict[str, int]:
-        taken_back = self.counter["undone"] + self.counter["cancelled"]
+        taken_back = self.counter["undone"] + self.counter["given_back"]
         counts = {**self.counter, "delivered": self.token - taken_back}
         return {
             name: count
@@ -297,6 +318,9 @@ class Reference:
 
     def _lose(self, key: str, cause: Move) -> None:
         item = self.items[key]
+        if item.cancelled:
+            self._apply(key, moves.after_cancelled(item, self.now))
+            return
         if self.retry.exhausted(item.deliveries):
             self._die(key, cause, "max_deliveries")
             return

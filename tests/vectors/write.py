@@ -29,6 +29,7 @@ FIRST: Steps = [["put", "y", 0], ["claim"]]
 THEN: Steps = [["give_back", "y"], ["put", "z", 0]]
 CLAIM = ["claim", {"key": "a"}]
 SHORT = ["claim", {"key": "a", "lease": 2}]
+SHORT_LEASE = ["claim", {"key": "a", "lease": 4}]
 
 WAITING: dict[str, Steps] = {
     "absent": [],
@@ -56,6 +57,15 @@ LEASED: dict[str, Steps] = {
         ["put", "a", 2, {"if_in_flight": "buffer", "delay": 3, "ttl": 6, "priority": 5}],
     ],
 }
+CANCELLED: dict[str, Steps] = {
+    "cancelled": [["put", "a", 1], SHORT_LEASE, ["cancel", "a"]],
+    "cancelled, was updated": [*LEASED["leased, updated"], ["cancel", "a"]],
+    "cancelled, was succeeded": [*LEASED["leased, succeeded"], ["cancel", "a"]],
+    "cancelled, is succeeded": [
+        *LEASED["leased, succeeded later"],
+        ["cancel", "a", {"keep_successor": True}],
+    ],
+}
 PUTS: Steps = [
     ["put", "a", 9],
     ["put", "a", 9, {"delay": 2}],
@@ -70,7 +80,8 @@ PUTS: Steps = [
     ["put", "a", 9, {"if_in_flight": "reject"}],
     ["put", "a", 9, {"tenant": "t"}],
 ]
-TIMES: Steps = [["wait", 3], ["wait", 5], ["drain"], ["discard", "a"]]
+TIMES: Steps = [["wait", 3], ["wait", 5], ["drain"], ["discard", "a"], ["cancel", "a"]]
+CANCELS: Steps = [["cancel", "a"], ["cancel", "a", {"keep_successor": True}]]
 FAILURES: list[Steps] = [
     [["release", "a"]],
     [["fail", "a"]],
@@ -91,6 +102,9 @@ ENDS: list[Steps] = [
 ]
 
 
+STATES = WAITING | LEASED | CANCELLED
+
+
 def take(queue: dict[str, Json], steps: Steps) -> tuple[Reference, list[Json]]:
     """Take steps; the engine then, and what each returned."""
     engine = Reference()
@@ -108,7 +122,7 @@ def move_cases() -> Iterator[dict[str, Json]]:
     for state in LEASED:
         for event in PUTS:
             yield {"queue": "plain", "state": state, "events": [event]}
-        for events in [*ENDS, [["discard", "a"]]]:
+        for events in [*ENDS, [["discard", "a"]], *[[each] for each in CANCELS]]:
             yield {"queue": "plain", "state": state, "events": events}
         for queue in QUEUES:
             if queue.startswith("two tries"):
@@ -116,6 +130,12 @@ def move_cases() -> Iterator[dict[str, Json]]:
                     yield {"queue": queue, "state": state, "events": events}
         for events in [*FAILURES, [["release", "a", {"counted": False}]]]:
             yield {"queue": "rests", "state": state, "events": events}
+    for state in CANCELLED:
+        for event in [*PUTS, *CANCELS, ["discard", "a"], ["wait", 4], ["drain"]]:
+            yield {"queue": "plain", "state": state, "events": [event]}
+        for queue in ("plain", "dedupes", "two tries"):
+            for events in ENDS:
+                yield {"queue": queue, "state": state, "events": events}
     for queue in QUEUES:
         if "dropped" in queue or "cannot" in queue:
             yield {"queue": queue, "state": "ready, mortal", "events": [["wait", 5]]}
@@ -123,9 +143,9 @@ def move_cases() -> Iterator[dict[str, Json]]:
 
 
 def written_move(case: dict[str, Json]) -> dict[str, Json]:
-    given = FIRST + (WAITING | LEASED)[case["state"]] + THEN
+    given = FIRST + STATES[case["state"]] + THEN
     engine, answers = take(QUEUES[case["queue"]], given + case["events"])
-    if case["events"][0][0] in ("put", "discard"):
+    if case["events"][0][0] in ("put", "discard", "cancel"):
         case["outcome"] = answers[-1]
     case["then"] = engine.see("a")
     if case["queue"] == "rests" and case["then"] and "rests_until" in case["then"]:
@@ -367,9 +387,7 @@ def lines(cases: list[dict[str, Json]]) -> str:
 
 def texts() -> dict[str, str]:
     """The files, by name."""
-    states: dict[str, Any] = {
-        name: FIRST + steps + THEN for name, steps in (WAITING | LEASED).items()
-    }
+    states: dict[str, Any] = {name: FIRST + steps + THEN for name, steps in STATES.items()}
     moves = lines([written_move(case) for case in move_cases()])
     parts = [
         f'"{what}": {json.dumps(table, indent=None)}'

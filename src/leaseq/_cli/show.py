@@ -39,7 +39,10 @@ from .text import (
 
 _WIDE = 1000  # columns where there is no terminal, so that a row is one line for grep
 _SHORT = 100  # characters of a pause, in a list of queues
-_COUNTS = ("put", "delivered", "acked", "released", "expired", "cancelled", "dead", "dropped")
+_COUNTS = (
+    *("put", "delivered", "acked", "released", "expired", "given_back", "cancelled", "dead"),
+    "dropped",
+)
 _LOCAL = ("getters", "takers", "putters")  # waiters of this process: it has none
 
 

@@ -78,6 +78,18 @@ class LostAtCloseError(LeaseLostError, QueueClosedError):
     """
 
 
+class LeaseCancelledError(LeaseLostError):
+    """The lease was cancelled, by `cancel`: its item is not tried again.
+
+    Attributes:
+        reason: The reason that was given; ``""``: there was none.
+    """
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class TimekeeperNotRunningError(LeaseqError, RuntimeError):
     """The call needs a timekeeper, and ``queue.run`` was not started."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
     LeaseAlreadyAcknowledgedError,
+    LeaseCancelledError,
     LeaseLostError,
     LeaseqError,
     LostAtCloseError,
@@ -123,10 +124,16 @@ def check_held(lease: Due, now: float) -> None:
     """Raise the error for settling a lease that does not hold its item. O(1)."""
     if lease._ended == "acked":
         raise LeaseAlreadyAcknowledgedError(f"{lease!r} was acknowledged before")
-    if lease._ended not in (None, "lost"):
+    if lease._ended not in (None, "lost", "cancelled"):
         raise InvalidLeaseError(f"{lease!r} was {lease._ended} before: settle a lease once")
-    if lease._ended == "lost" or lease._deadline <= now:
+    if lease._ended is not None or lease._deadline <= now:
         raise lease_lost(lease, now)
+
+
+class Cancellation(NamedTuple):
+    """The cause of a loss by `cancel`."""
+
+    reason: str
 
 
 _CAUSES: dict[LostBy, str] = {
@@ -153,6 +160,8 @@ def lease_lost(lease: Due, now: float, when: str = "") -> LeaseLostError:
         now: The time, on the clock of its deadline.
         when: The moment of the loss, as the end of a sentence: " while its body ran".
     """
+    if lease._ended == "cancelled":
+        return _cancelled(f"{lease!r} was cancelled{when}", lease)
     return _lost_kind(lease)(f"{lease!r} was lost{when}: {_cause(lease, now)}")
 
 
@@ -164,10 +173,17 @@ def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
         last: The last lease that it has lost.
         now: The time, on the clock of the lease's deadline.
     """
-    return _lost_kind(last)(
-        f"{batch!r}: all remaining leases were lost while its body ran. Of the "
-        f"last, {last!r}: {_cause(last, now)}"
-    )
+    message = f"{batch!r}: all remaining leases were lost while its body ran. Of the last, {last!r}"
+    if last._ended == "cancelled":
+        return _cancelled(f"{message}: it was cancelled", last)
+    return _lost_kind(last)(f"{message}: {_cause(last, now)}")
+
+
+def _cancelled(message: str, lease: Due) -> LeaseCancelledError:
+    cause = getattr(lease, "_lost_by", None)
+    reason = cause.reason if isinstance(cause, Cancellation) else ""
+    because = f": {shown(reason)}" if reason else ""
+    return LeaseCancelledError(f"{message}{because}. Its item is not tried again", reason=reason)
 
 
 def _lost_kind(lease: Due) -> type[LeaseLostError]:
@@ -276,6 +292,16 @@ def lease_ended(key: object, token: int) -> LeaseLostError:
     return LeaseLostError(
         f"the lease on {shown(key)} with the token {token} has ended: it was settled, has expired "
         "or was taken away. Settle it in time, or take a longer lease_timeout"
+    )
+
+
+def lease_cancelled(key: object, token: int, cause: Cancellation) -> LeaseCancelledError:
+    """Return the error for a receipt whose lease was cancelled."""
+    because = f": {shown(cause.reason)}" if cause.reason else ""
+    return LeaseCancelledError(
+        f"the lease on {shown(key)} with the token {token} was cancelled{because}. Its item is not "
+        "tried again",
+        reason=cause.reason,
     )
 
 

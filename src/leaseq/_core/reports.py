@@ -12,7 +12,7 @@ from .exports import adopt
 K = TypeVar("K")
 V = TypeVar("V")
 
-Ended = Literal["acked", "released", "rejected", "lost"]
+Ended = Literal["acked", "released", "rejected", "lost", "cancelled"]
 LostBy = Literal["expired", "revoked", "damaged", "closed"]
 """The cause of a loss: the deadline; `release_all` or a settlement by receipt; an item that cannot
 be read any more; the queue's end."""
@@ -67,18 +67,21 @@ class LeaseInfo(Generic[K]):
     """Hand-outs that count, this one included."""
     tenant: str | None
     priority: int
+    cancelled: bool = False
+    """True: the lease was cancelled, and its holder has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry(Generic[K, V]):
-    """An acknowledged item, as a queue with ``history=`` remembers it."""
+    """An item that was acknowledged, or cancelled while it was leased, as ``history=`` keeps it."""
 
     key: K
     value: V
     token: int
     deliveries: int
-    acked_at: float
+    ended_at: float
     """Seconds since the epoch."""
+    ended: Literal["acked", "cancelled"] = "acked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +182,13 @@ class Statistics:
     """Hand-outs that count."""
     acked: int
     released: int
-    """Leases released, by a call or by an error, without the cancelled ones."""
+    """Leases released, by a call or by an error, without those given back."""
     expired: int
     """Leases that ran past their deadline."""
-    cancelled: int
+    given_back: int
     """Leases given back because their consumer was cancelled."""
+    cancelled: int
+    """Items that `cancel` has ended. A leased one counts once its holder has ended."""
     dead: int
     """Items moved to the queue of dead letters."""
     dropped: int

@@ -18,7 +18,7 @@ from collections.abc import (
 from contextlib import suppress
 from itertools import islice
 from math import inf
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -37,6 +37,7 @@ from .._core.log import Burst
 from .._core.loop import Home
 from .._core.messages import (
     RUN_TWICE,
+    Cancellation,
     check_held,
     check_release,
     claim_needs_time,
@@ -453,11 +454,10 @@ class Engine(Generic[K, V]):
             item = waiter.item
             if self.closed or item is None:
                 raise self.closed_error(waiter.request.key)
-            if item._ended is None:
-                if item._deadline == inf or item._deadline > self.home.time():
-                    return item
-                self.ledger.undo(item, self.home.time())
-            # The lease expired before its consumer could run: it was first in line, and still is.
+            if item._ended is None and (item._deadline == inf or item._deadline > self.home.time()):
+                return item
+            self._take_back(item)
+            # It lost the lease before it could run: it was first in line, and still is.
             try:
                 again = self.claim(waiter.request)
             finally:
@@ -469,11 +469,18 @@ class Engine(Generic[K, V]):
         """Remove a waiter, and return the item that it was given and will never see."""
         item = waiter.item
         if item is not None:
-            if item._ended is None:
-                self.ledger.undo(item, self.home.time())
+            if self._take_back(item):
                 self.after_return(item)
         elif waiter.in_line:
             self.waiters.drop(waiter)
+
+    def _take_back(self, item: Item[K, V]) -> bool:
+        """Take back a hand-out that its consumer never saw; False: it has ended."""
+        now = self.home.time()
+        if item._ended is not None:
+            return self.ledger.wind_up(item, now)
+        self.ledger.undo(item, now)
+        return True
 
     async def fill(
         self, batch: list[Item[K, V]], request: ClaimRequest[K], size: int, seconds: float
@@ -491,13 +498,15 @@ class Engine(Generic[K, V]):
                         batch.append(more)
         except BaseException:
             for item in batch:
-                if item._ended is None:
-                    self.ledger.undo(item, self.home.time())
+                self._take_back(item)
             self.after_return(*batch)
             raise
         if self.closed:
             raise self.closed_error()
         now = self.home.time()
+        for item in batch:
+            if item._ended == "cancelled":
+                self.wind_up(item)
         return [item for item in batch if item._ended is None and item._deadline > now]
 
     def discard(self, key: K) -> bool:
@@ -510,6 +519,26 @@ class Engine(Generic[K, V]):
             return False
         self.after_return(item)
         return True
+
+    def cancel(self, key: K, reason: str, *, keep_successor: bool) -> bool:
+        """Cancel the item of a key; False: there is none, or it was cancelled before."""
+        if self.closed:
+            raise self.closed_error()
+        self.check_home()
+        item = self.ledger.cancel(key, keep_successor=keep_successor)
+        if item is None:
+            return False
+        if item._ended is None:  # it waited
+            self.after_return(item)
+        elif getattr(item, "_lost_by", None) is None:  # else its successor alone was left
+            self._remember(item, "cancelled")
+            item._lose(Cancellation(reason))
+        return True
+
+    def wind_up(self, item: Item[K, V]) -> None:
+        """Free the key of a cancelled item, whose holder has ended."""
+        if self.ledger.wind_up(item, self.home.time()):
+            self.after_return(item)
 
     # Waking waiters
 
@@ -646,6 +675,16 @@ class Engine(Generic[K, V]):
             return not_of_queue(lease)
         return leases_lost(self.queue, drained=self.ledger.drained)
 
+    def ending(self, lease: Lease[K, V]) -> Item[K, V]:
+        """Return a lease of this queue, as `mine` does, that is about to be settled.
+
+        A cancelled one will be refused. Its holder has ended all the same: so the key is free.
+        """
+        item = self.mine(lease)
+        if item._ended == "cancelled":
+            self.wind_up(item)
+        return item
+
     def held(self, lease: Lease[K, V], now: float) -> Item[K, V]:
         """Return the item that a lease holds; raise the error of settling it. O(1)."""
         item = self.mine(lease)
@@ -674,11 +713,14 @@ class Engine(Generic[K, V]):
     def ack(self, item: Item[K, V], now: float) -> bool:
         """Acknowledge an item, and remember it if there is a history."""
         updated = self.ledger.ack(item, now)
-        if self.history is not None:
-            self.history.append(
-                HistoryEntry(item._key, item._value, item._token, item._deliveries, time.time())
-            )
+        self._remember(item, "acked")
         return updated
+
+    def _remember(self, item: Item[K, V], how: Literal["acked", "cancelled"]) -> None:
+        """Add an item to the history, if there is one."""
+        if self.history is not None:
+            entry = item._key, item._value, item._token, item._deliveries, time.time()
+            self.history.append(HistoryEntry(*entry, how))
 
     def ack_is_watched(self) -> bool:
         """Return True if the ack of a lease concerns others, in a queue that is `watched`. O(1)."""
@@ -698,7 +740,7 @@ class Engine(Generic[K, V]):
         self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
     ) -> None:
         """Release an item to be tried again."""
-        item = self.mine(lease)
+        item = self.ending(lease)
         delay = self.check_release(requeue_front, delay, counted)
         now = self.home.time()
         self.ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
@@ -708,7 +750,7 @@ class Engine(Generic[K, V]):
         self, lease: Lease[K, V], error: BaseException, backoff: Backoff | None = None
     ) -> None:
         """Release an item whose consumer raised, with a backoff if the retry policy has none."""
-        item = self.mine(lease)
+        item = self.ending(lease)
         fallback = 0.0 if self.timekeeper is None else UNDECIDED
         if self.timekeeper is None or self.needs_time:
             backoff = None
@@ -718,14 +760,15 @@ class Engine(Generic[K, V]):
 
     def give_back(self, lease: Lease[K, V]) -> None:
         """Return an item whose consumer was cancelled."""
-        item = self.mine(lease)
+        item = self.ending(lease)
         self.ledger.give_back(item, self.home.time())
         self.after_return(item)
 
     def reject(self, lease: Lease[K, V], reason: str) -> None:
         """Give an item up."""
-        item = self.mine(lease)
-        self.ledger.reject(item, self.home.time(), reason_text(reason))
+        reason = reason_text(reason)
+        item = self.ending(lease)
+        self.ledger.reject(item, self.home.time(), reason)
         self.after_return(item)
 
     def extend(self, lease: Lease[K, V], timeout: float | None) -> None:
@@ -761,7 +804,8 @@ class Engine(Generic[K, V]):
         self.check_home()
         lost = self.ledger.revoke(consumer, self.home.time())
         for item in lost:
-            item._lose("revoked")
+            if item._ended == "lost":
+                item._lose("revoked")
         self.after_return(*lost)
         return len(lost)
 
@@ -893,6 +937,7 @@ class Engine(Generic[K, V]):
             acked=ledger.acked,
             released=ledger.released,
             expired=ledger.expired,
+            given_back=ledger.given_back,
             cancelled=ledger.cancelled,
             dead=ledger.dead,
             dropped=ledger.dropped,
@@ -920,6 +965,7 @@ class Engine(Generic[K, V]):
                 deliveries=item._deliveries,
                 tenant=item._tenant,
                 priority=item._priority,
+                cancelled=item._ended == "cancelled",
             )
             for item in self.ledger.leased.values()
         ]
@@ -1014,7 +1060,8 @@ class Engine(Generic[K, V]):
         self.shutdown()
         self.closed = True
         for item in self.ledger.close(self.home.time()):
-            item._lose("closed")
+            if item._ended == "lost":
+                item._lose("closed")
         self._wake(self.waiters.drop_all())
         if self.kept is not None:
             self.kept.close()

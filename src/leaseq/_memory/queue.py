@@ -10,6 +10,7 @@ from typing import Never, TypeVar, Unpack
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
+from .._core.errors import LeaseCancelledError
 from .._core.kept import Kept
 from .._core.options import ANY_KEY, GetOptions, PutOptions, TakeOptions
 from .._core.policies import Backoff, Priority, Retry, Tenant
@@ -340,6 +341,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         check_key(key)
         return self._engine.discard(key)
 
+    async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
+        check_key(key)
+        check_flag("keep_successor", keep_successor)
+        return self._engine.cancel(key, reason_text(reason), keep_successor=keep_successor)
+
     # Settling
 
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
@@ -353,16 +359,20 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
             or (engine.watched and engine.ack_is_watched())
             or (item._tenant is not None and engine.waiters.total)  # there may be room for one
         ):
-            updated = engine.ack(engine.mine(lease), engine.home.time())
+            updated = engine.ack(engine.ending(lease), engine.home.time())
             engine.after_return(item)
             return updated
-        if item._deadline == inf:
-            return engine.ledger.ack(item)
-        clock = engine.home.time
-        now = clock()
-        if item._deadline <= now:
-            engine.spare(item, now)
-        return engine.ledger.ack(item, now)
+        try:
+            if item._deadline == inf:
+                return engine.ledger.ack(item)
+            clock = engine.home.time
+            now = clock()
+            if item._deadline <= now:
+                engine.spare(item, now)
+            return engine.ledger.ack(item, now)
+        except LeaseCancelledError:
+            engine.wind_up(item)
+            raise
 
     async def ack(self, lease: Lease[K, V]) -> bool:
         return self.ack_nowait(lease)
@@ -425,6 +435,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         self._engine.give_back(lease)
+
+    def _wind_up(self, lease: Lease[K, V]) -> None:
+        assert type(lease) is Item
+        self._engine.wind_up(lease)
 
     def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> None:
         self.ack_nowait(lease)

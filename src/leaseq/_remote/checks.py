@@ -60,7 +60,9 @@ def _check_transact(transact: protocol.Transact) -> None:
             _check_put(step)
 
 
-def _check_key(operation: protocol.Look | protocol.Discard | protocol.FindLease) -> None:
+def _check_key(
+    operation: protocol.Look | protocol.Discard | protocol.Cancel | protocol.FindLease,
+) -> None:
     _check_keys((operation.key,))
 
 
@@ -77,6 +79,7 @@ _CHECKS: Final[Mapping[type[Operation[Any]], Callable[[Any], object]]] = {
     protocol.Transact: _check_transact,
     protocol.Look: _check_key,
     protocol.Discard: _check_key,
+    protocol.Cancel: _check_key,
     protocol.FindLease: _check_key,
     protocol.Recall: _check_recall,
     protocol.Declare: lambda declare: check_options(declare.options),

@@ -227,6 +227,7 @@ class Dispatcher:
 
     Attributes:
         sent_at: The time at which the exchange started whose answers are handed out.
+        was_in_doubt: True if it was asked for more than once.
     """
 
     def __init__(
@@ -235,6 +236,7 @@ class Dispatcher:
         self.home = home
         self.check = store.check
         self.sent_at = 0.0
+        self.was_in_doubt = False
         self._store = store
         self._callbacks = callbacks
         self._patience = patience
@@ -749,6 +751,7 @@ class Dispatcher:
         now = self.home.time()
         self._reached(now)
         self.sent_at = exchange.sent_at
+        self.was_in_doubt = exchange.in_doubt
         try:
             self._callbacks.heard(reply.due, reply.events, now)
         except Exception as error:

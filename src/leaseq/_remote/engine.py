@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from math import inf
@@ -32,19 +33,21 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.codec import Codec, decode_with, encode_with
-from .._core.errors import QueueClosedError, ServerUnavailableError
+from .._core.errors import LeaseqError, QueueClosedError, ServerUnavailableError
 from .._core.functions import Later
 from .._core.heap import Deadlines
 from .._core.limits import MOST_NAMES
 from .._core.log import Burst, log
 from .._core.messages import (
     RUN_TWICE,
+    Cancellation,
     check_held,
     check_release,
     claim_needs_time,
     closed_with_work_left,
     drained,
     key_in_flight,
+    lease_cancelled,
     lease_ended,
     leases_lost,
     never_fits,
@@ -85,6 +88,7 @@ from .protocol import (
     Find,
     FindLease,
     Full,
+    GiveBack,
     GoneError,
     Held,
     Join,
@@ -105,6 +109,7 @@ from .protocol import (
     Release,
     Remaining,
     Settled,
+    SettledAnswer,
     Settlement,
     StopWaiting,
     Sweep,
@@ -125,6 +130,7 @@ _PASSED = 1000  # wake-ups that are sent on at a time
 _RECALLED = 256  # names that are looked up again at each beat; the others are at later ones
 _SHARE = 0.05  # of its length that a lease is over earlier here than in the store
 _MOST = 0.5  # seconds, and no more than that
+_LEAST = 16  # cancelled leases that are remembered whatever their time
 
 
 class RemoteLease(Lease[K, V]):
@@ -135,7 +141,7 @@ class RemoteLease(Lease[K, V]):
     def __init__(self, engine: Engine[K, V], key: K, value: V) -> None:
         super().__init__(engine.queue, key, value)
         self._engine = engine
-        self._settling: Call[Settled] | None = None  # under way, and will end it
+        self._settling: Call[SettledAnswer] | None = None  # under way, and will end it
         self._outlasts = False  # in the store, for all that is known here
 
 
@@ -228,6 +234,8 @@ class Engine(Generic[K, V]):
         self._passing: set[Want] = set()  # wake-ups that are sent on
         self._keeps_all = True  # False: the store had no room for a value, and the log says so
         self._held: dict[int, RemoteLease[K, V]] = {}  # by token
+        self._winding_up: dict[int, RemoteLease[K, V]] = {}  # cancelled, holders have not ended
+        self._most_winding_up = _LEAST
         self._shut_down = False
         self._deleted = False
         self._complaint = ""  # what was said when something was last claimed in vain
@@ -450,7 +458,7 @@ class Engine(Generic[K, V]):
                 raise
             if self.closed:
                 raise self.closed_error()
-            batch = [lease for lease in batch if self._holds(lease)]
+            batch = self._still_held(batch)
         return batch
 
     def _join_line(
@@ -476,7 +484,7 @@ class Engine(Generic[K, V]):
                 raise
             if not waiter.leases:
                 raise self.closed_error()
-            leases = [lease for lease in waiter.leases if self._holds(lease)]
+            leases = self._still_held(waiter.leases)
             if leases:
                 return leases
             waiter = self._join_line(waiter.request, waiter.count, patient=waiter.patient)
@@ -494,8 +502,13 @@ class Engine(Generic[K, V]):
             return None
         return EarlyClaim(self, self._join_line(request, 1, patient=False))
 
-    def _holds(self, lease: RemoteLease[K, V]) -> bool:
-        return lease.ended is None and lease.deadline > self.home.time()
+    def _still_held(self, leases: Sequence[RemoteLease[K, V]]) -> list[RemoteLease[K, V]]:
+        """Return those leases that hold their items; of the others nobody will ever know."""
+        now = self.home.time()
+        for lease in leases:
+            if lease.ended == "cancelled":
+                self.wind_up(lease)
+        return [lease for lease in leases if lease.ended is None and lease.deadline > now]
 
     async def _claim(self, request: ClaimRequest[K], count: int) -> list[RemoteLease[K, V]]:
         """Lease ready items, and do not wait."""
@@ -522,7 +535,7 @@ class Engine(Generic[K, V]):
                 given_up = True
                 self._undo(leases)
                 raise
-        return [lease for lease in leases if self._holds(lease)]
+        return self._still_held(leases)
 
     def claims(self) -> Iterator[Call[Any]]:
         """Make the calls that are to be sent on behalf of waiters."""
@@ -599,6 +612,9 @@ class Engine(Generic[K, V]):
                 lease._deadline = deadline
                 self._hold(lease)
                 leases.append(lease)
+        if self.dispatcher.was_in_doubt:  # the hint that one was cancelled came too early, if any
+            for lease in leases:
+                self.doubt_lease(lease.token)
         return leases
 
     @staticmethod
@@ -645,7 +661,9 @@ class Engine(Generic[K, V]):
     def _undo(self, leases: Sequence[RemoteLease[K, V]]) -> None:
         """Take back hand-outs that their consumers never saw, before anything else is asked."""
         for lease in reversed(leases):
-            if lease.ended is None:
+            if lease.ended == "cancelled":
+                self.wind_up(lease)
+            elif lease.ended is None:
                 self.let_go(lease)
                 lease._ended = "released"
                 call = Call(Undo(self.ref, cast("Key", lease.key), lease.token))
@@ -682,6 +700,54 @@ class Engine(Generic[K, V]):
         lease._ended = "lost"
         lease._lose(cause or ("expired" if is_due else "revoked"))
 
+    def cancel_lease(
+        self, lease: RemoteLease[K, V], cause: Cancellation, *, is_free: bool = False
+    ) -> None:
+        """End a lease that was cancelled, as the store says, and with it its body.
+
+        Args:
+            lease: The lease.
+            cause: The cancellation.
+            is_free: True: the store has freed the key; False: it does when the holder has ended.
+        """
+        if lease.ended is None:
+            self.let_go(lease)
+            lease._ended = "cancelled"
+            if not is_free:
+                self._forget_what_is_over()
+                self._winding_up[lease.token] = lease
+            lease._lose(cause)
+        elif is_free:
+            self._winding_up.pop(lease.token, None)
+
+    def _forget_what_is_over(self) -> None:
+        """Forget cancelled leases whose holders did not say that they have ended, in time.
+
+        O(cancelled leases), but amortised O(1).
+        """
+        winding_up = self._winding_up
+        if len(winding_up) >= self._most_winding_up:
+            now = self.home.time()
+            for token, lease in [*winding_up.items()]:
+                if lease.deadline <= now:
+                    del winding_up[token]
+            self._most_winding_up = 2 * len(winding_up) + _LEAST
+
+    def wind_up(self, lease: RemoteLease[K, V]) -> Awaitable[object] | None:
+        """Begin to free the key of a cancelled item, whose holder has ended.
+
+        Returns an awaitable of the end, which raises nothing of the queue's; None: it has ended.
+        """
+        if self._winding_up.pop(lease.token, None) is None or self.closed:
+            return None
+        call = Call(GiveBack(self.ref, cast("Key", lease.key), lease.token))
+        self.dispatcher.post(call, first=True)
+        return Later(lambda: self._wound_up(call))
+
+    async def _wound_up(self, call: Call[SettledAnswer]) -> None:
+        with suppress(LeaseqError):  # then it is free when the time of the lease is over
+            await self._answer_to(call)
+
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""
         del self._held[lease.token]
@@ -695,10 +761,14 @@ class Engine(Generic[K, V]):
         key = cast("Key", lease.key)
         self.dispatcher.post(Call(Release(self.ref, key, lease.token)), first=True)
 
-    def lose_token(self, token: int, cause: LostBy | None = None) -> None:
-        """Lose the lease of a token, which the store has ended; see `lose`."""
+    def lose_token(self, token: int, cause: LostBy | Cancellation | None = None) -> None:
+        """Lose the lease of a token, which the store has ended; see `lose` and `cancel_lease`."""
         lease = self._held.get(token)
-        if lease is not None:
+        if lease is None:
+            return
+        if isinstance(cause, Cancellation):
+            self.cancel_lease(lease, cause)
+        else:
             self.lose(lease, cause)
 
     def mine(self, lease: Lease[K, V]) -> RemoteLease[K, V]:
@@ -717,18 +787,22 @@ class Engine(Generic[K, V]):
         ended: Ended,
         make: Callable[..., Settlement],
         *how: object,
-    ) -> Awaitable[Settled]:
+    ) -> Awaitable[SettledAnswer]:
         """Ask to end a lease by an operation of this kind, and return an awaitable of the answer.
 
         It takes effect even if cancelled.
         """
         if lease._settling is not None:
             return Later(lambda: self._settle_later(lease, ended, make, *how))
+        if lease.ended == "cancelled" and (ending := self.wind_up(lease)) is not None:
+            return Later(lambda: self._refused(lease, ending))
         check_held(lease, self.home.time())
 
-        def receive(answer: Settled) -> None:
+        def receive(answer: SettledAnswer) -> None:
             lease._settling = None
-            if answer is not Settled.NOT_HELD:
+            if isinstance(answer, Cancellation):
+                self.cancel_lease(lease, answer, is_free=True)
+            elif answer is not Settled.NOT_HELD:
                 self.let_go(lease)
                 lease._ended = ended
                 if keeps:
@@ -746,11 +820,17 @@ class Engine(Generic[K, V]):
         self.dispatcher.post(call)
         return Later(lambda: self._settled(lease, call))
 
-    async def _settled(self, lease: RemoteLease[K, V], call: Call[Settled]) -> Settled:
+    async def _settled(self, lease: RemoteLease[K, V], call: Call[SettledAnswer]) -> SettledAnswer:
         answer = await self._answer_to(call)
-        if answer is Settled.NOT_HELD:
+        if answer is Settled.NOT_HELD or isinstance(answer, Cancellation):
             check_held(lease, self.home.time())
         return answer
+
+    async def _refused(self, lease: RemoteLease[K, V], ending: Awaitable[object]) -> SettledAnswer:
+        """Wait until the key of a cancelled item is free, and raise the error of settling it."""
+        await ending
+        check_held(lease, self.home.time())
+        raise AssertionError("it was cancelled")
 
     async def _settle_later(
         self,
@@ -758,7 +838,7 @@ class Engine(Generic[K, V]):
         ended: Ended,
         make: Callable[..., Settlement],
         *how: object,
-    ) -> Settled:
+    ) -> SettledAnswer:
         """Settle a lease that another task settles, once that is over: it may not succeed."""
         while lease._settling is not None:
             await self._answer_to(lease._settling)
@@ -785,7 +865,10 @@ class Engine(Generic[K, V]):
         before = lease.deadline
         asked = min(before, self._deadline(now, seconds))
 
-        def receive(answer: Settled) -> None:
+        def receive(answer: SettledAnswer) -> None:
+            if isinstance(answer, Cancellation):
+                self.cancel_lease(lease, answer)
+                return
             is_held = answer is not Settled.NOT_HELD
             if lease.ended == "lost" and is_held:  # too late: others may have the item
                 self._give_back(lease)
@@ -814,7 +897,7 @@ class Engine(Generic[K, V]):
         self.dispatcher.post(call)
         return Later(lambda: self._extended(lease, call))
 
-    async def _extended(self, lease: RemoteLease[K, V], call: Call[Settled]) -> None:
+    async def _extended(self, lease: RemoteLease[K, V], call: Call[SettledAnswer]) -> None:
         await self._answer_to(call)
         check_held(lease, self.home.time())
 
@@ -827,6 +910,8 @@ class Engine(Generic[K, V]):
         answer = await self.change(FindLease(self.ref, cast("Key", key), token))
         if answer is None:
             raise lease_ended(key, token)
+        if isinstance(answer, Cancellation):
+            raise lease_cancelled(key, token, answer)
         held = self._held.get(token)
         if held is not None:
             check_held(held, self.home.time())
@@ -955,9 +1040,9 @@ class Engine(Generic[K, V]):
         if lease is None:
             return
 
-        def receive(is_held: bool) -> None:
-            if not is_held:
-                self.lose_token(token)
+        def receive(is_held: bool | Cancellation) -> None:
+            if is_held is not True:
+                self.lose_token(token, is_held or None)
 
         self.dispatcher.post(Call(Held(self.ref, cast("Key", lease.key), token), receive=receive))
 
@@ -1113,6 +1198,7 @@ class Engine(Generic[K, V]):
     def _abandon_all(self) -> None:
         for lease in [*self._held.values()]:
             self.lose(lease, "closed")
+        self._winding_up.clear()
         self._turn_away(self._waiters.drop_all())
         self._turn_putters_away()
         for joiner in self._joiners:
@@ -1140,10 +1226,12 @@ class Engine(Generic[K, V]):
         """
         self.closed = self._shut_down = True
         leases: list[tuple[Key, int]] = []
-        for lease in [*self._held.values()]:
+        for lease in [*self._held.values(), *self._winding_up.values()]:
             if lease not in kept_leases:
                 leases.append((cast("Key", lease.key), lease.token))
-            self.lose(lease, "closed")
+            if lease.ended is None:
+                self.lose(lease, "closed")
+        self._winding_up.clear()
 
         def receive(answer: Remaining) -> None:
             self._drained = not answer.left

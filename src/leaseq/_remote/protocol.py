@@ -10,11 +10,16 @@ at all, and answers each of them. That is all that the two know of one another:
 - A batch has a number, which grows from batch to batch of a process. A store remembers the last
   one and its answers, so that a batch whose reply was lost can be exchanged again and is not done
   again; one that arrives after a later one was done is refused. A claim that is answered again
-  leaves out the leases that have ended since. Queries change nothing, and need not be remembered.
+  leaves out the leases that have ended since; the client asks about the others. Queries change
+  nothing, and need not be remembered.
 - Besides the answers a reply says when something falls due in each queue that took part, and what
   has happened to leases and items on the way.
 - What a store tells a process unasked, a wake-up for instance, is a hint: it may be lost, late or
   told twice. The client looks for itself.
+
+A lease that is cancelled has ended: `Extend`, `Held` and the like are answered with the
+`Cancellation`. But its item stays leased until its holder has ended too, which it says by any other
+settlement: that has the same answer, and frees the key. So does the end of the lease's time.
 
 A store also keeps values for a time, each under a name, beside the items of a queue:
 
@@ -51,6 +56,7 @@ from typing import (
 
 from .._core.errors import LeaseqError, ServerUnavailableError
 from .._core.kept import Kept
+from .._core.messages import Cancellation
 from .._core.options import BrokerQueueOptions
 from .._core.policies import Tenant
 from .._core.reports import (
@@ -324,8 +330,12 @@ def _size(values: tuple[Kept, ...]) -> int:
     return sum([len(value.body) for value in values]) if values else 0
 
 
+SettledAnswer: TypeAlias = Settled | Cancellation
+"""The outcome of a settlement; a cancellation: nothing was done, but that the key is free now."""
+
+
 @_value
-class Settlement(Operation[Settled]):
+class Settlement(Operation[SettledAnswer]):
     """An end of a lease, or a change of it."""
 
     key: Key | RawKey
@@ -398,6 +408,15 @@ class Discard(Operation[bool]):
     """Drop the item of a key that waits; False: there is none."""
 
     key: Key
+
+
+@_value
+class Cancel(Operation[bool]):
+    """Cancel the item of a key; False: there is none, or it was cancelled before."""
+
+    key: Key
+    reason: str
+    keep_successor: bool = False
 
 
 @_value
@@ -538,7 +557,9 @@ class StopWaiting(Operation[None]):
 # Transactions
 
 
-WhyNot: TypeAlias = Literal["gone", "in_flight", "tenant", "size", "not held", "twice", "full"]
+WhyNot: TypeAlias = Literal[
+    "gone", "in_flight", "tenant", "size", "not held", "cancelled", "twice", "full"
+]
 
 
 @_value
@@ -550,6 +571,8 @@ class StepRefused:
     why: WhyNot
     tenant: str | None = None
     places: int = 0
+    reason: str = ""
+    """The reason of a cancellation."""
 
 
 @_value
@@ -660,7 +683,7 @@ class ReadHistory(_Paged[HistoryEntry[Key | RawKey, "Body"]]):
 
 
 @_value
-class Held(_Query[bool]):
+class Held(_Query[bool | Cancellation]):
     """Ask whether a token holds the item of a key."""
 
     key: Key | RawKey
@@ -668,7 +691,7 @@ class Held(_Query[bool]):
 
 
 @_value
-class FindLease(_Query[FoundLease | None]):
+class FindLease(_Query[FoundLease | Cancellation | None]):
     """Return the lease of a key and a token, for another holder; None: it holds nothing."""
 
     key: Key
@@ -852,7 +875,7 @@ class LeaseEnded:
 
     queue: str
     token: int
-    cause: LostBy | None = None
+    cause: LostBy | Cancellation | None = None
     """None: the time says whether it has expired or was taken away."""
 
 

@@ -49,7 +49,7 @@ from ..abc._queue import EarlyClaim
 from . import protocol
 from .encoding import plain_key
 from .engine import Engine, RemoteLease, in_lots
-from .protocol import Ack, GiveBack, Key, RawKey, Reject, Release, Settled
+from .protocol import Ack, GiveBack, Key, RawKey, Reject, Release, Settled, SettledAnswer
 from .transaction import RemoteTransaction
 
 K = TypeVar("K")
@@ -163,6 +163,14 @@ class RemoteQueue(LeasedQueue[K, V]):
             await turn
         return [*await engine.lease_many(request, max_items, max_wait, timeout)]
 
+    async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
+        key = plain_key(key)
+        check_flag("keep_successor", keep_successor)
+        engine = self._engine
+        return await engine.change(
+            protocol.Cancel(engine.ref, cast("Key", key), reason_text(reason), keep_successor)
+        )
+
     async def discard(self, key: K) -> bool:
         engine = self._engine
         key = plain_key(key)
@@ -194,7 +202,7 @@ class RemoteQueue(LeasedQueue[K, V]):
 
     def _begin_to_fail(
         self, held: RemoteLease[K, V], error: BaseException, backoff: Backoff | None
-    ) -> Awaitable[Settled]:
+    ) -> Awaitable[SettledAnswer]:
         engine = self._engine
         text, delay = failure_text(error), None
         if backoff is not None and engine.kept and not engine.has_backoff:
@@ -217,7 +225,7 @@ class RemoteQueue(LeasedQueue[K, V]):
             return self._begin_to_fail(held, error, backoff)
         return engine.settle(held, "released", GiveBack)
 
-    def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> Awaitable[Settled]:
+    def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> Awaitable[SettledAnswer]:
         return self._engine.settle(self._engine.mine(lease), "acked", Ack, tuple(values))
 
     async def _reject_and_keep(
@@ -250,6 +258,10 @@ class RemoteQueue(LeasedQueue[K, V]):
 
     async def _give_back(self, lease: Lease[K, V]) -> None:
         await self._engine.settle(self._engine.mine(lease), "released", GiveBack)
+
+    def _wind_up(self, lease: Lease[K, V]) -> Awaitable[object] | None:
+        assert isinstance(lease, RemoteLease)
+        return self._engine.wind_up(lease)
 
     def _one_burst(self) -> AbstractContextManager[None]:
         return self._engine.burst.held()

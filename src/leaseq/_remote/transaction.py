@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar, Unpack, cast
 from .._core.errors import InvalidLeaseError, LeaseqError, QueueClosedError, TransactionError
 from .._core.limits import check_steps
 from .._core.messages import (
+    Cancellation,
     check_held,
     no_room,
     settled_twice,
@@ -77,8 +78,11 @@ class _SettlingStep:
         """Return the error for a step that the store has refused."""
         if why.why == "twice":
             return settled_twice(self._lease)
-        if why.why == "not held":
-            self.engine.lose(self._lease)
+        if why.why in ("not held", "cancelled"):
+            if why.why == "cancelled":
+                self.engine.cancel_lease(self._lease, Cancellation(why.reason))
+            elif self._lease.ended is None:
+                self.engine.lose(self._lease)
             try:
                 check_held(self._lease, self.engine.home.time())
             except InvalidLeaseError as error:

@@ -57,12 +57,20 @@ does (``python -m tests.vectors`` writes it anew):
     any       any death, it cannot be buried  delayed   at the back; it dies again later, and is
                                                         never lost
     waiting   drain, discard                  absent    dropped
+    waiting   cancel                          absent    dropped
+    leased    cancel                          leased    the lease has ended, and its holder cleans
+                                                        up: until then nobody gets the key
+    leased    any end, it was cancelled       absent    nothing is tried again
     ready     redrive                         absent    moved elsewhere
     ========  ==============================  ========  ============================================
 
 (*Waiting* is ready or delayed.) Where a successor was buffered, it takes the item's place in each
-of the moves out of *leased*, with fresh counts: after an ack or a death as a second item of the
-key; otherwise the first one is *superseded*. One key is never in two hands.
+of the moves out of *leased*, with fresh counts: after an ack, a death or a cancellation as a second
+item of the key; otherwise the first one is *superseded*. One key is never in two hands.
+
+A lease that is cancelled has ended, and says so; but its item stays in `leased` until its holder
+has ended too: until any settlement, which is refused, or the end of the lease's time. So nobody
+else has the key while the holder cleans up. Then its `deadline` is minus infinity.
 
 A waiting item about which nothing is unusual is *bare*: it has no object of its own. Its value is
 in `ready` or `delayed` under its key; and the key is in the line, or with a time in `_deadlines`.
@@ -230,6 +238,7 @@ class Ledger(Generic[K, V]):
         "delayed",
         "dropped",
         "expired",
+        "given_back",
         "leased",
         "line",
         "mishaps",
@@ -281,6 +290,7 @@ class Ledger(Generic[K, V]):
         self.acked = 0
         self.released = 0
         self.expired = 0
+        self.given_back = 0
         self.cancelled = 0
         self.dead = 0
         self.dropped = 0
@@ -350,14 +360,14 @@ class Ledger(Generic[K, V]):
 
     @property
     def added(self) -> int:
-        """The number of items put so far: each is still here, or left in one of four ways."""
+        """The number of items put so far: each is still here, or left in one of five ways."""
         here = self.waiting + len(self.leased) + self.buffered
-        return here + self.acked + self.dead + self.dropped + self.superseded
+        return here + self.acked + self.dead + self.dropped + self.superseded + self.cancelled
 
     @property
     def delivered(self) -> int:
         """The number of hand-outs that count."""
-        return self._token - self._first_token - self.undone - self.cancelled
+        return self._token - self._first_token - self.undone - self.given_back
 
     def claimable(self, key: K) -> bool:
         """Return True if a key is ready, its tenant under its cap, and nothing paused. O(1)."""
@@ -698,7 +708,8 @@ class Ledger(Generic[K, V]):
 
     def undo(self, item: Item[K, V], now: float) -> None:
         """Take back a hand-out that its consumer never saw."""
-        self._move(item, moves.after_undo(self._record(item), now), now)
+        if not self.wind_up(item, now):
+            self._move(item, moves.after_undo(self._record(item), now), now)
 
     # Settling
 
@@ -836,6 +847,43 @@ class Ledger(Generic[K, V]):
         check_held(item, now)
         self._set_deadline(item, deadline)
 
+    # Cancelling
+
+    def cancel(self, key: K, *, keep_successor: bool = False) -> Item[K, V] | None:
+        """Cancel the item of a key, and return it; None: there is none, or it was cancelled before.
+
+        O(1), or as a put. A leased one has ended as "cancelled" from now on; see `wind_up`.
+
+        Args:
+            key: The key.
+            keep_successor: True: a successor that was buffered stays.
+        """
+        item = self._waiting(key)
+        if item is not None:
+            self._take_out(item)
+            self._count(MOVES["cancel"].counts)
+            return item
+        item = self.leased.get(key)
+        if item is None:
+            return None
+        record = self._record(item)
+        moved = moves.after_cancel(record, keep_successor=keep_successor)
+        if record.cancelled and not moved.counts:
+            return None
+        assert moved.item is not None
+        self._count(moved.counts)
+        self.buffered -= len(moved.counts)
+        item._after = moved.item.after
+        item._ended = "cancelled"
+        return item
+
+    def wind_up(self, item: Item[K, V], now: float) -> bool:
+        """Free the key of a cancelled item whose holder has ended; False: it is free. O(log n)."""
+        if item._ended != "cancelled" or item._deadline == -inf:
+            return False
+        self._move(item, moves.after_cancelled(self._record(item), now), now)
+        return True
+
     # Timed events, and the end of many leases
 
     def tick(self, now: float) -> Iterator[Item[K, V]]:
@@ -873,6 +921,8 @@ class Ledger(Generic[K, V]):
     def _lose(self, item: Item[K, V], now: float, cause: Move) -> Callable[[], None]:
         """Compute the move of an item whose lease is lost, and return a function that does it."""
         record = self._record(item)
+        if record.cancelled:
+            return lambda: self._move(item, moves.after_cancelled(record, now), now)
         expired = cause is MOVES["expire"]
         judge = self._safe_verdict if expired else self.verdict
         rest = judge(item, rests=record.expiries > 0)
@@ -889,7 +939,8 @@ class Ledger(Generic[K, V]):
         """End every lease: leased items return to their old places. O(leased)."""
         lost = list(self.leased.values())
         for item in lost:
-            self._move(item, moves.after_close(self._record(item), now), now)
+            if not self.wind_up(item, now):
+                self._move(item, moves.after_close(self._record(item), now), now)
         return lost
 
     def drain(self) -> list[Item[K, V]]:
@@ -1063,11 +1114,12 @@ class Ledger(Generic[K, V]):
             return ItemRecord(
                 state, item._value, item._priority, item._tenant,
                 item._deliveries, item._cancellations, after=item._after,
+                cancelled=item._ended == "cancelled",
             )  # fmt: skip
         return ItemRecord(
             state, item._value, item._priority, item._tenant,
             item._deliveries, item._cancellations, extra.expiries, extra.due, extra.not_before,
-            extra.expires, item._after,
+            extra.expires, item._after, item._ended == "cancelled",
         )  # fmt: skip
 
     def _move(
@@ -1098,6 +1150,8 @@ class Ledger(Generic[K, V]):
         item._ended = how
         if item._deadline != inf:
             self._deadlines.drop(item)
+        if how == "cancelled":
+            item._deadline = -inf
         if self.schedule is not None:
             self.schedule.end(item)
 
@@ -1210,7 +1264,7 @@ class Ledger(Generic[K, V]):
 
     def _is_due(self, when: float, thing: Any) -> bool:
         if type(thing) is self._make:
-            return thing._deadline == when and thing._ended is None
+            return thing._deadline == when and thing._ended in (None, "cancelled")
         entry = self._bare.get(thing)
         return entry is not None and entry[0] is when
 

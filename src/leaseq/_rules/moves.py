@@ -43,8 +43,8 @@ Place = Literal["front", "back", "old"]
 Fate = Literal["dead", "dropped", "kept"]
 Refusal = Literal["in_flight", "tenant"]
 Counter = Literal[
-    "acked", "released", "expired", "cancelled", "dead", "dropped", "superseded", "outlived",
-    "undone",
+    "acked", "released", "expired", "given_back", "cancelled", "dead", "dropped", "superseded",
+    "outlived", "undone",
 ]  # fmt: skip
 
 NORMAL = int(Priority.NORMAL)
@@ -154,12 +154,12 @@ _ROWS = (
         ("released",), note="as if its lease had expired again",
     ),
     Move(
-        "give_back", "leased", "give_back", "", "ready", "old", "released", ("cancelled",),
+        "give_back", "leased", "give_back", "", "ready", "old", "released", ("given_back",),
         counted=False, note="at its old place, uncounted", told="the body is cancelled",
     ),
     Move(
         "give_back_again", "leased", "give_back", "again in a row", "ready", "back", "released",
-        ("cancelled",), counted=False, note="at the back, uncounted",
+        ("given_back",), counted=False, note="at the back, uncounted",
         told="the body is cancelled, not for the first time in a row",
     ),
     Move(
@@ -180,6 +180,15 @@ _ROWS = (
         note="it dies again later, and is never lost",
     ),
     Move("drain", "waiting", "drain, discard", "", "absent", counts=("dropped",), note="dropped"),
+    Move("cancel", "waiting", "cancel", "", "absent", counts=("cancelled",), note="dropped"),
+    Move(
+        "cancel_lease", "leased", "cancel", "", "leased", ended="cancelled",
+        note="the lease has ended, and its holder cleans up: until then nobody gets the key",
+    ),
+    Move(
+        "wind_up", "leased", "any end", "it was cancelled", "absent", ended="cancelled",
+        counts=("cancelled",), note="nothing is tried again",
+    ),
     Move("take_out", "ready", "redrive", "", "absent", counts=("acked",), note="moved elsewhere"),
 )  # fmt: skip
 
@@ -187,8 +196,8 @@ MOVES: Mapping[str, Move] = {row.name: row for row in _ROWS}
 """All the moves there are, by name.
 
 Where a successor was buffered, it takes the item's place in each of the moves out of *leased*, with
-fresh counts: after an ack or a death as a second item of the key; otherwise the first one is
-*superseded*.
+fresh counts: after an ack, a death or a cancellation as a second item of the key; otherwise the
+first one is *superseded*.
 """
 
 
@@ -227,6 +236,8 @@ class ItemRecord(Generic[V]):
     expires: float = inf
     """The end of its time to live, which a lease removes and `undo` restores."""
     after: Successor[V] | None = None
+    cancelled: bool = False
+    """True: its lease has ended by a cancellation, and its holder has not."""
 
 
 @plain_value
@@ -312,11 +323,14 @@ def put_on_waiting(item: ItemRecord[V], value: V, terms: PutRequest, now: float)
 
 
 def put_on_leased(item: ItemRecord[V], value: V, terms: PutRequest, now: float) -> Moved[V]:
-    """Put a key that is leased, as an update of its item or as its one buffered successor."""
+    """Put a key that is leased, as an update of its item or as its one buffered successor.
+
+    A cancelled item does not come back, so it has no updates: whatever is put is its successor.
+    """
     after = item.after or Successor(value, item.priority)
     priority = after.priority if terms.priority is None else max(after.priority, terms.priority)
     after = replace(after, value=value, priority=priority)
-    if terms.if_in_flight == "update" and not after.buffered:
+    if terms.if_in_flight == "update" and not after.buffered and not item.cancelled:
         item = replace(item, after=after)
         return Moved(MOVES["update"], item, outcome=PutOutcome.UPDATED_IN_FLIGHT)
     due = now + terms.delay
@@ -464,6 +478,33 @@ def after_death(
         return Moved(move, None, None, counts, cause.ended)
     fresh = after_buffer(item, after, now)
     return Moved(move, fresh, _place_of(fresh, "back"), counts, cause.ended)
+
+
+def after_cancel(item: ItemRecord[V], *, keep_successor: bool = False) -> Moved[V]:
+    """Cancel an item. A waiting one is dropped; of a leased one the lease ends, and the key stays.
+
+    Args:
+        item: The item.
+        keep_successor: True: a buffered successor stays. An update never does.
+    """
+    if item.state != "leased":
+        move = MOVES["cancel"]
+        return Moved(move, None, counts=move.counts)
+    move, after = MOVES["cancel_lease"], item.after
+    is_buffered = after is not None and after.buffered
+    if is_buffered and keep_successor:
+        return Moved(move, replace(item, cancelled=True), ended=move.ended)
+    counts: tuple[Counter, ...] = ("cancelled",) if is_buffered else ()
+    return Moved(move, replace(item, cancelled=True, after=None), None, counts, move.ended)
+
+
+def after_cancelled(item: ItemRecord[V], now: float) -> Moved[V]:
+    """Free the key of a cancelled item, however its holder has ended: its successor comes next."""
+    move = MOVES["wind_up"]
+    if item.after is None:
+        return Moved(move, None, None, move.counts, move.ended)
+    fresh = after_buffer(item, item.after, now)
+    return Moved(move, fresh, _place_of(fresh, "back"), move.counts, move.ended)
 
 
 def newest_value(item: ItemRecord[V]) -> V:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Final
 
 from .._core.errors import ServerError
 from .._core.kept import Kept
+from .._core.messages import Cancellation
 from .._core.options import ANY_KEY, BrokerQueueOptions
 from .._core.reports import (
     HistoryEntry,
@@ -113,7 +115,7 @@ class Exchange:
             return self._recalled(queue, operation)
         assert isinstance(answer, protocol.Claimed)
         batches = tuple(
-            tuple([each for each in batch if self._work.held(queue, each.key, each.token)])
+            tuple([each for each in batch if self._work.is_leased(queue, each)])
             for batch in answer.batches
         )
         return protocol.Claimed(batches, queue.total, answer.parks)
@@ -201,6 +203,21 @@ class Exchange:
         self._work.discard(queue, row)
         return True
 
+    def cancel(self, queue: Queue, cancel: protocol.Cancel) -> bool:
+        work = self._work
+        row = work.items.find(queue.id, encode_key(cancel.key))
+        if row is None:
+            return False
+        was_held = row.state == LEASED and row.cancelled is None
+        reason, keeps = cancel.reason, cancel.keep_successor
+        done = work.cancel(queue, row, reason, keep_successor=keeps)
+        if was_held and row.process != work.process:
+            self._parks.tell(row.process, protocol.LeaseEnded(queue.name, row.place))
+        elif was_held:
+            lost = protocol.LeaseEnded(queue.name, row.place, Cancellation(reason))
+            work.events.append(lost)
+        return done
+
     # Claims
 
     def claim(self, queue: Queue, claim: protocol.Claim) -> protocol.Claimed:
@@ -243,15 +260,35 @@ class Exchange:
 
     # Settlements
 
-    def ack(self, queue: Queue, ack: protocol.Ack) -> Settled:
+    def _not_held(
+        self, queue: Queue, lease: protocol.Settlement, *, ends: bool = True
+    ) -> protocol.SettledAnswer:
+        """Return the answer to a settlement by a token that does not hold its item.
+
+        Args:
+            queue: The queue.
+            lease: The settlement.
+            ends: True: if it was cancelled, its holder has ended, and the key is free.
+        """
+        cancelled = self._work.cancellation(queue, lease.key, lease.token)
+        if cancelled is None:
+            return Settled.NOT_HELD
+        row, cause = cancelled
+        if ends:
+            self._work.wind_up(queue, row)
+        return cause
+
+    def ack(self, queue: Queue, ack: protocol.Ack) -> protocol.SettledAnswer:
         row = self._work.held(queue, ack.key, ack.token)
         if row is None:
-            return Settled.NOT_HELD
+            return self._not_held(queue, ack)
         dropped = self._work.ack(queue, row)
         self._keep(queue, ack.keep)
         return Settled.UPDATE_DROPPED if dropped else Settled.DONE
 
-    def _ack_several(self, queue: Queue, acks: Sequence[protocol.Ack]) -> list[Settled] | None:
+    def _ack_several(
+        self, queue: Queue, acks: Sequence[protocol.Ack]
+    ) -> list[protocol.SettledAnswer] | None:
         """Acknowledge items by the short way; None: that cannot be done with these."""
         if queue.fair or queue.history or queue.dedupe_for:
             return None
@@ -266,10 +303,10 @@ class Exchange:
         pairs = zip(leases, acks, strict=True)
         return [Settled.DONE if lease in done else self.ack(queue, ack) for lease, ack in pairs]
 
-    def release(self, queue: Queue, release: protocol.Release) -> Settled:
+    def release(self, queue: Queue, release: protocol.Release) -> protocol.SettledAnswer:
         row = self._work.held(queue, release.key, release.token)
         if row is None:
-            return Settled.NOT_HELD
+            return self._not_held(queue, release)
         self._work.release(
             queue,
             row,
@@ -280,32 +317,32 @@ class Exchange:
         )
         return Settled.DONE
 
-    def reject(self, queue: Queue, reject: protocol.Reject) -> Settled:
+    def reject(self, queue: Queue, reject: protocol.Reject) -> protocol.SettledAnswer:
         row = self._work.held(queue, reject.key, reject.token)
         if row is None:
-            return Settled.NOT_HELD
+            return self._not_held(queue, reject)
         self._work.reject(queue, row, reject.reason, reject.error, unread=reject.unread)
         self._keep(queue, reject.keep)
         return Settled.DONE
 
-    def give_back(self, queue: Queue, settlement: protocol.GiveBack) -> Settled:
+    def give_back(self, queue: Queue, settlement: protocol.GiveBack) -> protocol.SettledAnswer:
         row = self._work.held(queue, settlement.key, settlement.token)
         if row is None:
-            return Settled.NOT_HELD
+            return self._not_held(queue, settlement)
         self._work.give_back(queue, row)
         return Settled.DONE
 
-    def undo(self, queue: Queue, settlement: protocol.Undo) -> Settled:
+    def undo(self, queue: Queue, settlement: protocol.Undo) -> protocol.SettledAnswer:
         row = self._work.leased(queue, settlement.key, settlement.token)
-        if row is None:
-            return Settled.NOT_HELD
+        if row is None or row.cancelled is not None:
+            return self._not_held(queue, settlement)
         self._work.undo(queue, row)
         return Settled.DONE
 
-    def extend(self, queue: Queue, extend: protocol.Extend) -> Settled:
+    def extend(self, queue: Queue, extend: protocol.Extend) -> protocol.SettledAnswer:
         row = self._work.held(queue, extend.key, extend.token)
         if row is None:
-            return Settled.NOT_HELD
+            return self._not_held(queue, extend, ends=False)
         row.deadline = self._work.now + extend.timeout
         self._work.items.save(row)
         return Settled.DONE
@@ -395,8 +432,7 @@ class Exchange:
             last[queue] = number
             refused = self._plan(plans[queue], queue, step)
             if refused is not None:
-                why, tenant = refused
-                failures.append(protocol.StepRefused(number, why, tenant=tenant))
+                failures.append(replace(refused, step=number))
         for queue, plan in plans.items():
             if plan.places and queue.waiting + plan.places > queue.max_size:
                 failures.append(protocol.StepRefused(last[queue], "full", places=plan.places))
@@ -431,17 +467,20 @@ class Exchange:
         plan: Plan,
         queue: Queue,
         step: protocol.Put | protocol.Ack | protocol.Release | protocol.Reject,
-    ) -> tuple[protocol.WhyNot, str | None] | None:
-        """Plan a step of a transaction; return the reason, if it cannot be taken."""
+    ) -> protocol.StepRefused | None:
+        """Plan a step of a transaction; return the refusal, if it cannot be taken."""
         if isinstance(step, protocol.Put):
             for key, _ in step.items:
                 refused = plan.put(encode_key(key), step.request)
                 if refused is not None:
-                    return refused
+                    return protocol.StepRefused(0, refused.why, tenant=refused.tenant)
             return None
         row = self._work.held(queue, step.key, step.token)
         if row is None:
-            return "not held", None
+            cause = self._not_held(queue, step, ends=False)
+            if isinstance(cause, Cancellation):
+                return protocol.StepRefused(0, "cancelled", reason=cause.reason)
+            return protocol.StepRefused(0, "not held")
         buried = not queue.letters or self._work.queues.find(queue.letters) is not None
         if isinstance(step, protocol.Ack):
             ends = plan.ack(row.key)
@@ -451,7 +490,7 @@ class Exchange:
         else:
             kept = step.unread and not queue.letters
             ends = plan.release(row.key, leaves=buried and not kept)
-        return None if ends else ("twice", None)
+        return None if ends else protocol.StepRefused(0, "twice")
 
     # Queries
 
@@ -484,7 +523,10 @@ class Exchange:
         counts = [(read_name(name), TenantStatistics(ready, held)) for name, ready, held in found]
         return Page(tuple(counts))
 
-    def held(self, queue: Queue, held: protocol.Held) -> bool:
+    def held(self, queue: Queue, held: protocol.Held) -> bool | Cancellation:
+        cancelled = self._work.cancellation(queue, held.key, held.token)
+        if cancelled is not None:
+            return cancelled[1]
         return self._work.held(queue, held.key, held.token) is not None
 
     def counts(self, queue: Queue, _: object) -> Statistics:
@@ -496,11 +538,17 @@ class Exchange:
             delayed=queue.delayed,
             leased=queue.leased,
             buffered=queue.buffered,
-            put=queue.total + queue.acked + queue.dead + queue.dropped + queue.superseded,
-            delivered=queue.handed_out - queue.undone - queue.cancelled,
+            put=queue.total
+            + queue.acked
+            + queue.dead
+            + queue.dropped
+            + queue.superseded
+            + queue.cancelled,
+            delivered=queue.handed_out - queue.undone - queue.given_back,
             acked=queue.acked,
             released=queue.released,
             expired=queue.expired,
+            given_back=queue.given_back,
             cancelled=queue.cancelled,
             dead=queue.dead,
             dropped=queue.dropped,
@@ -541,6 +589,7 @@ class Exchange:
                     deliveries=row.deliveries,
                     tenant=read_name(row.tenant),
                     priority=row.priority,
+                    cancelled=row.cancelled is not None,
                 )
                 for row in self._work.items.leased(queue.id)
             ]
@@ -573,7 +622,7 @@ class Exchange:
 
     def read_history(self, queue: Queue, _: object) -> Page[HistoryEntry[Any, protocol.Body]]:
         rows = self._work.cursor.execute(
-            "SELECT key, letter, body, token, deliveries, acked_at FROM leaseq_history "
+            "SELECT key, letter, body, token, deliveries, ended_at, ended FROM leaseq_history "
             "INDEXED BY leaseq_history_queue WHERE queue = ? ORDER BY id",
             (queue.id,),
         ).fetchall()
@@ -583,7 +632,12 @@ class Exchange:
         ]
         return Page(tuple(entries))
 
-    def find_lease(self, queue: Queue, find: protocol.FindLease) -> protocol.FoundLease | None:
+    def find_lease(
+        self, queue: Queue, find: protocol.FindLease
+    ) -> protocol.FoundLease | Cancellation | None:
+        cancelled = self._work.cancellation(queue, find.key, find.token)
+        if cancelled is not None:
+            return cancelled[1]
         row = self._work.held(queue, find.key, find.token)
         if row is None:
             return None
@@ -762,6 +816,7 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.Undo: Exchange.undo,
     protocol.Extend: Exchange.extend,
     protocol.Discard: Exchange.discard,
+    protocol.Cancel: Exchange.cancel,
     protocol.Close: Exchange.close,
     protocol.KeepValues: Exchange.keep_values,
     protocol.Recall: Exchange.recall,

@@ -46,7 +46,7 @@ class Letter(bytes):
 _COLUMNS: Final = (
     "id", "queue", "key", "state", "place", "urgency", "tenant", "at", "turn", "since",
     "deliveries", "cancellations", "expiries", "due", "rest", "expires", "consumer", "process",
-    "after", "letter", "body",
+    "after", "cancelled", "letter", "body",
 )  # fmt: skip
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM leaseq_items"
 _INSERT: Final = (
@@ -80,7 +80,8 @@ _HAND_OUT: Final = (
 )
 _DELETE: Final = (
     "DELETE FROM leaseq_items INDEXED BY leaseq_items_key WHERE queue = ? AND state = 2 AND at > ? "
-    "AND after = 0 AND letter = 0 AND body IS NOT NULL AND key IN ({0}) AND place IN ({0}) "
+    "AND after = 0 AND cancelled IS NULL AND letter = 0 AND body IS NOT NULL AND key IN ({0}) "
+    "AND place IN ({0}) "
     "RETURNING key, place"
 )
 _DELETE_ONE, _DELETE_LOT = _DELETE.format("?"), _DELETE.format(", ".join("?" * _LOT))
@@ -102,11 +103,12 @@ class Row:
         body: Its body; None: it is kept apart, and was not read.
         large: True if the body in the file is kept apart.
         after: The value that was put while it was leased, once that was read.
+        cancelled: The reason, once its lease was cancelled; None: it was not.
     """
 
     __slots__ = (
-        "after_kind", "body", "cancellations", "consumer", "deadline", "deliveries", "due",
-        "expires", "expiries", "id", "key", "large", "letter", "number", "place", "priority",
+        "after_kind", "body", "cancellations", "cancelled", "consumer", "deadline", "deliveries",
+        "due", "expires", "expiries", "id", "key", "large", "letter", "number", "place", "priority",
         "process", "queue", "rest", "since", "state", "successor", "tenant",
     )  # fmt: skip
 
@@ -130,6 +132,7 @@ class Row:
         self.consumer = b""
         self.process = ""
         self.after_kind = 0
+        self.cancelled: str | None = None
         self.successor: Successor[Value] | None = None
         self.body: Value = None
         self.large = False
@@ -152,7 +155,7 @@ class Row:
             None if due == -inf else due,
             None if self.rest == -inf else self.rest,
             None if expires == inf else expires,
-            self.consumer or None, self.process or None, self.after_kind, self.id,
+            self.consumer or None, self.process or None, self.after_kind, self.cancelled, self.id,
         )  # fmt: skip
 
     def as_new(self) -> tuple[Any, ...]:
@@ -169,7 +172,7 @@ def _row(values: Sequence[Any]) -> Row:
     (
         row.id, row.queue, row.key, row.state, row.place, urgency, row.tenant, at, turn, row.since,
         row.deliveries, row.cancellations, row.expiries, due, rest, expires, consumer, process,
-        row.after_kind, letter, body,
+        row.after_kind, row.cancelled, letter, body,
     ) = values  # fmt: skip
     row.priority = -urgency
     row.deadline, row.number = inf, 0
@@ -441,6 +444,7 @@ class Items:
             row.rest,
             row.expires,
             self.successor(row),
+            row.cancelled is not None,
         )
 
     # Changes
@@ -519,8 +523,8 @@ class Items:
 
 _STATE: Final = (
     "fair", "virtual", "shares", "back", "front", "timers", "token", "stamp", "ready", "delayed",
-    "leased", "buffered", "handed_out", "undone", "acked", "released", "expired", "cancelled",
-    "dead", "dropped", "superseded", "outlived", "paused", "paused_tenants",
+    "leased", "buffered", "handed_out", "undone", "acked", "released", "expired", "given_back",
+    "dead", "dropped", "superseded", "outlived", "paused", "paused_tenants", "cancelled",
 )  # fmt: skip
 _QUEUE_COLUMNS: Final = ("id", "name", "letters", "options", "created_at", *_STATE)
 _SELECT_QUEUE: Final = f"SELECT {', '.join(_QUEUE_COLUMNS)} FROM leaseq_queues WHERE name = ?"
@@ -575,13 +579,14 @@ class Queue:
     acked: int
     released: int
     expired: int
-    cancelled: int
+    given_back: int
     dead: int
     dropped: int
     superseded: int
     outlived: int
     paused: int
     paused_tenants: int
+    cancelled: int
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.id, self.name, self.letters, stored, self.created_at = values[:5]
@@ -631,8 +636,8 @@ class Queue:
             int(self.fair), str(self.virtual), str(self.shares),
             self.back, self.front, self.timers, self.token, self.stamp, self.ready, self.delayed,
             self.leased, self.buffered, self.handed_out, self.undone, self.acked, self.released,
-            self.expired, self.cancelled, self.dead, self.dropped, self.superseded, self.outlived,
-            self.paused, self.paused_tenants,
+            self.expired, self.given_back, self.dead, self.dropped, self.superseded, self.outlived,
+            self.paused, self.paused_tenants, self.cancelled,
         )  # fmt: skip
 
     def count(self, counters: Iterable[str]) -> None:

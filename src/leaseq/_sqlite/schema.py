@@ -14,6 +14,7 @@ An item is a row of ``leaseq_items``, whose ``state`` is that of `rows.State`:
   with their first timer.
 - ``after``: 1: its value was updated meanwhile; 2: a successor is buffered. Both are in
   ``leaseq_successors``.
+- ``cancelled``: the reason, of a lease that was cancelled; NULL: it was not.
 - ``body``: NULL: it is a large one, in ``leaseq_bodies``, which a move of the item leaves alone.
 
 A tenant's account is in ``leaseq_accounts`` as ``turns.py`` says. Pauses are in
@@ -55,9 +56,10 @@ CREATE TABLE leaseq_queues (
   ready INTEGER NOT NULL, delayed INTEGER NOT NULL, leased INTEGER NOT NULL,
   buffered INTEGER NOT NULL, handed_out INTEGER NOT NULL, undone INTEGER NOT NULL,
   acked INTEGER NOT NULL, released INTEGER NOT NULL, expired INTEGER NOT NULL,
-  cancelled INTEGER NOT NULL, dead INTEGER NOT NULL, dropped INTEGER NOT NULL,
+  given_back INTEGER NOT NULL, dead INTEGER NOT NULL, dropped INTEGER NOT NULL,
   superseded INTEGER NOT NULL, outlived INTEGER NOT NULL,
-  paused INTEGER NOT NULL DEFAULT 0, paused_tenants INTEGER NOT NULL DEFAULT 0
+  paused INTEGER NOT NULL DEFAULT 0, paused_tenants INTEGER NOT NULL DEFAULT 0,
+  cancelled INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE leaseq_items (
@@ -66,7 +68,8 @@ CREATE TABLE leaseq_items (
   at REAL, turn INTEGER NOT NULL, since REAL,
   deliveries INTEGER NOT NULL, cancellations INTEGER NOT NULL, expiries INTEGER NOT NULL,
   due REAL, rest REAL, expires REAL,
-  consumer BLOB, process TEXT, after INTEGER NOT NULL, letter INTEGER NOT NULL, body BLOB
+  consumer BLOB, process TEXT, after INTEGER NOT NULL, letter INTEGER NOT NULL, body BLOB,
+  cancelled TEXT
 ) STRICT;
 CREATE UNIQUE INDEX leaseq_items_key ON leaseq_items (queue, key);
 CREATE INDEX leaseq_items_line ON leaseq_items (queue, tenant, urgency, place) WHERE state = 0;
@@ -103,7 +106,8 @@ CREATE INDEX leaseq_done_until ON leaseq_done (queue, until);
 
 CREATE TABLE leaseq_history (
   id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key BLOB NOT NULL, token INTEGER NOT NULL,
-  deliveries INTEGER NOT NULL, acked_at REAL NOT NULL, letter INTEGER NOT NULL, body BLOB NOT NULL
+  deliveries INTEGER NOT NULL, ended_at REAL NOT NULL, letter INTEGER NOT NULL, body BLOB NOT NULL,
+  ended TEXT NOT NULL DEFAULT 'acked'
 ) STRICT;
 CREATE INDEX leaseq_history_queue ON leaseq_history (queue, id);
 
@@ -158,8 +162,21 @@ def _add_pauses(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _add_cancellations(connection: sqlite3.Connection) -> None:
+    """Add what format 2 has for cancelled items: before it, there were none."""
+    for change in (
+        "leaseq_queues RENAME COLUMN cancelled TO given_back",
+        "leaseq_queues ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0",
+        "leaseq_items ADD COLUMN cancelled TEXT",
+        "leaseq_history RENAME COLUMN acked_at TO ended_at",
+        "leaseq_history ADD COLUMN ended TEXT NOT NULL DEFAULT 'acked'",
+    ):
+        connection.execute(f"ALTER TABLE {change}")
+
+
 def _to_format_2(connection: sqlite3.Connection) -> None:
     _add_pauses(connection)
+    _add_cancellations(connection)
 
 
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_format_2}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
+from .._core.messages import Cancellation
 from .._core.options import ANY_KEY
 from .._core.policies import rest_by
 from .._core.reports import DeadLetter, PutOutcome
@@ -114,7 +115,7 @@ class Work:
         row.deliveries, row.cancellations = record.deliveries, record.cancellations
         row.expiries, row.expires = record.expiries, record.expires
         row.rest = record.not_before if record.not_before > now else -inf
-        row.consumer, row.process, row.deadline = b"", "", inf
+        row.consumer, row.process, row.deadline, row.cancelled = b"", "", inf, None
         if not goes_on:
             row.number = 0
         if record.due > now:
@@ -434,14 +435,20 @@ class Work:
     def held(self, queue: Queue, key: Key | RawKey, token: int) -> Row | None:
         """Return the item that a lease holds; past its deadline it holds nothing."""
         row = self.leased(queue, key, token)
-        return row if row is not None and row.deadline > self.now else None
+        is_held = row is not None and row.deadline > self.now and row.cancelled is None
+        return row if is_held else None
+
+    def is_leased(self, queue: Queue, lease: Delivery) -> bool:
+        """Return True if a lease still has its item: holds it, or was cancelled meanwhile."""
+        row = self.leased(queue, lease.key, lease.token)
+        return row is not None and row.deadline > self.now
 
     def ack(self, queue: Queue, row: Row) -> bool:
         """Acknowledge an item; True: an update was dropped that its consumer never saw."""
         if queue.dedupe_for:
             self._remember_done(queue, row.key)
         if queue.history:
-            self._remember_item(queue, row)
+            self._remember_item(queue, row, "acked")
         if not row.after_kind:  # the short way
             self._end_lease(queue, row)
             queue.acked += 1
@@ -469,12 +476,13 @@ class Work:
                 "DELETE FROM leaseq_done WHERE queue = ? AND key = ?", (queue.id, key)
             )
 
-    def _remember_item(self, queue: Queue, row: Row) -> None:
+    def _remember_item(self, queue: Queue, row: Row, ended: Literal["acked", "cancelled"]) -> None:
         self.cursor.execute(
-            "INSERT INTO leaseq_history (queue, key, token, deliveries, acked_at, letter, body) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO leaseq_history "
+            "(queue, key, token, deliveries, ended_at, letter, body, ended) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (queue.id, row.key, row.place, row.deliveries, self.wall, row.letter,
-             self.items.body(row)),
+             self.items.body(row), ended),
         )  # fmt: skip
         self.cursor.execute(
             "DELETE FROM leaseq_history WHERE id <= (SELECT id FROM leaseq_history "
@@ -541,11 +549,49 @@ class Work:
 
     def undo(self, queue: Queue, row: Row) -> None:
         """Take back a hand-out that its consumer never saw."""
+        if row.cancelled is not None:
+            self.wind_up(queue, row)
+            return
         self._move(queue, row, moves.after_undo(self.items.record(row), self.now))
 
     def close(self, queue: Queue, row: Row) -> None:
         """End a lease because the handle on the queue is closed."""
+        if row.cancelled is not None:
+            self.wind_up(queue, row)
+            return
         self._move(queue, row, moves.after_close(self.items.record(row), self.now))
+
+    def cancel(self, queue: Queue, row: Row, reason: str, *, keep_successor: bool) -> bool:
+        """Cancel an item, in whatever state; False: it was cancelled before."""
+        was = self.items.record(row)
+        moved = moves.after_cancel(was, keep_successor=keep_successor)
+        if moved.item is None:
+            self._move(queue, row, moved)
+            return True
+        if was.cancelled and not moved.counts:
+            return False
+        queue.buffered -= len(moved.counts)
+        queue.count(moved.counts)
+        self.items.succeed(row, moved.item.after)
+        if not was.cancelled:
+            row.cancelled = reason
+            if queue.history:
+                self._remember_item(queue, row, "cancelled")
+        self.items.save(row)
+        return True
+
+    def cancellation(
+        self, queue: Queue, key: Key | RawKey, token: int
+    ) -> tuple[Row, Cancellation] | None:
+        """Return the item of a lease that was cancelled, and how; None: it was not."""
+        row = self.leased(queue, key, token)
+        if row is None or row.cancelled is None:
+            return None
+        return row, Cancellation(row.cancelled)
+
+    def wind_up(self, queue: Queue, row: Row) -> None:
+        """Free the key of a cancelled item, whose holder has ended."""
+        self._move(queue, row, moves.after_cancelled(self.items.record(row), self.now))
 
     def revoke(self, queue: Queue, row: Row) -> None:
         """End a lease of a consumer that is gone."""
@@ -553,6 +599,9 @@ class Work:
         self._lose(queue, row, MOVES["revoke"], self.now)
 
     def _lose(self, queue: Queue, row: Row, cause: Move, since: float) -> None:
+        if row.cancelled is not None:
+            self.wind_up(queue, row)
+            return
         if queue.retry.exhausted(row.deliveries):
             self._die(queue, row, cause, "max_deliveries", None)
             return

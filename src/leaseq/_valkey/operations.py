@@ -14,6 +14,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 from .._core.errors import ServerUnavailableError
+from .._core.messages import Cancellation
 from .._core.options import ANY_KEY, BrokerQueueOptions
 from .._core.policies import Backoff, Retry, Tenant
 from .._core.reports import (
@@ -468,6 +469,10 @@ _LEASE_FIELDS: Final = (QueueField(), Field("key", KEY), Field("token", TOKEN))
 _ERROR: Final = Field("err", TEXT, lambda operation: operation.error or "")
 
 
+def _cancellation(raw: Raw) -> Cancellation:
+    return Cancellation(read_text(raw[1]))
+
+
 def _settlement(name: str, *fields: Part) -> Layout:
     return _layout(
         name,
@@ -476,6 +481,7 @@ def _settlement(name: str, *fields: Part) -> Layout:
         ok=lambda _: Settled.DONE,
         answers={
             b"no": lambda _: Settled.NOT_HELD,
+            b"cancelled": _cancellation,
             b"dropped": lambda _: Settled.UPDATE_DROPPED,
             b"not_kept": lambda _: Settled.NOT_KEPT,
         },
@@ -517,6 +523,7 @@ _WHY_NOT: Final = {
     **_WHY,
     b"gone": "gone",
     b"no": "not held",
+    b"cancelled": "cancelled",
     b"twice": "twice",
     b"full": "full",
 }
@@ -528,6 +535,7 @@ def _step_refused(number: int, why: bytes, what: Any) -> protocol.StepRefused:
         _WHY_NOT[why],  # type: ignore[arg-type]
         tenant=read_name(what) if why == b"tenant" else None,
         places=int(what) if why == b"full" else 0,
+        reason=read_text(what) if why == b"cancelled" else "",
     )
 
 
@@ -564,7 +572,7 @@ def _tenant_counts(words: Raw) -> tuple[str | None, TenantStatistics]:
 
 def _statistics(raw: Raw) -> Statistics:
     _, ready, delayed, leased, buffered, put, delivered, acked, released, expired, *rest = raw
-    cancelled, dead, dropped, superseded, age, paused = rest
+    given_back, dead, dropped, superseded, cancelled, age, paused = rest
     return Statistics(
         ready=ready,
         delayed=delayed,
@@ -578,6 +586,7 @@ def _statistics(raw: Raw) -> Statistics:
         acked=acked,
         released=released,
         expired=expired,
+        given_back=given_back,
         cancelled=cancelled,
         dead=dead,
         dropped=dropped,
@@ -589,7 +598,7 @@ def _statistics(raw: Raw) -> Statistics:
 
 
 def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key | RawKey]:
-    key, token, consumer, age, left, deliveries, tenant, priority = fields
+    key, token, consumer, age, left, deliveries, tenant, priority, cancelled = fields
     return LeaseInfo(
         key=read_key(key),
         token=int(token),
@@ -599,6 +608,7 @@ def _lease_info(fields: Raw) -> LeaseInfo[protocol.Key | RawKey]:
         deliveries=deliveries,
         tenant=read_name(tenant),
         priority=priority,
+        cancelled=bool(cancelled),
     )
 
 
@@ -625,9 +635,14 @@ def _pause(since: bytes, reason: bytes) -> Paused:
 
 
 def _history_entry(fields: Raw) -> HistoryEntry[protocol.Key | RawKey, protocol.Body]:
-    key, body, token, deliveries, acked_at, letter = fields
+    key, body, token, deliveries, ended_at, letter, how = fields
     return HistoryEntry(
-        read_key(key), _body(body, letter), int(token), deliveries, int(acked_at) / 1e6
+        read_key(key),
+        _body(body, letter),
+        int(token),
+        deliveries,
+        int(ended_at) / 1e6,
+        "cancelled" if how == b"cancelled" else "acked",
     )
 
 
@@ -713,6 +728,14 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.Discard: _layout(
         "discard", QueueField(), Field("key", KEY), ok=lambda raw: bool(raw[1])
     ),
+    protocol.Cancel: _layout(
+        "cancel",
+        QueueField(),
+        Field("key", KEY),
+        Field("reason", TEXT),
+        Field("keeps", FLAG, "keep_successor"),
+        ok=lambda raw: bool(raw[1]),
+    ),
     protocol.Close: _layout(
         "close",
         QueueField(),
@@ -779,9 +802,17 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.InFlight: _layout("inflight", QueueField(), _AFTER, ok=_page(_lease_info)),
     protocol.Info: _layout("info", QueueField(), ok=_queue_info),
     protocol.ReadHistory: _layout("history", QueueField(), _AFTER, ok=_page(_history_entry)),
-    protocol.Held: _layout("held", *_LEASE_FIELDS, ok=lambda raw: bool(raw[1])),
+    protocol.Held: _layout(
+        "held",
+        *_LEASE_FIELDS,
+        ok=lambda raw: bool(raw[1]),
+        answers={b"cancelled": _cancellation},
+    ),
     protocol.FindLease: _layout(
-        "find_lease", *_LEASE_FIELDS, ok=_found_lease, answers={b"no": _none}
+        "find_lease",
+        *_LEASE_FIELDS,
+        ok=_found_lease,
+        answers={b"no": _none, b"cancelled": _cancellation},
     ),
     protocol.Find: _layout("find", Field("name", TEXT, "queue.name"), ok=_declared),
     protocol.ListQueues: _layout("queues", _AFTER, ok=_page(_listed, 3)),

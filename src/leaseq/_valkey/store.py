@@ -19,6 +19,7 @@ from .._core.errors import (
     UnusableServerError,
 )
 from .._core.log import log
+from .._core.messages import Cancellation
 from .._remote import protocol
 from .._remote.checks import check_fields
 from .._remote.encoding import decode_event, read_key, read_text
@@ -153,7 +154,14 @@ def _ended(name: str, _key: bytes, token: int) -> protocol.ItemDied | protocol.L
     return protocol.LeaseEnded(name, int(token))
 
 
+def _cancelled(
+    name: str, _key: bytes, token: int, reason: bytes
+) -> protocol.ItemDied | protocol.LeaseEnded:
+    return protocol.LeaseEnded(name, int(token), Cancellation(read_text(reason)))
+
+
 _EVENTS: Final[Mapping[bytes, Callable[..., protocol.ItemDied | protocol.LeaseEnded]]] = {
+    b"cancelled": _cancelled,
     b"damaged": _damaged,
     b"dead": _died,
     b"expired": _ended,

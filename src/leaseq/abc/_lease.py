@@ -13,7 +13,7 @@ from anyio import CancelScope, current_time
 from .._core.errors import InvalidLeaseError, rejection
 from .._core.exports import adopt, not_copied
 from .._core.loop import is_failure
-from .._core.messages import batch_lost, lease_lost, not_of_queue
+from .._core.messages import Cancellation, batch_lost, lease_lost, not_of_queue
 from .._core.policies import Backoff, Priority
 from .._core.receipt import write_receipt
 from .._core.texts import shown
@@ -79,7 +79,9 @@ class Lease(Generic[K, V]):
       generator that is closed in its body is cancelled in this sense: leaving a loop is no failure;
     - the lease is lost (it expired, or its queue was closed): the body is cancelled, and
       `LeaseLostError` raised after it. A body that blocks the event loop, or shields itself,
-      cannot be stopped: let the target of its writes refuse a `token` lower than the last one.
+      cannot be stopped: let the target of its writes refuse a `token` lower than the last one;
+    - the item is cancelled (`LeasedQueue.cancel`): the same, with `LeaseCancelledError`. Nobody
+      else gets the key until the body has ended, or the time of the lease is over.
 
     A lease cannot be changed, copied or pickled.
     """
@@ -270,7 +272,9 @@ class Lease(Generic[K, V]):
     def _enter(self, scope: CancelScope | None = None) -> CancelScope:
         """Begin its body, in a cancel scope that was entered before or in a new one; return it."""
         if self._ended is not None:
-            if self._ended == "lost":
+            if self._ended == "cancelled":
+                self._queue._wind_up(self)
+            if self._ended in ("lost", "cancelled"):
                 raise lease_lost(self, current_time(), " before it was entered")
             raise InvalidLeaseError(f"{self!r} cannot be entered: it has ended")
         if self._scope is not None:
@@ -295,11 +299,25 @@ class Lease(Generic[K, V]):
         Returns an awaitable of the end; None: it has ended. A coroutine around it would cost as
         much as the ack itself.
         """
-        if self._ended is not None:  # the body has settled it
+        if self._ended is not None:
+            if self._ended == "cancelled":
+                return self._wind_up(error)
             if self._ended == "lost" and error is None:
                 raise lease_lost(self, current_time(), " while its body ran")
-            return None
+            return None  # the body has settled it
         return self._complete() if error is None else self._abandon_if_held(error)
+
+    async def _wind_up(self, error: BaseException | None) -> None:
+        """Free the key of a cancelled item, whose body has ended with this error.
+
+        Raises:
+            LeaseCancelledError: there is no error that says more.
+        """
+        ending = self._queue._wind_up(self)
+        if ending is not None:
+            await ending
+        if error is None:
+            raise lease_lost(self, current_time(), " while its body ran")
 
     def _complete(self) -> Awaitable[object] | None:
         """Begin to acknowledge after a body without an error, unless the lease is pledged.
@@ -333,7 +351,7 @@ class Lease(Generic[K, V]):
             raise
         await self._queue._give_back(self)
 
-    def _lose(self, cause: LostBy) -> None:
+    def _lose(self, cause: LostBy | Cancellation) -> None:
         """Note the cause of a loss, and cancel the body under ``async with lease``. For engines."""
         self._lost_by = cause  # not before: it would be a word more to write for every put
         if self._scope is not None:
@@ -609,6 +627,19 @@ class LeaseBatch(Generic[K, V]):
         for lease in self._leases:
             lease._scope = None
         held = list(self)
+        try:
+            await self._settle_held(error, held)
+        finally:
+            await self._wind_up()
+
+    async def _wind_up(self) -> None:
+        """Free the keys of items that were cancelled while the body ran."""
+        lost = [lease for lease in self.lost if lease._ended == "cancelled"]
+        for ending in [lease._queue._wind_up(lease) for lease in lost]:
+            if ending is not None:
+                await ending
+
+    async def _settle_held(self, error: BaseException | None, held: Sequence[Lease[K, V]]) -> None:
         if error is None:
             await self._settle_rest(None)
             none_left = self._none_left or (held and self._leases.keys().isdisjoint(held))

@@ -332,6 +332,38 @@ class LeasedQueue(ABC, Generic[K, V]):
         O(log n).
         """
 
+    @abstractmethod
+    async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
+        """Cancel the item of a key: it is not done, nor tried again, whatever state it is in.
+
+        A waiting item is dropped. A leased one's lease ends as ``"cancelled"``: its body under
+        ``async with`` is cancelled, and raises `LeaseCancelledError` when it has cleaned up; any
+        settlement raises that too. The key stays leased until the body has ended, or a holder
+        without a body has tried to settle the lease, or the time of the lease is over, whichever
+        is first: so no other consumer works on the key beside the clean-up.
+
+        Args:
+            key: The key.
+            reason: The reason, for the holder: it is in the error, cut to 4,096 characters.
+            keep_successor: True: a successor that was buffered while the key was leased stays, and
+                follows. False (the default): it is cancelled too, so that nothing of the key is
+                left. What is put later is new work, and follows when the key is free.
+
+        Returns:
+            True if there was something to cancel; False: the key is absent, or its item was
+            cancelled before.
+
+        Raises:
+            QueueClosedError: the queue is closed.
+            TypeError: the key is not hashable, or an option has a value of another type.
+
+        Where processes share the queue, the holder hears of it by a hint within milliseconds, or
+        else with the answer to its next call about the lease, at the latest to the next extension
+        by a heartbeat. In memory it never suspends, and takes effect even if cancelled. If
+        cancelled before it was sent to a server, nothing has changed. O(1); delayed or with a
+        tenant O(log n).
+        """
+
     # Settling
 
     @abstractmethod
@@ -800,6 +832,14 @@ class LeasedQueue(ABC, Generic[K, V]):
                 as `ack` does.
 
         Takes effect even if cancelled. O(1).
+        """
+
+    @abstractmethod
+    def _wind_up(self, lease: Lease[K, V]) -> Awaitable[object] | None:
+        """Begin to free the key of a cancelled item, whose holder has ended.
+
+        Returns an awaitable of the end, which need not be awaited; None: it has ended. It raises
+        no error of the queue, and takes effect even if cancelled. O(1); with a tenant O(log n).
         """
 
     @abstractmethod

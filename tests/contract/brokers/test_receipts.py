@@ -164,7 +164,7 @@ async def test_a_queue_remembers_what_was_done_last(queue: LeasedQueue[str, Any]
         ("c", "cc", 1),
     ]
     assert done[0].token < done[1].token
-    assert done[1].acked_at == pytest.approx(time.time(), abs=60)
+    assert done[1].ended_at == pytest.approx(time.time(), abs=60)
 
 
 async def test_a_queue_remembers_nothing_unless_it_was_told(broker: Broker) -> None:

@@ -226,13 +226,17 @@ local admin = lazily(function()
     end)
     for _, each in ipairs(lost) do
       local key, item = each.key, each.item
-      q.released = q.released + 1
       events[#events + 1] = { q.index, "lost", key, item.rank }
       if item.process ~= process then
         waiters.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
       end
-      end_lease(q, key, item)
-      moves.lose(q, key, item, now)
+      if item.cancelled then
+        moves.wind_up(q, key, item)
+      else
+        q.released = q.released + 1
+        end_lease(q, key, item)
+        moves.lose(q, key, item, now)
+      end
     end
     return { "ok", #lost, after }
   end

@@ -136,8 +136,8 @@ local function new_queue(
   index, at, name, max_size, max_deliveries, base, factor, ceiling, history_size, dedupe_for,
   fair, virtual, shares, seq, front, token, stamp,
   n_ready, n_delayed, n_leased, n_buffered, handed_out, undone,
-  acked, released, expired, cancelled, dead, dropped, superseded, outlived, largest,
-  paused, reason, n_paused, ...
+  acked, released, expired, given_back, dead, dropped, superseded, outlived, largest,
+  paused, reason, n_paused, cancelled, remembered, ...
 )
   return {
     index = index, letters_index = tonumber(ARGV[5 + index]),
@@ -152,12 +152,14 @@ local function new_queue(
     seq = seq, front = front, token = token, stamp = stamp,
     n_ready = n_ready, n_delayed = n_delayed, n_leased = n_leased, n_buffered = n_buffered,
     handed_out = handed_out, undone = undone, acked = acked, released = released,
-    expired = expired, cancelled = cancelled, dead = dead, dropped = dropped,
+    expired = expired, given_back = given_back, dead = dead, dropped = dropped,
     superseded = superseded, outlived = outlived,
     largest = largest or NEVER, -- no item has more bytes
     paused = paused or 0, -- the time since which the whole queue is, by the wall clock; 0: it is not
     reason = reason or "", -- for that
     n_paused = n_paused or 0, -- tenants that are
+    cancelled = cancelled or 0,
+    remembered = remembered or acked, -- items that came into the history
     further = select("#", ...) > 0 and pack(...) or "", -- fields of newer formats
     changed = false,
     touched = false,
@@ -176,9 +178,9 @@ local function store_queue(q)
     q.fair and 1 or 0, q.virtual, q.shares, q.seq, q.front, q.token, q.stamp,
     max(0, q.n_ready), max(0, q.n_delayed), max(0, q.n_leased), max(0, q.n_buffered),
     q.handed_out, q.undone,
-    q.acked, q.released, q.expired, q.cancelled, q.dead, q.dropped, q.superseded, q.outlived,
+    q.acked, q.released, q.expired, q.given_back, q.dead, q.dropped, q.superseded, q.outlived,
     q.largest,
-    q.paused, q.reason, q.n_paused
+    q.paused, q.reason, q.n_paused, q.cancelled, q.remembered
   ) .. q.further)
 end
 

@@ -25,7 +25,7 @@ local UPDATE, BUFFERED = 1, 2
 local NORMAL = 3 -- priority
 local HEADER_SIZE = 26
 local HEADER = ">BI7I7i4I4I2B"
-local USUAL = { 0, 0, 0, 0, 0, "", 0, 0 }
+local USUAL = { 0, 0, 0, 0, 0, "", 0, 0, 0 }
 
 local OLD = 4503599627370496 -- 2^52, which no token reaches before the next century
 local BIAS = 6755399441055744 -- half as much again: makes all ranks positive, and keeps them below 2^53
@@ -40,11 +40,12 @@ local function pack_item(item)
   local more = {
     item.cancellations, item.expiries, item.expires == NEVER and 0 or item.expires,
     state == READY and item.order or 0, item.rest, item.consumer, item.after, item.letter,
+    item.cancelled or 0,
   }
-  local last = 8
+  local last = 9
   if item.further then
     for n, field in ipairs(item.further) do
-      more[8 + n] = field
+      more[9 + n] = field
     end
   else
     while last > 0 and more[last] == USUAL[last] do
@@ -106,7 +107,8 @@ local function unpack_item(raw)
     consumer = more[6] or "",
     after = more[7] or 0,
     letter = more[8] or 0, -- 1: the body is a packed letter
-    further = more[9] ~= nil and { unpack(more, 9) } or nil, -- fields of newer formats
+    cancelled = type(more[9]) == "string" and more[9], -- the reason, of a leased one; false: it was not
+    further = more[10] ~= nil and { unpack(more, 10) } or nil, -- fields of newer formats
     body = body,
   }
 end

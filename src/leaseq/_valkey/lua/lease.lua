@@ -19,9 +19,13 @@ local function find_leased(q, key, token)
   end
 end
 
--- The item that a lease holds. One past its deadline is lost, whether or not it was swept.
+-- The item that a lease holds; or one that was cancelled, and whose holder has not ended. A lease past
+-- its deadline is lost, whether or not it was swept.
 local function find_held(q, key, token)
   local item = find_leased(q, key, token)
+  if item and item.cancelled then
+    return item
+  end
   if item and (tonumber(call("ZSCORE", q.leased, lease_member(key, item))) or NEVER) > now then
     return item
   end

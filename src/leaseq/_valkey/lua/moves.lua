@@ -236,6 +236,19 @@ local moves = lazily(function()
     end
   end
 
+  -- Free the key of a cancelled item, whose holder has ended: its successor comes next.
+  local function wind_up(q, key, item)
+    end_lease(q, key, item)
+    q.cancelled = q.cancelled + 1
+    local after = take_after(q, key, item)
+    if after then
+      succeed(q, key, item, after)
+    else
+      call("HDEL", q.items, key)
+      count_letter(q, item, -1)
+    end
+  end
+
   -- Return an item, or give it up, whose lease has run out; `since` is when.
   local function lose(q, key, item, since)
     item.cancellations = 0
@@ -271,8 +284,12 @@ local moves = lazily(function()
     if not is_there(q, key, item, q.leased, member, right) then
       return
     end
-    q.expired = q.expired + 1
     events[#events + 1] = { q.index, "expired", key, item.rank }
+    if item.cancelled then
+      wind_up(q, key, item)
+      return
+    end
+    q.expired = q.expired + 1
     end_lease(q, key, item)
     lose(q, key, item, deadline)
   end
@@ -315,6 +332,6 @@ local moves = lazily(function()
     backoff = backoff, is_last_delivery = is_last_delivery, look_at_after = look_at_after,
     read_after = read_after, write_after = write_after, take_after = take_after, succeed = succeed,
     return_item = return_item, scrap = scrap, look_after = look_after, forget_after = forget_after, expel = expel, die = die,
-    lose = lose, outlive = outlive, sweep = sweep,
+    wind_up = wind_up, lose = lose, outlive = outlive, sweep = sweep,
   }
 end)

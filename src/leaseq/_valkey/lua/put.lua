@@ -91,7 +91,7 @@ local puts = lazily(function()
     after.body, after.letter = body, 0
     after.priority = max(after.priority, terms.priority or after.priority)
     local outcome = OUTCOMES.updated
-    if terms.if_in_flight ~= "update" or after.buffered then
+    if terms.if_in_flight ~= "update" or after.buffered or item.cancelled then
       outcome = OUTCOMES.buffered
       local due = now + terms.delay
       if not after.buffered then

@@ -118,11 +118,11 @@ local queries = lazily(function()
   end)
 
   local counts = query(nil, function(q)
-    local left = q.acked + q.dead + q.dropped + q.superseded
+    local left = q.acked + q.dead + q.dropped + q.superseded + q.cancelled
     return {
       "ok", q.n_ready, q.n_delayed, q.n_leased, q.n_buffered, total(q) + left,
-      q.handed_out - q.undone - q.cancelled, q.acked, q.released, q.expired, q.cancelled, q.dead,
-      q.dropped, q.superseded, oldest_age(q), q.paused > 0 and 1 or 0,
+      q.handed_out - q.undone - q.given_back, q.acked, q.released, q.expired, q.given_back, q.dead,
+      q.dropped, q.superseded, q.cancelled, oldest_age(q), q.paused > 0 and 1 or 0,
     }
   end)
 
@@ -133,7 +133,7 @@ local queries = lazily(function()
       result[#result + 1] = {
         key, digits(item.rank), item.consumer, now - item.since,
         deadline == NEVER and -1 or max(0, deadline - now), item.deliveries, item.tenant,
-        item.priority,
+        item.priority, item.cancelled and 1 or 0,
       }
     end)
     return result
@@ -175,14 +175,14 @@ local queries = lazily(function()
 
   local HISTORY = 100 -- entries in a page of it
 
-  -- A page of the history, the oldest first, from a place: how many were acknowledged when the first
-  -- page was asked for, and how many entries were left then. What is acknowledged meanwhile is left
-  -- out, and so is what is no longer kept.
+  -- A page of the history, the oldest first, from a place: how many items had come into it when the
+  -- first page was asked for, and how many entries were left then. What comes meanwhile is left out,
+  -- and so is what is no longer kept.
   local history = query(take, function(q, from)
-    local acked, left = from:match("^(%d+) (%d+)$")
+    local came, left = from:match("^(%d+) (%d+)$")
     local length = call("LLEN", q.history)
-    acked, left = tonumber(acked) or q.acked, tonumber(left) or length
-    local first = length - (q.acked - acked) - left
+    came, left = tonumber(came) or q.remembered, tonumber(left) or length
+    local first = length - (q.remembered - came) - left
     if first < 0 then
       left, first = left + first, 0
     end
@@ -192,14 +192,16 @@ local queries = lazily(function()
       return result
     end
     for _, raw in ipairs(call("LRANGE", q.history, first, first + count - 1)) do
-      local sound, key, body, letter, token, deliveries, acked_at = pcall(cmsgpack.unpack, raw)
+      local sound, key, body, letter, token, deliveries, ended_at, was_cancelled =
+        pcall(cmsgpack.unpack, raw)
       spend_on(raw)
-      if sound and acked_at then
+      if sound and ended_at then
         local read, is_letter = read_body(body, letter)
-        result[#result + 1] = { key, read, token, deliveries, acked_at, is_letter }
+        local how = was_cancelled == 1 and "cancelled" or "acked"
+        result[#result + 1] = { key, read, token, deliveries, ended_at, is_letter, how }
       end
     end
-    result[2] = count < left and digits(acked) .. " " .. digits(left - count) or ""
+    result[2] = count < left and digits(came) .. " " .. digits(left - count) or ""
     return result
   end)
 
@@ -209,7 +211,11 @@ local queries = lazily(function()
     if not q then
       return GONE
     end
-    return { "ok", find_held(q, key, token) and 1 or 0 }
+    local item = find_held(q, key, token)
+    if item and item.cancelled then
+      return { "cancelled", item.cancelled }
+    end
+    return { "ok", item and 1 or 0 }
   end
 
   local function find_lease()
@@ -220,6 +226,8 @@ local queries = lazily(function()
     local item = find_held(q, key, token)
     if not item then
       return { "no" }
+    elseif item.cancelled then
+      return { "cancelled", item.cancelled }
     end
     local result = lease_of(key, item)
     table.insert(result, 1, "ok")

@@ -19,8 +19,12 @@ local settlements = lazily(function()
     end
   end
 
-  local function remember_item(q, key, item)
-    local record = pack(key, item.body, item.letter, digits(item.rank), item.deliveries, digits(wall))
+  -- Add an item to the history; `was_cancelled` is 1 or 0.
+  local function remember_item(q, key, item, was_cancelled)
+    local record = pack(
+      key, item.body, item.letter, digits(item.rank), item.deliveries, digits(wall), was_cancelled
+    )
+    q.remembered = q.remembered + 1
     if type(redis.pcall("RPUSH", q.history, record)) ~= "table" then -- it is a list
       call("LTRIM", q.history, -q.history_size, -1)
     end
@@ -39,7 +43,7 @@ local settlements = lazily(function()
       remember_done(q, key)
     end
     if q.history_size > 0 then
-      remember_item(q, key, item)
+      remember_item(q, key, item, 0)
     end
     local after = moves.take_after(q, key, item)
     if after and after.buffered then
@@ -91,7 +95,7 @@ local settlements = lazily(function()
   -- Return the item of a consumer that was cancelled.
   local function give_back_item(q, key, item)
     end_lease(q, key, item)
-    q.cancelled = q.cancelled + 1
+    q.given_back = q.given_back + 1
     local place = item.cancellations > 0 and "back" or "old"
     item.cancellations = item.cancellations + 1
     item.deliveries = item.deliveries - 1
@@ -125,8 +129,9 @@ local settlements = lazily(function()
     end
   end
 
-  -- Do something with an item, if the token holds it.
-  local function settle(find, take_how, act)
+  -- Do something with an item, if the token holds it. One that was cancelled it does not hold; but
+  -- unless the lease was to be `extended`, its holder has ended, and the key is free.
+  local function settle(find, take_how, act, extended)
     return function()
       local q, key, token = take_queue(), take(), take()
       local how = take_how and take_how()
@@ -137,6 +142,12 @@ local settlements = lazily(function()
       if not item then
         scrap_leased(q, key, token)
         return NO
+      end
+      if item.cancelled then
+        if not extended then
+          moves.wind_up(q, key, item)
+        end
+        return { "cancelled", item.cancelled }
       end
       return act(q, key, item, how) or OK
     end
@@ -178,10 +189,11 @@ local settlements = lazily(function()
     return raw and byte(raw) % MORE == LEASED and sub(raw, 2, 8) == place
   end
 
-  -- True if an ack of the item is the end of nothing else: it is no letter, and has no newer value.
+  -- True if an ack of the item is the end of nothing else: it is no letter, has no newer value, and
+  -- was not cancelled.
   local function is_plain(raw)
     local item = unpack_item(raw)
-    return item.after == 0 and item.letter == 0
+    return item.after == 0 and item.letter == 0 and not item.cancelled
   end
 
   -- Those that are done several at a time, with a few commands. All are checked before anything is
@@ -234,7 +246,8 @@ local settlements = lazily(function()
     end
     local results, ends = {}, {}
     for n, key in ipairs(keys) do
-      if not holds(places[n], raws[n]) then
+      local raw = raws[n]
+      if not holds(places[n], raw) or (byte(raw) >= MORE and unpack_item(raw).cancelled) then
         return nil
       end
       local span = tonumber(ARGV[words[n] + 4])
@@ -252,7 +265,54 @@ local settlements = lazily(function()
   local undo = settle(find_leased, nil, undo_item)
   local extend = settle(find_held, take_span, function(q, key, item, span)
     call("ZADD", q.leased, now + span, lease_member(key, item))
-  end)
+  end, true)
+
+  -- Cancel the item of a key. Of a leased one the lease has ended, and its holder is told; but it stays
+  -- there until that has ended too.
+  local function cancel()
+    local q, key, reason, keeps = take_queue(), take(), take(), take() == "1"
+    if not q then
+      return GONE
+    end
+    local item = read_item(q, key)
+    if not item then
+      return { "ok", 0 }
+    end
+    if item.state ~= LEASED then
+      take_out(q, key, item)
+      call("HDEL", q.items, key)
+      count_letter(q, item, -1)
+      q.cancelled, q.changed = q.cancelled + 1, true
+      return { "ok", 1 }
+    end
+    local after = moves.read_after(q, key, item)
+    if after and after.buffered and keeps then
+      after = nil
+    end
+    if item.cancelled and not after then
+      return { "ok", 0 }
+    end
+    q.changed = true
+    if after then
+      moves.take_after(q, key, item)
+    end
+    if after and after.buffered then
+      q.n_buffered, q.cancelled = max(0, q.n_buffered - 1), q.cancelled + 1
+    end
+    if not item.cancelled then
+      item.cancelled = sub(reason, 1, MOST_REASON)
+      if q.history_size > 0 then
+        remember_item(q, key, item, 1)
+      end
+      if item.process == process then
+        events[#events + 1] = { q.index, "cancelled", key, item.rank, item.cancelled }
+      else
+        waiters.tell(item.process, q.name .. "\0l" .. key .. "\0" .. digits(item.rank))
+      end
+    end
+    write_item(q, key, item)
+    return { "ok", 1 }
+  end
 
   -- Give leases back to their old places, uncounted, for a handle that closes.
   local function close()
@@ -267,7 +327,9 @@ local settlements = lazily(function()
     for _, lease in ipairs(leases) do
       local key = lease[1]
       local item = find_leased(q, key, lease[2])
-      if item then
+      if item and item.cancelled then
+        moves.wind_up(q, key, item)
+      elseif item then
         end_lease(q, key, item)
         q.undone = q.undone + 1
         item.deliveries = item.deliveries - 1
@@ -298,7 +360,8 @@ local settlements = lazily(function()
         for lease = 1, #each[n], 2 do
           local item = find_leased(q, each[n][lease], each[n][lease + 1])
           if item then
-            undo_item(q, each[n][lease], item)
+            local take_back = item.cancelled and moves.wind_up or undo_item
+            take_back(q, each[n][lease], item)
           end
         end
       end
@@ -310,6 +373,6 @@ local settlements = lazily(function()
     scrap_leased = scrap_leased, abandon = abandon, take_ack = take_ack, take_release = take_release, take_reject = take_reject,
     ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
-    give_back = give_back, undo = undo, extend = extend, close = close, several = several,
+    give_back = give_back, undo = undo, extend = extend, cancel = cancel, close = close, several = several,
   }
 end)

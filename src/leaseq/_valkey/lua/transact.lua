@@ -73,6 +73,9 @@ local transactions = lazily(function()
           settlements.scrap_leased(q, key, token)
           return "no"
         end
+        if item.cancelled then
+          return "cancelled", item.cancelled
+        end
         local known = look_at(plan, q, key)
         if not known.leased then
           return "twice"
