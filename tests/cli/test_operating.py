@@ -482,6 +482,8 @@ def test_a_queue_without_dead_letters_has_none_to_show(use: Use) -> None:
         ("purge", "order", "--yes"),
         ("pause", "order"),
         ("resume", "order"),
+        ("cancel", "order", "key"),
+        ("discard", "order", "key"),
         ("redrive", "order"),
         ("put", "order", "key", "1"),
         ("watch", "order"),
@@ -510,6 +512,8 @@ def test_a_queue_that_is_not_there_is_not_made(use: Use, command: tuple[str, ...
         ("purge", "orders", "--yes"),
         ("pause", "orders"),
         ("resume", "orders"),
+        ("cancel", "orders", "key"),
+        ("discard", "orders", "key"),
         ("put", "orders", "key", "1"),
         ("watch",),
     ],
@@ -709,6 +713,33 @@ def test_a_duplicate_is_not_put(use: Use) -> None:
 
 
 # Pausing
+
+
+@pytest.mark.parametrize("key", ["order-3", "order-2"])
+def test_an_item_is_cancelled_whether_it_waits_or_is_leased(use: Use, key: str) -> None:
+    use(fill)
+    result = invoke("cancel", "orders", key, "--reason", "the customer has gone")
+    assert (result.exit_code, result.output) == (0, f"cancelled {key} of queue 'orders'\n")
+    assert said("cancel", "orders", key) == {"queue": "orders", "key": key, "cancelled": True}
+
+
+def test_an_item_is_discarded_if_it_waits(use: Use) -> None:
+    use(fill)
+    result = invoke("discard", "orders", "order-3")
+    assert (result.exit_code, result.output) == (0, "discarded order-3 of queue 'orders'\n")
+    result = invoke("discard", "orders", "order-2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "leaseq: key order-2 of queue 'orders' has no item that waits\n"
+
+
+def test_what_is_not_there_is_not_cancelled(use: Use) -> None:
+    use(fill)
+    result = invoke("cancel", "orders", "int:42", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (
+        1,
+        {"queue": "orders", "key": "int:42", "cancelled": False},
+    )
+    assert result.stderr == "leaseq: key int:42 of queue 'orders' has nothing to cancel\n"
 
 
 async def fill_paused(broker: Broker) -> None:
@@ -1128,7 +1159,10 @@ def test_without_a_url_one_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["queues", "info", "watch", "put", "peek", "purge", "pause", "resume", "dead", "redrive"],
+    [
+        *("queues", "info", "watch", "put", "peek", "purge", "cancel", "discard", "pause"),
+        *("resume", "dead", "redrive"),
+    ],
 )
 def test_help_does_not_show_the_url(command: str) -> None:
     result = invoke(command, "--help")

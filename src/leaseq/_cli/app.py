@@ -41,6 +41,14 @@ COMMANDS: Final = {
         "change",
         "Drop all ready and delayed items of a queue, for good. Leased items stay.",
     ),
+    "cancel": (
+        "change",
+        "Cancel the item of a key, also while it is being worked on: it is not tried again.",
+    ),
+    "discard": (
+        "change",
+        "Drop the item of a key, if it waits. One that is being worked on is left alone.",
+    ),
     "pause": ("change", "Have nothing more claimed from a queue, or from one tenant."),
     "resume": ("change", "Let items be claimed again from a queue, or a tenant, that is paused."),
     "dead": ("show", "Show dead letters, the latest first, and leave them where they are."),

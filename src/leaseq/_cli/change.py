@@ -1,4 +1,4 @@
-"""``leaseq put``, ``purge``, ``pause``, ``resume`` and ``redrive``: they change a queue."""
+"""``leaseq put``, ``cancel``, ``purge``, ``pause``, ``redrive`` and others: they change a queue."""
 
 from __future__ import annotations
 
@@ -279,6 +279,64 @@ def _purge_question(info: QueueInfo) -> str:
 async def _purge(broker: Broker, name: str) -> int:
     await find_queue(broker, name)
     return await broker.purge(name)
+
+
+# Cancel and discard
+
+
+def cancel(
+    name: Name,
+    key: Key,
+    *,
+    url: Url,
+    reason: Annotated[
+        str, typer.Option(help="Reason, for the holder of a lease.", metavar="TEXT")
+    ] = "",
+    keep_successor: Annotated[
+        bool, typer.Option("--keep-successor", help="Let a buffered successor follow.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Cancel the item of a key, also while it is being worked on: it is not tried again.
+
+    Exits with 1 if there is none, or it was cancelled before.
+    """
+    read = parse_key(key)
+
+    async def act(broker: Broker) -> bool:
+        queue = await find_queue(broker, name)
+        return await queue.cancel(read, reason=reason, keep_successor=keep_successor)
+
+    was = run_with_broker(url, act, changes=True)
+    _tell("cancelled", name, read, was=was, json=json, otherwise="has nothing to cancel")
+
+
+def discard(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
+    """Drop the item of a key, if it waits. One that is being worked on is left alone.
+
+    Exits with 1 if none waits.
+    """
+    read = parse_key(key)
+
+    async def act(broker: Broker) -> bool:
+        return await (await find_queue(broker, name)).discard(read)
+
+    was = run_with_broker(url, act, changes=True)
+    _tell("discarded", name, read, was=was, json=json, otherwise="has no item that waits")
+
+
+def _tell(
+    done: str, name: str, key: str | int | bytes, *, was: bool, json: bool, otherwise: str
+) -> None:
+    """Tell whether something was done with the item of a key, and exit with 1 if not."""
+    what = printable(write_key(key))
+    if json:
+        typer.echo(as_json({"queue": name, "key": write_key(key), done: was}))
+    elif was:
+        typer.echo(f"{done} {what} of queue {name!r}")
+    if not was:
+        typer.echo(f"leaseq: key {what} of queue {name!r} {otherwise}", err=True)
+        raise typer.Exit(1)
 
 
 # Pause and resume
