@@ -590,6 +590,36 @@ async def test_a_thread_whose_lease_is_lost_runs_to_its_end_and_has_no_success(
     assert [key for key, _ in queue.drain_nowait()] == ["a", "b", "c"]
 
 
+async def test_the_key_of_a_cancelled_item_is_free_when_its_thread_has_ended(queue: Queue) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def handle(lease: Lease[str, int]) -> None:
+        if lease.value == 1:
+            started.set()
+            go_on.wait(10)
+        seen.append((lease.key, lease.value))
+
+    async def cancel_when_it_works() -> None:
+        await anyio.to_thread.run_sync(started.wait, 10)
+        while len(seen) < 2:  # noqa: ASYNC110 - in threads
+            await anyio.sleep(0.001)
+        assert await queue.cancel("a")
+        await queue.put("a", 7)
+        for _ in range(20):
+            await checkpoint()
+        seen.append(await queue.state("a"))
+        await queue.shutdown()
+        go_on.set()
+
+    async with create_task_group() as tg:
+        tg.start_soon(cancel_when_it_works)
+        await serve(queue, handle, 3)
+    assert sorted(map(str, seen[:3])) == ["('b', 2)", "('c', 3)", "leased"]
+    assert seen[3:] == [("a", 1), ("a", 7)]
+    assert (await queue.statistics()).cancelled == 1
+
+
 @virtual_time
 async def test_a_late_handler_that_fails_has_lost_its_lease(
     queue: Queue, caplog: pytest.LogCaptureFixture

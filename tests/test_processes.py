@@ -243,7 +243,7 @@ async def test_a_handler_in_a_process_can_reject() -> None:
     assert (letter.reason, letter.deliveries) == ("no good", 1)
 
 
-@pytest.mark.parametrize("how", ["max_runtime", "cancelled", "grace", "closed"])
+@pytest.mark.parametrize("how", ["max_runtime", "cancelled", "grace", "closed", "item cancelled"])
 async def test_a_process_that_computes_without_end_is_ended(how: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     queue = Queue(default_lease_timeout=0.5, retry=Retry(max_deliveries=1))
@@ -281,15 +281,19 @@ async def test_a_process_that_computes_without_end_is_ended(how: str, tmp_path: 
                 stop.set()
             elif how == "closed":
                 await queue.close()
+            elif how == "item cancelled":
+                assert await queue.cancel("a")
+                await queue.shutdown()
     assert ended[0] - began < (8 if how == "max_runtime" else 1.5)
     assert not is_alive(pid)
     if how == "closed":
         return
     statistics = await queue.statistics()
     assert statistics.expired == 0
-    assert (statistics.released, statistics.given_back) == (
-        (1, 0) if how == "max_runtime" else (0, 1)
-    )
+    assert (statistics.released, statistics.given_back, statistics.cancelled) == {
+        "max_runtime": (1, 0, 0),
+        "item cancelled": (0, 0, 1),
+    }.get(how, (0, 1, 0))
 
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux sees to it")

@@ -723,6 +723,18 @@ def test_an_item_is_cancelled_whether_it_waits_or_is_leased(use: Use, key: str) 
     assert said("cancel", "orders", key) == {"queue": "orders", "key": key, "cancelled": True}
 
 
+async def fill_cancelled(broker: Broker) -> None:
+    """The same, with the leased one cancelled."""
+    await fill(broker)
+    assert await (await broker.queue("orders")).cancel("order-2")
+
+
+def test_a_cancelled_lease_is_shown_until_its_holder_has_ended(use: Use) -> None:
+    use(fill_cancelled)
+    assert "cancelled" in invoke("info", "orders").output
+    assert said("info", "orders")["leases"][0]["cancelled"] is True
+
+
 def test_an_item_is_discarded_if_it_waits(use: Use) -> None:
     use(fill)
     result = invoke("discard", "orders", "order-3")

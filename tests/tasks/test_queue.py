@@ -10,7 +10,15 @@ import pytest
 from anyio import create_task_group, sleep
 from anyio.lowlevel import checkpoint
 
-from leaseq import Broker, LeasedKeyQueue, Priority, Tenant, TransactionError, connect
+from leaseq import (
+    Broker,
+    LeaseCancelledError,
+    LeasedKeyQueue,
+    Priority,
+    Tenant,
+    TransactionError,
+    connect,
+)
 from leaseq.tasks import Task, TaskDataError, TaskFailedError, TaskQueue
 from leaseq.tasks._results import result_name, value_kept
 from leaseq.testing import Operation, cancel_sweep
@@ -121,6 +129,21 @@ async def test_a_task_is_popped_and_then_deleted(tasks: TaskQueue) -> None:
     assert await tasks.delete(task)
     assert not await tasks.delete(task.id)
     assert (await tasks.stats()).acked == 1
+
+
+async def test_a_task_that_was_popped_and_then_cancelled_is_gone_once_it_is_deleted(
+    tasks: TaskQueue,
+) -> None:
+    pushed = await tasks.push(Task.create(payload=1))
+    assert await tasks.pop() == pushed
+    queue = await tasks.open()
+    assert await queue.cancel(pushed.id)
+    assert await tasks.pop() is None
+    assert await queue.state(pushed.id) == "leased"
+    with pytest.raises(LeaseCancelledError):
+        await tasks.delete(pushed)
+    assert await queue.state(pushed.id) == "absent"
+    assert not await tasks.delete(pushed)
 
 
 @time_passes

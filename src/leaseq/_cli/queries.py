@@ -50,6 +50,8 @@ class HeldLease:
     deliveries: int
     tenant: str | None
     priority: int
+    cancelled: bool = False
+    """True: it was cancelled, and its holder has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ async def find_details(broker: Broker, name: str) -> QueueDetails:
             deliveries=one.deliveries,
             tenant=one.tenant,
             priority=one.priority,
+            cancelled=one.cancelled,
         )
         for one in inflight
     ]

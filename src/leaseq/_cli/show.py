@@ -19,6 +19,7 @@ from .._core.texts import shown
 from .common import Json, Key, Limit, Name, OptionalLimit, Url, parse_key, run_with_broker
 from .queries import (
     DeadLetters,
+    HeldLease,
     QueueDetails,
     QueueRow,
     find_details,
@@ -214,19 +215,12 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
         for column in ("consumer", "tenant", "token"):
             table.add_column(column, overflow="fold")
         for one in details.leases[:limit]:
-            left = (
-                "never"
-                if one.left is None
-                else "overdue"
-                if one.left == 0
-                else format_duration(one.left)
-            )
             cells = [
                 write_key(one.key),
                 one.deliveries,
                 one.priority,
                 format_duration(one.age),
-                left,
+                _left(one),
             ]
             _add(table, [*cells, _name(one.consumer), _name(one.tenant), one.token])
         tables.append(_with_rest(table, len(details.leases) - limit))
@@ -236,6 +230,14 @@ def _details_tables(details: QueueDetails, limit: int) -> list[Table]:
             _add(table, [each.name, each.reason, each.worker, format_duration(each.age)])
         tables.append(_with_rest(table, len(details.unknown) - limit))
     return tables
+
+
+def _left(lease: HeldLease) -> str:
+    """Return the time that a lease has left, in words."""
+    if lease.left == 0:
+        return "overdue"
+    left = "never" if lease.left is None else format_duration(lease.left)
+    return f"{left}, cancelled" if lease.cancelled else left
 
 
 def _details_document(details: QueueDetails, limit: int | None) -> dict[str, object]:

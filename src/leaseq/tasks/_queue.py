@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, overload
 
+from anyio import current_time
 from msgspec import structs
 
 from .._core.options import PutOptions
@@ -455,7 +456,7 @@ class TaskQueue:
         deleted.
         """
         queue = await self._backend.open()
-        self._popped = {id_: lease for id_, lease in self._popped.items() if lease.ended is None}
+        self._popped = {id_: lease for id_, lease in self._popped.items() if _is_mine(lease)}
         while True:
             try:
                 _, _, lease = await queue.get(timeout, tenants=tenants, steal_from=steal_from)
@@ -500,13 +501,14 @@ class TaskQueue:
         Raises:
             RuntimeError: There is no broker yet.
             QueueClosedError: The queue is closed.
+            LeaseCancelledError: It was popped here, and was cancelled since.
 
         If cancelled, the task was not removed. O(1).
         """
         task_id = _id_of("delete", task)
         queue = await self._backend.open()
         lease = self._popped.pop(task_id, None)
-        if lease is None or lease.ended is not None:
+        if lease is None or not _is_mine(lease):
             return await queue.discard(task_id)
         await lease.ack()
         return True
@@ -938,6 +940,13 @@ class TaskQueue:
             return
         if timetable is not None:
             await timetable.reconcile(self._declared, self._version)
+
+
+def _is_mine(lease: Lease[str, Any]) -> bool:
+    """Return True if a task that was popped is still to be deleted, also one that was cancelled."""
+    if lease.ended == "cancelled":
+        return lease.deadline > current_time()
+    return lease.ended is None
 
 
 def _id_of(call: str, task: Task[Any] | str) -> str:
