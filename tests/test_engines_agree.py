@@ -48,10 +48,13 @@ class Brokers(Protocol):
 class Teller:
     """Carries out a plan, and tells what came of each step."""
 
-    def __init__(self, engine: Brokers, queue: LeasedQueue[str, Any], broker: Broker) -> None:
+    def __init__(
+        self, engine: Brokers, queue: LeasedQueue[str, Any], broker: Broker, *, dedupes: bool
+    ) -> None:
         self.engine = engine
         self.queue = queue
         self.broker = broker
+        self.dedupes = dedupes
         self.leases: list[Lease[str, Any]] = []
         self.story: Story = []
 
@@ -89,7 +92,9 @@ class Teller:
         """Return True if there is no room, for keys that the queue could hold."""
         counts = await self.queue.statistics()
         new = [key for key in {*keys} if await self.queue.state(key) == "absent"]
-        return 0 < len(new) <= MAX_SIZE < counts.ready + counts.delayed + len(new)
+        if len(new) > MAX_SIZE and not self.dedupes:  # else some may be duplicates, and need none
+            return False
+        return len(new) > 0 and counts.ready + counts.delayed + len(new) > MAX_SIZE
 
     async def put(self, key: str, value: int, options: dict[str, Any]) -> object:
         if await self.would_wait([key]):
@@ -190,7 +195,7 @@ async def story_of(engine: Brokers, plan: Plan) -> Story:
         await tg.start(broker.run)
         letters = await broker.queue("dead")
         queue = await broker.queue("work", dead_letters="dead", **options)
-        teller = Teller(engine, queue, broker)
+        teller = Teller(engine, queue, broker, dedupes="dedupe_for" in options)
         await teller.follow(steps)
         for tenant in ("x", "y", None):
             await teller.tell("the end of pauses", queue.resume(tenant))
