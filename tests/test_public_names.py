@@ -131,9 +131,10 @@ MODULES = {
     "leaseq.memory": named("LeasedKeyQueue MemoryBroker"),
     "leaseq.sqlite": named("RemoteQueue SqliteBroker SqliteUrl put_in"),
     "leaseq.tasks": named(
-        "QueueSettings RedisSettings ResultLostError Schedule Task TaskDataError "
+        "QueueSettings RedisSettings ResultLostError Schedule Task TaskCancelledError "
+        "TaskDataError "
         "TaskDecorator TaskFailedError TaskFunction TaskHandler TaskQueue TaskQueueOptions "
-        "TaskWorker ValueTooLargeError WorkerConfig WorkerHealth WorkerSettings "
+        "TaskState TaskWorker ValueTooLargeError WorkerConfig WorkerHealth WorkerSettings "
         "current_task xcom_pull xcom_pull_sync xcom_push"
     ),
     "leaseq.testing": named(

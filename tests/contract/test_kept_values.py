@@ -52,6 +52,24 @@ async def test_a_rejection_keeps_values(queue: Queue) -> None:
     assert await is_kept(queue, "x") == b"why"
 
 
+@pytest.mark.parametrize("state", ["ready", "delayed", "leased"])
+async def test_a_cancellation_keeps_values(queue: Queue, state: str) -> None:
+    await queue.put("a", 1, delay=60 if state == "delayed" else 0)
+    if state == "leased":
+        await queue.get(lease_timeout=None)
+    assert await queue._cancel_and_keep("a", "why", [kept("x", b"why")]) is True
+    assert await is_kept(queue, "x") == b"why"
+
+
+async def test_where_there_is_nothing_to_cancel_nothing_is_kept(queue: Queue) -> None:
+    assert await queue._cancel_and_keep("a", "why", [kept("x")]) is False
+    await queue.put("a", 1)
+    await queue.get(lease_timeout=None)
+    assert await queue.cancel("a")
+    assert await queue._cancel_and_keep("a", "why", [kept("x")]) is False
+    assert await is_kept(queue, "x") is None
+
+
 async def test_values_are_kept_by_themselves_and_replaced(queue: Queue) -> None:
     await queue._keep([kept("x", b"1"), kept("y", b"2")])
     await queue._keep([kept("x", b"3")])

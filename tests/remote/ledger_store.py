@@ -577,6 +577,8 @@ class _Queue:
                 self._backend.events.append(p.LeaseEnded(self.name, item.token, cause))
             else:
                 self._backend.tell(self._holders[item.key], p.LeaseEnded(self.name, item.token))
+        if item is not None:
+            self._keep(cancel.keep)
         return item is not None
 
     def cancellation(self, key: Key | p.RawKey, token: int) -> Cancellation | None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from anyio import create_task_group, sleep
+from anyio import Event, create_task_group, sleep, sleep_forever
 from anyio.lowlevel import checkpoint
 
 from leaseq import (
@@ -15,11 +15,18 @@ from leaseq import (
     LeaseCancelledError,
     LeasedKeyQueue,
     Priority,
+    Reject,
     Tenant,
     TransactionError,
     connect,
 )
-from leaseq.tasks import Task, TaskDataError, TaskFailedError, TaskQueue
+from leaseq.tasks import (
+    Task,
+    TaskCancelledError,
+    TaskDataError,
+    TaskFailedError,
+    TaskQueue,
+)
 from leaseq.tasks._results import result_name, value_kept
 from leaseq.testing import Operation, cancel_sweep
 
@@ -461,3 +468,117 @@ async def test_pushing_ends_with_a_shutdown(tasks: TaskQueue, do_all: Any_) -> N
 def test_what_does_not_fit_is_a_kind_of_value_error() -> None:
     assert issubclass(TaskDataError, ValueError)
     assert not issubclass(TransactionError, ValueError)
+
+
+# Cancelling, and states
+
+
+async def test_the_states_of_a_task(tasks: TaskQueue, working: Any_) -> None:
+    started, go_on = Event(), Event()
+
+    @tasks.task(result_ttl=600)
+    async def wait(fails: bool) -> int:
+        started.set()
+        await go_on.wait()
+        if fails:
+            raise Reject("no good")
+        return 1
+
+    assert await tasks.state("no such task") == "unknown"
+    later = await tasks.push(wait.task(fails=False), delay=60)
+    assert await tasks.state(later) == "delayed"
+    task = await tasks.push(wait.task(fails=False))
+    assert await tasks.state(task) == "ready"
+    async with working(tasks):
+        await started.wait()
+        assert await tasks.state(task.id) == "running"
+        go_on.set()
+        await tasks.result(task)
+        bad = await tasks.push(wait.task(fails=True))
+        with pytest.raises(TaskFailedError):
+            await tasks.result(bad)
+    assert [await tasks.state(each) for each in (task, bad)] == ["done", "failed"]
+
+
+async def test_a_task_that_keeps_no_result_is_unknown_when_it_is_done(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    @tasks.task
+    async def note() -> None: ...
+
+    task = await tasks.push(note.task())
+    async with working(tasks):
+        await tasks.join()
+    assert await tasks.state(task) == "unknown"
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+async def test_a_waiting_task_is_cancelled(tasks: TaskQueue, by_id: bool) -> None:
+    @tasks.task(result_ttl=600)
+    async def note() -> None: ...
+
+    task = await tasks.push(note.task())
+    assert await tasks.cancel(task.id if by_id else task, reason="not needed") is True
+    assert await tasks.cancel(task) is False
+    assert await tasks.state(task) == "cancelled"
+    with pytest.raises(TaskCancelledError, match=r"was cancelled: not needed$") as caught:
+        await tasks.result(task)
+    assert (caught.value.task_id, caught.value.reason) == (task.id, "not needed")
+    assert await tasks.pop() is None
+
+
+async def test_a_running_task_is_cancelled_and_not_tried_again(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    started = Event()
+    runs: list[str] = []
+
+    @tasks.task(result_ttl=600, max_retries=3)
+    async def hang() -> None:
+        runs.append("began")
+        started.set()
+        try:
+            await sleep_forever()
+        finally:
+            runs.append("cleaned up")
+
+    async with working(tasks):
+        task = await tasks.push(hang.task())
+        await started.wait()
+        assert await tasks.cancel(task)
+        with pytest.raises(TaskCancelledError, match=r"was cancelled$"):
+            await tasks.result(task)
+        await tasks.join()
+    assert runs == ["began", "cleaned up"]
+    assert await tasks.state(task) == "cancelled"
+    stats = await tasks.stats()
+    assert (stats.cancelled, stats.dead, stats.leased) == (1, 0, 0)
+
+
+async def test_a_done_task_is_not_cancelled_and_keeps_its_result(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    @tasks.task(result_ttl=600)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    task = await tasks.push(double.task(4))
+    async with working(tasks):
+        assert await tasks.result(task) == 8
+        await tasks.join()
+    assert await tasks.cancel(task) is False
+    assert await tasks.result(task) == 8
+
+
+async def test_a_task_that_is_unknown_here_can_be_cancelled(tasks: TaskQueue) -> None:
+    queue = await tasks.open()
+    await queue.put("strange", {"name": "no such function"})
+    assert await tasks.cancel("strange") is True
+    assert await tasks.state("strange") == "unknown"
+
+
+async def test_what_is_no_task_cannot_be_cancelled(tasks: TaskQueue) -> None:
+    with pytest.raises(TypeError, match="cancel"):
+        await tasks.cancel(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="reason"):
+        await tasks.cancel("task", reason=5)  # type: ignore[arg-type]

@@ -648,7 +648,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         hold = self.model.hold_on(key)
         was_held = hold is not None and not hold.cancelled
         expected = self.model.cancel(key, keep_successor=keep_successor)
-        reply = self.turn(["cancel", 1, f"s{key}", "why", int(keep_successor)])
+        reply = self.turn(["cancel", 1, f"s{key}", "why", int(keep_successor), 0])
         assert reply.results == [[b"ok", int(expected)]]
         heard = self.ear.heard()
         told = [what for _, what in heard if what.startswith(b"l")]

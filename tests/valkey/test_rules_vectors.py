@@ -130,7 +130,7 @@ class ScriptDriver:
         return bool(self.one("discard", 1, f"s{key}")[1])
 
     def cancel(self, key: str, *, keep_successor: bool = False) -> bool:
-        return bool(self.one("cancel", 1, f"s{key}", "", int(keep_successor))[1])
+        return bool(self.one("cancel", 1, f"s{key}", "", int(keep_successor), 0)[1])
 
     def see(self, key: str) -> dict[str, Any] | None:
         item = dump(self.caller).items.get(key)

@@ -341,11 +341,6 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         check_key(key)
         return self._engine.discard(key)
 
-    async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
-        check_key(key)
-        check_flag("keep_successor", keep_successor)
-        return self._engine.cancel(key, reason_text(reason), keep_successor=keep_successor)
-
     # Settling
 
     def ack_nowait(self, lease: Lease[K, V]) -> bool:
@@ -449,6 +444,16 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
     ) -> None:
         self._engine.reject(lease, reason)
         self._engine.keep(values)
+
+    async def _cancel_and_keep(
+        self, key: K, reason: str, values: Sequence[Kept], *, keep_successor: bool = False
+    ) -> bool:
+        check_key(key)
+        check_flag("keep_successor", keep_successor)
+        was = self._engine.cancel(key, reason_text(reason), keep_successor=keep_successor)
+        if was and values:
+            self._engine.keep(values)
+        return was
 
     async def _keep(self, values: Sequence[Kept]) -> None:
         await self._engine.home.checkpoint()

@@ -23,10 +23,11 @@ settlement: that has the same answer, and frees the key. So does the end of the 
 
 A store also keeps values for a time, each under a name, beside the items of a queue:
 
-- `Ack` and `Reject` keep theirs (``keep``) in the same step that ends the lease, and only then: if
-  the token does not hold the item, nothing is kept. `KeepValues` keeps values by themselves. A
-  value replaces an older one of its name, and its time to live begins anew. It is no item: it is in
-  no count and no listing, and a purge leaves it alone.
+- `Ack`, `Reject` and `Cancel` keep theirs (``keep``) in the same step that ends the lease or the
+  item, and only then: if the token does not hold the item, or there is nothing to cancel, nothing
+  is kept. `KeepValues` keeps values by themselves. A value replaces an older one of its name, and
+  its time to live begins anew. It is no item: it is in no count and no listing, and a purge leaves
+  it alone.
 - A store that has no room ends the lease all the same, keeps the short body that each value has for
   this case (`Kept.instead`), and answers `Settled.NOT_KEPT`. `KeepValues` is refused like a put.
 - `Recall` returns the value of a name while its time lasts. With ``waits`` it notes, in the same
@@ -417,6 +418,12 @@ class Cancel(Operation[bool]):
     key: Key
     reason: str
     keep_successor: bool = False
+    keep: tuple[Kept, ...] = ()
+    """Values to keep in the same step, if something is cancelled."""
+
+    @property
+    def weight(self) -> int:
+        return _size(self.keep)
 
 
 @_value

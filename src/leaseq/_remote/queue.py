@@ -163,14 +163,6 @@ class RemoteQueue(LeasedQueue[K, V]):
             await turn
         return [*await engine.lease_many(request, max_items, max_wait, timeout)]
 
-    async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
-        key = plain_key(key)
-        check_flag("keep_successor", keep_successor)
-        engine = self._engine
-        return await engine.change(
-            protocol.Cancel(engine.ref, cast("Key", key), reason_text(reason), keep_successor)
-        )
-
     async def discard(self, key: K) -> bool:
         engine = self._engine
         key = plain_key(key)
@@ -234,6 +226,15 @@ class RemoteQueue(LeasedQueue[K, V]):
         held = self._engine.mine(lease)
         how = (reason_text(reason), None, tuple(values))
         await self._engine.settle(held, "rejected", Reject, *how)
+
+    async def _cancel_and_keep(
+        self, key: K, reason: str, values: Sequence[Kept], *, keep_successor: bool = False
+    ) -> bool:
+        name = cast("Key", plain_key(key))
+        check_flag("keep_successor", keep_successor)
+        engine = self._engine
+        how = (reason_text(reason), keep_successor, tuple(values))
+        return await engine.change(protocol.Cancel(engine.ref, name, *how))
 
     async def _keep(self, values: Sequence[Kept]) -> None:
         engine = self._engine

@@ -216,6 +216,8 @@ class Exchange:
         elif was_held:
             lost = protocol.LeaseEnded(queue.name, row.place, Cancellation(reason))
             work.events.append(lost)
+        if done:
+            self._keep(queue, cancel.keep)
         return done
 
     # Claims

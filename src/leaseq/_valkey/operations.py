@@ -734,6 +734,7 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
         Field("key", KEY),
         Field("reason", TEXT),
         Field("keeps", FLAG, "keep_successor"),
+        _VALUES,
         ok=lambda raw: bool(raw[1]),
     ),
     protocol.Close: _layout(

@@ -332,7 +332,6 @@ class LeasedQueue(ABC, Generic[K, V]):
         O(log n).
         """
 
-    @abstractmethod
     async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
         """Cancel the item of a key: it is not done, nor tried again, whatever state it is in.
 
@@ -363,6 +362,7 @@ class LeasedQueue(ABC, Generic[K, V]):
         cancelled before it was sent to a server, nothing has changed. O(1); delayed or with a
         tenant O(log n).
         """
+        return await self._cancel_and_keep(key, reason, (), keep_successor=keep_successor)
 
     # Settling
 
@@ -877,6 +877,16 @@ class LeasedQueue(ABC, Generic[K, V]):
         by `_ack_and_keep`.
 
         Takes effect even if cancelled. O(1), and O(log n) for each value.
+        """
+
+    @abstractmethod
+    async def _cancel_and_keep(
+        self, key: K, reason: str, values: Sequence[Kept], *, keep_successor: bool = False
+    ) -> bool:
+        """Cancel the item of a key, as `cancel` does, and keep values in the same step.
+
+        They are kept if there was something to cancel. Errors, cancellation and cost are those of
+        `cancel`; a store without room is dealt with as by `_ack_and_keep`.
         """
 
     @abstractmethod

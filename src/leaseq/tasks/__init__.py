@@ -12,9 +12,15 @@ from .._core.exports import adopt as _adopt
 from ._backend import TaskQueueOptions
 from ._config import QueueSettings, RedisSettings, WorkerConfig, WorkerSettings
 from ._context import current_task, xcom_pull, xcom_pull_sync, xcom_push
-from ._errors import ResultLostError, TaskDataError, TaskFailedError, ValueTooLargeError
+from ._errors import (
+    ResultLostError,
+    TaskCancelledError,
+    TaskDataError,
+    TaskFailedError,
+    ValueTooLargeError,
+)
 from ._handler import TaskHandler
-from ._queue import TaskQueue
+from ._queue import TaskQueue, TaskState
 from ._schedules import Schedule
 from ._task import Task, TaskDecorator, TaskFunction
 from ._worker import TaskWorker, WorkerHealth
@@ -25,6 +31,7 @@ __all__ = [
     "ResultLostError",
     "Schedule",
     "Task",
+    "TaskCancelledError",
     "TaskDataError",
     "TaskDecorator",
     "TaskFailedError",
@@ -32,6 +39,7 @@ __all__ = [
     "TaskHandler",
     "TaskQueue",
     "TaskQueueOptions",
+    "TaskState",
     "TaskWorker",
     "ValueTooLargeError",
     "WorkerConfig",

@@ -34,6 +34,21 @@ class ResultLostError(LeaseqError):
         self.task_id = task_id
 
 
+class TaskCancelledError(LeaseqError):
+    """The task whose result was asked for was cancelled, by `TaskQueue.cancel`.
+
+    Attributes:
+        task_id: The id of the task.
+        reason: The reason that was given; ``""``: there was none.
+    """
+
+    def __init__(self, task_id: str, reason: str = "") -> None:
+        because = f": {reason}" if reason else ""
+        super().__init__(f"task {shown(task_id)} was cancelled{because}")
+        self.task_id = task_id
+        self.reason = reason
+
+
 class TaskFailedError(LeaseqError):
     """The task whose result was asked for was given up.
 

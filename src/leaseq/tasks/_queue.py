@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, TypeVar, Unpack, overload
 
 from anyio import current_time
 from msgspec import structs
@@ -36,9 +36,9 @@ from ..abc._lease import Lease
 from ._backend import Backend, TaskQueueOptions
 from ._config import QueueSettings
 from ._context import current_run
-from ._errors import ResultLostError, TaskDataError, TaskFailedError
+from ._errors import ResultLostError, TaskCancelledError, TaskDataError, TaskFailedError
 from ._execution import run_here
-from ._results import LOST, result_name
+from ._results import LOST, cancellation_kept, read_kept, result_name
 from ._schedules import Schedule, Terms, make_rule, report, schedule_name
 from ._slots import CatchUp, Overlap, Rule
 from ._task import (
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=TaskFunction[..., Any, Any])
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TaskState = Literal["ready", "delayed", "running", "done", "failed", "cancelled", "unknown"]
+"""The state of a task, as `TaskQueue.state` tells it."""
 
 _GRACE = 60.0
 _VALUE_LIMIT = 1_000_000
@@ -513,6 +516,88 @@ class TaskQueue:
         await lease.ack()
         return True
 
+    async def cancel(self, task: Task[Any] | str, *, reason: str = "") -> bool:
+        """Cancel a task, whatever state it is in: it is not done, nor tried again.
+
+        One that waits is dropped. One that runs is cancelled where it runs, cleans up, and leaves
+        the queue when it has ended; see `LeasedQueue.cancel`. If its function keeps its results,
+        `result` raises `TaskCancelledError` for as long as it would have kept them.
+
+        Args:
+            task: The task, or its id.
+            reason: The reason, for those that wait for its result, and for the log of its worker.
+
+        Returns:
+            True if there was something to cancel; False: the task is done, was given up or
+            cancelled before, or is not known.
+
+        Raises:
+            TypeError: It is no task and no id, or the reason is no string.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+
+        If cancelled before it was sent to a server, nothing has changed. O(log tenants).
+        """
+        task_id = _id_of("cancel", task)
+        check_text("reason", reason)
+        queue = await self._backend.open()
+        ttl = await self._result_ttl(task, queue)
+        values = [] if ttl is None else [cancellation_kept(task_id, reason_text(reason), ttl)]
+        return await queue._cancel_and_keep(task_id, reason, values)
+
+    async def _result_ttl(
+        self, task: Task[Any] | str, queue: LeasedQueue[str, Any]
+    ) -> float | None:
+        """Return the seconds for which the result of a task is kept; None: it is not."""
+        if not self._backend.keeps:
+            return None
+        if isinstance(task, str):
+            _, wire = await queue._look(task)
+            if wire is None:
+                return None
+            try:
+                task = decode_task(task, wire, self._registry.functions)
+            except TaskDataError:  # its data fit no function here
+                return None
+        function = task.function
+        return None if function is None else function._definition.terms.result_ttl
+
+    async def state(self, task: Task[Any] | str) -> TaskState:
+        """Return the state of a task.
+
+        Args:
+            task: The task, or its id.
+
+        Returns:
+            ``"ready"``, ``"delayed"`` or ``"running"``; then, for as long as its function keeps
+            its results, ``"done"``, ``"failed"`` or ``"cancelled"``. ``"unknown"``: it is not in
+            the queue, and there is no result of it. A cancelled task is ``"running"`` until it has
+            cleaned up.
+
+        Raises:
+            TypeError: It is no task and no id.
+            RuntimeError: There is no broker yet.
+            QueueClosedError: The queue is closed.
+
+        If cancelled, nothing has changed. O(1).
+        """
+        task_id = _id_of("state", task)
+        queue = await self._backend.open()
+        state = await queue.state(task_id)
+        if state == "leased":
+            return "running"
+        if state != "absent":
+            return state
+        if not self._backend.keeps:
+            return "unknown"
+        try:
+            outcome = read_kept(await queue._recall(result_name(task_id), 0))
+        except TimeoutError:
+            return "unknown"
+        if "failed" in outcome:
+            return "failed"
+        return "cancelled" if "cancelled" in outcome else "done"
+
     async def stats(self, *, tenants: bool = False) -> Statistics:
         """Return the counts of the queue, as `LeasedQueue.statistics` does.
 
@@ -573,6 +658,7 @@ class TaskQueue:
         Raises:
             TimeoutError: There was no result in time.
             TaskFailedError: The task was given up.
+            TaskCancelledError: It was cancelled.
             ResultLostError: The task has succeeded, and the store had no room for its result.
             ValueError: Its function does not keep its result, or there is no broker.
             RuntimeError: There is no broker yet.
@@ -597,6 +683,8 @@ class TaskQueue:
             raise TimeoutError(f"no result of task {shown(task_id)} within {timeout} s") from None
         if "failed" in outcome:
             raise TaskFailedError(task_id, outcome["failed"])
+        if "cancelled" in outcome:
+            raise TaskCancelledError(task_id, outcome["cancelled"])
         if outcome == LOST:
             raise ResultLostError(task_id)
         result = outcome["value"]

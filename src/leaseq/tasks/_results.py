@@ -55,12 +55,23 @@ def value_kept(name: str, data: bytes, ttl: float) -> Kept:
 
 def failure_kept(task_id: str, reason: str, ttl: float) -> Kept:
     """Return the reason for which a task was given up, to be kept in place of its result."""
+    return _end_kept("failed", task_id, reason, ttl)
+
+
+def cancellation_kept(task_id: str, reason: str, ttl: float) -> Kept:
+    """Return the reason for which a task was cancelled, to be kept in place of its result."""
+    return _end_kept("cancelled", task_id, reason, ttl)
+
+
+def _end_kept(how: str, task_id: str, reason: str, ttl: float) -> Kept:
     short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
-    name = result_name(task_id)
-    return Kept(name, _encode({"failed": reason}), ttl, _encode({"failed": short}))
+    return Kept(result_name(task_id), _encode({how: reason}), ttl, _encode({how: short}))
 
 
 def read_kept(body: bytes) -> dict[str, Any]:
-    """Return the document that is kept: with a ``value``; ``failed`` and the reason; or `LOST`."""
+    """Return the document that is kept.
+
+    With a ``value``; or ``failed`` or ``cancelled``, and the reason; or it is `LOST`.
+    """
     document: dict[str, Any] = msgspec.json.decode(body)
     return document

@@ -271,6 +271,7 @@ local settlements = lazily(function()
   -- there until that has ended too.
   local function cancel()
     local q, key, reason, keeps = take_queue(), take(), take(), take() == "1"
+    local found = values.take_values()
     if not q then
       return GONE
     end
@@ -283,6 +284,7 @@ local settlements = lazily(function()
       call("HDEL", q.items, key)
       count_letter(q, item, -1)
       q.cancelled, q.changed = q.cancelled + 1, true
+      values.keep(q, found)
       return { "ok", 1 }
     end
     local after = moves.read_after(q, key, item)
@@ -311,6 +313,7 @@ local settlements = lazily(function()
       end
     end
     write_item(q, key, item)
+    values.keep(q, found)
     return { "ok", 1 }
   end
 
