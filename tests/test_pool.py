@@ -21,6 +21,7 @@ from leaseq import (
     Lease,
     LeaseBatch,
     LeasedKeyQueue,
+    LeaseLostError,
     QueueClosedError,
     Reject,
     Retry,
@@ -618,6 +619,42 @@ async def test_the_key_of_a_cancelled_item_is_free_when_its_thread_has_ended(que
     assert sorted(map(str, seen[:3])) == ["('b', 2)", "('c', 3)", "leased"]
     assert seen[3:] == [("a", 1), ("a", 7)]
     assert (await queue.statistics()).cancelled == 1
+
+
+async def test_a_pool_tells_of_a_lost_lease_and_of_a_cancelled_item(queue: Queue) -> None:
+    lost: list[tuple[str, str]] = []
+
+    async def handle(lease: Lease[str, int]) -> None:
+        if lease.key == "a" or (lease.key == "b" and lease.deliveries == 1):
+            await sleep_forever()
+
+    async def on_lost(lease: Lease[str, int], error: LeaseLostError) -> None:
+        await checkpoint()
+        lost.append((lease.key, type(error).__name__))
+
+    async with create_task_group() as tg:
+        tg.start_soon(functools.partial(serve, queue, handle, 3, on_lost=on_lost, consumer="me"))
+        while queue._engine.ledger.acked < 1:
+            await checkpoint()
+        await queue.cancel("a")
+        await queue.release_all(consumer="me")
+        await queue.shutdown()
+    assert sorted(lost) == [("a", "LeaseCancelledError"), ("b", "LeaseLostError")]
+    assert (await queue.statistics()).acked == 2
+
+
+async def test_an_error_of_on_lost_is_logged(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handle(lease: Lease[str, int]) -> None:
+        assert await queue.cancel(lease.key)
+
+    def on_lost(lease: Lease[str, int], error: LeaseLostError) -> None:
+        raise KeyError
+
+    await queue.shutdown()
+    await serve(queue, handle, on_lost=on_lost)  # type: ignore[arg-type]
+    assert sum("on_lost of" in message for message in messages(caplog)) == 3
 
 
 @virtual_time

@@ -107,6 +107,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    on_lost: Callable[[Lease[K, V], LeaseLostError], Awaitable[object]] | None = None,
     run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
@@ -122,6 +123,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    on_lost: Callable[[Lease[K, V], LeaseLostError], Awaitable[object]] | None = None,
     run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
@@ -136,6 +138,7 @@ async def serve(
     on_start: Callable[[Lease[K, V]], Awaitable[object]] | None = None,
     on_success: Callable[[Lease[K, V], R], Awaitable[object]] | None = None,
     on_failure: Callable[[Lease[K, V], BaseException], Awaitable[object]] | None = None,
+    on_lost: Callable[[Lease[K, V], LeaseLostError], Awaitable[object]] | None = None,
     run_in: RunIn = "thread",
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
@@ -179,6 +182,9 @@ async def serve(
             by the pool or by the handler. An error in it is logged, and has no other effect.
         on_failure: Called with the lease, which still holds, and the error. It may settle the lease
             itself; if it does not, or raises an error, which is logged, the retry policy decides.
+        on_lost: Called with the lease and the error, once the handler has ended, if it has lost the
+            lease, or a `LeaseCancelledError` if its item was cancelled. An error in it is logged,
+            and has no other effect.
         run_in: The place of an ordinary function. ``"thread"`` (the default): in a worker thread.
             ``"process"``: in a process, which is killed when the lease is lost, ``max_runtime`` is
             over, or the pool is cancelled; one that dies is a failure of the item. Each worker has
@@ -200,12 +206,17 @@ async def serve(
     If cancelled, so are the handlers, and their items go back uncounted. With the heartbeat, each
     extension costs O(workers).
     """
-    callbacks = {"on_start": on_start, "on_success": on_success, "on_failure": on_failure}
+    callbacks: dict[str, Callable[..., object] | None] = {
+        "on_start": on_start,
+        "on_success": on_success,
+        "on_failure": on_failure,
+        "on_lost": on_lost,
+    }
     _check_call("serve", handler, "a lease", options, ("concurrency", "run_in", *callbacks))
     for name, callback in callbacks.items():
         if callback is not None:
-            others = {"on_start": (), "on_success": ("a result",), "on_failure": ("an error",)}
-            check_function(name, callback, "a lease", *others[name])
+            others = {"on_start": (), "on_success": ("a result",)}.get(name, ("an error",))
+            check_function(name, callback, "a lease", *others)
     check_run_in(run_in)
     pool = Pool(queue.name, concurrency, **_pool_options(options))
     get_options = _get_options(options)
@@ -250,24 +261,27 @@ async def serve(
                 claim_next(worker)
         except LeaseLostError as lost:
             log_loss(queue.name, lost)
+            if on_lost is not None:
+                await tell("on_lost", on_lost, lease, lost)
             return
         if on_success is not None and lease.ended == "acked":
-            await tell(on_success, lease, result)
+            await tell("on_success", on_success, lease, result)
 
-    async def tell(callback: Callable[..., object], lease: Lease[K, V], outcome: object) -> None:
+    async def tell(
+        name: str, callback: Callable[..., object], lease: Lease[K, V], outcome: object
+    ) -> None:
         try:
             await result_of(callback(lease, outcome))
         except BaseException as error:
             if not is_mere_failure(error):
                 raise
-            name = "on_success" if callback is on_success else "on_failure"
             pool.log_failure(lease, error, f"{name} of %r failed at delivery %d")
 
     async def fail(lease: Lease[K, V], error: BaseException) -> None:
         if rejection(error) is None:
             pool.log_failure(lease, error, "the handler of %r failed at delivery %d")
             if on_failure is not None and lease.ended is None:
-                await tell(on_failure, lease, error)
+                await tell("on_failure", on_failure, lease, error)
         if lease.ended is None:
             await lease._abandon(error, _BACKOFF)
         await checkpoint()  # a handler that fails whenever it is cancelled must not go on for ever

@@ -98,10 +98,17 @@ def test_public_objects_have_the_documented_names_alone(public: type) -> None:
     documented = {
         Task: {"create", *Task.__struct_fields__},
         TaskFunction: {"task"},
-        TaskHandler: {"process_task", "on_task_start", "on_task_success", "on_task_failure"},
+        TaskHandler: {
+            "process_task",
+            "on_task_start",
+            "on_task_success",
+            "on_task_failure",
+            "on_task_cancelled",
+            "on_task_timeout",
+        },
         TaskQueue: {
             *("task", "functions", "bind", "bound", "open", "push", "push_many", "pop", "get"),
-            *("delete", "result", "stats", "shutdown", "join"),
+            *("delete", "cancel", "state", "result", "stats", "shutdown", "join"),
             *("name", "max_retries", "xcom_ttl", "value_limit", "unknown_for", "version"),
             *("schedule", "scheduled", "schedules", "unschedule", "run_now"),
             *("pause_schedule", "resume_schedule"),

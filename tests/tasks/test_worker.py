@@ -1089,7 +1089,91 @@ async def test_a_task_whose_error_has_no_text_is_a_dead_letter(
     assert "NoTextError" in (await letter()).reason
 
 
-@pytest.mark.parametrize("name", ["on_task_start", "on_task_success", "on_task_failure"])
+class Telling(TaskHandler):
+    """A handler that notes how tasks were ended from outside."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    async def on_task_cancelled(self, task: Task[Any], reason: str) -> None:
+        await checkpoint()
+        self.told.append(("cancelled", reason))
+
+    def on_task_timeout(self, task: Task[Any], duration: float) -> None:
+        self.told.append(("timeout", str(task.name)))
+
+    def on_task_failure(self, task: Task[Any], error: BaseException, duration: float) -> None:
+        self.told.append(("failure", type(error).__name__))
+
+
+async def test_a_hook_hears_of_a_cancelled_task_when_it_has_cleaned_up(
+    tasks: TaskQueue, working: Any_
+) -> None:
+    handler = Telling()
+    started = Event()
+
+    @tasks.task
+    async def hang() -> None:
+        started.set()
+        try:
+            await sleep_forever()
+        finally:
+            handler.told.append(("clean-up", ""))
+
+    async with working(tasks, handler):
+        task = await tasks.push(hang.task())
+        await started.wait()
+        await tasks.cancel(task, reason="why not")
+        await tasks.join()
+    assert handler.told == [("clean-up", ""), ("cancelled", "why not")]
+
+
+@time_passes
+@virtual_time
+async def test_a_hook_hears_of_a_task_that_takes_too_long(tasks: TaskQueue, do_all: Any_) -> None:
+    handler = Telling()
+    began: list[int] = []
+
+    @tasks.task
+    async def hang() -> None:
+        began.append(1)
+        if len(began) == 1:
+            await sleep_forever()
+
+    await tasks.push(hang.task())
+    await do_all(tasks, handler, max_runtime=5.0)
+    assert handler.told == [("timeout", "hang")]
+    assert len(began) == 2
+
+
+@time_passes
+@virtual_time
+async def test_no_hook_hears_of_a_timeout_when_a_lease_is_lost_otherwise(
+    tasks: TaskQueue, do_all: Any_
+) -> None:
+    handler = Telling()
+    began: list[int] = []
+
+    @tasks.task
+    async def lose() -> None:
+        began.append(1)
+        if len(began) == 1:
+            await (await tasks.open()).release_all(consumer="worker")
+            await sleep_forever()
+
+    await tasks.push(lose.task())
+    await do_all(tasks, handler, max_runtime=50.0)
+    assert handler.told == []
+    assert len(began) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("on_task_start", "on_task_success", "on_task_failure", "on_task_cancelled"),
+        "on_task_timeout",
+    ],
+)
 @pytest.mark.parametrize("hook", [lambda self: None, lambda self, *_: (yield)])
 async def test_a_hook_that_cannot_work_is_refused(tasks: TaskQueue, name: str, hook: Any) -> None:
     handler = type("Handler", (TaskHandler,), {name: hook})

@@ -66,3 +66,22 @@ class TaskHandler:
             error: The error.
             duration: Seconds that it took.
         """
+
+    def on_task_cancelled(self, task: Task[Any], reason: str) -> object:
+        """Called when a task was cancelled by `TaskQueue.cancel`, and has cleaned up.
+
+        Args:
+            task: The task.
+            reason: The reason that was given; ``""``: there was none.
+        """
+
+    def on_task_timeout(self, task: Task[Any], duration: float) -> object:
+        """Called when a task has taken longer than the ``max_runtime`` of the worker.
+
+        It was cancelled, and is tried again. A function in a thread has run to its end and has
+        failed: for that `on_task_failure` is called too, with a `TimeoutError`.
+
+        Args:
+            task: The task.
+            duration: Seconds that it took.
+        """

@@ -13,7 +13,7 @@ from typing import Any, Final, Never
 from anyio import TASK_STATUS_IGNORED, BusyResourceError, CapacityLimiter, Event
 from anyio.abc import TaskStatus
 
-from .._core.errors import rejection
+from .._core.errors import LeaseCancelledError, LeaseLostError, rejection
 from .._core.functions import check_function, check_has_run, is_async, result_of
 from .._core.log import log
 from .._core.loop import Home, is_mere_failure
@@ -41,11 +41,14 @@ from ._timetable import beside
 _LONGEST_REST: Final = 60.0  # seconds between two tries of a task that workers do not know
 _NOTE_EVERY: Final = 60.0  # seconds between two notes on unknown tasks of one name
 _MOST_NOTES: Final = 1_000  # names in that time
+_NEARLY: Final = 0.9  # of max_runtime: a lease in a store is over a little earlier here
 _CALLS: Final = {
     "process_task": ("a task",),
     "on_task_start": ("a task",),
     "on_task_success": ("a task", "its duration"),
     "on_task_failure": ("a task", "an error", "its duration"),
+    "on_task_cancelled": ("a task", "a reason"),
+    "on_task_timeout": ("a task", "its duration"),
 }
 """The methods of a handler, and what they are called with."""
 
@@ -141,6 +144,10 @@ class TaskWorker:
         self._has_process_task = kind.process_task is not TaskHandler.process_task
         self._has_start_hook = kind.on_task_start is not TaskHandler.on_task_start
         self._has_success_hook = kind.on_task_success is not TaskHandler.on_task_success
+        self._has_loss_hook = (
+            kind.on_task_cancelled is not TaskHandler.on_task_cancelled
+            or kind.on_task_timeout is not TaskHandler.on_task_timeout
+        )
         self._stop = stop
         self._stopped = False
         self._stopping: Event | None = None
@@ -254,6 +261,7 @@ class TaskWorker:
                         self.concurrency,
                         on_start=self._adjust_lease if timed else None,
                         on_success=self._report_success if self._has_success_hook else None,
+                        on_lost=self._report_loss if self._has_loss_hook else None,
                         task_status=task_status,
                         **options,
                     )
@@ -336,7 +344,10 @@ class TaskWorker:
             if not is_mere_failure(error):
                 raise
             final = await self._fail(run, lease, error)
-            await _call(self._handler.on_task_failure, task, error, self._home.time() - since)
+            duration = self._home.time() - since
+            if is_a(error, TimeoutError) and self._is_too_long(duration):
+                await _call(self._handler.on_task_timeout, task, duration)
+            await _call(self._handler.on_task_failure, task, error, duration)
             if final:
                 return None
             raise
@@ -407,6 +418,21 @@ class TaskWorker:
         if lease.deliveries > run.task.max_retries:
             await give_up(run, lease, _failure_reason(lease, error))
         return False
+
+    def _is_too_long(self, duration: float) -> bool:
+        """Return True if a task has taken longer than it may."""
+        return self._max_runtime is not None and duration >= self._max_runtime * _NEARLY
+
+    async def _report_loss(self, lease: Lease[str, Any], lost: LeaseLostError) -> None:
+        try:
+            task = decode_task(lease.key, lease.value, self._functions)
+        except TaskDataError:  # it was about to be given up
+            return
+        duration = 0.0 if lease.since is None else self._home.time() - lease.since
+        if isinstance(lost, LeaseCancelledError):
+            await _call(self._handler.on_task_cancelled, task, lost.reason)
+        elif self._is_too_long(duration):
+            await _call(self._handler.on_task_timeout, task, duration)
 
     async def _report_success(
         self, lease: Lease[str, Any], done: tuple[Task[Any], float] | None
