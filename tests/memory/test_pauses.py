@@ -42,6 +42,21 @@ async def test_a_claim_that_does_not_wait_says_that_the_tenant_is_paused(queue: 
             claim()
 
 
+async def test_a_claim_that_waits_in_vain_says_what_is_paused(queue: Queue) -> None:
+    queue.put_nowait("a", 1, tenant="ann")
+    await queue.pause("ann", reason="has not paid")
+    why = r"nothing was handed out within 0 s, as the tenant 'ann' is paused: 'has not paid'$"
+    with pytest.raises(TimeoutError, match=why):
+        await queue.get(timeout=0)
+    with pytest.raises(TimeoutError, match=why):
+        await queue.take("a", timeout=0)
+    with pytest.raises(TimeoutError, match=r"no item was ready within 0 s$"):
+        await queue.get(timeout=0, tenants=["bob"])
+    await queue.pause()
+    with pytest.raises(TimeoutError, match=r"within 0 s, as the queue is paused$"):
+        await queue.get_batch(2, timeout=0)
+
+
 async def test_a_claim_that_does_not_wait_blames_no_pause_that_has_nothing_to_do_with_it(
     queue: Queue,
 ) -> None:

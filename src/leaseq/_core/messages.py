@@ -161,7 +161,7 @@ def lease_lost(lease: Due, now: float, when: str = "") -> LeaseLostError:
         when: The moment of the loss, as the end of a sentence: " while its body ran".
     """
     if lease._ended == "cancelled":
-        return _cancelled(f"{lease!r} was cancelled{when}", lease)
+        return _cancelled(f"{lease!r} was cancelled{when}", _reason(lease))
     return _lost_kind(lease)(f"{lease!r} was lost{when}: {_cause(lease, now)}")
 
 
@@ -175,13 +175,17 @@ def batch_lost(batch: object, last: Due, now: float) -> LeaseLostError:
     """
     message = f"{batch!r}: all remaining leases were lost while its body ran. Of the last, {last!r}"
     if last._ended == "cancelled":
-        return _cancelled(f"{message}: it was cancelled", last)
+        return _cancelled(f"{message}: it was cancelled", _reason(last))
     return _lost_kind(last)(f"{message}: {_cause(last, now)}")
 
 
-def _cancelled(message: str, lease: Due) -> LeaseCancelledError:
+def _reason(lease: Due) -> str:
+    """Return the reason for which a lease was cancelled; empty: none was given."""
     cause = getattr(lease, "_lost_by", None)
-    reason = cause.reason if isinstance(cause, Cancellation) else ""
+    return cause.reason if isinstance(cause, Cancellation) else ""
+
+
+def _cancelled(message: str, reason: str) -> LeaseCancelledError:
     because = f": {shown(reason)}" if reason else ""
     return LeaseCancelledError(f"{message}{because}. Its item is not tried again", reason=reason)
 
@@ -220,7 +224,7 @@ def full(queue: object, max_size: float) -> str:
 
 
 def not_ready(queue: object, key: object | AnyKey, paused: str = "") -> str:
-    """Return the text of a `WouldBlock` for a claim of what is not ready, or must not be claimed.
+    """Return the text of a `WouldBlock` for a claim of what is not ready, or is paused.
 
     Args:
         queue: The queue.
@@ -244,10 +248,10 @@ def paused_text(tenant: str | None, paused: Paused) -> str:
 
 
 def too_many_paused(tenant: str) -> ValueError:
-    """Return the error for one more tenant to be paused than may be."""
+    """Return the error for pausing one tenant more than `MOST_PAUSED`."""
     return ValueError(
-        f"{MOST_PAUSED:,} tenants of the queue are paused, which is the most, and the tenant "
-        f"{shown(tenant)} was not: resume others, or pause the queue"
+        f"{MOST_PAUSED:,} tenants of the queue are paused, which is the most, so the tenant "
+        f"{shown(tenant)} was not: resume another one, or pause the whole queue"
     )
 
 
@@ -297,12 +301,8 @@ def lease_ended(key: object, token: int) -> LeaseLostError:
 
 def lease_cancelled(key: object, token: int, cause: Cancellation) -> LeaseCancelledError:
     """Return the error for a receipt whose lease was cancelled."""
-    because = f": {shown(cause.reason)}" if cause.reason else ""
-    return LeaseCancelledError(
-        f"the lease on {shown(key)} with the token {token} was cancelled{because}. Its item is not "
-        "tried again",
-        reason=cause.reason,
-    )
+    lease = f"the lease on {shown(key)} with the token {token}"
+    return _cancelled(f"{lease} was cancelled", cause.reason)
 
 
 def other_receipt(queue: str, receipt_of: str) -> InvalidLeaseError:
@@ -320,8 +320,19 @@ def drained(queue: object) -> QueueClosedError:
     return QueueClosedError(f"{queue!r} is drained: no more items will come", drained=True)
 
 
-def timed_out(queue: object, key: object | AnyKey, seconds: float) -> TimeoutError:
-    """Return the error for a wait for an item that has taken too long."""
+def timed_out(
+    queue: object, key: object | AnyKey, seconds: float, paused: str = ""
+) -> TimeoutError:
+    """Return the error for a wait for an item that has taken too long.
+
+    Args:
+        queue: The queue.
+        key: The key that was asked for.
+        seconds: The timeout.
+        paused: The pause that is the cause, as `paused_text` says it; empty: none is known.
+    """
+    if paused:
+        return TimeoutError(f"{queue!r}: nothing was handed out within {seconds:g} s, as {paused}")
     what = "no item was ready" if key is ANY_KEY else f"key {shown(key)} was not ready"
     return TimeoutError(f"{queue!r}: {what} within {seconds:g} s")
 

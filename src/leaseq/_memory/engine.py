@@ -137,6 +137,7 @@ class Engine(Generic[K, V]):
         any_request: The request of a `get` without options.
         gated: True: a put may be refused or wait, by a maximum size, deduplication or a shutdown;
             or nothing may be claimed, as the queue is paused.
+        always_gated: True: that is so by its options.
         timeless: True: no timekeeper runs, and nothing needs one.
         to_wake: The bells of consumers that are no longer in line, to be rung by others.
         watched: True: an ack may drain the queue for a waiter, or goes into the history. The ack of
@@ -397,20 +398,19 @@ class Engine(Generic[K, V]):
         return item
 
     def would_block(self, request: ClaimRequest[K]) -> WouldBlock:
-        """Return the error for a claim that does not wait, with the pause if that is the cause.
+        """Return the error for a claim that does not wait. O(tenants that are paused)."""
+        return WouldBlock(not_ready(self.queue, request.key, self._pause_for(request)))
 
-        O(tenants that are paused).
-        """
+    def _pause_for(self, request: ClaimRequest[K]) -> str:
+        """Return the words for the pause that keeps an item from a request; empty: none does."""
         ledger = self.ledger
-        text = ""
         if ledger.paused is not None:
-            text = paused_text(None, ledger.paused)
-        elif ledger.schedule is not None:
+            return paused_text(None, ledger.paused)
+        if ledger.schedule is not None:
             for tenant, pause in ledger.paused_tenants.items():
                 if self._is_asked_for(request, tenant, ledger.schedule):
-                    text = paused_text(tenant, pause)
-                    break
-        return WouldBlock(not_ready(self.queue, request.key, text))
+                    return paused_text(tenant, pause)
+        return ""
 
     def _is_asked_for(
         self, request: ClaimRequest[K], tenant: str, schedule: Schedule[K, V]
@@ -436,7 +436,8 @@ class Engine(Generic[K, V]):
     async def _stand_in_line_for(self, waiter: BellWaiter[K, V], seconds: float) -> Item[K, V]:
         with move_on_after(seconds):
             return await self._stand_in_line(waiter)
-        raise timed_out(self.queue, waiter.request.key, seconds)
+        request = waiter.request
+        raise timed_out(self.queue, request.key, seconds, self._pause_for(request))
 
     async def _stand_in_line(self, waiter: BellWaiter[K, V]) -> Item[K, V]:
         while True:
@@ -530,7 +531,7 @@ class Engine(Generic[K, V]):
             return False
         if item._ended is None:  # it waited
             self.after_return(item)
-        elif getattr(item, "_lost_by", None) is None:  # else its successor alone was left
+        elif getattr(item, "_lost_by", None) is None:  # else only its successor is cancelled now
             self._remember(item, "cancelled")
             item._lose(Cancellation(reason))
         return True
@@ -1003,7 +1004,7 @@ class Engine(Generic[K, V]):
             self._choose_gates()
 
     def resume(self, tenant: str | None) -> bool:
-        """Hand out again, and serve those who wait; False: it was not paused."""
+        """Hand out again, and serve the waiters; False: it was not paused."""
         self.check_not_closed()
         self.check_home()
         if not self.ledger.resume(tenant):

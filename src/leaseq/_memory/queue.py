@@ -249,10 +249,10 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """`get` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
-            WouldBlock: no item is ready for this request, or the queue or a tenant is paused.
+            WouldBlock: no item is ready for this request, or what is ready is paused.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `get` does.
 
-        O(1); a timed lease or with tenants O(log n).
+        O(1); a timed lease or with tenants O(log n); in vain O(paused tenants).
         """
         engine = self._engine
         item = engine.ledger.claim_next() if engine.timeless and not options else None
@@ -269,11 +269,11 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         """`take` without waiting: the arguments are the same, without ``timeout``.
 
         Raises:
-            WouldBlock: the key is not ready, its tenant is at its cap, or one of the two, queue
-                and tenant, is paused.
+            WouldBlock: the key is not ready, its tenant is at its cap, or the queue or the tenant
+                is paused.
             QueueClosedError, TimekeeperNotRunningError, TypeError, ValueError: as `take` does.
 
-        O(1); a timed lease or with tenants O(log n).
+        O(1); a timed lease or with tenants O(log n); in vain O(paused tenants).
         """
         engine = self._engine
         request = engine.request("take_nowait", key, options)
