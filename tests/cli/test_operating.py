@@ -741,7 +741,9 @@ def test_an_item_is_discarded_if_it_waits(use: Use) -> None:
     assert (result.exit_code, result.output) == (0, "discarded order-3 of queue 'orders'\n")
     result = invoke("discard", "orders", "order-2")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "leaseq: key order-2 of queue 'orders' has no item that waits\n"
+    assert result.stderr == (
+        "leaseq: key order-2 of queue 'orders' is absent, or leased: cancel ends a lease too\n"
+    )
 
 
 def test_what_is_not_there_is_not_cancelled(use: Use) -> None:
@@ -751,7 +753,9 @@ def test_what_is_not_there_is_not_cancelled(use: Use) -> None:
         1,
         {"queue": "orders", "key": "int:42", "cancelled": False},
     )
-    assert result.stderr == "leaseq: key int:42 of queue 'orders' has nothing to cancel\n"
+    assert result.stderr == (
+        "leaseq: key int:42 of queue 'orders' is absent, or was cancelled before\n"
+    )
 
 
 async def fill_paused(broker: Broker) -> None:

@@ -43,14 +43,17 @@ COMMANDS: Final = {
     ),
     "cancel": (
         "change",
-        "Cancel the item of a key, also while it is being worked on: it is not tried again.",
+        "Cancel the item of a key, waiting or leased: it is not tried again.",
     ),
     "discard": (
         "change",
-        "Drop the item of a key, if it waits. One that is being worked on is left alone.",
+        "Drop the item of a key, if it waits. A leased one is left alone.",
     ),
-    "pause": ("change", "Have nothing more claimed from a queue, or from one tenant."),
-    "resume": ("change", "Let items be claimed again from a queue, or a tenant, that is paused."),
+    "pause": (
+        "change",
+        "Stop handing out items of a queue, or of one tenant, until it is resumed.",
+    ),
+    "resume": ("change", "End the pause of a queue, or of one tenant."),
     "dead": ("show", "Show dead letters, the latest first, and leave them where they are."),
     "schedules": (
         "schedules",

@@ -1,4 +1,4 @@
-"""``leaseq put``, ``cancel``, ``purge``, ``pause``, ``redrive`` and others: they change a queue."""
+"""The commands that change a queue: ``leaseq put``, ``cancel``, ``purge``, ``pause`` and others."""
 
 from __future__ import annotations
 
@@ -290,16 +290,17 @@ def cancel(
     *,
     url: Url,
     reason: Annotated[
-        str, typer.Option(help="Reason, for the holder of a lease.", metavar="TEXT")
+        str, typer.Option(help="Reason, in the error of the holder of a lease.", metavar="TEXT")
     ] = "",
     keep_successor: Annotated[
-        bool, typer.Option("--keep-successor", help="Let a buffered successor follow.")
+        bool, typer.Option("--keep-successor", help="Keep a buffered successor.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Cancel the item of a key, also while it is being worked on: it is not tried again.
+    """Cancel the item of a key, waiting or leased: it is not tried again.
 
-    Exits with 1 if there is none, or it was cancelled before.
+    The body of a leased one is cancelled, and its key is free when that has cleaned up. Exits with
+    1 if there is no item, or it was cancelled before.
     """
     read = parse_key(key)
 
@@ -308,13 +309,14 @@ def cancel(
         return await queue.cancel(read, reason=reason, keep_successor=keep_successor)
 
     was = run_with_broker(url, act, changes=True)
-    _tell("cancelled", name, read, was=was, json=json, otherwise="has nothing to cancel")
+    otherwise = "is absent, or was cancelled before"
+    _tell("cancelled", name, read, was=was, json=json, otherwise=otherwise)
 
 
 def discard(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
-    """Drop the item of a key, if it waits. One that is being worked on is left alone.
+    """Drop the item of a key, if it waits. A leased one is left alone.
 
-    Exits with 1 if none waits.
+    Exits with 1 if there is no such item.
     """
     read = parse_key(key)
 
@@ -322,7 +324,8 @@ def discard(name: Name, key: Key, *, url: Url, json: Json = False) -> None:
         return await (await find_queue(broker, name)).discard(read)
 
     was = run_with_broker(url, act, changes=True)
-    _tell("discarded", name, read, was=was, json=json, otherwise="has no item that waits")
+    otherwise = "is absent, or leased: cancel ends a lease too"
+    _tell("discarded", name, read, was=was, json=json, otherwise=otherwise)
 
 
 def _tell(
@@ -343,7 +346,7 @@ def _tell(
 
 
 Tenant = Annotated[
-    str | None, typer.Option(help="Tenant alone, and not the whole queue.", metavar="NAME")
+    str | None, typer.Option(help="One tenant instead of the whole queue.", metavar="NAME")
 ]
 
 
@@ -352,12 +355,14 @@ def pause(
     *,
     url: Url,
     tenant: Tenant = None,
-    reason: Annotated[str, typer.Option(help="Reason, for those who wonder.", metavar="TEXT")] = "",
+    reason: Annotated[
+        str, typer.Option(help="Reason, shown by queues and info.", metavar="TEXT")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Have nothing more claimed from a queue, or from one tenant.
+    """Stop handing out items of a queue, or of one tenant, until it is resumed.
 
-    Puts and work that was begun go on. A second pause replaces the reason.
+    Puts, and work that has begun, go on. A second pause replaces the reason.
     """
     run_with_broker(url, lambda broker: _pause(broker, name, tenant, reason), changes=True)
     if json:
@@ -375,9 +380,10 @@ async def _pause(broker: Broker, name: str, tenant: str | None, reason: str) -> 
 
 
 def resume(name: Name, *, url: Url, tenant: Tenant = None, json: Json = False) -> None:
-    """Let items be claimed again from a queue, or a tenant, that is paused.
+    """End the pause of a queue, or of one tenant.
 
-    Exits with 1 if it was not paused.
+    A tenant that is paused by itself stays paused when the queue is resumed. Exits with 1 if it was
+    not paused.
     """
     was = run_with_broker(url, lambda broker: _resume(broker, name, tenant), changes=True)
     if json:
