@@ -731,6 +731,11 @@ class Exchange:
     def set_tenant(self, queue: Queue, change: protocol.SetTenant) -> None:
         tenant = encode_name(change.name)
         slots = self._work.turns(queue).set_tenant(tenant, change.tenant)
+        self._free_slots(queue, tenant, slots)
+
+    @staticmethod
+    def _free_slots(queue: Queue, tenant: bytes, slots: int) -> None:
+        """Note that so many more items of a tenant can be handed out, to wake processes for it."""
         queue.freed += [tenant] * min(slots, 1000)
 
     def pause(self, queue: Queue, pause: protocol.Pause) -> bool:
@@ -744,7 +749,7 @@ class Exchange:
             return False
         if resume.tenant is None:
             self._parks.wake_after_pause(queue)
-        queue.freed += [tenant] * min(slots, 1000)
+        self._free_slots(queue, tenant, slots)
         return True
 
     def release_all(self, queue: Queue, release: protocol.ReleaseAll) -> protocol.Released:

@@ -209,6 +209,16 @@ local moves = lazily(function()
     look_after(q, key or member)
   end
 
+  -- End an item that is in no line and under no lease: its successor comes next, or its key is absent.
+  local function leave(q, key, item, successor)
+    if successor then
+      succeed(q, key, item, successor)
+    else
+      call("HDEL", q.items, key)
+      count_letter(q, item, -1)
+    end
+  end
+
   -- Give up an item that is in no line and under no lease.
   -- Of one whose value no process could read there is no dropping: `is_unread`.
   local function die(q, key, item, reason, err, is_unread)
@@ -228,25 +238,14 @@ local moves = lazily(function()
     end
     q[fate] = q[fate] + 1
     take_after(q, key, item)
-    if after and after.buffered then
-      succeed(q, key, item, after)
-    else
-      call("HDEL", q.items, key)
-      count_letter(q, item, -1)
-    end
+    leave(q, key, item, after and after.buffered and after)
   end
 
   -- Free the key of a cancelled item, whose holder has ended: its successor comes next.
   local function wind_up(q, key, item)
     end_lease(q, key, item)
     q.cancelled = q.cancelled + 1
-    local after = take_after(q, key, item)
-    if after then
-      succeed(q, key, item, after)
-    else
-      call("HDEL", q.items, key)
-      count_letter(q, item, -1)
-    end
+    leave(q, key, item, take_after(q, key, item))
   end
 
   -- Return an item, or give it up, whose lease has run out; `since` is when.

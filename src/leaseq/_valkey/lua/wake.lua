@@ -116,6 +116,11 @@ local waiters = lazily(function()
     return wake_one(q, "c" .. tenant) or wake_for(q, head(q, tenant), tenant)
   end
 
+  -- The want of a member.
+  local function want_of(member)
+    return sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
+  end
+
   -- Wake a process that waits for some tenants, if one of these has something.
   local function wake_for_some(q)
     local from = "-"
@@ -124,7 +129,7 @@ local waiters = lazily(function()
       if not member then
         return
       end
-      local want = sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
+      local want = want_of(member)
       local kind, tenant = sub(want, 1, 1), sub(want, 2)
       local named = kind == "t" or kind == "s" or kind == "T" or kind == "S"
       if named and claimable(q, tenant) and wake_for_tenant(q, tenant) then
@@ -145,8 +150,8 @@ local waiters = lazily(function()
     end
   end
 
-  -- Wake for a key that is wanted, if it is ready; its tenant, if one was woken. That one may wait on,
-  -- for a cap or another pause.
+  -- Wake a process for a key that it wants, if the key is ready. The tenant of the key, if one was
+  -- woken, even if it has to wait on, for a cap or another pause.
   local function wake_for_key(q, want)
     local item = read_item(q, sub(want, 2))
     if item and item.state == READY and wake_one(q, want) then
@@ -154,8 +159,8 @@ local waiters = lazily(function()
     end
   end
 
-  -- Wake processes for what is ready, once the queue is paused no more: none was woken for what came
-  -- meanwhile. Those that come wake the next ones.
+  -- Wake processes for the items that are ready, once the queue is resumed: none was woken for items
+  -- that came meanwhile. Processes that were woken wake the next ones.
   local function wake_after_pause(q)
     local enough, from, served = work + WAKING, "-", {}
     while n_parked(q) > 0 and work < enough do
@@ -163,8 +168,8 @@ local waiters = lazily(function()
       if not member then
         break
       end
-      local want = sub(member, 3, 2 + byte(member, 1) * 256 + byte(member, 2))
-      local tenant = byte(want) == 107 and wake_for_key(q, want)
+      local want = want_of(member)
+      local tenant = sub(want, 1, 1) == "k" and wake_for_key(q, want)
       if tenant then
         served[tenant] = (served[tenant] or 0) + 1
       end
