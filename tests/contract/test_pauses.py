@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def nothing_comes(queue: Queue, key: str | None = None, **options: list[str | None]) -> None:
-    """See that nothing is claimed."""
+    """Check that nothing is claimed."""
     with pytest.raises(TimeoutError):
         if key is None:
             await queue.get(timeout=0, **options)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ async def test_consumers_of_every_kind_wait_until_the_queue_is_resumed(queue: Qu
     assert waiting.got == {"any": "a", "a taker": "c", "ann's": "b", "a thief": "d"}
 
 
-async def test_those_who_wait_when_a_queue_is_paused_get_nothing_until_it_is_resumed(
+async def test_waiters_get_nothing_from_a_queue_that_is_paused_until_it_is_resumed(
     queue: Queue,
 ) -> None:
     async with create_task_group() as tg:
@@ -114,7 +114,7 @@ async def test_those_who_wait_when_a_queue_is_paused_get_nothing_until_it_is_res
     assert waiting.got == {"first": "a", "taker": "b", "second": "c"}
 
 
-async def test_one_item_serves_one_of_those_who_wait(queue: Queue) -> None:
+async def test_one_item_serves_one_waiter_once_the_queue_is_resumed(queue: Queue) -> None:
     await queue.pause()
     await queue.put("a", 1)
     async with create_task_group() as tg:
@@ -211,7 +211,7 @@ async def test_items_are_looked_at_and_dropped_while_a_queue_is_paused(queue: Qu
     assert await queue.qsize() == 1
 
 
-async def test_a_full_queue_that_is_paused_has_room_for_nobody(start: Start) -> None:
+async def test_a_full_queue_that_is_paused_has_no_room(start: Start) -> None:
     queue = await start(max_size=1)
     await queue.put("a", 1)
     await queue.pause()
@@ -267,20 +267,20 @@ async def test_time_goes_on_while_a_queue_is_paused(
 
 async def test_nothing_of_a_paused_tenant_is_claimed_and_others_go_on(queue: Queue) -> None:
     await fill(queue, {"ann": 2, "bob": 2})
-    await queue.put("nobody's", 1)
+    await queue.put("no tenant's", 1)
     await queue.pause("ann")
     await nothing_comes(queue, "ann0")
     await nothing_comes(queue, tenants=["ann"])
-    assert sorted(await in_line(queue)) == ["bob0", "bob1", "nobody's"]
+    assert sorted(await in_line(queue)) == ["bob0", "bob1", "no tenant's"]
     assert await queue.resume("ann") is True
     assert await in_line(queue) == ["ann0", "ann1"]
 
 
 async def test_a_tenant_is_paused_before_it_has_anything(queue: Queue) -> None:
-    await queue.put("nobody's", 1)
+    await queue.put("no tenant's", 1)
     await queue.pause("ann")
     await fill(queue, {"ann": 1})
-    assert await in_line(queue) == ["nobody's"]
+    assert await in_line(queue) == ["no tenant's"]
     await queue.resume("ann")
     assert await in_line(queue) == ["ann0"]
 
@@ -298,7 +298,7 @@ async def test_a_tenant_that_comes_back_to_nothing_is_paused_still(queue: Queue)
     assert await in_line(queue) == ["ann0"]
 
 
-async def test_those_who_wait_for_a_paused_tenant_are_served_once_it_is_resumed(
+async def test_waiters_for_a_paused_tenant_are_served_once_it_is_resumed(
     queue: Queue,
 ) -> None:
     await queue.pause("ann")
@@ -311,13 +311,13 @@ async def test_those_who_wait_for_a_paused_tenant_are_served_once_it_is_resumed(
         await fill(queue, {"ann": 4})
         await others_run()
         assert waiting.got == {}
-        await queue.put("nobody's", 1)
+        await queue.put("no tenant's", 1)
         await until(queue, getters=2)
         await others_run()
-        assert waiting.got == {"any": "nobody's"}
+        assert waiting.got == {"any": "no tenant's"}
         await queue.resume("ann")
     assert waiting.got == {
-        "any": "nobody's",
+        "any": "no tenant's",
         "taker": "ann2",
         "ann's": "ann0",
         "a thief": "ann1",
@@ -462,7 +462,7 @@ async def test_a_paused_queue_that_is_shut_down_is_drained_once_it_is_resumed(
     assert done == ["a", "b"]
 
 
-async def test_those_who_wait_at_a_paused_queue_are_turned_away_as_it_closes(
+async def test_waiters_of_a_paused_queue_are_turned_away_as_it_closes(
     queue: Queue,
 ) -> None:
     await queue.put("a", 1)
@@ -497,7 +497,7 @@ async def test_all_handles_see_a_pause(both: Handles) -> None:
 
 
 @pytest.mark.needs("handles")
-async def test_those_who_wait_through_another_handle_are_served_when_it_is_resumed(
+async def test_waiters_of_another_handle_are_served_once_the_queue_is_resumed(
     both: Handles,
 ) -> None:
     one, other = both

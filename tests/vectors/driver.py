@@ -205,7 +205,7 @@ class Reference:
     def end(self, how: str, key: str, **options: Json) -> None:
         item = self.items[key]
         if item.cancelled:
-            self._apply(key, moves.after_cancelled(item, self.now))
+            self._apply(key, moves.after_wind_up(item, self.now))
         elif how == "ack":
             self.done[key] = self.now + self.dedupe_for
             self._apply(key, moves.after_ack(item, self.now))
@@ -259,7 +259,7 @@ class Reference:
     def close(self) -> None:
         for key in sorted(self.leases, key=lambda key: self.leases[key][1]):
             item = self.items[key]
-            after = moves.after_cancelled if item.cancelled else moves.after_close
+            after = moves.after_wind_up if item.cancelled else moves.after_close
             self._apply(key, after(item, self.now))
 
     def drain(self) -> None:
@@ -319,7 +319,7 @@ class Reference:
     def _lose(self, key: str, cause: Move) -> None:
         item = self.items[key]
         if item.cancelled:
-            self._apply(key, moves.after_cancelled(item, self.now))
+            self._apply(key, moves.after_wind_up(item, self.now))
             return
         if self.retry.exhausted(item.deliveries):
             self._die(key, cause, "max_deliveries")

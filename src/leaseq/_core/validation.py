@@ -128,7 +128,7 @@ def name_or_none(name: str, value: str | None) -> str | None:
 
 
 def reason_text(reason: str) -> str:
-    """Return the reason of a rejection or a pause, cut to `MOST_REASON` characters.
+    """Return the reason of a rejection, a cancellation or a pause, cut to `MOST_REASON` characters.
 
     Raises:
         TypeError: it is not a string.

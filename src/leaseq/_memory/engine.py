@@ -996,7 +996,7 @@ class Engine(Generic[K, V]):
         self.after_change((), (name,))
 
     def pause(self, tenant: str | None, reason: str) -> None:
-        """Hand out nothing more, or nothing of a tenant."""
+        """Stop handing out items, or those of a tenant."""
         self.check_not_closed()
         self.check_home()
         self.ledger.pause(tenant, reason, time.time())
@@ -1015,7 +1015,7 @@ class Engine(Generic[K, V]):
             freed = ()
             try:
                 self._wake(self.waiters.serve_all(self.home.time()))
-            except Exception:  # a key's own: the others are served one tenant after the other
+            except Exception:  # raised by a key: the others are served one tenant after the other
                 freed = self.ledger.tenants()
         self.after_change((), freed)
         return True

@@ -227,7 +227,7 @@ class Dispatcher:
 
     Attributes:
         sent_at: The time at which the exchange started whose answers are handed out.
-        was_in_doubt: True if it was asked for more than once.
+        was_in_doubt: True if that exchange was sent more than once, as a reply was lost.
     """
 
     def __init__(

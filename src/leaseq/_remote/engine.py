@@ -503,7 +503,7 @@ class Engine(Generic[K, V]):
         return EarlyClaim(self, self._join_line(request, 1, patient=False))
 
     def _still_held(self, leases: Sequence[RemoteLease[K, V]]) -> list[RemoteLease[K, V]]:
-        """Return those leases that hold their items; of the others nobody will ever know."""
+        """Return the leases that hold their items; no consumer will see the others."""
         now = self.home.time()
         for lease in leases:
             if lease.ended == "cancelled":
@@ -612,7 +612,7 @@ class Engine(Generic[K, V]):
                 lease._deadline = deadline
                 self._hold(lease)
                 leases.append(lease)
-        if self.dispatcher.was_in_doubt:  # the hint that one was cancelled came too early, if any
+        if self.dispatcher.was_in_doubt:  # a hint of a cancellation may have come before the lease
             for lease in leases:
                 self.doubt_lease(lease.token)
         return leases
@@ -703,25 +703,25 @@ class Engine(Generic[K, V]):
     def cancel_lease(
         self, lease: RemoteLease[K, V], cause: Cancellation, *, is_free: bool = False
     ) -> None:
-        """End a lease that was cancelled, as the store says, and with it its body.
+        """End a lease that the store has cancelled, and cancel its body.
 
         Args:
             lease: The lease.
             cause: The cancellation.
-            is_free: True: the store has freed the key; False: it does when the holder has ended.
+            is_free: True: the store has freed the key; False: it will when the holder has ended.
         """
         if lease.ended is None:
             self.let_go(lease)
             lease._ended = "cancelled"
             if not is_free:
-                self._forget_what_is_over()
+                self._forget_overdue()
                 self._winding_up[lease.token] = lease
             lease._lose(cause)
         elif is_free:
             self._winding_up.pop(lease.token, None)
 
-    def _forget_what_is_over(self) -> None:
-        """Forget cancelled leases whose holders did not say that they have ended, in time.
+    def _forget_overdue(self) -> None:
+        """Forget cancelled leases whose time is over: the store has freed their keys.
 
         O(cancelled leases), but amortised O(1).
         """
@@ -736,7 +736,7 @@ class Engine(Generic[K, V]):
     def wind_up(self, lease: RemoteLease[K, V]) -> Awaitable[object] | None:
         """Begin to free the key of a cancelled item, whose holder has ended.
 
-        Returns an awaitable of the end, which raises nothing of the queue's; None: it has ended.
+        Returns an awaitable of the end, which raises no error of the queue; None: it has ended.
         """
         if self._winding_up.pop(lease.token, None) is None or self.closed:
             return None
@@ -745,7 +745,7 @@ class Engine(Generic[K, V]):
         return Later(lambda: self._wound_up(call))
 
     async def _wound_up(self, call: Call[SettledAnswer]) -> None:
-        with suppress(LeaseqError):  # then it is free when the time of the lease is over
+        with suppress(LeaseqError):  # then the key is free when the time of the lease is over
             await self._answer_to(call)
 
     def expire(self, lease: RemoteLease[K, V]) -> None:

@@ -18,8 +18,8 @@ at all, and answers each of them. That is all that the two know of one another:
   told twice. The client looks for itself.
 
 A lease that is cancelled has ended: `Extend`, `Held` and the like are answered with the
-`Cancellation`. But its item stays leased until its holder has ended too, which it says by any other
-settlement: that has the same answer, and frees the key. So does the end of the lease's time.
+`Cancellation`. But its item stays leased until its holder has ended too. Any other settlement says
+that it has: it gets the same answer, and frees the key. So does the end of the lease's time.
 
 A store also keeps values for a time, each under a name, beside the items of a queue:
 
@@ -332,7 +332,7 @@ def _size(values: tuple[Kept, ...]) -> int:
 
 
 SettledAnswer: TypeAlias = Settled | Cancellation
-"""The outcome of a settlement; a cancellation: nothing was done, but that the key is free now."""
+"""The outcome of a settlement; a cancellation: nothing was done, but the key is free now."""
 
 
 @_value
@@ -668,7 +668,7 @@ class Counts(_Query[Statistics]):
 
 @_value
 class CountTenants(_Paged[tuple[str | None, TenantStatistics]]):
-    """Count what is in a queue by tenant; which are paused, `Info` says."""
+    """Count what is in a queue by tenant; `Info` says which tenants are paused."""
 
 
 @_value
@@ -821,10 +821,10 @@ class SetTenant(_Administration[None]):
 
 @_value
 class Pause(_Administration[bool]):
-    """Have nothing more claimed from the queue, or from a tenant, in whatever process.
+    """Stop handing out items of the queue, or of a tenant, to any process.
 
-    No process is woken for what is ready in a queue that is paused. False, and nothing done: as
-    many tenants are paused as may be, and this is another one.
+    No process is woken for the ready items of a queue that is paused. False: nothing was done, as
+    `MOST_PAUSED` other tenants are paused.
     """
 
     tenant: str | None
@@ -834,7 +834,7 @@ class Pause(_Administration[bool]):
 
 @_value
 class Resume(_Administration[bool]):
-    """Let items be claimed again, and wake processes for those that are ready.
+    """End a pause, and wake processes for the items that are ready.
 
     False: it was not paused.
     """

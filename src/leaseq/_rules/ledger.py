@@ -58,8 +58,8 @@ does (``python -m tests.vectors`` writes it anew):
                                                         never lost
     waiting   drain, discard                  absent    dropped
     waiting   cancel                          absent    dropped
-    leased    cancel                          leased    the lease has ended, and its holder cleans
-                                                        up: until then nobody gets the key
+    leased    cancel                          leased    the lease has ended, and the key stays
+                                                        leased until its holder has cleaned up
     leased    any end, it was cancelled       absent    nothing is tried again
     ready     redrive                         absent    moved elsewhere
     ========  ==============================  ========  ============================================
@@ -69,8 +69,9 @@ of the moves out of *leased*, with fresh counts: after an ack, a death or a canc
 item of the key; otherwise the first one is *superseded*. One key is never in two hands.
 
 A lease that is cancelled has ended, and says so; but its item stays in `leased` until its holder
-has ended too: until any settlement, which is refused, or the end of the lease's time. So nobody
-else has the key while the holder cleans up. Then its `deadline` is minus infinity.
+has ended too: until any settlement, which is refused, or the end of the lease's time. So no other
+consumer has the key while the holder cleans up. Once the key is free, the deadline of the item is
+minus infinity, which tells `wind_up` that nothing is left to do.
 
 A waiting item about which nothing is unusual is *bare*: it has no object of its own. Its value is
 in `ready` or `delayed` under its key; and the key is in the line, or with a time in `_deadlines`.
@@ -852,7 +853,8 @@ class Ledger(Generic[K, V]):
     def cancel(self, key: K, *, keep_successor: bool = False) -> Item[K, V] | None:
         """Cancel the item of a key, and return it; None: there is none, or it was cancelled before.
 
-        O(1), or as a put. A leased one has ended as "cancelled" from now on; see `wind_up`.
+        A lease has ended as "cancelled" from now on; see `wind_up`. O(1), delayed or with a tenant
+        O(log n).
 
         Args:
             key: The key.
@@ -872,7 +874,7 @@ class Ledger(Generic[K, V]):
             return None
         assert moved.item is not None
         self._count(moved.counts)
-        self.buffered -= len(moved.counts)
+        self.buffered -= len(moved.counts)  # the only thing that counts by now is a successor
         item._after = moved.item.after
         item._ended = "cancelled"
         return item
@@ -881,7 +883,7 @@ class Ledger(Generic[K, V]):
         """Free the key of a cancelled item whose holder has ended; False: it is free. O(log n)."""
         if item._ended != "cancelled" or item._deadline == -inf:
             return False
-        self._move(item, moves.after_cancelled(self._record(item), now), now)
+        self._move(item, moves.after_wind_up(self._record(item), now), now)
         return True
 
     # Timed events, and the end of many leases
@@ -922,7 +924,7 @@ class Ledger(Generic[K, V]):
         """Compute the move of an item whose lease is lost, and return a function that does it."""
         record = self._record(item)
         if record.cancelled:
-            return lambda: self._move(item, moves.after_cancelled(record, now), now)
+            return lambda: self._move(item, moves.after_wind_up(record, now), now)
         expired = cause is MOVES["expire"]
         judge = self._safe_verdict if expired else self.verdict
         rest = judge(item, rests=record.expiries > 0)
@@ -978,9 +980,9 @@ class Ledger(Generic[K, V]):
         (self.schedule or self._make_schedule()).set(name, tenant)
 
     def pause(self, tenant: str | None, reason: str, since: float) -> None:
-        """Hand out nothing more, or nothing of a tenant. O(log tenants).
+        """Stop handing out items, or those of a tenant. O(log tenants).
 
-        If it is paused by now, the reason is replaced, and the time stays.
+        A second pause replaces the reason, and leaves the time.
 
         Args:
             tenant: The tenant; None: the whole queue.
@@ -988,7 +990,7 @@ class Ledger(Generic[K, V]):
             since: Seconds since the epoch.
 
         Raises:
-            ValueError: as many tenants are paused as may be.
+            ValueError: `MOST_PAUSED` other tenants are paused.
         """
         if tenant is None:
             self.paused = pause_of(self.paused, reason, since)
@@ -1001,7 +1003,7 @@ class Ledger(Generic[K, V]):
             self.schedule.refile(tenant)
 
     def resume(self, tenant: str | None) -> bool:
-        """Hand out again; False: neither the queue, nor the tenant, was paused. O(log tenants)."""
+        """Hand out items again, or those of a tenant; False: no pause of it. O(log tenants)."""
         if tenant is None:
             was, self.paused = self.paused, None
             return was is not None

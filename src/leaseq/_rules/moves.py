@@ -183,7 +183,7 @@ _ROWS = (
     Move("cancel", "waiting", "cancel", "", "absent", counts=("cancelled",), note="dropped"),
     Move(
         "cancel_lease", "leased", "cancel", "", "leased", ended="cancelled",
-        note="the lease has ended, and its holder cleans up: until then nobody gets the key",
+        note="the lease has ended, and the key stays leased until its holder has cleaned up",
     ),
     Move(
         "wind_up", "leased", "any end", "it was cancelled", "absent", ended="cancelled",
@@ -325,7 +325,7 @@ def put_on_waiting(item: ItemRecord[V], value: V, terms: PutRequest, now: float)
 def put_on_leased(item: ItemRecord[V], value: V, terms: PutRequest, now: float) -> Moved[V]:
     """Put a key that is leased, as an update of its item or as its one buffered successor.
 
-    A cancelled item does not come back, so it has no updates: whatever is put is its successor.
+    A cancelled item does not come back, so it has no updates: any value put is its successor.
     """
     after = item.after or Successor(value, item.priority)
     priority = after.priority if terms.priority is None else max(after.priority, terms.priority)
@@ -481,7 +481,7 @@ def after_death(
 
 
 def after_cancel(item: ItemRecord[V], *, keep_successor: bool = False) -> Moved[V]:
-    """Cancel an item. A waiting one is dropped; of a leased one the lease ends, and the key stays.
+    """Drop a waiting item; or end the lease of a leased one, which keeps its key for now.
 
     Args:
         item: The item.
@@ -498,7 +498,7 @@ def after_cancel(item: ItemRecord[V], *, keep_successor: bool = False) -> Moved[
     return Moved(move, replace(item, cancelled=True, after=None), None, counts, move.ended)
 
 
-def after_cancelled(item: ItemRecord[V], now: float) -> Moved[V]:
+def after_wind_up(item: ItemRecord[V], now: float) -> Moved[V]:
     """Free the key of a cancelled item, however its holder has ended: its successor comes next."""
     move = MOVES["wind_up"]
     if item.after is None:
@@ -652,7 +652,7 @@ def reweighed(turns: Turns, tenant: str | None, policy: Tenant) -> Turns:
 
 
 def pause_of(was: Paused | None, reason: str, now: float) -> Paused:
-    """Return the pause of what is paused now: another reason leaves the time as it was.
+    """Return a pause with this reason; one that goes on keeps its time.
 
     Args:
         was: The pause so far; None: there was none.

@@ -14,7 +14,7 @@ next item arrived first. No tenant is ever more than one item ahead of or behind
 
 A tenant *competes* while it has something ready and is under its cap. When it comes back, its
 start is its own or the virtual time, whichever is later: it gets no credit for having idled. A
-tenant that is paused is at a cap of 0: so it costs the others nothing, and them no look. A
+tenant that is paused is as if at a cap of 0: it costs the others nothing, not even a look. A
 hand-out that was restricted to some tenants, or to one key, is charged like any other, but does
 not move the virtual time: the tenants that were not asked must not pay for it.
 
@@ -150,7 +150,7 @@ class Schedule(Generic[K, V]):
     Args:
         tenants: Weights and caps of tenants without the default ones.
         ranks: The ranks of items, if some were given by now.
-        paused: The names of the tenants that are paused: `refile` those that come or go.
+        paused: The names of the tenants that are paused. Call `refile` when one comes or goes.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Schedule(Generic[K, V]):
         self.refile(name)
 
     def refile(self, name: str | None) -> None:
-        """Look anew at what a tenant may have: it is paused, or resumed. O(log tenants)."""
+        """File a tenant anew, whose weight, cap or pause has changed. O(log tenants)."""
         account = self._accounts.get(name)
         if account is not None:
             self._withdraw(account)

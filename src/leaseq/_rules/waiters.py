@@ -111,7 +111,7 @@ class Waiters(Generic[K, V]):
             self.takers += 1
             try:
                 self._line_up_for_cap(key)
-            except BaseException:  # the key's own: its consumer hears of it, and does not wait
+            except BaseException:  # raised by the key: its consumer does not wait
                 self.drop(waiter)
                 raise
 
@@ -193,7 +193,7 @@ class Waiters(Generic[K, V]):
         yield from self._serve_tenants(tenants, now)
 
     def serve_all(self, now: float) -> Iterator[Waiter[K, V]]:
-        """Hand over all that may be claimed, once the queue is paused no more.
+        """Hand over all that may be claimed, once the queue is resumed.
 
         O(tenants), and O(log n) for each waiter served.
         """
@@ -253,10 +253,7 @@ class Waiters(Generic[K, V]):
         return first
 
     def _line_up_for_cap(self, key: K) -> None:
-        """Have waiters for a ready key wait for the cap of its tenant, if that alone stops them.
-
-        Or for the end of a pause.
-        """
+        """Have waiters for a ready key wait for its tenant, if only a cap or a pause stops them."""
         ready = self._ledger.ready
         if key not in ready or self._ledger.claimable(key):
             return

@@ -38,7 +38,7 @@ from .work import Work
 LOOKED_AT: Final = 100
 """Wants of a queue that are looked at for one that can be served."""
 AFTER_PAUSE: Final = 1000
-"""Wants, tenants and items of each for which processes are woken when a queue is paused no more."""
+"""Wants, tenants, and items of each tenant, for which one resume wakes processes at most."""
 OVERLOOKED: Final = 0.5
 """Seconds after which the process that was woken for an item does not come."""
 STALE: Final = 60.0
@@ -263,9 +263,10 @@ class Parks:
                 return
 
     def wake_after_pause(self, queue: Queue) -> None:
-        """Wake processes for what is ready, once the queue is paused no more.
+        """Wake processes for the items that are ready, once the queue is resumed.
 
-        None was woken for what came meanwhile. Of a very long line, those that come wake the next.
+        None was woken for items that came meanwhile. In a very long line, processes that were woken
+        wake the next ones.
         """
         if not self._any(queue):
             return
@@ -278,7 +279,7 @@ class Parks:
         for (want,) in keys.fetchall():
             row = self._work.items.find(queue.id, want[1:])
             if row is not None and row.state == READY and self._wake_one(queue, want):
-                served[row.tenant] += 1  # it may wait on, for a cap or another pause
+                served[row.tenant] += 1  # even if it has to wait on, for a cap or another pause
         counts = [(b"", queue.ready)]
         if queue.fair:
             counts = self._work.turns(queue).competing(AFTER_PAUSE)

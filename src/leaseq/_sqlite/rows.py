@@ -103,7 +103,7 @@ class Row:
         body: Its body; None: it is kept apart, and was not read.
         large: True if the body in the file is kept apart.
         after: The value that was put while it was leased, once that was read.
-        cancelled: The reason, once its lease was cancelled; None: it was not.
+        cancelled: The reason for which its lease was cancelled; None: it was not.
     """
 
     __slots__ = (

@@ -138,7 +138,7 @@ CREATE TABLE leaseq_pauses (
 ) STRICT;
 CREATE UNIQUE INDEX leaseq_pauses_tenant ON leaseq_pauses (queue, tenant);
 """
-"""The table of pauses, which is new in format 2."""
+"""The table of pauses, apart for the migration to format 2."""
 
 OF_A_QUEUE = (
     "accounts", "done", "history", "items", "kept", "letters", "parks", "pauses", "recalls",
@@ -153,7 +153,7 @@ def statements(text: str) -> list[str]:
 
 
 def _add_pauses(connection: sqlite3.Connection) -> None:
-    """Add what format 2 has for pauses: before it, nothing could be paused."""
+    """Add the columns and the table of pauses; no queue of format 1 is paused."""
     for column in ("paused", "paused_tenants"):
         connection.execute(
             f"ALTER TABLE leaseq_queues ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
@@ -163,7 +163,7 @@ def _add_pauses(connection: sqlite3.Connection) -> None:
 
 
 def _add_cancellations(connection: sqlite3.Connection) -> None:
-    """Add what format 2 has for cancelled items: before it, there were none."""
+    """Add the columns of cancelled items; format 1 has none, and its count is of other leases."""
     for change in (
         "leaseq_queues RENAME COLUMN cancelled TO given_back",
         "leaseq_queues ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0",

@@ -114,7 +114,7 @@ class Turns:
         return _USUAL if found is None else tenant_kept(*found)
 
     def _is_paused(self, tenant: bytes) -> bool:
-        """Return True for a tenant that is paused; items without one cannot be, by themselves."""
+        """Return True for a tenant that is paused by itself, as no items without one can be."""
         paused = tenant and self._queue.paused_tenants
         return bool(paused) and self.pause_of(tenant) is not None
 
@@ -234,7 +234,7 @@ class Turns:
         return None if found is None else _pause(*found)
 
     def all_pauses(self) -> list[tuple[bytes, Paused]]:
-        """Return the tenants that are paused, in the order in which they were."""
+        """Return the tenants that are paused, in the order of their pauses."""
         found = self._cursor.execute(
             "SELECT id, tenant, reason, since FROM leaseq_pauses WHERE queue = ? AND tenant <> x''",
             (self._queue.id,),
@@ -242,7 +242,7 @@ class Turns:
         return [(tenant, _pause(*pause)) for _, tenant, *pause in sorted(found)]
 
     def pause(self, tenant: bytes, reason: str, now: float) -> bool:
-        """Pause a tenant, or for an empty name the queue; False: no more tenants may be."""
+        """Pause a tenant, or for an empty name the queue; False: too many tenants are paused."""
         queue = self._queue
         was = self.pause_of(tenant)
         if tenant and was is None and queue.paused_tenants >= MOST_PAUSED:
@@ -262,9 +262,9 @@ class Turns:
         return True
 
     def resume(self, tenant: bytes) -> int | None:
-        """Let a tenant, or for an empty name the queue, go on; None: it was not paused.
+        """Resume a tenant, or for an empty name the queue; None: it was not paused.
 
-        Returns how many more items of the tenant may be had.
+        Returns the number of items of the tenant that can be handed out.
         """
         queue = self._queue
         kept = self._find(tenant) if tenant else None  # while it is paused
@@ -280,7 +280,7 @@ class Turns:
         return 0 if kept is None else self._move(tenant, moves.resumed).account.slots
 
     def competing(self, most: int) -> list[tuple[bytes, int]]:
-        """Return tenants that compete, so many at most, and how many items of each may be had."""
+        """Return some tenants that compete, and the number of items of each to be handed out."""
         self.flush()
         found = self._cursor.execute(
             "SELECT tenant FROM leaseq_accounts INDEXED BY leaseq_accounts_filed "

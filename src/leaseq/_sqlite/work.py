@@ -562,7 +562,7 @@ class Work:
         self._move(queue, row, moves.after_close(self.items.record(row), self.now))
 
     def cancel(self, queue: Queue, row: Row, reason: str, *, keep_successor: bool) -> bool:
-        """Cancel an item, in whatever state; False: it was cancelled before."""
+        """Cancel an item, whatever state it is in; False: it was cancelled before."""
         was = self.items.record(row)
         moved = moves.after_cancel(was, keep_successor=keep_successor)
         if moved.item is None:
@@ -570,7 +570,7 @@ class Work:
             return True
         if was.cancelled and not moved.counts:
             return False
-        queue.buffered -= len(moved.counts)
+        queue.buffered -= len(moved.counts)  # the only thing that counts by now is a successor
         queue.count(moved.counts)
         self.items.succeed(row, moved.item.after)
         if not was.cancelled:
@@ -583,7 +583,7 @@ class Work:
     def cancellation(
         self, queue: Queue, key: Key | RawKey, token: int
     ) -> tuple[Row, Cancellation] | None:
-        """Return the item of a lease that was cancelled, and how; None: it was not."""
+        """Return the item of a cancelled lease, and the cancellation; None: there is none."""
         row = self.leased(queue, key, token)
         if row is None or row.cancelled is None:
             return None
@@ -591,7 +591,7 @@ class Work:
 
     def wind_up(self, queue: Queue, row: Row) -> None:
         """Free the key of a cancelled item, whose holder has ended."""
-        self._move(queue, row, moves.after_cancelled(self.items.record(row), self.now))
+        self._move(queue, row, moves.after_wind_up(self.items.record(row), self.now))
 
     def revoke(self, queue: Queue, row: Row) -> None:
         """End a lease of a consumer that is gone."""

@@ -80,8 +80,8 @@ class Lease(Generic[K, V]):
     - the lease is lost (it expired, or its queue was closed): the body is cancelled, and
       `LeaseLostError` raised after it. A body that blocks the event loop, or shields itself,
       cannot be stopped: let the target of its writes refuse a `token` lower than the last one;
-    - the item is cancelled (`LeasedQueue.cancel`): the same, with `LeaseCancelledError`. Nobody
-      else gets the key until the body has ended, or the time of the lease is over.
+    - the item is cancelled (`LeasedQueue.cancel`): the same, with `LeaseCancelledError`. No other
+      consumer gets the key until the body has ended, or the time of the lease is over.
 
     A lease cannot be changed, copied or pickled.
     """

@@ -333,20 +333,21 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     async def cancel(self, key: K, *, reason: str = "", keep_successor: bool = False) -> bool:
-        """Cancel the item of a key: it is not done, nor tried again, whatever state it is in.
+        """Cancel the item of a key, whatever state it is in: it is not tried again.
 
-        A waiting item is dropped. A leased one's lease ends as ``"cancelled"``: its body under
-        ``async with`` is cancelled, and raises `LeaseCancelledError` when it has cleaned up; any
-        settlement raises that too. The key stays leased until the body has ended, or a holder
-        without a body has tried to settle the lease, or the time of the lease is over, whichever
-        is first: so no other consumer works on the key beside the clean-up.
+        A waiting item is dropped. The lease of a leased item ends as ``"cancelled"``: its body
+        under ``async with`` is cancelled, and raises `LeaseCancelledError` when it has cleaned up;
+        any settlement raises that too. The key stays leased until the body has ended, or a holder
+        without a body has tried to settle the lease, other than in a transaction, or the time of
+        the lease is over, whichever is first: so no other consumer works on the key beside the
+        clean-up.
 
         Args:
             key: The key.
             reason: The reason, for the holder: it is in the error, cut to 4,096 characters.
             keep_successor: True: a successor that was buffered while the key was leased stays, and
                 follows. False (the default): it is cancelled too, so that nothing of the key is
-                left. What is put later is new work, and follows when the key is free.
+                left. A value that is put later is new work, and follows when the key is free.
 
         Returns:
             True if there was something to cancel; False: the key is absent, or its item was
@@ -356,8 +357,8 @@ class LeasedQueue(ABC, Generic[K, V]):
             QueueClosedError: the queue is closed.
             TypeError: the key is not hashable, or an option has a value of another type.
 
-        Where processes share the queue, the holder hears of it by a hint within milliseconds, or
-        else with the answer to its next call about the lease, at the latest to the next extension
+        Where processes share the queue, a hint tells the holder within milliseconds. If the hint is
+        lost, the holder hears of it from its next call about the lease, such as the next extension
         by a heartbeat. In memory it never suspends, and takes effect even if cancelled. If
         cancelled before it was sent to a server, nothing has changed. O(1); delayed or with a
         tenant O(log n).
@@ -459,7 +460,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Raises:
             InvalidLeaseError: it is not a receipt, or it belongs to another queue.
-            LeaseLostError: the lease has ended.
+            LeaseLostError: the lease has ended; `LeaseCancelledError`: its item was cancelled.
             QueueClosedError: the queue is closed.
 
         In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
@@ -654,19 +655,18 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def pause(self, tenant: str | None = None, *, reason: str = "") -> None:
-        """Have nothing more claimed from the queue, or from one tenant, until `resume`.
+        """Stop handing out items of the queue, or of one tenant, until `resume`.
 
-        Consumers that wait go on waiting, and those of other tenants are served as ever. All else
-        goes on: puts, the leases that were handed out before and their ends, delays, times to live,
-        `join`, `shutdown`, `redrive`. The whole queue and its tenants are paused independently: an
-        item can be claimed if neither the queue is paused nor its tenant. A tenant that is paused
-        gets no credit for that time. An engine that keeps its items keeps its pauses.
-
-        If it is paused by now, the reason is replaced, and the time since when stays.
+        Consumers that wait go on waiting, and items of other tenants are handed out as ever. All
+        else goes on: puts, the leases that were handed out before and their ends, delays, times to
+        live, `join`, `shutdown`, `redrive`. The whole queue and its tenants are paused
+        independently: an item can be claimed if neither the queue nor its tenant is paused. A
+        tenant that is paused gets no credit for that time. An engine that keeps its items keeps its
+        pauses. A second pause replaces the reason, and leaves the time.
 
         Args:
             tenant: The name of the tenant, which need not have anything in the queue; None: the
-                whole queue. Items without a tenant cannot be paused apart.
+                whole queue. Items without a tenant can only be paused with the whole queue.
             reason: The reason, for `info`; at most 4,096 characters of it are kept.
 
         Raises:
@@ -683,8 +683,8 @@ class LeasedQueue(ABC, Generic[K, V]):
         """Let items be claimed again after a `pause`, and serve the consumers that wait.
 
         Args:
-            tenant: The name of the tenant; None: the whole queue. Tenants that are paused by
-                themselves stay so.
+            tenant: The name of the tenant; None: the whole queue, but not the tenants that are
+                paused by themselves.
 
         Returns:
             True if it was paused.

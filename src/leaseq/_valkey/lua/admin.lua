@@ -158,13 +158,13 @@ local admin = lazily(function()
     return OK
   end
 
-  -- A write that needs no memory: a full server refuses none that comes after it, such as that of the
-  -- state.
-  local function write_something()
+  -- Begin to write, with a command that needs no memory: after it a full server refuses no other one of
+  -- this call, such as that which stores the state.
+  local function begin_to_write()
     call("HDEL", KEYS[1], "")
   end
 
-  -- Have nothing more claimed from the queue, or from a tenant.
+  -- Stop handing out items of the queue, or of a tenant.
   local function pause()
     local q = take_queue()
     local tenant, reason = take(), take()
@@ -178,12 +178,12 @@ local admin = lazily(function()
     if tenant ~= "" then
       return schedule.pause(q, tenant, reason) and OK or { "no" }
     end
-    write_something()
+    begin_to_write()
     q.paused, q.reason = q.paused > 0 and q.paused or wall, reason
     return OK
   end
 
-  -- Let the queue, or a tenant, go on. The answer says whether it was paused.
+  -- Resume the queue, or a tenant. The answer says whether it was paused.
   local function resume()
     local q = take_queue()
     local tenant = take()
@@ -199,7 +199,7 @@ local admin = lazily(function()
       return { "ok", was and 1 or 0 }
     end
     local was = q.paused > 0
-    write_something()
+    begin_to_write()
     q.paused, q.reason = 0, ""
     if was then
       waiters.wake_after_pause(q)

@@ -155,11 +155,11 @@ local function new_queue(
     expired = expired, given_back = given_back, dead = dead, dropped = dropped,
     superseded = superseded, outlived = outlived,
     largest = largest or NEVER, -- no item has more bytes
-    paused = paused or 0, -- the time since which the whole queue is, by the wall clock; 0: it is not
-    reason = reason or "", -- for that
-    n_paused = n_paused or 0, -- tenants that are
+    paused = paused or 0, -- since when the whole queue is, by the wall clock; 0: it is not
+    reason = reason or "", -- of that pause
+    n_paused = n_paused or 0, -- the number of tenants that are paused by themselves
     cancelled = cancelled or 0,
-    remembered = remembered or acked, -- items that came into the history
+    remembered = remembered or acked, -- the number of items that have ever come into the history
     further = select("#", ...) > 0 and pack(...) or "", -- fields of newer formats
     changed = false,
     touched = false,

@@ -8,9 +8,9 @@
 -- nothing leased are in `idle`, by their start, until a new account would be as good. Weights and
 -- caps that were asked for are kept beside the accounts, in the field "%" .. tenant.
 --
--- A tenant that is paused has a cap of 0, as long as it is. Its pause, the time and the reason, is in
--- the field "!" .. tenant, and stays when its account is forgotten; the names of all that are paused
--- are in the field "&".
+-- While a tenant is paused, its cap is 0. Its pause, the time and the reason, is in the field
+-- "!" .. tenant, and stays when its account is forgotten; the names of all paused tenants are in the
+-- field "&".
 --
 -- Virtual times are whole numbers in doubles: one item of a tenant of weight 1 is 2^24, so that a
 -- weight may be anything from a millionth to a million. They are moved back by what they have in
@@ -424,7 +424,7 @@ local schedule = lazily(function()
     return slots_in(find(q, tenant))
   end
 
-  -- Tenants that compete, so many at most of each kind.
+  -- Tenants that compete: at most so many of the early ones, and as many of the eligible ones.
   local function competing(q, most)
     local tenants = call("ZRANGE", q.early, 0, most - 1)
     for _, tagged in ipairs(call("ZRANGE", q.eligible, 0, most - 1)) do
@@ -469,7 +469,7 @@ local schedule = lazily(function()
     end
   end
 
-  -- Look anew at the weight and the cap of a tenant.
+  -- File a tenant anew, whose weight, cap or pause has changed.
   local function renew(q, tenant)
     local account = find(q, tenant)
     if account then
@@ -485,7 +485,7 @@ local schedule = lazily(function()
     renew(q, tenant)
   end
 
-  -- The names of all tenants that are paused, in the order in which they were.
+  -- The names of all tenants that are paused, in the order of their pauses.
   local function paused_names(q)
     local raw = call("HGET", q.accounts, "&")
     local sound, names = pcall(cmsgpack.unpack, raw or "")
@@ -500,7 +500,7 @@ local schedule = lazily(function()
     end
   end
 
-  -- Pause a tenant; false: no more may be.
+  -- Pause a tenant; false: too many are paused.
   local function pause(q, tenant, reason)
     local raw, names = call("HGET", q.accounts, "!" .. tenant), paused_names(q)
     if not raw and #names >= MOST_PAUSED then
@@ -516,7 +516,7 @@ local schedule = lazily(function()
     return true
   end
 
-  -- Let a tenant go on; false: it was not paused.
+  -- Resume a tenant; false: it was not paused.
   local function resume(q, tenant)
     if call("HDEL", q.accounts, "!" .. tenant) == 0 then
       return false

@@ -19,7 +19,7 @@ local function find_leased(q, key, token)
   end
 end
 
--- The item that a lease holds; or one that was cancelled, and whose holder has not ended. A lease past
+-- The item that a lease holds, or held until it was cancelled, if its holder has not ended. A lease past
 -- its deadline is lost, whether or not it was swept.
 local function find_held(q, key, token)
   local item = find_leased(q, key, token)

@@ -129,9 +129,9 @@ local settlements = lazily(function()
     end
   end
 
-  -- Do something with an item, if the token holds it. One that was cancelled it does not hold; but
-  -- unless the lease was to be `extended`, its holder has ended, and the key is free.
-  local function settle(find, take_how, act, extended)
+  -- Do something with an item, if the token holds it. The token of a cancelled lease holds nothing;
+  -- but its holder has ended now, and frees the key, unless this `only_extends` the lease.
+  local function settle(find, take_how, act, only_extends)
     return function()
       local q, key, token = take_queue(), take(), take()
       local how = take_how and take_how()
@@ -144,7 +144,7 @@ local settlements = lazily(function()
         return NO
       end
       if item.cancelled then
-        if not extended then
+        if not only_extends then
           moves.wind_up(q, key, item)
         end
         return { "cancelled", item.cancelled }
@@ -267,8 +267,8 @@ local settlements = lazily(function()
     call("ZADD", q.leased, now + span, lease_member(key, item))
   end, true)
 
-  -- Cancel the item of a key. Of a leased one the lease has ended, and its holder is told; but it stays
-  -- there until that has ended too.
+  -- Cancel the item of a key. The lease of a leased item ends, and its holder is told; but the item
+  -- stays leased until the holder has ended too.
   local function cancel()
     local q, key, reason, keeps = take_queue(), take(), take(), take() == "1"
     local found = values.take_values()
