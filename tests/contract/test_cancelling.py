@@ -511,6 +511,15 @@ async def test_a_key_that_cannot_be_one_is_refused(queue: Queue) -> None:
         await queue.cancel([1])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("reason", ["", "ünïcode ☃", "two\nlines\0", "\ud800"])
+async def test_any_text_is_a_reason(queue: Queue, reason: str) -> None:
+    lease = await lease_of(queue, "a", 1)
+    assert await queue.cancel("a", reason=reason) is True
+    with pytest.raises(LeaseCancelledError) as caught:
+        await lease.ack()
+    assert caught.value.reason in (reason, reason.replace("\ud800", r"\ud800"))
+
+
 async def test_a_long_reason_is_cut(queue: Queue) -> None:
     lease = await lease_of(queue, "a", 1)
     await queue.cancel("a", reason="ä" * 10_000)

@@ -26,9 +26,11 @@ from .._remote.encoding import (
     decode_key,
     encode_key,
     encode_name,
+    encode_text,
     encode_value_name,
     read_key,
     read_name,
+    read_text,
 )
 from .._remote.protocol import GoneError, Key, Operation, Page, Park, Settled, Want
 from .._remote.stored_options import read_options, write_options
@@ -209,7 +211,8 @@ class Exchange:
         if row is None:
             return False
         was_held = row.state == LEASED and row.cancelled is None
-        reason, keeps = cancel.reason, cancel.keep_successor
+        reason = read_text(encode_text(cancel.reason))  # a file takes no lone surrogates
+        keeps = cancel.keep_successor
         done = work.cancel(queue, row, reason, keep_successor=keeps)
         if was_held and row.process != work.process:
             self._parks.tell(row.process, protocol.LeaseEnded(queue.name, row.place))
