@@ -80,7 +80,7 @@ class HistoryEntry(Generic[K, V]):
     token: int
     deliveries: int
     ended_at: float
-    """Seconds since the epoch."""
+    """The time of the ack, or of the call of `cancel`, in seconds since the epoch."""
     ended: Literal["acked", "cancelled"] = "acked"
 
 
