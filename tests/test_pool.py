@@ -1382,6 +1382,26 @@ async def test_the_lease_of_a_thread_is_kept_until_it_has_ended(pool: Any) -> No
 
 
 @each_way
+async def test_a_thread_keeps_the_key_of_its_cancelled_item_until_it_has_ended(pool: Any) -> None:
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=0.2)
+    queue.put_nowait("a", 1)
+    handle = Slow(0.7)
+    async with timekeeper(queue), create_task_group() as tg:
+
+        async def cancel_when_it_works() -> None:
+            await anyio.to_thread.run_sync(handle.begun.wait, 10)
+            assert await queue.cancel("a")
+            await queue.put("a", 2)
+            await queue.shutdown()
+
+        tg.start_soon(cancel_when_it_works)
+        await pool(queue, handle, concurrency=3)
+    assert (handle.at_once, handle.ended) == ([1, 1], ["a", "a"])
+    statistics = await queue.statistics()
+    assert (statistics.acked, statistics.cancelled, statistics.expired) == (1, 1, 0)
+
+
+@each_way
 async def test_a_thread_over_its_max_runtime_is_a_failure_when_it_has_ended(
     pool: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

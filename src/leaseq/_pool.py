@@ -729,11 +729,12 @@ class Worker:
         """Return True if its leases are to be extended now, or so soon that they go along."""
         return self.beat_at < inf and self.beat_at <= now + self._length * _ALONG
 
-    def beat(self, now: float) -> Iterator[Awaitable[None]]:
+    def beat(self, now: float) -> Iterator[Awaitable[object]]:
         """Ask for the extension of the leases that it holds, and yield an awaitable of each.
 
         Also a lease that is past its deadline: if the event loop was stalled, no other consumer
-        can have had the item. If it was not, the queue refuses.
+        can have had the item. If it was not, the queue refuses. And one that was cancelled, as long
+        as a thread works on it: else its key would be free beside that.
         """
         until = inf if self.is_held else self.until
         deadline = min(now + self._length, until)
@@ -742,6 +743,11 @@ class Worker:
             if lease.ended is None and max(now, lease.deadline) < deadline:
                 with suppress(InvalidLeaseError, QueueClosedError):  # its body is cancelled already
                     yield lease._queue._begin_to_extend(lease, deadline - now)
+            elif lease.ended == "cancelled" and self.is_held and lease.deadline < deadline:
+                with suppress(InvalidLeaseError, QueueClosedError):
+                    holding = lease._queue._hold_on(lease, deadline - now)
+                    if holding is not None:
+                        yield holding
 
 
 def log_loss(queue: str, lost: LeaseLostError) -> None:

@@ -27,6 +27,7 @@ from tests.contract.helpers import (
 from leaseq import (
     InvalidLeaseError,
     KeyAlreadyInFlightError,
+    Lease,
     LeaseCancelledError,
     LeaseLostError,
     PutOutcome,
@@ -49,6 +50,13 @@ async def is_free(queue: Queue, key: str) -> None:
     assert await queue.state(key) == "absent"
     assert await queue.put(key, "again") is PutOutcome.ADDED
     assert await queue.peek(key) == "again"
+
+
+async def hold_on(lease: Lease[str, object]) -> None:
+    """Keep the key of a cancelled lease, as a pool does while a thread works on it."""
+    holding = lease.queue._hold_on(lease, TIMEOUT)
+    if holding is not None:
+        await holding
 
 
 # What waits
@@ -217,6 +225,28 @@ async def test_a_key_is_free_when_the_time_of_its_cancelled_lease_is_over(
     with pytest.raises(LeaseLostError):
         await lease.ack()
     await is_free(queue, "a")
+
+
+@pytest.mark.needs("advance")
+async def test_a_holder_that_cannot_be_stopped_holds_on_to_the_key_of_its_cancelled_item(
+    engine: Engine, start: Start
+) -> None:
+    queue = await start()
+    await queue.put("a", 1)
+    _, _, lease = await queue.get(lease_timeout=TIMEOUT)
+    await queue.cancel("a", reason="late")
+    for _ in range(3):
+        with pytest.raises(LeaseCancelledError, match="late"):
+            await lease.extend(TIMEOUT)
+        await hold_on(lease)
+        await engine.advance(TIMEOUT / 2)
+    assert await queue.state("a") == "leased"
+    await engine.advance(TIMEOUT)
+    counts = await queue.statistics()
+    assert (counts.leased, counts.cancelled, counts.expired) == (0, 1, 0)
+    await is_free(queue, "a")
+    await hold_on(lease)  # too late
+    assert await queue.peek("a") == "again"
 
 
 async def test_a_cancelled_item_is_not_tried_again_whatever_the_retry_policy(start: Start) -> None:

@@ -592,7 +592,9 @@ class _Queue:
         now, ledger = self.now, self.ledger
         cause = self.cancellation(settlement.key, settlement.token)
         if cause is not None:
-            if not isinstance(settlement, p.Extend):
+            if isinstance(settlement, p.HoldOn):
+                ledger.hold_on(ledger.leased[settlement.key], now + settlement.timeout)
+            elif not isinstance(settlement, p.Extend):
                 ledger.wind_up(ledger.leased[settlement.key], now)
             return cause
         if isinstance(settlement, p.Undo):
@@ -625,7 +627,7 @@ class _Queue:
                 self._keep(settlement.keep)
             case p.GiveBack():
                 ledger.give_back(item, now)
-            case p.Extend():
+            case p.Extend() | p.HoldOn():
                 ledger.extend(item, now, now + settlement.timeout)
             case _:
                 raise AssertionError(settlement)

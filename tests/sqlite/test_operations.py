@@ -94,6 +94,7 @@ def test_puts_are_refused_together_where_little_is_free_and_the_rest_is_done(
         lambda lease: p.GiveBack(QUEUE, *lease),
         lambda lease: p.Undo(QUEUE, *lease),
         lambda lease: p.Extend(QUEUE, *lease, 10.0),
+        lambda lease: p.HoldOn(QUEUE, *lease, 10.0),
     ],
 )
 def test_a_lease_that_has_ended_is_held_no_more(place: Place, settlement: Any) -> None:

@@ -450,6 +450,7 @@ ASKED: list[Operation[Any]] = [
     protocol.GiveBack(REF, "a", 7),
     protocol.Undo(REF, "a", 7),
     protocol.Extend(REF, "a", 7, 5.0),
+    protocol.HoldOn(REF, "a", 7, 5.0),
     protocol.Discard(REF, "a"),
     protocol.Cancel(REF, "a", "why"),
     protocol.Close(REF, (("a", 7), ("b", 8))),

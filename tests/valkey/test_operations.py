@@ -174,6 +174,7 @@ def words_of(operation: Operation[Any]) -> list[bytes]:
         ),
         (protocol.Reject(QUEUE, "a", 7, "bad", ""), b"reject 1 sa 7 bad  0 0"),
         (protocol.Extend(QUEUE, "a", 7, inf), b"extend 1 sa 7 -1"),
+        (protocol.HoldOn(QUEUE, "a", 7, 5.0), b"hold_on 1 sa 7 5000000"),
         (
             protocol.Transact(QUEUE, (protocol.Ack(QUEUE, "a", 7), None)),
             b"transact 2 ack 1 sa 7 0 ack 1 s 0 0",

@@ -140,6 +140,7 @@ async def test_every_operation_is_answered(process: Process) -> None:
     assert await do(protocol.FindLease(QUEUE, a.key, 1)) is None
 
     assert await do(protocol.Extend(QUEUE, a.key, a.token, 60.0)) is Settled.DONE
+    assert await do(protocol.HoldOn(QUEUE, a.key, a.token, 60.0)) is Settled.DONE
     assert await do(protocol.Ack(QUEUE, a.key, a.token)) is Settled.DONE
     assert await do(protocol.Ack(QUEUE, a.key, a.token)) is Settled.NOT_HELD
     assert await do(protocol.Release(QUEUE, b.key, b.token, error="E: e")) is Settled.DONE

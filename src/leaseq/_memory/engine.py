@@ -541,6 +541,13 @@ class Engine(Generic[K, V]):
         if self.ledger.wind_up(item, self.home.time()):
             self.after_return(item)
 
+    def hold_on(self, lease: Lease[K, V], seconds: float) -> None:
+        """Put off the time at which the key of a cancelled item is free, in seconds from now."""
+        item = self.mine(lease)
+        deadline = self.home.time() + seconds
+        if self.timekeeper is not None and self.ledger.hold_on(item, deadline):
+            self.timekeeper.plan(deadline)
+
     # Waking waiters
 
     def after_change(self, keys: Collection[K], tenants: Collection[str | None] = ()) -> None:

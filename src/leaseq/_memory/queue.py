@@ -435,6 +435,9 @@ class LeasedKeyQueue(LeasedQueue[K, V]):
         assert type(lease) is Item
         self._engine.wind_up(lease)
 
+    def _hold_on(self, lease: Lease[K, V], seconds: float) -> None:
+        self._engine.hold_on(lease, seconds)
+
     def _ack_and_keep(self, lease: Lease[K, V], values: Sequence[Kept]) -> None:
         self.ack_nowait(lease)
         self._engine.keep(values)

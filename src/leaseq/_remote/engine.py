@@ -91,6 +91,7 @@ from .protocol import (
     GiveBack,
     GoneError,
     Held,
+    HoldOn,
     Join,
     Key,
     NeverFits,
@@ -747,6 +748,21 @@ class Engine(Generic[K, V]):
     async def _wound_up(self, call: Call[SettledAnswer]) -> None:
         with suppress(LeaseqError):  # then the key is free when the time of the lease is over
             await self._answer_to(call)
+
+    def hold_on(self, lease: RemoteLease[K, V], seconds: float) -> Awaitable[object]:
+        """Begin to put off the time at which the key of a cancelled item is free.
+
+        Returns an awaitable of the end, which raises nothing of the queue's.
+        """
+
+        def receive(answer: SettledAnswer) -> None:
+            if answer is not Settled.NOT_HELD:
+                lease._deadline = self._deadline(self.dispatcher.sent_at, seconds)
+
+        operation = HoldOn(self.ref, cast("Key", lease.key), lease.token, seconds)
+        call = Call(operation, receive=receive)
+        self.dispatcher.post(call)
+        return Later(lambda: self._wound_up(call))
 
     def expire(self, lease: RemoteLease[K, V]) -> None:
         """Lose a lease that has just been taken out of the deadlines, being due."""

@@ -19,7 +19,8 @@ at all, and answers each of them. That is all that the two know of one another:
 
 A lease that is cancelled has ended: `Extend`, `Held` and the like are answered with the
 `Cancellation`. But its item stays leased until its holder has ended too. Any other settlement says
-that it has: it gets the same answer, and frees the key. So does the end of the lease's time.
+that it has: it gets the same answer, and frees the key. So does the end of the lease's time, which
+`HoldOn` puts off while code works on the item that cannot be stopped.
 
 A store also keeps values for a time, each under a name, beside the items of a queue:
 
@@ -398,6 +399,17 @@ class Extend(Settlement):
 
     timeout: float
     """Seconds from now; `math.inf`: it never expires."""
+
+    @property
+    def effort(self) -> float:
+        return 0.25
+
+
+@_value
+class HoldOn(Settlement):
+    """`Extend` it, also if it was cancelled, for a holder that cannot be stopped: a thread."""
+
+    timeout: float
 
     @property
     def effort(self) -> float:

@@ -264,6 +264,9 @@ class RemoteQueue(LeasedQueue[K, V]):
         assert isinstance(lease, RemoteLease)
         return self._engine.wind_up(lease)
 
+    def _hold_on(self, lease: Lease[K, V], seconds: float) -> Awaitable[object]:
+        return self._engine.hold_on(self._engine.mine(lease), seconds)
+
     def _one_burst(self) -> AbstractContextManager[None]:
         return self._engine.burst.held()
 

@@ -886,6 +886,13 @@ class Ledger(Generic[K, V]):
         self._move(item, moves.after_wind_up(self._record(item), now), now)
         return True
 
+    def hold_on(self, item: Item[K, V], deadline: float) -> bool:
+        """Put off the time at which the key of a cancelled item is free; False: it is. O(log n)."""
+        if item._ended != "cancelled" or item._deadline == -inf:
+            return False
+        self._set_deadline(item, deadline)
+        return True
+
     # Timed events, and the end of many leases
 
     def tick(self, now: float) -> Iterator[Item[K, V]]:

@@ -344,13 +344,24 @@ class Exchange:
         self._work.undo(queue, row)
         return Settled.DONE
 
-    def extend(self, queue: Queue, extend: protocol.Extend) -> protocol.SettledAnswer:
+    def extend(
+        self, queue: Queue, extend: protocol.Extend | protocol.HoldOn
+    ) -> protocol.SettledAnswer:
         row = self._work.held(queue, extend.key, extend.token)
         if row is None:
             return self._not_held(queue, extend, ends=False)
         row.deadline = self._work.now + extend.timeout
         self._work.items.save(row)
         return Settled.DONE
+
+    def hold_on(self, queue: Queue, hold: protocol.HoldOn) -> protocol.SettledAnswer:
+        cancelled = self._work.cancellation(queue, hold.key, hold.token)
+        if cancelled is None:
+            return self.extend(queue, hold)
+        row, cause = cancelled
+        row.deadline = self._work.now + hold.timeout
+        self._work.items.save(row)
+        return cause
 
     def close(self, queue: Queue, close: protocol.Close) -> protocol.Remaining:
         for key, token in close.leases:
@@ -825,6 +836,7 @@ _OF_A_QUEUE: Final[Mapping[type[Operation[Any]], Callable[[Exchange, Queue, Any]
     protocol.GiveBack: Exchange.give_back,
     protocol.Undo: Exchange.undo,
     protocol.Extend: Exchange.extend,
+    protocol.HoldOn: Exchange.hold_on,
     protocol.Discard: Exchange.discard,
     protocol.Cancel: Exchange.cancel,
     protocol.Close: Exchange.close,

@@ -725,6 +725,7 @@ OPERATIONS: Final[Mapping[type[Operation[Any]], Layout]] = {
     protocol.GiveBack: _settlement("give_back"),
     protocol.Undo: _settlement("undo"),
     protocol.Extend: _settlement("extend", Field("timeout", LEASE)),
+    protocol.HoldOn: _settlement("hold_on", Field("timeout", LEASE)),
     protocol.Discard: _layout(
         "discard", QueueField(), Field("key", KEY), ok=lambda raw: bool(raw[1])
     ),

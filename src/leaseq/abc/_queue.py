@@ -843,6 +843,27 @@ class LeasedQueue(ABC, Generic[K, V]):
         """
 
     @abstractmethod
+    def _hold_on(self, lease: Lease[K, V], seconds: float) -> Awaitable[object] | None:
+        """Begin to put off the time at which the key of a cancelled item is free.
+
+        For a holder that cannot be stopped, such as a thread: its lease has ended, and cannot be
+        extended, but nobody else may have the key before it has ended too. If the key is free by
+        now, nothing is done.
+
+        Args:
+            lease: The lease, of which is known here that it was cancelled.
+            seconds: Seconds from now.
+
+        Returns:
+            An awaitable of the end, which raises no error of the queue; None: it has ended.
+
+        Raises:
+            InvalidLeaseError, QueueClosedError: it is not a lease of this queue, or that is closed.
+
+        Takes effect even if cancelled. O(log leased).
+        """
+
+    @abstractmethod
     def _transaction(self) -> Transaction:
         """Return a transaction for this queue alone, whether it has a broker or not."""
 

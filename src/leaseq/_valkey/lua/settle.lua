@@ -130,8 +130,9 @@ local settlements = lazily(function()
   end
 
   -- Do something with an item, if the token holds it. The token of a cancelled lease holds nothing;
-  -- but its holder has ended now, and frees the key, unless this `only_extends` the lease.
-  local function settle(find, take_how, act, only_extends)
+  -- but its holder has ended now, and frees the key, unless this `only_extends` the lease. `always`:
+  -- a cancelled lease is extended too.
+  local function settle(find, take_how, act, only_extends, always)
     return function()
       local q, key, token = take_queue(), take(), take()
       local how = take_how and take_how()
@@ -146,6 +147,8 @@ local settlements = lazily(function()
       if item.cancelled then
         if not only_extends then
           moves.wind_up(q, key, item)
+        elseif always then
+          act(q, key, item, how)
         end
         return { "cancelled", item.cancelled }
       end
@@ -263,9 +266,14 @@ local settlements = lazily(function()
   local reject = settle(find_held, take_reject, reject_item)
   local give_back = settle(find_held, nil, give_back_item)
   local undo = settle(find_leased, nil, undo_item)
-  local extend = settle(find_held, take_span, function(q, key, item, span)
+  local function extend_lease(q, key, item, span)
     call("ZADD", q.leased, now + span, lease_member(key, item))
-  end, true)
+  end
+
+  local extend = settle(find_held, take_span, extend_lease, true)
+
+  -- The same, also of a lease that was cancelled, whose holder cannot be stopped.
+  local hold_on = settle(find_held, take_span, extend_lease, true, true)
 
   -- Cancel the item of a key. The lease of a leased item ends, and its holder is told; but the item
   -- stays leased until the holder has ended too.
@@ -376,6 +384,6 @@ local settlements = lazily(function()
     scrap_leased = scrap_leased, abandon = abandon, take_ack = take_ack, take_release = take_release, take_reject = take_reject,
     ack_item = ack_item, release_item =
     release_item, reject_item = reject_item, ack = ack, release = release, reject = reject,
-    give_back = give_back, undo = undo, extend = extend, cancel = cancel, close = close, several = several,
+    give_back = give_back, undo = undo, extend = extend, hold_on = hold_on, cancel = cancel, close = close, several = several,
   }
 end)
