@@ -83,9 +83,10 @@ class Scene:
         return str(await self.queue.qsize())  # which is asked for after what goes back
 
     async def ack_what_is_cancelled(self) -> Any:
-        """Acknowledge a lease that has been cancelled."""
-        await self.ask(lambda queue: protocol.Cancel(queue, self.first.key, "why"))
-        return await self.first.ack()
+        """Acknowledge a lease that was cancelled, as a process that has not heard of it."""
+        key, token = self.first.key, self.first.token
+        await self.ask(lambda queue: protocol.Cancel(queue, key, "why"))
+        return await self.ask(lambda queue: protocol.Ack(queue, key, token))
 
     async def wait_and_put(self) -> Any:
         """Wait for an item, and put it."""
