@@ -192,6 +192,19 @@ async def test_settling_a_cancelled_lease_is_refused_and_frees_its_key(
     assert await queue.peek("a") == "again"
 
 
+async def test_a_settlement_with_bad_arguments_frees_nothing(queue: Queue) -> None:
+    lease = await lease_of(queue, "a", 1)
+    await queue.cancel("a")
+    with pytest.raises(ValueError, match="delay"):
+        await lease.release(delay=-1)
+    with pytest.raises(TypeError, match="reason"):
+        await lease.reject(1)  # type: ignore[arg-type]
+    assert await queue.state("a") == "leased"
+    with pytest.raises(LeaseCancelledError):
+        await lease.release()
+    await is_free(queue, "a")
+
+
 async def test_extending_a_cancelled_lease_is_refused_and_frees_nothing(queue: Queue) -> None:
     lease = await lease_of(queue, "a", 1)
     await queue.cancel("a")
@@ -556,6 +569,17 @@ async def test_a_long_reason_is_cut(queue: Queue) -> None:
     with pytest.raises(LeaseCancelledError) as caught:
         await lease.ack()
     assert caught.value.reason == "ä" * 4096
+
+
+async def test_a_reason_that_is_no_unicode_is_kept_as_far_as_it_can_be(start: Start) -> None:
+    queue = await start(history=5)
+    lease = await lease_of(queue, "a", 1)
+    assert await queue.cancel("a", reason="\ud800 is half a letter\0") is True
+    with pytest.raises(LeaseCancelledError, match="half a letter") as caught:
+        await lease.ack()
+    assert caught.value.reason in ("\ud800 is half a letter\0", "\\ud800 is half a letter\0")
+    counts = await queue.statistics()
+    assert (counts.cancelled, counts.leased) == (1, 0)
 
 
 # Two processes

@@ -748,8 +748,10 @@ class Engine(Generic[K, V]):
         self, lease: Lease[K, V], *, requeue_front: bool, delay: float | None, counted: bool
     ) -> None:
         """Release an item to be tried again."""
-        item = self.ending(lease)
+        item = self.mine(lease)
         delay = self.check_release(requeue_front, delay, counted)
+        if item._ended == "cancelled":  # as in `ending`
+            self.wind_up(item)
         now = self.home.time()
         self.ledger.release(item, now, front=requeue_front, delay=delay, counted=counted)
         self.after_return(item)
