@@ -118,3 +118,31 @@ async def test_leases_that_are_cancelled_and_forgotten_by_their_holders_are_not_
             await checkpoint()
         assert len(here._engine._winding_up) < 100
         tg.cancel_scope.cancel()
+
+
+def unreachable(_: Call) -> Call:
+    """No exchange gets as far as the store."""
+
+    async def exchange(batch: Batch) -> Any:
+        raise ServerUnavailableError("away", in_doubt=False)
+
+    return exchange
+
+
+@pytest.mark.parametrize("then", ["settles again", "closes"])
+async def test_a_key_that_could_not_be_freed_is_freed_later(engine: Ledgers, then: str) -> None:
+    here, there = await engine.handles()
+    lease = await lease_of(here, "a", 1)
+    await there.cancel("a")
+    with pytest.raises(LeaseCancelledError):
+        await lease.extend(None)
+    with exchanges_go_through(here, unreachable), pytest.raises(LeaseCancelledError):
+        await lease.ack()
+    assert await there.state("a") == "leased"
+    if then == "closes":
+        await here.close()
+    else:
+        with pytest.raises(LeaseCancelledError):
+            await lease.ack()
+        assert not here._engine._winding_up
+    assert await there.state("a") == "absent"

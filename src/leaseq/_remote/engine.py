@@ -741,7 +741,16 @@ class Engine(Generic[K, V]):
         """
         if self._winding_up.pop(lease.token, None) is None or self.closed:
             return None
-        call = Call(GiveBack(self.ref, cast("Key", lease.key), lease.token))
+
+        def receive(answer: SettledAnswer) -> None:
+            self._winding_up.pop(lease.token, None)  # the store may do it after all
+
+        def refuse(error: Exception) -> None:
+            if not (self.closed or isinstance(error, GoneError)):
+                self._winding_up[lease.token] = lease  # for another try, or the end of the handle
+
+        operation = GiveBack(self.ref, cast("Key", lease.key), lease.token)
+        call = Call(operation, receive=receive, refuse=refuse)
         self.dispatcher.post(call, first=True)
         return Later(lambda: self._wound_up(call))
 
