@@ -20,6 +20,7 @@ from leaseq import (
     DeadLetter,
     Lease,
     LeaseBatch,
+    LeaseCancelledError,
     LeasedKeyQueue,
     LeaseLostError,
     QueueClosedError,
@@ -655,6 +656,31 @@ async def test_an_error_of_on_lost_is_logged(
     await queue.shutdown()
     await serve(queue, handle, on_lost=on_lost)  # type: ignore[arg-type]
     assert sum("on_lost of" in message for message in messages(caplog)) == 3
+
+
+@virtual_time
+@pytest.mark.parametrize("first", ["a", "b"])
+async def test_the_heartbeat_goes_on_after_a_start_that_ended_a_cancelled_lease(first: str) -> None:
+    queue = LeasedKeyQueue[str, int](default_lease_timeout=10)
+    done: list[str] = []
+
+    async def on_start(lease: Lease[str, int]) -> None:
+        if lease.key == "a":
+            assert await queue.cancel("a")
+            with suppress(LeaseCancelledError):
+                await lease.ack()
+
+    async def handle(lease: Lease[str, int]) -> None:
+        await sleep(60)
+        done.append(lease.key)
+
+    async with timekeeper(queue):
+        for key in sorted("ab", reverse=first == "b"):
+            await queue.put(key, 1)
+        await queue.shutdown()
+        await serve(queue, handle, 2, on_start=on_start, heartbeat=True)
+    assert done == ["b"]
+    assert (await queue.statistics()).expired == 0
 
 
 @virtual_time

@@ -707,10 +707,12 @@ class Worker:
         """Plan the extension of timed leases: at a third of the length of the first to expire."""
         self.until = now + max_runtime
         self._told = False
-        first = min(leases, key=lambda lease: lease.deadline)
-        if first.deadline == inf:
+        # That of a cancelled item, whose key is free by now, is over for ever.
+        timed = [lease for lease in leases if -inf < lease.deadline < inf]
+        if not timed:
             self.beat_at = inf
             return
+        first = min(timed, key=lambda lease: lease.deadline)
         self._length = first.deadline - (now if first.since is None else first.since)
         self.beat_at = first.deadline - self._length * 2 / 3
 
