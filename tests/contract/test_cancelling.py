@@ -6,7 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
-from anyio import CancelScope, create_task_group, get_cancelled_exc_class, sleep_forever
+from anyio import (
+    CancelScope,
+    create_task_group,
+    fail_after,
+    get_cancelled_exc_class,
+    sleep_forever,
+)
 from anyio.lowlevel import checkpoint
 from tests.contract.helpers import (
     TIMEOUT,
@@ -365,6 +371,20 @@ async def test_a_consumer_of_the_key_waits_for_the_next_item_of_it(queue: Queue)
             await lease.ack()
         await until(queue, takers=0)
     assert waiting.got == {"taker": "a"}
+
+
+async def test_a_cancellation_that_goes_along_with_the_claim_is_heard(queue: Queue) -> None:
+    async def work() -> None:
+        with suppress(TimeoutError, LeaseCancelledError):  # it may come before the claim
+            async with queue.lease(0):
+                await sleep_forever()
+
+    await queue.put("a", 1)
+    with fail_after(60):
+        async with create_task_group() as tg:
+            tg.start_soon(work)
+            tg.start_soon(queue.cancel, "a")
+    await is_free(queue, "a")
 
 
 # Successors

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from anyio import create_task_group, sleep_forever
+from anyio import create_task_group, fail_after, sleep_forever
+from anyio.lowlevel import checkpoint
 from tests.contract.helpers import TIMEOUT, Engine, Handles, Queue, each_way, settle
 
 from leaseq import InvalidLeaseError, Lease, LeaseLostError, QueueClosedError
@@ -121,6 +122,21 @@ async def test_a_lease_that_was_settled_is_not_lost(queue: Queue) -> None:
     await lease.release()
     with pytest.raises(InvalidLeaseError, match="was released before: settle a lease once"):
         await lease.ack()
+
+
+async def test_a_loss_that_goes_along_with_the_claim_is_heard(queue: Queue) -> None:
+    async def work() -> None:
+        with pytest.raises((TimeoutError, LeaseLostError)):  # it may be lost before it is seen
+            async with queue.lease(0, consumer="me"):
+                await sleep_forever()
+
+    await queue.put("a", 1)
+    with fail_after(60):
+        async with create_task_group() as tg:
+            tg.start_soon(work)
+            while not await queue.release_all(consumer="me"):
+                await checkpoint()
+    assert await queue.peek("a") == 1
 
 
 @pytest.mark.needs("handles")

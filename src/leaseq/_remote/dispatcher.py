@@ -752,11 +752,22 @@ class Dispatcher:
         self._reached(now)
         self.sent_at = exchange.sent_at
         self.was_in_doubt = exchange.in_doubt
+        self._take_news(reply.due, reply.events, now)
         try:
-            self._callbacks.heard(reply.due, reply.events, now)
+            self._finish(exchange, reply.answers)
+        finally:
+            # Some may be of leases that came with these very answers.
+            ended = [event for event in reply.events if isinstance(event, LeaseEnded)]
+            if ended:
+                self._take_news({}, ended, now)
+
+    def _take_news(
+        self, due: Mapping[str, float], events: Sequence[ItemDied | LeaseEnded], now: float
+    ) -> None:
+        try:
+            self._callbacks.heard(due, events, now)
         except Exception as error:
             log(logging.ERROR, "nothing was done about the events of a reply", error=error)
-        self._finish(exchange, reply.answers)
 
     def _finish(self, exchange: Exchange, answers: Sequence[object]) -> None:
         self._unfinished = None
