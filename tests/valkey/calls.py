@@ -82,6 +82,12 @@ class Scene:
             await self.queue.get_batch(4, max_wait=60)
         return str(await self.queue.qsize())  # which is asked for after what goes back
 
+    async def hold_on(self) -> Any:
+        """Put off the end of a lease that was cancelled, for a thread."""
+        key, token = self.first.key, self.first.token
+        await self.ask(lambda queue: protocol.Cancel(queue, key, "why"))
+        return await self.ask(lambda queue: protocol.HoldOn(queue, key, token, 60.0))
+
     async def ack_what_is_cancelled(self) -> Any:
         """Acknowledge a lease that was cancelled, as a process that has not heard of it."""
         key, token = self.first.key, self.first.token
@@ -150,6 +156,7 @@ CALLS: Mapping[str, Call] = {
     "discard": Call("discard", lambda scene: scene.queue.discard("5")),
     "cancel": Call("cancel", lambda scene: scene.queue.cancel("5")),
     "cancel what is leased": Call("cancel", lambda s: s.queue.cancel(s.first.key, reason="why")),
+    "hold on": Call("hold_on", lambda scene: scene.hold_on()),
     "ack what is cancelled": Call("ack", lambda scene: scene.ack_what_is_cancelled()),
     "available keys": Call("ready", lambda scene: scene.queue.available_keys()),
     "delayed keys": Call("delayed", lambda scene: scene.queue.delayed_keys()),

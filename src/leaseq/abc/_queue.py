@@ -460,7 +460,8 @@ class LeasedQueue(ABC, Generic[K, V]):
 
         Raises:
             InvalidLeaseError: it is not a receipt, or it belongs to another queue.
-            LeaseLostError: the lease has ended; `LeaseCancelledError`: its item was cancelled.
+            LeaseLostError: the lease has ended; `LeaseCancelledError`: its item was cancelled. That
+                frees no key: the one that took the lease does, or the end of the lease's time.
             QueueClosedError: the queue is closed.
 
         In memory it never suspends. If cancelled on a server, nothing has changed. O(1).
@@ -605,7 +606,7 @@ class LeasedQueue(ABC, Generic[K, V]):
 
     @abstractmethod
     async def history(self) -> list[HistoryEntry[K, V]]:
-        """Return the items that were acknowledged last, the latest last.
+        """Return the items that were last acknowledged, or cancelled while leased, in that order.
 
         There are at most as many as the queue's option ``history``, which is 0 by default.
 
