@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import anyio
@@ -86,7 +87,7 @@ class Scene:
         """Put off the end of a lease that was cancelled, for a thread."""
         key, token = self.first.key, self.first.token
         await self.ask(lambda queue: protocol.Cancel(queue, key, "why"))
-        return await self.ask(lambda queue: protocol.HoldOn(queue, key, token, 60.0))
+        return await self.ask(lambda queue: protocol.HoldOn(queue, key, token, inf))
 
     async def ack_what_is_cancelled(self) -> Any:
         """Acknowledge a lease that was cancelled, as a process that has not heard of it."""
