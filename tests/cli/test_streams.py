@@ -270,6 +270,24 @@ def test_ctrl_c_is_quiet_at_any_time(
     assert process.returncode in (130, done)
 
 
+def test_ctrl_c_while_an_event_loop_is_made_is_quiet(url: str) -> None:
+    """Python tells of what it cannot close of a half made one, after all else."""
+    program = (
+        "import asyncio.selector_events as events, leaseq._cli as cli\n"
+        "def interrupted(self): raise KeyboardInterrupt\n"
+        "events.BaseSelectorEventLoop._make_self_pipe = interrupted\n"
+        "cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "put", "work", "a", "1", "--create", "--url", url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_ctrl_c_while_a_class_is_made_is_quiet(tmp_path: Path) -> None:
     """Before Python 3.12 that is a RuntimeError, of `__set_name__`."""
     program = (

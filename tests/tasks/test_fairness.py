@@ -1,11 +1,12 @@
 """Fair between users, from the push to the function."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from anyio import create_task_group, sleep
 
-from leaseq.tasks import TaskQueue, TaskWorker, current_task
+from leaseq.tasks import Task, TaskHandler, TaskQueue, TaskWorker, current_task
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 time_passes = pytest.mark.time_passes
@@ -32,6 +33,16 @@ async def push(tasks: TaskQueue, numbers: dict[str, int]) -> None:
             await tasks.push_many([work.task() for _ in range(count)], tenant=tenant)
 
 
+class Noting(TaskHandler):
+    """A handler that notes whose tasks its worker was given, in this order."""
+
+    def __init__(self) -> None:
+        self.tenants: list[str | None] = []
+
+    def on_task_start(self, task: Task[Any]) -> None:
+        self.tenants.append(task.tenant)
+
+
 @time_passes
 @pytest.mark.parametrize("busy", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_a_single_task_is_done_within_the_first_handful(
@@ -39,15 +50,18 @@ async def test_a_single_task_is_done_within_the_first_handful(
 ) -> None:
     numbers = {"busy": busy, "middle": 100, "small": 1}
     await push(tasks, numbers)
+    own = Noting()
     first = TaskWorker(tasks, id="1", tenants=["busy", "small"], steal_from=["middle"])
-    second = TaskWorker(tasks, id="2", tenants=["middle"], steal_from=["busy", "small"])
+    second = TaskWorker(tasks, own, id="2", tenants=["middle"], steal_from=["busy", "small"])
     async with create_task_group() as tg:
         await tg.start(first.run)
         await tg.start(second.run)
         await tasks.join()
         tg.cancel_scope.cancel()
     assert "small" in done[:10]  # so many begin at once, in whatever order
-    assert Counter(done[:200])["middle"] >= 90
+    # Nobody but the second did those of "middle", and it did them first, however fast it was.
+    assert {*own.tenants[:90]} == {"middle"}
+    assert Counter(own.tenants[:110])["middle"] == 100
     assert Counter(done) == numbers
     assert (await tasks.stats()).expired == 0
 

@@ -17,6 +17,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _leave)  # as `_leaseq_start` does, for `python -m leaseq`
     # The last thing that is done: at its end the interpreter takes the handler away.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = _tell_unraisable
     from .streams import mended_streams
 
     with mended_streams():
@@ -60,6 +61,13 @@ def _run() -> int | str | None:
             return 130
         raise
     return None
+
+
+def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Tell of an error in a finalizer, but of an event loop that Ctrl-C has left half made."""
+    finalizer = getattr(unraisable.object, "__qualname__", "")
+    if finalizer != "BaseEventLoop.__del__" or unraisable.exc_type is not AttributeError:
+        sys.__unraisablehook__(unraisable)
 
 
 def make_app() -> typer.Typer:
