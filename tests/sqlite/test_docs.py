@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from pages import FILE, PAGES, blocks, execute, needs_file, relative
+from pages import FILE, PAGES, blocks, execute, needs_file, record_runs, relative
 
 WITH_FILES = [page for page in PAGES if any(needs_file(code) for code, _ in blocks(page, ""))]
 
@@ -19,16 +18,7 @@ def library(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What `anyio.run` has run so far."""
-    runs: list[object] = []
-    anyio_run = anyio.run
-
-    def run(main: Any, *args: object) -> Any:
-        runs.append(main)
-        return anyio_run(main, *args, backend=library)
-
-    monkeypatch.setattr(anyio, "run", run)
-    return runs
+    return record_runs(library, monkeypatch)
 
 
 @pytest.mark.parametrize("page", WITH_FILES, ids=relative)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,9 @@ async def test_in_autocommit_a_put_is_a_transaction_of_its_own(
     assert await queue.qsize() == 1
 
 
-async def test_a_consumer_that_waits_has_the_item_after_the_commit(
-    queue: Any, shop: sqlite3.Connection
-) -> None:
+@asynccontextmanager
+async def consumer(queue: Any) -> AsyncIterator[list[str]]:
+    """The keys that a consumer has got, one at most: it waits when the block begins."""
     got: list[str] = []
 
     async def consume() -> None:
@@ -110,6 +111,13 @@ async def test_a_consumer_that_waits_has_the_item_after_the_commit(
         tg.start_soon(consume)
         await until(queue, getters=1)
         await anyio.sleep(0.05)
+        yield got
+
+
+async def test_a_consumer_that_waits_has_the_item_after_the_commit(
+    queue: Any, shop: sqlite3.Connection
+) -> None:
+    async with consumer(queue) as got:
         put_in(shop, "mails", "order-1", None)
         await anyio.sleep(0.1)
         assert got == []
@@ -120,17 +128,7 @@ async def test_a_consumer_that_waits_has_the_item_after_the_commit(
 async def test_a_consumer_that_is_woken_for_a_put_that_is_undone_waits_on(
     queue: Any, shop: sqlite3.Connection
 ) -> None:
-    got: list[str] = []
-
-    async def consume() -> None:
-        key, _, lease = await queue.get()
-        got.append(key)
-        await queue.ack(lease)
-
-    async with create_task_group() as tg:
-        tg.start_soon(consume)
-        await until(queue, getters=1)
-        await anyio.sleep(0.05)
+    async with consumer(queue) as got:
         put_in(shop, "mails", "order-1", None)
         shop.rollback()
         await anyio.sleep(0.05)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,3 +64,16 @@ def execute(code: str, filename: str, namespace: dict[str, Any], runs: list[obje
     for name, thing in list(namespace.items()):
         if thing is not before.get(name) and (name == "main" or name.startswith("test_")):
             anyio.run(thing)
+
+
+def record_runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Have `anyio.run` run on `library`, in real time; return what it has run so far."""
+    runs: list[object] = []
+    anyio_run = anyio.run
+
+    def run(main: Any, *args: object) -> Any:
+        runs.append(main)
+        return anyio_run(main, *args, backend=library)
+
+    monkeypatch.setattr(anyio, "run", run)
+    return runs

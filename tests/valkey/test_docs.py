@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from pages import PAGES, ROOT, SERVER, blocks, execute, needs_server, relative
+from pages import PAGES, ROOT, SERVER, blocks, execute, needs_server, record_runs, relative
 from tests.servers import Server
 
 pytestmark = pytest.mark.usual_leases
@@ -24,16 +23,7 @@ def library(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runs(library: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What `anyio.run` has run so far."""
-    runs: list[object] = []
-    anyio_run = anyio.run
-
-    def run(main: Any, *args: object) -> Any:
-        runs.append(main)
-        return anyio_run(main, *args, backend=library)
-
-    monkeypatch.setattr(anyio, "run", run)
-    return runs
+    return record_runs(library, monkeypatch)
 
 
 @pytest.mark.parametrize("page", SERVED, ids=relative)

@@ -1,7 +1,7 @@
 """One worker process of the demo: ``python -m leaseq._cli.demo.process URL RUN BACKEND …``.
 
 It takes files until it is asked to stop, or is killed. It reports each step in a line of JSON, with
-the time of a clock that all processes of a machine share: the command that has started it compares.
+the time of a clock that all processes of the machine share, so that the demo can compare them.
 """
 
 from __future__ import annotations
