@@ -12,7 +12,7 @@ import pytest
 from tests.backends import REAL_TIME, SKIPPED_TIME, VIRTUAL_TIME, Backend
 from tests.servers import Cluster, Server, Servers, binary
 
-pytest.register_assert_rewrite("tests.contract.helpers")
+pytest.register_assert_rewrite("tests.contract.helpers", "tests.remote.killed")
 
 
 MOST_PROCESSES = 16

@@ -14,12 +14,17 @@ from anyio import create_task_group, fail_after
 from tests import children
 from tests.children import Child
 from tests.contract.helpers import until
+from tests.remote.killed import (
+    check_cancels_are_whole_when_their_caller_is_killed,
+    check_what_a_killed_process_held_is_done,
+    check_what_is_cancelled_stays_cancelled,
+)
 from tests.remote.mishaps import eventually
 from tests.sqlite.engine import store_of
 from tests.valkey.processes import LEASE
 
 import leaseq
-from leaseq import LeaseCancelledError, LeaseLostError
+from leaseq import LeaseLostError
 from leaseq._remote import protocol as p
 from leaseq._sqlite import hints
 from leaseq._sqlite.store import open_store
@@ -69,66 +74,19 @@ async def test_an_item_wakes_a_consumer_in_another_process(
 async def test_what_a_killed_process_held_is_done_by_another(
     broker: SqliteBroker, url: str, anyio_backend_name: str
 ) -> None:
-    keys = [f"item-{number}" for number in range(100)]
-    queue = await broker.queue("work", default_lease_timeout=LEASE)
-    await queue.put_many([(key, None) for key in keys])
-    async with start("hold", url, "--backend", anyio_backend_name) as holder:
-        await holder.until(lambda lines: ["holding"] in lines)
-        held = dict(holder.lines[:100])
-        assert held.keys() == set(keys)
-        holder.kill()
-        async with start("consume", url, "--backend", anyio_backend_name) as consumer:
-            with fail_after(LEASE + 10):
-                await queue.join()
-            await consumer.until(lambda lines: len(lines) == 101)
-    done = dict(line for line in consumer.lines if len(line) == 2)
-    assert done.keys() == held.keys()
-    assert all(done[key] > held[key] for key in keys)
-    statistics = await queue.statistics()
-    assert (statistics.acked, statistics.expired, statistics.leased) == (100, 100, 0)
+    await check_what_a_killed_process_held_is_done(broker, url, anyio_backend_name)
 
 
 async def test_what_is_cancelled_stays_cancelled_when_its_holder_is_killed(
     broker: SqliteBroker, url: str, anyio_backend_name: str
 ) -> None:
-    keys = [f"item-{number}" for number in range(100)]
-    queue = await broker.queue("work", default_lease_timeout=LEASE)
-    await queue.put_many([(key, None) for key in keys])
-    async with start("hold", url, "--backend", anyio_backend_name) as holder:
-        await holder.until(lambda lines: ["holding"] in lines)
-        assert all([await queue.cancel(key) for key in keys[:50]])
-        holder.kill()
-        with fail_after(LEASE + 10):
-            while await queue.inflight_size():  # noqa: ASYNC110 - of another process
-                await anyio.sleep(0.1)
-    statistics = await queue.statistics()
-    assert (statistics.cancelled, statistics.expired, statistics.ready) == (50, 50, 50)
-    assert await queue.available_keys() == {*keys[50:]}
+    await check_what_is_cancelled_stays_cancelled(broker, url, anyio_backend_name)
 
 
 async def test_a_process_that_is_killed_while_it_cancels_has_cancelled_each_key_or_not(
     broker: SqliteBroker, url: str, anyio_backend_name: str
 ) -> None:
-    keys = [f"item-{number}" for number in range(100)]
-    queue = await broker.queue("work", default_lease_timeout=LEASE)
-    await queue.put_many([(key, None) for key in keys])
-    leases = [(await queue.take(key, lease_timeout=60))[2] for key in keys]
-    async with start("cancel", url, "--backend", anyio_backend_name) as caller:
-        await caller.until(lambda lines: len(lines) > 20)
-        caller.kill()
-        await caller.ended()
-        done = {line[0] for line in caller.lines if line != ["ready"]}
-    cancelled = set()
-    for lease in leases:
-        try:
-            await lease.ack()
-        except LeaseCancelledError:
-            cancelled.add(lease.key)
-    assert done <= cancelled
-    assert len(cancelled) <= len(done) + 1
-    statistics = await queue.statistics()
-    assert (statistics.cancelled, statistics.acked) == (len(cancelled), 100 - len(cancelled))
-    assert statistics.leased == statistics.ready == 0
+    await check_cancels_are_whole_when_their_caller_is_killed(broker, url, anyio_backend_name)
 
 
 async def test_a_wake_up_is_not_spent_on_a_process_that_was_killed(
